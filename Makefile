@@ -1,0 +1,104 @@
+# Fairlead's build. `make demo` and `make test` set up what is missing on a bare
+# machine; everything they fetch or build is kept in ~/.cache/fairlead.
+SHELL     := /bin/bash
+CACHE     := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fairlead
+TOOLS     := $(CACHE)/bin
+VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS   := -s -w -X github.com/fairlead/fairlead/cli.Version=$(VERSION)
+GOFLAGS   += -trimpath
+PKGS      := $(shell go list ./... 2>/dev/null | grep -v /integration)
+GOLANGCI  := v2.15.0
+GOTESTSUM := v1.13.0
+
+export GOFLAGS
+
+.PHONY: build demo demo-down setup traefik vault engine static check fmt lint tidy unit integration current integration-current integration-etcd test bench install clean help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
+
+build: ## build bin/fairlead, static and stripped
+	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o bin/fairlead ./cmd/fairlead
+
+setup: ## find or install what Fairlead needs on this machine (asks first when a terminal is there)
+	@scripts/setup
+
+traefik: ## find, or build and cache, the Traefik that gateways run
+	@scripts/traefik
+
+vault: ## find, or build and cache, the Vault that tests keep secrets in
+	@scripts/vault
+
+engine: ## build and cache the current Docker engine that tests run on
+	@scripts/engine
+
+demo: ## set up, build, start a cluster of one, deploy the shop, show it working
+	@scripts/demo up
+
+demo-down: ## remove every trace of the demo
+	@scripts/demo down
+
+fmt: ## format the code
+	gofmt -s -w $$(git ls-files '*.go')
+
+lint: $(TOOLS)/golangci-lint
+	$(TOOLS)/golangci-lint run --allow-parallel-runners ./...
+
+$(TOOLS)/golangci-lint:
+	@echo "building golangci-lint $(GOLANGCI) (about a minute, once)"
+	GOFLAGS= GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
+
+$(TOOLS)/gotestsum:
+	GOFLAGS= GOBIN=$(TOOLS) go install gotest.tools/gotestsum@$(GOTESTSUM)
+
+tidy:
+	@go mod tidy -diff
+
+static: ## format, vet, lint, tidy
+	@test -z "$$(gofmt -s -l $$(git ls-files '*.go'))" || { echo "not formatted:"; gofmt -s -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	@$(MAKE) --no-print-directory tidy lint
+
+check: static unit ## the quick gate: format, lint, vet, tidy, unit and property tests with the race detector
+
+unit: ## unit and property tests
+	go test -race -shuffle=on -timeout 5m $(PKGS)
+
+# One package at a time, and without the tests' cache: they share the machine's
+# Docker engine and kernel tables.
+integration: setup vault engine build ## tests on the real Docker, etcd and Traefik; needs root
+	FAIRLEAD_MUST_RUN=1 go test -count=1 -timeout 40m -p 1 ./integration/...
+
+# What engines differ in, on a current one: networks, names, ports, builds, control
+# groups, streams, errors. About three minutes, on an engine of their own.
+CURRENT := TestShop TestRollingUpdateLosesNoRequest TestAppsAreApart TestNetworksOfAnApp TestPublishedPorts TestTwoNodes \
+	TestMeshIsolation TestMeshInternalNetwork TestMeshSeveralNetworks TestMeshNamesInsideContainers TestMeshHairpin \
+	TestMetricsOfRealContainers TestAgentHonoursTheSpec TestAgentStreams TestAgentSaysWhyATaskFailed \
+	TestAgentAdoptsItsContainersWithoutTouchingThem TestAgentStartsACrashedContainerAgainInPlace \
+	TestAgentContainersKeepTheirAddresses TestOwnDNSServers TestNamesOutliveTheServer TestUsersOfARoute
+ON_CURRENT := FAIRLEAD_MUST_RUN=1 scripts/on-current-engine go test -count=1 -timeout 40m -p 1
+
+current: setup vault engine build ## the integration tests that engines can differ in, on a current Docker engine; needs root
+	$(ON_CURRENT) -run "^($$(echo $(CURRENT) | tr ' ' '|'))$$" ./integration/...
+
+integration-current: setup vault engine build ## all integration tests on a current Docker engine; needs root
+	$(ON_CURRENT) ./integration/...
+
+# Those that are about the embedded etcd, or begin without the common start, say nothing here.
+integration-etcd: setup vault build ## the end-to-end tests on external etcds, of Debian and current; needs root
+	for etcd in debian current; do \
+		echo "on an external etcd: $$etcd"; \
+		FAIRLEAD_TEST_ETCD=$$etcd FAIRLEAD_MUST_RUN=1 go test -count=1 -timeout 40m -p 1 \
+			-skip '^(TestFullDisk|TestTwoNodes|TestExternalEtcd|TestOperatorsEtcd|TestDockerKilled|TestRulesFlushedByAnotherProgram)$$' ./integration/e2e || exit; \
+	done
+
+test: setup unit integration ## everything: unit, property and integration tests
+
+bench: setup build ## measure every figure into bench/results/latest.json
+	go run ./bench
+
+install: build traefik ## install the binary into /usr/local/bin
+	install -m 0755 bin/fairlead /usr/local/bin/fairlead
+
+clean: ## remove what was built here (the cache stays)
+	rm -rf bin examples/*/bin

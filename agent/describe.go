@@ -1,0 +1,97 @@
+package agent
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/fairlead/fairlead/agent/docker"
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// description is what the node says about itself, and that it has to say it again.
+type description struct {
+	mu       sync.Mutex
+	engine   docker.Info
+	known    bool // the engine was asked
+	networks map[cluster.NetworkName]netip.Prefix
+	wake     chan struct{}
+}
+
+func newDescription() *description { return &description{wake: make(chan struct{}, 1)} }
+
+func (d *description) setEngine(i docker.Info) {
+	d.mu.Lock()
+	d.engine, d.known = i, true
+	d.mu.Unlock()
+	d.again()
+}
+
+// setNetworks takes note of the networks that the node made; those of others are
+// nobody's to reach.
+func (d *description) setNetworks(nets []Network) {
+	out := map[cluster.NetworkName]netip.Prefix{}
+	for _, n := range nets {
+		if !n.External {
+			out[n.Name] = n.Subnet
+		}
+	}
+	d.mu.Lock()
+	same := maps.Equal(out, d.networks)
+	d.networks = out
+	d.mu.Unlock()
+	if !same {
+		d.again()
+	}
+}
+
+func (d *description) again() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (d *description) info(cfg *Config) (cluster.NodeInfo, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	i := d.engine
+	info := cluster.NodeInfo{
+		ID: cfg.Node, Hostname: i.Hostname, Address: cfg.Address, OS: i.OS, Arch: i.Arch, Engine: i.Version,
+		Version: cfg.Version, CPU: i.CPU, Memory: i.Memory, PublicKey: cfg.Identity.Recipient().String(),
+		Roles: cfg.Roles, Labels: i.Labels, Networks: maps.Clone(d.networks),
+	}
+	if info.OS == "" {
+		info.OS = runtime.GOOS
+	}
+	return info, d.known
+}
+
+// describe writes what the node says about itself whenever that changes.
+func (a *Agent) describe(ctx context.Context) error {
+	for wait := 100 * time.Millisecond; ; {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-a.about.wake:
+		}
+		info, known := a.about.info(&a.cfg)
+		if !known {
+			continue
+		}
+		if err := a.cfg.Store.WriteInfo(ctx, info); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			a.cfg.Log.Warn("could not write the node's description; will retry", "error", err)
+			pause(ctx, wait)
+			wait = min(2*wait, 5*time.Second)
+			a.about.again()
+			continue
+		}
+		wait = 100 * time.Millisecond
+	}
+}

@@ -1,0 +1,168 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/distribution/reference"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/registry"
+	"github.com/docker/docker/client"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// ImageInfo is an image on the engine.
+type ImageInfo struct {
+	ID         string
+	Entrypoint []string
+	Command    []string
+	HealthTest []string // the image's own health check
+	Digests    []string // "name@sha256:…"
+}
+
+// Image returns the image that ref names. It never asks a registry.
+func (e *Engine) Image(ctx context.Context, ref string) (ImageInfo, error) {
+	r, err := e.cli.ImageInspect(ctx, ref)
+	if err != nil {
+		return ImageInfo{}, kind(err)
+	}
+	out := ImageInfo{ID: r.ID, Digests: r.RepoDigests}
+	if r.Config != nil {
+		out.Entrypoint, out.Command = r.Config.Entrypoint, r.Config.Cmd
+		if h := r.Config.Healthcheck; h != nil {
+			out.HealthTest = h.Test
+		}
+	}
+	return out, nil
+}
+
+// ImageID returns the ID of the image that ref names.
+func (e *Engine) ImageID(ctx context.Context, ref string) (string, error) {
+	i, err := e.Image(ctx, ref)
+	return i.ID, err
+}
+
+// Images lists the engine's images; those that lost their name have no tags.
+func (e *Engine) Images(ctx context.Context) ([]cluster.Image, error) {
+	list, err := e.cli.ImageList(ctx, image.ListOptions{})
+	if err != nil {
+		return nil, kind(err)
+	}
+	out := make([]cluster.Image, 0, len(list))
+	for _, i := range list {
+		i.RepoTags = slices.DeleteFunc(i.RepoTags, func(t string) bool { return t == "<none>:<none>" })
+		out = append(out, cluster.Image{ID: i.ID, Tags: i.RepoTags, Size: i.Size, Created: time.Unix(i.Created, 0)})
+	}
+	return out, nil
+}
+
+// Save returns an image, named or by its ID, as the engine's tar; the caller closes it.
+func (e *Engine) Save(ctx context.Context, ref string) (io.ReadCloser, error) {
+	tar, err := e.cli.ImageSave(ctx, []string{ref})
+	return tar, kind(err)
+}
+
+// Load adds the images of a tar that Save made.
+func (e *Engine) Load(ctx context.Context, tar io.Reader) error {
+	r, err := e.cli.ImageLoad(ctx, tar, client.ImageLoadWithQuiet(true))
+	if err != nil {
+		return kind(err)
+	}
+	defer func() { _ = r.Body.Close() }()
+	return pullProgress(r.Body, func(string) {})
+}
+
+// RegistryHost returns the registry that a reference's image comes from.
+func RegistryHost(ref string) (string, error) {
+	n, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return "", cluster.Invalidf("image %q: %w", ref, err)
+	}
+	return reference.Domain(n), nil
+}
+
+// Login are credentials of a registry; empty means none.
+type Login struct{ User, Password string }
+
+// Format implements fmt.Formatter: a password is never printed.
+func (l Login) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[login of "+l.User+"]") }
+
+// Pull asks the reference's registry for the image and its layers. progress is
+// called with a short text, such as "3 of 5 layers", when it changes.
+func (e *Engine) Pull(ctx context.Context, ref, platform string, login Login, progress func(string)) error {
+	opts := image.PullOptions{Platform: platform}
+	if login.User != "" {
+		auth, err := registry.EncodeAuthConfig(registry.AuthConfig{Username: login.User, Password: login.Password})
+		if err != nil {
+			return err
+		}
+		opts.RegistryAuth = auth
+	}
+	n, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return cluster.Invalidf("image %q: %w", ref, err)
+	}
+	body, err := e.cli.ImagePull(ctx, reference.TagNameOnly(n).String(), opts)
+	if err != nil {
+		return kind(err)
+	}
+	defer func() { _ = body.Close() }()
+	return pullProgress(body, progress)
+}
+
+func pullProgress(body io.Reader, progress func(string)) error {
+	layers := map[string]bool{}
+	last := ""
+	dec := json.NewDecoder(body)
+	for {
+		var m struct {
+			ID     string `json:"id"`
+			Status string `json:"status"`
+			Error  string `json:"error"`
+		}
+		if err := dec.Decode(&m); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return kind(err)
+		}
+		if m.Error != "" {
+			return pullError(m.Error)
+		}
+		switch m.Status {
+		case "Pulling fs layer", "Waiting", "Downloading", "Verifying Checksum", "Download complete", "Extracting":
+			layers[m.ID] = false
+		case "Pull complete", "Already exists":
+			layers[m.ID] = true
+		default:
+			continue
+		}
+		done := 0
+		for _, d := range layers {
+			if d {
+				done++
+			}
+		}
+		if s := fmt.Sprintf("%d of %d layers", done, len(layers)); s != last {
+			last = s
+			progress(s)
+		}
+	}
+}
+
+// pullError gives an error from the middle of a pull the kind that the engine's
+// status code no longer can.
+func pullError(msg string) error {
+	for _, s := range []string{"not found", "manifest unknown", "no matching manifest", "denied", "unauthorized"} {
+		if strings.Contains(msg, s) {
+			return cluster.NotFoundf("%s", msg)
+		}
+	}
+	return cluster.Transientf("%s", msg)
+}

@@ -1,0 +1,89 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/fairlead/fairlead/agent/docker"
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// lister runs a function while the networks are being read.
+type lister struct {
+	Engine
+	during func() error
+}
+
+func (l lister) Networks(context.Context) ([]docker.Network, error) { return nil, l.during() }
+
+// A doubt that comes up while the networks are read is about what was read.
+func TestADoubtDuringALoadStays(t *testing.T) {
+	var n *netset
+	var during func() error
+	cfg := &Config{OnNetworks: func([]Network) {}}
+	n = newNetset(cfg, func() map[cluster.NetworkName]bool { return nil })
+	cfg.Engine = lister{during: func() error { return during() }}
+	during = func() error { n.doubt(); return nil } //nolint:unparam // one of two; the other fails
+	if err := n.load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !n.doubted() {
+		t.Error("a doubt that came during a load is lost")
+	}
+	during = func() error { return nil }
+	n.doubt()
+	if err := n.load(t.Context()); err != nil || n.doubted() {
+		t.Errorf("a doubt is left after a load that began later: %v", err)
+	}
+	during = func() error { return errors.New("no") }
+	n.doubt()
+	if err := n.load(t.Context()); err == nil || !n.doubted() {
+		t.Errorf("a load that failed settles a doubt: %v", err)
+	}
+	// Doubts come from other goroutines, without the lock of a load.
+	done := make(chan struct{})
+	during = func() error { return nil }
+	go func() { n.doubt(); close(done) }()
+	_ = n.load(t.Context())
+	<-done
+}
+
+type listed struct {
+	Engine
+	list []docker.Network
+}
+
+func (l listed) Networks(context.Context) ([]docker.Network, error) { return l.list, nil }
+
+// After a start, the networks of others are known as far as tasks are on them:
+// names are answered there from the beginning.
+func TestNetworksOfOthersAreKnownAfterAStart(t *testing.T) {
+	subnet := func(s string) []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix(s)} }
+	ours := map[string]string{cluster.LabelCluster: "c1", cluster.LabelNode: "n1", docker.LabelNetwork: "shop_default"}
+	var got []string
+	cfg := &Config{ClusterID: "c1", Node: "n1", OnNetworks: func(nets []Network) {
+		got = nil
+		for _, x := range nets {
+			got = append(got, fmt.Sprint(x.Name, " ", x.Subnet, " ", x.External))
+		}
+	}}
+	cfg.Engine = listed{list: []docker.Network{
+		{ID: "1", Name: "shop_default", Bridge: "b1", Subnets: subnet("10.1.0.0/24"), Labels: ours},
+		{ID: "2", Name: "legacy", Bridge: "b2", Subnets: subnet("10.2.0.0/24")},
+		{ID: "3", Name: "unused", Bridge: "b3", Subnets: subnet("10.3.0.0/24")},
+		{ID: "4", Name: "another", Bridge: "b4", Subnets: subnet("10.4.0.0/24"), Labels: map[string]string{cluster.LabelCluster: "c2"}},
+	}}
+	n := newNetset(cfg, func() map[cluster.NetworkName]bool {
+		return map[cluster.NetworkName]bool{"legacy": true, "another": true}
+	})
+	if err := n.load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"legacy 10.2.0.0/24 true", "shop_default 10.1.0.0/24 false"}; !slices.Equal(got, want) {
+		t.Errorf("announced %v, want %v", got, want)
+	}
+}

@@ -1,0 +1,113 @@
+package agent
+
+import (
+	"context"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// gather is the least time between two writes of statuses: what changes
+// meanwhile goes into one transaction.
+const gather = 25 * time.Millisecond
+
+// statusWriter writes the newest status of each task to the store.
+type statusWriter struct {
+	cfg  *Config
+	kick chan struct{}
+
+	mu      sync.Mutex
+	pending map[cluster.TaskID]*cluster.Status // nil: the task is gone
+}
+
+func newStatusWriter(cfg *Config) *statusWriter {
+	return &statusWriter{cfg: cfg, kick: make(chan struct{}, 1), pending: map[cluster.TaskID]*cluster.Status{}}
+}
+
+func (w *statusWriter) put(s cluster.Status)   { w.set(s.Task, &s) }
+func (w *statusWriter) gone(id cluster.TaskID) { w.set(id, nil) }
+
+func (w *statusWriter) set(id cluster.TaskID, s *cluster.Status) {
+	w.mu.Lock()
+	w.pending[id] = s
+	w.mu.Unlock()
+	select {
+	case w.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (w *statusWriter) take() map[cluster.TaskID]*cluster.Status {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := w.pending
+	w.pending = map[cluster.TaskID]*cluster.Status{}
+	return out
+}
+
+// back puts what could not be written behind what came since.
+func (w *statusWriter) back(batch map[cluster.TaskID]*cluster.Status) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, s := range batch {
+		if _, newer := w.pending[id]; !newer {
+			w.pending[id] = s
+		}
+	}
+}
+
+// run writes until ctx ends. The first change after a quiet time goes out at once.
+func (w *statusWriter) run(ctx context.Context) error {
+	wait := gather
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-w.kick:
+		}
+		batch := w.take()
+		var put []cluster.Status
+		var gone []cluster.TaskID
+		for id, s := range batch {
+			if s == nil {
+				gone = append(gone, id)
+			} else {
+				put = append(put, *s)
+			}
+		}
+		if len(batch) == 0 {
+			continue
+		}
+		if err := w.cfg.Store.WriteStatus(ctx, w.cfg.Node, put, gone); err != nil && ctx.Err() == nil {
+			w.cfg.Log.Warn("could not write statuses; will retry", "error", err)
+			w.back(batch)
+			w.again()
+			wait = min(max(2*wait, 100*time.Millisecond), 2*time.Second)
+		} else {
+			wait = gather
+		}
+		pause(ctx, wait)
+	}
+}
+
+func (w *statusWriter) again() {
+	select {
+	case w.kick <- struct{}{}:
+	default:
+	}
+}
+
+// sameStatus compares all but the time of observation.
+func sameStatus(a, b cluster.Status) bool {
+	a.At, b.At, a.Rev, b.Rev = time.Time{}, time.Time{}, 0, 0
+	if len(a.LogTail) == 0 && len(b.LogTail) == 0 {
+		a.LogTail, b.LogTail = nil, nil
+	}
+	if !a.Started.Equal(b.Started) || !a.ReadySince.Equal(b.ReadySince) {
+		return false
+	}
+	a.Started, a.ReadySince, b.Started, b.ReadySince = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	return reflect.DeepEqual(a, b)
+}

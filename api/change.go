@@ -1,0 +1,274 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/fairlead/fairlead/api/plan"
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/store"
+)
+
+type updateInput struct {
+	AppPath
+	Body v1.UpdateRequest
+}
+
+func (s *Server) update(ctx context.Context, in *updateInput) (v1.DeployResult, error) {
+	return s.change(ctx, in.app(), func(c current) (plan.Input, error) {
+		var words []string
+		for _, n := range slices.Sorted(maps.Keys(in.Body.Images)) {
+			words = append(words, string(n)+"="+in.Body.Images[n].Ref)
+		}
+		out, err := s.again(c, orNote(in.Body.Note, "update "+strings.Join(words, " ")))
+		if err != nil {
+			return out, err
+		}
+		for n, img := range in.Body.Images {
+			spec, ok := out.Bundle.Services[n]
+			if !ok {
+				return out, c.noService(n)
+			}
+			if spec.Task.ImageID != "" && img.ID == "" && spec.Task.PullPolicy == "never" {
+				spec.Task.PullPolicy = "" // that was about the image that was built here
+			}
+			spec.Task.Image, spec.Task.ImageID = img.Ref, img.ID
+			out.Bundle.Services[n] = spec
+		}
+		return out, nil
+	})
+}
+
+func (c current) noService(name cluster.ServiceName) error {
+	if c.App == nil {
+		return noApp(c.app)
+	}
+	return cluster.NotFoundf("app %s has no service %q; it has %s", c.app, name, join(slices.Sorted(maps.Keys(c.Services))))
+}
+
+func orNote(note, otherwise string) string {
+	const most = 500
+	if note == "" {
+		note = otherwise
+	}
+	return note[:min(len(note), most)]
+}
+
+type restartInput struct {
+	AppPath
+	Body v1.RestartRequest
+}
+
+func (s *Server) restart(ctx context.Context, in *restartInput) (v1.DeployResult, error) {
+	return s.change(ctx, in.app(), func(c current) (plan.Input, error) {
+		names := in.Body.Services
+		if len(names) == 0 {
+			names = slices.Sorted(maps.Keys(c.Services))
+		}
+		var words []string
+		for _, n := range names {
+			words = append(words, string(n))
+		}
+		out, err := s.again(c, orNote(in.Body.Note, "restart "+strings.Join(words, " ")))
+		out.Restart = names
+		return out, err
+	})
+}
+
+type rollbackInput struct {
+	AppPath
+	Body v1.RollbackRequest
+}
+
+func (s *Server) rollback(ctx context.Context, in *rollbackInput) (v1.DeployResult, error) {
+	return s.change(ctx, in.app(), func(c current) (plan.Input, error) {
+		if c.App == nil {
+			return plan.Input{}, noApp(c.app)
+		}
+		n := in.Body.Release
+		if n == 0 {
+			var err error
+			if n, err = s.goBack(c); err != nil {
+				return plan.Input{}, err
+			}
+		}
+		r, ok := s.release(c.app, n)
+		if !ok {
+			return plan.Input{}, cluster.NotFoundf("app %s has no release %d; `fairlead history %s` lists those it has", c.app, n, c.app)
+		}
+		return plan.Input{
+			App: c.app, Exact: true,
+			Bundle: v1.Bundle{
+				Services: r.Services, Secrets: plan.References(r.Services), Rendered: r.Source, Note: fmt.Sprintf("rollback to %d", n),
+			},
+		}, nil
+	})
+}
+
+// past is an earlier release with what became of it.
+type past struct {
+	release cluster.Release
+	state   string // "" when nobody wrote that down
+}
+
+// goBack is the release that a rollback without a number goes to.
+func (s *Server) goBack(c current) (int, error) {
+	var earlier []past
+	s.Mirror.Read(func(v store.View) {
+		for _, e := range store.All[cluster.Release](v, store.AppPrefix(c.app)+"releases/", nil) {
+			if e.V.Number < c.App.Release {
+				earlier = append(earlier, past{e.V, releaseSummary(v, e.V, c.App.Release).State})
+			}
+		}
+	})
+	if len(earlier) == 0 {
+		return 0, cluster.Invalidf("app %s has no release before %d to go back to", c.app, c.App.Release)
+	}
+	n, ok := lastGood(earlier, c.specs())
+	if !ok {
+		return 0, cluster.Invalidf("app %s has no release before %d to go back to: each of them failed, was never completed, or is what release %d is; `fairlead history %s` lists them, and `fairlead rollback %s RELEASE` goes to any",
+			c.app, c.App.Release, c.App.Release, c.app, c.app)
+	}
+	return n, nil
+}
+
+// lastGood is the number of the newest release that worked and that differs from
+// what is wanted now. A release that is still said to run was overtaken: nobody
+// knows whether it works. One of which nothing is known may have.
+func lastGood(earlier []past, now map[cluster.ServiceName]cluster.ServiceSpec) (int, bool) {
+	out := 0
+	for _, p := range earlier {
+		worked := p.state == "" || p.state == string(cluster.RolloutComplete)
+		if worked && !plan.Alike(p.release.Services, now) {
+			out = max(out, p.release.Number)
+		}
+	}
+	return out, out > 0
+}
+
+type scaleInput struct {
+	AppPath
+	Body v1.ScaleRequest
+}
+
+func (s *Server) scale(ctx context.Context, in *scaleInput) ([]cluster.Scale, error) {
+	var out []cluster.Scale
+	err := s.decide(ctx, func(ctx context.Context) error {
+		out = []cluster.Scale{}
+		c, err := s.current(in.app())
+		if err != nil {
+			return err
+		}
+		var steps []step
+		var guard []store.Cond
+		for _, name := range slices.Sorted(maps.Keys(in.Body.Services)) {
+			svc, ok := c.Services[name]
+			if !ok {
+				return c.noService(name)
+			}
+			want, err := scaled(c, svc, in.Body.Services[name], who(ctx))
+			if err != nil {
+				return err
+			}
+			out = append(out, want)
+			if old, exists := c.Scales[name]; exists && old == want {
+				continue
+			}
+			st, err := put(store.ScaleKey(svc.ServiceID), want, c.scaleRevs[name])
+			if err != nil {
+				return err
+			}
+			guard = append(guard, store.Cond{Key: store.ServiceKey(svc.ServiceID), Rev: c.serviceRevs[name]})
+			steps = append(steps, st)
+		}
+		if len(guard) > store.MaxOps/2 {
+			return cluster.Invalidf("%d services at once: at most %d", len(guard), store.MaxOps/2)
+		}
+		if len(steps) == 0 {
+			return nil
+		}
+		s.Log.Info("scaled", "app", c.app, "services", len(steps), "by", who(ctx))
+		return s.commit(ctx, guard, steps)
+	})
+	return out, err
+}
+
+// scaled is the count that a person's wish gives a service.
+func scaled(c current, svc cluster.Service, to v1.ScaleTo, by string) (cluster.Scale, error) {
+	old, exists := c.Scales[svc.Name]
+	old.Rev = 0
+	if svc.Spec.Mode == cluster.Global {
+		return old, cluster.Invalidf("%s runs once on each node (mode: global): there is nothing to scale", svc.ServiceID)
+	}
+	if to.Auto {
+		if old.Owner == plan.OwnerPerson {
+			old.Owner = plan.OwnerRelease
+		}
+		return plan.Scale(c.app, svc.Name, svc.Spec, old, exists), nil
+	}
+	if a := svc.Spec.Autoscale; a != nil && (to.Replicas < a.Min || to.Replicas > a.Max) {
+		return old, cluster.Invalidf("%s is autoscaled between %d and %d: %d is outside of that; change the bounds in the file", svc.ServiceID, a.Min, a.Max, to.Replicas)
+	}
+	if by == "" {
+		by = "a person"
+	}
+	return cluster.Scale{ServiceID: svc.ServiceID, Replicas: to.Replicas, Owner: plan.OwnerPerson, Reason: "set by " + by}, nil
+}
+
+type removeInput struct {
+	AppPath
+	PurgeSecrets bool `query:"purge_secrets" doc:"remove the app's secrets too"`
+}
+
+// removeApp removes services first, so that their tasks drain, and the app last.
+func (s *Server) removeApp(ctx context.Context, in *removeInput) (v1.RemoveResult, error) {
+	out := v1.RemoveResult{App: in.app()}
+	err := s.decide(ctx, func(ctx context.Context) error {
+		out = v1.RemoveResult{App: in.app(), Services: []cluster.ServiceName{}}
+		c, err := s.current(in.app())
+		if err != nil {
+			return err
+		}
+		if c.App == nil && len(c.Services) == 0 && (!in.PurgeSecrets || len(c.Secrets) == 0) {
+			return noApp(c.app)
+		}
+		volumes := map[string]bool{}
+		var steps []step
+		for _, n := range slices.Sorted(maps.Keys(c.Services)) {
+			out.Services = append(out.Services, n)
+			steps = append(steps, remove(store.ServiceKey(c.Services[n].ServiceID), c.serviceRevs[n]))
+			for _, mt := range c.Services[n].Spec.Task.Mounts {
+				if mt.Type == cluster.MountVolume && mt.Source != "" {
+					volumes[mt.Source] = true
+				}
+			}
+		}
+		out.KeptVolumes = slices.Sorted(maps.Keys(volumes))
+		s.Mirror.Read(func(v store.View) {
+			own := store.AppPrefix(c.app)
+			for _, prefix := range []string{"scale/", "config/", "users/", "releases/"} {
+				for _, k := range v.Keys(own + prefix) {
+					e, _ := v.Entry(k)
+					steps = append(steps, remove(k, e.Rev))
+				}
+			}
+		})
+		for _, n := range slices.Sorted(maps.Keys(c.Secrets)) {
+			if !in.PurgeSecrets {
+				out.KeptSecrets = append(out.KeptSecrets, n)
+				continue
+			}
+			steps = append(steps, remove(store.SecretKey(c.Secrets[n].SecretRef), c.secretRevs[n]))
+		}
+		if c.App != nil {
+			steps = append(steps, remove(store.AppKey(c.app), c.appRev))
+		}
+		s.Log.Info("removes an app", "app", c.app, "by", who(ctx))
+		return s.commit(ctx, []store.Cond{{Key: store.AppKey(c.app), Rev: c.appRev}}, steps)
+	})
+	return out, err
+}

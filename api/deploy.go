@@ -1,0 +1,371 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/fairlead/fairlead/api/plan"
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/secrets"
+	"github.com/fairlead/fairlead/store"
+)
+
+func (s *Server) registerDeploy(api huma.API) {
+	big := func(o huma.Operation) huma.Operation { o.MaxBodyBytes = v1.MaxBundle; return o }
+	handle(api, big(op(http.MethodPost, "/apps/{app}/plan", "plan", "apps", "What a deploy would do; changes nothing")), s.planApp)
+	handle(api, big(op(http.MethodPost, "/apps/{app}/deploy", "deploy", "apps", "Make an app as a bundle says")), s.deploy)
+	handle(api, op(http.MethodPost, "/apps/{app}/update", "update", "apps", "Change images of services"), s.update)
+	handle(api, op(http.MethodPost, "/apps/{app}/restart", "restart", "apps", "Replace tasks of services"), s.restart)
+	handle(api, op(http.MethodPost, "/apps/{app}/rollback", "rollback", "apps", "Go back to a release, as a new one"), s.rollback)
+	handle(api, op(http.MethodPost, "/apps/{app}/scale", "scale", "apps", "Set counts of services"), s.scale)
+	handle(api, op(http.MethodDelete, "/apps/{app}", "remove-app", "apps", "Remove an app; volumes stay"), s.removeApp)
+}
+
+// current is the state of an app for a decision, with the revisions to compare.
+type current struct {
+	plan.State
+	app         cluster.AppName
+	appRev      int64
+	claimsRev   int64
+	claims      int
+	serviceRevs map[cluster.ServiceName]int64
+	scaleRevs   map[cluster.ServiceName]int64
+	secretRevs  map[string]int64
+	users       []cluster.UserList
+}
+
+// current reads the state that a change of an app is decided on.
+func (s *Server) current(app cluster.AppName) (current, error) {
+	c := current{
+		app: app,
+		State: plan.State{
+			Services: map[cluster.ServiceName]cluster.Service{}, Scales: map[cluster.ServiceName]cluster.Scale{},
+			Rollouts: map[cluster.ServiceName]cluster.Rollout{}, Secrets: map[string]cluster.SecretRecord{},
+			Configs: map[string]bool{}, Users: map[string]bool{}, Same: map[string]bool{}, Unreadable: map[string]string{}, Entry: s.Entry,
+		},
+		serviceRevs: map[cluster.ServiceName]int64{}, scaleRevs: map[cluster.ServiceName]int64{}, secretRevs: map[string]int64{},
+	}
+	if err := cluster.ValidAppName(app); err != nil {
+		return c, err
+	}
+	var err error
+	s.Mirror.Read(func(v store.View) { err = c.fill(v) })
+	return c, err
+}
+
+func (c *current) fill(v store.View) error {
+	a, ok, err := store.One[cluster.App](v, store.AppKey(c.app))
+	if err != nil {
+		return err
+	}
+	if ok {
+		c.App, c.appRev = &a.V, a.Rev
+	}
+	n, _, err := store.One[int](v, store.ClaimsKey)
+	if err != nil {
+		return err
+	}
+	c.claims, c.claimsRev = n.V, n.Rev
+	part := func(want string) func(string) bool {
+		return func(k string) bool { return segment(k, 2) == want }
+	}
+	for _, e := range store.All[cluster.Service](v, store.PrefixApps, part("services")) {
+		svc := e.V
+		svc.Rev, svc.Created = cluster.StoreRev(e.Rev), cluster.StoreRev(e.Created)
+		if svc.App != c.app {
+			c.Others = append(c.Others, svc)
+			continue
+		}
+		c.Services[svc.Name], c.serviceRevs[svc.Name] = svc, e.Rev
+	}
+	own := store.AppPrefix(c.app)
+	for _, e := range store.All[cluster.Scale](v, own+"scale/", nil) {
+		c.Scales[e.V.Name], c.scaleRevs[e.V.Name] = e.V, e.Rev
+	}
+	for _, e := range store.All[cluster.SecretRecord](v, own+"secrets/", nil) {
+		c.Secrets[e.V.Name], c.secretRevs[e.V.Name] = e.V, e.Rev
+	}
+	for _, e := range store.All[cluster.UserList](v, store.UserListKey(c.app, ""), nil) {
+		c.users, c.Users[e.V.ID] = append(c.users, e.V), true
+	}
+	for _, k := range v.Keys(own + "config/") {
+		c.Configs[segment(k, 3)] = true
+	}
+	for _, e := range store.All[cluster.Rollout](v, store.PrefixRollouts+string(c.app)+"/", nil) {
+		c.Rollouts[e.V.Name] = e.V
+	}
+	if keys := v.Keys(own + "releases/"); len(keys) > 0 {
+		r, _, err := store.One[cluster.Release](v, keys[len(keys)-1])
+		if err != nil {
+			return err
+		}
+		c.LastRelease = r.V.Number
+	}
+	c.Nodes = store.Nodes(v)
+	return nil
+}
+
+// specs are the specs of the app's services as they are.
+func (c *current) specs() map[cluster.ServiceName]cluster.ServiceSpec {
+	out := map[cluster.ServiceName]cluster.ServiceSpec{}
+	for n, svc := range c.Services {
+		out[n] = svc.Spec
+	}
+	return out
+}
+
+// after are the app's services and counts once r is written.
+func (c *current) after(r plan.Result) (services []cluster.Service, scales []cluster.Scale) {
+	next, counts := maps.Clone(c.Services), maps.Clone(c.Scales)
+	for _, n := range r.Removed {
+		delete(next, n)
+	}
+	for _, svc := range r.Services {
+		svc.Created, svc.Rev = next[svc.Name].Created, next[svc.Name].Rev
+		next[svc.Name] = svc
+	}
+	for _, n := range r.Unscaled {
+		delete(counts, n)
+	}
+	for _, sc := range r.Scales {
+		counts[sc.Name] = sc
+	}
+	return slices.Collect(maps.Values(next)), slices.Collect(maps.Values(counts))
+}
+
+// release is one release of an app.
+func (s *Server) release(app cluster.AppName, n int) (cluster.Release, bool) {
+	var out store.Value[cluster.Release]
+	var ok bool
+	s.Mirror.Read(func(v store.View) { out, ok, _ = store.One[cluster.Release](v, store.ReleaseKey(app, n)) })
+	return out.V, ok
+}
+
+// again is the input that makes the current state again, to be changed.
+func (s *Server) again(c current, note string) (plan.Input, error) {
+	if c.App == nil || len(c.Services) == 0 {
+		return plan.Input{}, noApp(c.app)
+	}
+	specs := c.specs()
+	in := plan.Input{App: c.app, Exact: true, Bundle: v1.Bundle{Services: specs, Secrets: plan.References(specs), Note: note}}
+	if r, ok := s.release(c.app, c.App.Release); ok {
+		in.Bundle.Rendered = r.Source
+	}
+	return in, nil
+}
+
+// plan decides, after looking which secret values are the ones already there.
+func (s *Server) plan(ctx context.Context, c current, in plan.Input) (plan.Result, error) {
+	for name, d := range in.Bundle.Secrets {
+		rec, known := c.Secrets[name]
+		if d.Vault != "" && d.Vault != rec.Ref {
+			if err := s.readable(ctx, cluster.SecretRef{App: c.app, Name: name}, d.Vault); err != nil {
+				if cluster.KindOf(err) == cluster.KindTransient {
+					return plan.Result{}, err
+				}
+				c.Unreadable[name] = err.Error()
+			}
+			continue
+		}
+		if len(d.Value) == 0 || !known || s.Resolver == nil {
+			continue
+		}
+		// A value that cannot be read counts as another one.
+		if old, err := s.Resolver.Resolve(ctx, rec); err == nil && bytes.Equal(old.Reveal(), d.Value) {
+			c.Same[name] = true
+		}
+	}
+	r, err := plan.Make(c.State, in)
+	if err == nil && s.Preview != nil {
+		services, scales := c.after(r)
+		r.Plan.Waits = append(r.Plan.Waits, s.Preview(c.app, services, scales)...)
+	}
+	return r, err
+}
+
+type bundleInput struct {
+	AppPath
+	Body v1.Bundle
+}
+
+func (s *Server) planApp(ctx context.Context, in *bundleInput) (v1.Plan, error) {
+	c, err := s.current(in.app())
+	if err != nil {
+		return v1.Plan{}, err
+	}
+	b, _, err := s.hideUsers(ctx, c, in.Body)
+	if err != nil {
+		return v1.Plan{}, err
+	}
+	r, err := s.plan(ctx, c, plan.Input{App: in.app(), Bundle: b})
+	if err == nil {
+		// What is too large for the store is refused here as a deploy would.
+		_, err = s.releaseStep(ctx, c, r, b)
+	}
+	return r.Plan, err
+}
+
+func (s *Server) deploy(ctx context.Context, in *bundleInput) (v1.DeployResult, error) {
+	return s.change(ctx, in.app(), func(current) (plan.Input, error) {
+		return plan.Input{App: in.app(), Bundle: in.Body}, nil
+	})
+}
+
+// change plans what build makes of the current state, and writes it.
+func (s *Server) change(ctx context.Context, app cluster.AppName, build func(current) (plan.Input, error)) (v1.DeployResult, error) {
+	var out v1.DeployResult
+	err := s.decide(ctx, func(ctx context.Context) error {
+		c, err := s.current(app)
+		if err != nil {
+			return err
+		}
+		in, err := build(c)
+		if err != nil {
+			return err
+		}
+		var users []cluster.UserList
+		if in.Bundle, users, err = s.hideUsers(ctx, c, in.Bundle); err != nil {
+			return err
+		}
+		r, err := s.plan(ctx, c, in)
+		if err != nil {
+			return err
+		}
+		out = v1.DeployResult{App: app, Release: r.Plan.Release, Plan: r.Plan}
+		if !r.Changed() {
+			return nil
+		}
+		steps, err := s.steps(ctx, c, r, in.Bundle)
+		if err != nil {
+			return err
+		}
+		for _, u := range users { // before what refers to them
+			st, err := put(store.UserListKey(app, u.ID), u, 0)
+			if err != nil {
+				return err
+			}
+			steps = append([]step{st}, steps...)
+		}
+		guard := []store.Cond{{Key: store.AppKey(app), Rev: c.appRev}}
+		if r.Claims {
+			guard = append(guard, store.Cond{Key: store.ClaimsKey, Rev: c.claimsRev})
+		}
+		if err := s.commit(ctx, guard, steps); err != nil {
+			return err
+		}
+		if !r.Plan.Empty() {
+			out.Release, out.Changed = r.Plan.Next, true
+			s.Log.Info("made a release", "app", app, "release", out.Release, "by", who(ctx), "changes", len(r.Plan.Changes))
+		}
+		return nil
+	})
+	return out, err
+}
+
+const maxRelease = store.MaxBytes - 64<<10
+
+// releaseStep is the release that a plan makes.
+func (s *Server) releaseStep(ctx context.Context, c current, r plan.Result, b v1.Bundle) (step, error) {
+	note := b.Note
+	if note == "" {
+		note = "deploy"
+	}
+	st, err := put(store.ReleaseKey(c.app, r.Plan.Next), cluster.Release{
+		App: c.app, Number: r.Plan.Next, Created: s.Now().UTC(), By: who(ctx), Note: note, Source: b.Rendered, Services: r.Rendered,
+	}, 0)
+	if err != nil {
+		return st, err
+	}
+	if n := len(st.ops[0].Value); n > maxRelease {
+		return st, cluster.Invalidf("the app's description is %d bytes as a release: at most %d; move large values into configs", n, maxRelease)
+	}
+	return st, nil
+}
+
+// steps orders the writes so that each leaves a state that can be gone on from:
+// what services refer to, the release, services, removals, and the app last.
+func (s *Server) steps(ctx context.Context, c current, r plan.Result, b v1.Bundle) ([]step, error) {
+	var out []step
+	var failure error
+	add := func(st step, err error) {
+		if failure == nil {
+			failure = err
+		}
+		out = append(out, st)
+	}
+	if r.Claims {
+		add(put(store.ClaimsKey, c.claims+1, c.claimsRev))
+	}
+	for _, conf := range r.Configs {
+		add(put(store.ConfigKey(c.app, conf.Name, conf.Hash), conf, 0))
+	}
+	for _, sec := range r.Secrets {
+		rec, err := s.seal(ctx, c.app, sec)
+		if err != nil {
+			return nil, err
+		}
+		add(put(store.SecretKey(rec.SecretRef), rec, c.secretRevs[sec.Name]))
+	}
+	if !r.Plan.Empty() {
+		add(s.releaseStep(ctx, c, r, b))
+	}
+	scales := map[cluster.ServiceName]cluster.Scale{}
+	for _, sc := range r.Scales {
+		scales[sc.Name] = sc
+	}
+	for _, svc := range r.Services {
+		st, err := put(store.ServiceKey(svc.ServiceID), svc, c.serviceRevs[svc.Name])
+		if sc, ok := scales[svc.Name]; ok && err == nil {
+			var more step
+			more, err = put(store.ScaleKey(sc.ServiceID), sc, c.scaleRevs[sc.Name])
+			st.conds, st.ops = append(st.conds, more.conds...), append(st.ops, more.ops...)
+			delete(scales, svc.Name)
+		}
+		add(st, err)
+	}
+	for _, n := range slices.Sorted(maps.Keys(scales)) {
+		add(put(store.ScaleKey(scales[n].ServiceID), scales[n], c.scaleRevs[n]))
+	}
+	for _, n := range r.Removed {
+		out = append(out, remove(store.ServiceKey(cluster.ServiceID{App: c.app, Name: n}), c.serviceRevs[n]))
+	}
+	for _, n := range r.Unscaled {
+		out = append(out, remove(store.ScaleKey(cluster.ServiceID{App: c.app, Name: n}), c.scaleRevs[n]))
+	}
+	if !r.Plan.Empty() {
+		app := cluster.App{Name: c.app, Domain: s.Domain}
+		if c.App != nil {
+			app = *c.App
+		}
+		app.Release = r.Plan.Next
+		add(put(store.AppKey(c.app), app, c.appRev))
+		out = append(out, s.prune(c, r.Plan.Next, r.Rendered)...)
+	}
+	return out, failure
+}
+
+// seal makes the record of a new secret value.
+func (s *Server) seal(ctx context.Context, app cluster.AppName, n plan.NewSecret) (cluster.SecretRecord, error) {
+	rec := cluster.SecretRecord{
+		SecretRef: cluster.SecretRef{App: app, Name: n.Name}, Version: n.Version, Created: s.Now().UTC(), By: who(ctx),
+		Generated: n.Generate > 0,
+	}
+	if n.Vault != "" {
+		rec.Provider, rec.Ref = secrets.ProviderVault, n.Vault
+		return rec, nil
+	}
+	value := cluster.NewSecret(n.Value)
+	if n.Generate > 0 {
+		var err error
+		if value, err = secrets.Generate(n.Generate); err != nil {
+			return cluster.SecretRecord{}, err
+		}
+	}
+	return secrets.SealRecord(s.Keeper, rec, value)
+}

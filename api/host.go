@@ -1,0 +1,52 @@
+package api
+
+import (
+	"context"
+	"io"
+	"net"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// Streams are what a command reads and writes.
+type Streams struct {
+	Stdin          io.Reader // nil: nothing
+	Stdout, Stderr io.Writer
+	// Resize delivers new sizes of the terminal, width first.
+	Resize <-chan [2]uint
+}
+
+// TaskHost is what the API asks of the node that a task runs on.
+type TaskHost interface {
+	// Logs calls emit with the task's lines, oldest first, until the log or ctx
+	// ends or emit returns an error, which it returns.
+	Logs(ctx context.Context, task cluster.TaskID, o cluster.LogOptions, emit func(cluster.LogLine) error) error
+	// Exec runs a command and returns its exit code.
+	Exec(ctx context.Context, task cluster.TaskID, o cluster.ExecOptions, s Streams) (int, error)
+	// CopyTo unpacks a tar below dir.
+	CopyTo(ctx context.Context, task cluster.TaskID, dir string, tar io.Reader) error
+	// CopyFrom returns a tar of path; the caller closes it.
+	CopyFrom(ctx context.Context, task cluster.TaskID, path string) (io.ReadCloser, error)
+	// Dial connects to a TCP port of the task.
+	Dial(ctx context.Context, task cluster.TaskID, port int) (net.Conn, error)
+}
+
+// ImageHost is what the API asks of a node about images.
+type ImageHost interface {
+	// Build builds a context, tags it, and returns the image's ID.
+	Build(ctx context.Context, tar io.Reader, o v1.BuildOptions, progress io.Writer) (id string, err error)
+	// Tag gives an image a further name.
+	Tag(ctx context.Context, id, ref string) error
+	Images(ctx context.Context) ([]cluster.Image, error)
+	// Save returns an image, named or by its ID, as the engine's tar; the caller closes it.
+	Save(ctx context.Context, ref string) (io.ReadCloser, error)
+	// ImageID is the ID of an image that the node has. It never asks a registry.
+	ImageID(ctx context.Context, ref string) (string, error)
+}
+
+// Hosts finds nodes. An error of KindTransient says that a node cannot be asked now.
+type Hosts interface {
+	Tasks(node cluster.NodeID) (TaskHost, error)
+	Images(node cluster.NodeID) (ImageHost, error)
+}

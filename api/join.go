@@ -1,0 +1,401 @@
+package api
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/store"
+)
+
+// Admission lets machines into the cluster as nodes, and out of it.
+type Admission interface {
+	// NewToken makes a join token: the secret, and its text for people.
+	NewToken() (secret, text string, servers []string, err error)
+	// Key names the public key of a certificate request, checked.
+	Key(csr []byte) (string, error)
+	// Admit opens the store to a node and signs its certificate. It may be repeated.
+	Admit(ctx context.Context, spec cluster.NodeSpec, csr []byte) (v1.Membership, error)
+	// Expel closes the store to a node and cuts its tunnel.
+	Expel(ctx context.Context, id cluster.NodeID, key string) error
+	// Identify reads whose a verified certificate is; false: no node's and no server's.
+	Identify(c *x509.Certificate) (Bearer, bool)
+	// Tunnel serves a node's tunnel until it ends.
+	Tunnel(ctx context.Context, id cluster.NodeID, conn net.Conn)
+}
+
+// Bearer is whose a certificate is: a node's with this key, or a server's, which
+// may speak for any node.
+type Bearer struct {
+	Node   cluster.NodeID
+	Key    string
+	Server bool
+}
+
+const (
+	joinPath = "/v1/join"
+	// nodePrefix is where nodes ask; nobody else may, and they may nothing else.
+	nodePrefix = "/v1/node/"
+	tunnelPath = nodePrefix + "tunnel"
+
+	defaultInvite = time.Hour
+	maxInvite     = 30 * 24 * time.Hour
+)
+
+func (s *Server) registerJoin(api huma.API) {
+	handle(api, op(http.MethodPost, "/nodes/invite", "invite-node", "nodes", "Make a token that machines join with; it is shown this once"), s.invite)
+	handle(api, op(http.MethodDelete, "/nodes/{node}", "remove-node", "nodes", "Refuse a node from now on, and forget it"), s.removeNode)
+	handle(api, op(http.MethodPost, "/join", "join", "nodes", "Become a node; needs a join token"), s.join)
+	handle(api, op(http.MethodPost, "/node/renew", "renew-node", "nodes", "A node's next certificate; for nodes"), s.renewNode)
+	handle(api, op(http.MethodGet, "/node/login", "node-login", "nodes", "The login of an image registry; for nodes"), s.nodeLogin)
+	img := op(http.MethodGet, "/node/image", "node-image", "nodes", "An image that another node has, as the engine's tar; for nodes")
+	addProblem(api, &img)
+	img.Responses["200"] = &huma.Response{Description: "A tar", Content: map[string]*huma.MediaType{tarType: {}}}
+	huma.Register(api, img, s.nodeImage)
+	handleUpgrade(api, op(http.MethodPost, "/node/tunnel", "tunnel", "nodes", "A node's tunnel; for nodes; upgrades to "+v1.ProtocolTunnel), v1.ProtocolTunnel, s.tunnel)
+}
+
+type nodeKey struct{}
+
+// nodeOf is the node that asks.
+func nodeOf(ctx context.Context) cluster.NodeID {
+	id, _ := ctx.Value(nodeKey{}).(cluster.NodeID)
+	return id
+}
+
+// asNode says which node shows its certificate; false when none does, or one that
+// the cluster does not know (any more).
+func (s *Server) asNode(r *http.Request) (cluster.NodeID, bool) {
+	if s.Admission == nil || r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return "", false
+	}
+	b, ok := s.Admission.Identify(r.TLS.VerifiedChains[0][0])
+	switch {
+	case !ok:
+		return "", false
+	case b.Server:
+		id := cluster.NodeID(r.Header.Get(v1.HeaderNode))
+		return id, r.URL.Path == tunnelPath && cluster.ValidName("node", string(id)) == nil
+	}
+	spec, known := s.nodeSpec(b.Node)
+	return b.Node, known && spec.V.Key == b.Key
+}
+
+func (s *Server) nodeSpec(id cluster.NodeID) (spec store.Value[cluster.NodeSpec], ok bool) {
+	s.Mirror.Read(func(v store.View) {
+		var err error
+		spec, ok, err = store.One[cluster.NodeSpec](v, store.NodeSpecKey(id))
+		ok = ok && err == nil
+	})
+	return spec, ok
+}
+
+func (s *Server) noAdmission() error {
+	if s.Admission == nil {
+		return cluster.Invalidf("no machine can join this cluster: its etcd is external, and its server keeps no users there; or --listen is none")
+	}
+	return nil
+}
+
+type inviteInput struct{ Body v1.Invite }
+
+func (s *Server) invite(ctx context.Context, in *inviteInput) (v1.Invitation, error) {
+	if err := s.noAdmission(); err != nil {
+		return v1.Invitation{}, err
+	}
+	if in.Body.Server {
+		if err := s.noServers(); err != nil {
+			return v1.Invitation{}, err
+		}
+	}
+	ttl, uses := in.Body.TTL.D(), max(in.Body.Uses, 1)
+	if ttl == 0 {
+		ttl = defaultInvite
+	}
+	if ttl < time.Minute || ttl > maxInvite {
+		return v1.Invitation{}, cluster.Invalidf("a join token is good for a minute to 30 days, not %s", ttl)
+	}
+	if err := s.forgetExpired(ctx); err != nil {
+		return v1.Invitation{}, err
+	}
+	secret, text, servers, err := s.Admission.NewToken()
+	if err != nil {
+		return v1.Invitation{}, err
+	}
+	hash, now := tokenHash(secret), s.Now().UTC()
+	rec := cluster.Token{Name: "join-" + hash[:6], Created: now, By: who(ctx), Join: true, Server: in.Body.Server, Expires: now.Add(ttl), Uses: uses}
+	if err := s.replace(ctx, store.TokenKey(hash), rec); err != nil {
+		return v1.Invitation{}, err
+	}
+	s.Log.Info("made a join token", "token", rec.Name, "expires", rec.Expires, "uses", uses, "by", rec.By)
+	return v1.Invitation{Token: rec, Value: text, Servers: servers}, nil
+}
+
+// forgetExpired removes join tokens that nobody can join with any more.
+func (s *Server) forgetExpired(ctx context.Context) error {
+	for _, t := range s.tokens() {
+		if t.V.Join && !t.V.Joins(s.Now()) {
+			if err := s.forget(ctx, t.Key, nil); err != nil && cluster.KindOf(err) != cluster.KindNotFound {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+type joinInput struct{ Body v1.Join }
+
+func (s *Server) join(ctx context.Context, in *joinInput) (out v1.Membership, err error) {
+	if err := s.noAdmission(); err != nil {
+		return out, err
+	}
+	id := in.Body.Node
+	if err := cluster.ValidName("node", string(id)); err != nil {
+		return out, err
+	}
+	csr := []byte(in.Body.Request)
+	key, err := s.Admission.Key(csr)
+	if err != nil {
+		return out, err
+	}
+	err = s.decide(ctx, func(ctx context.Context) error {
+		spec, steps, err := s.admit(cluster.NodeSpec{ID: id, Key: key, Gateway: in.Body.Gateway}, in.Body.Token)
+		if err != nil {
+			return err
+		}
+		// The store opens before the node is known: one that is known can work.
+		if out, err = s.Admission.Admit(ctx, spec, csr); err != nil {
+			return err
+		}
+		return s.commit(ctx, nil, steps)
+	})
+	if err != nil {
+		return v1.Membership{}, err
+	}
+	s.Log.Info("a node joined", "node", id, "version", in.Body.Version, "gateway", out.Gateway)
+	return out, nil
+}
+
+// admit decides whether a node may join, and what to write. A node that asks again
+// with its own key, since an answer was lost, writes nothing; one that is to become
+// a gateway now does.
+func (s *Server) admit(want cluster.NodeSpec, secret string) (cluster.NodeSpec, []step, error) {
+	id := want.ID
+	tok, found := s.joinToken(secret)
+	switch {
+	case !found:
+		return want, nil, unknownToken("node")
+	case tok.V.Server:
+		return want, nil, &cluster.Error{Kind: cluster.KindForbidden, Msg: "that token is for servers (system install --server); `fairlead node invite` makes one for a node"}
+	}
+	spec, known := s.nodeSpec(id)
+	again := known && spec.V.Key == want.Key
+	if again && s.Now().Before(tok.V.Expires) && (spec.V.Gateway || !want.Gateway) {
+		return spec.V, nil, nil
+	}
+	if !tok.V.Joins(s.Now()) {
+		return want, nil, endedToken("node")
+	}
+	if _, there := s.read("").nodes[id]; !again && (there || known) {
+		return want, nil, cluster.Invalidf("there is a node %q already: choose another name with --node, or remove that one with `fairlead node rm %s`", id, id)
+	}
+	if again {
+		want = spec.V
+		want.Gateway = true
+	}
+	node, err := put(store.NodeSpecKey(id), want, spec.Rev)
+	if err != nil {
+		return want, nil, err
+	}
+	left := tok.V
+	left.Uses--
+	token, err := put(tok.Key, left, tok.Rev)
+	return want, append([]step{node, token}, s.found(id)...), err
+}
+
+// found forgets that a node of this name was lost: another machine of that name has
+// volumes of its own.
+func (s *Server) found(id cluster.NodeID) (steps []step) {
+	s.Mirror.Read(func(v store.View) {
+		if e, lost := v.Entry(store.NodeLostKey(id)); lost {
+			steps = append(steps, remove(e.Key, e.Rev))
+		}
+	})
+	return steps
+}
+
+// joinToken finds a join token by its secret.
+func (s *Server) joinToken(secret string) (tok store.Value[cluster.Token], found bool) {
+	s.Mirror.Read(func(v store.View) {
+		var err error
+		tok, found, err = store.One[cluster.Token](v, store.TokenKey(tokenHash(secret)))
+		found = found && err == nil && tok.V.Join
+	})
+	return tok, found
+}
+
+func unknownToken(kind string) error {
+	return &cluster.Error{Kind: cluster.KindForbidden, Msg: "the join token is not known here: it ended, was used up or removed; `fairlead " + kind + " invite` makes a new one"}
+}
+
+func endedToken(kind string) error {
+	return &cluster.Error{Kind: cluster.KindForbidden, Msg: "the join token has ended or is used up; `fairlead " + kind + " invite` makes a new one"}
+}
+
+type removeNodeInput struct {
+	NodePath
+	Force       bool `query:"force" doc:"also when the node is alive"`
+	LoseVolumes bool `query:"lose_volumes" doc:"tasks with volumes there start anew elsewhere, with empty ones"`
+}
+
+func (s *Server) removeNode(ctx context.Context, in *removeNodeInput) (struct{}, error) {
+	id := cluster.NodeID(in.Node)
+	n, there := s.read("").nodes[id]
+	spec, known := s.nodeSpec(id)
+	switch {
+	case !there && !known && in.LoseVolumes && s.heldVolumes(id):
+		// It was removed before; its volumes were still waited for.
+	case !there && !known:
+		return struct{}{}, noNode(in.Node)
+	case n.Alive && slices.Contains(n.Info.Roles, "server"):
+		return struct{}{}, cluster.Invalidf("node %s is a server that runs: first `fairlead server rm %s`, and stop it there (`fairlead system uninstall`)", id, id)
+	case n.Alive && !in.Force:
+		return struct{}{}, cluster.Invalidf("node %s is alive: `fairlead node drain %s`, then stop its agent there (`fairlead system uninstall`); or --force, and its tasks are replaced on other nodes", id, id)
+	}
+	if spec.V.Key != "" {
+		if err := s.noAdmission(); err != nil {
+			return struct{}{}, err
+		}
+		// Before it is forgotten: when that fails, all of this can be done again.
+		if err := s.Admission.Expel(ctx, id, spec.V.Key); err != nil {
+			return struct{}{}, err
+		}
+	}
+	if err := s.forgetNode(ctx, id, in.LoseVolumes); err != nil {
+		return struct{}{}, err
+	}
+	s.Log.Info("removed a node", "node", id, "forced", in.Force, "volumes_lost", in.LoseVolumes, "by", who(ctx))
+	return struct{}{}, nil
+}
+
+// forgetNode removes what a node said. It is expelled: nothing of it is written any more.
+func (s *Server) forgetNode(ctx context.Context, id cluster.NodeID, loseVolumes bool) error {
+	return s.decide(ctx, func(ctx context.Context) error {
+		var steps []step
+		if loseVolumes {
+			var rev int64
+			s.Mirror.Read(func(v store.View) {
+				e, _ := v.Entry(store.NodeLostKey(id))
+				rev = e.Rev
+			})
+			st, err := put(store.NodeLostKey(id), cluster.LostVolumes{Node: id, At: s.Now().UTC(), By: who(ctx)}, rev)
+			if err != nil {
+				return err
+			}
+			steps = append(steps, st)
+		}
+		s.Mirror.Read(func(v store.View) {
+			keys := []string{store.NodeSpecKey(id), store.NodeInfoKey(id), store.AliveKey(id), store.AgentAckKey(id), store.GatewayAckKey(id)}
+			for _, k := range append(keys, v.Keys(store.StatusPrefix(id))...) {
+				if e, ok := v.Entry(k); ok {
+					steps = append(steps, remove(k, e.Rev))
+				}
+			}
+		})
+		return s.commit(ctx, nil, steps)
+	})
+}
+
+// heldVolumes reports whether a task had a volume on a node.
+func (s *Server) heldVolumes(id cluster.NodeID) bool {
+	held := false
+	s.Mirror.Read(func(v store.View) {
+		for _, p := range store.Placements(v) {
+			held = held || p.Node == id && p.Spec.HasLocalVolume()
+		}
+		for _, t := range store.Tasks(v) {
+			held = held || t.Outcome != nil && t.Outcome.Node == id && t.Spec.HasLocalVolume()
+		}
+	})
+	return held
+}
+
+type renewInput struct{ Body v1.Renew }
+
+func (s *Server) renewNode(ctx context.Context, in *renewInput) (v1.Membership, error) {
+	id, csr := nodeOf(ctx), []byte(in.Body.Request)
+	key, err := s.Admission.Key(csr)
+	if err != nil {
+		return v1.Membership{}, err
+	}
+	spec, ok := s.nodeSpec(id)
+	if !ok || spec.V.Key != key {
+		return v1.Membership{}, &cluster.Error{Kind: cluster.KindForbidden, Msg: "that is not this node's key: remove the node and join again"}
+	}
+	s.Log.Info("renews a node's certificate", "node", id)
+	return s.Admission.Admit(ctx, spec.V, csr)
+}
+
+type nodeLoginInput struct {
+	Registry string `query:"registry" required:"true" maxLength:"300"`
+}
+
+// nodeLogin tells a node how to pull from a registry that one of its tasks needs.
+func (s *Server) nodeLogin(ctx context.Context, in *nodeLoginInput) (v1.Login, error) {
+	id, needed := nodeOf(ctx), false
+	s.Mirror.Read(func(v store.View) {
+		for _, p := range store.All[cluster.NodePlacement](v, store.PlacementPrefix(id), nil) {
+			host, _, named := strings.Cut(p.V.Spec.Image, "/")
+			if !named || !strings.ContainsAny(host, ".:") && host != "localhost" {
+				host = "docker.io"
+			}
+			needed = needed || host == strings.TrimPrefix(in.Registry, "index.")
+		}
+	})
+	if !needed {
+		return v1.Login{}, &cluster.Error{Kind: cluster.KindForbidden, Msg: fmt.Sprintf("no task of node %s has an image of %s", id, in.Registry)}
+	}
+	if s.Logins == nil {
+		return v1.Login{}, nil
+	}
+	user, password, err := s.Logins(ctx, in.Registry)
+	return v1.Login{Username: user, Password: password}, err
+}
+
+type nodeImageInput struct {
+	Ref string `query:"ref" maxLength:"512"`
+	ID  string `query:"id" maxLength:"200"`
+}
+
+// nodeImage gives a node an image that one of its tasks needs.
+func (s *Server) nodeImage(ctx context.Context, in *nodeImageInput) (*huma.StreamResponse, error) {
+	id, needed := nodeOf(ctx), false
+	s.Mirror.Read(func(v store.View) {
+		for _, p := range store.All[cluster.NodePlacement](v, store.PlacementPrefix(id), nil) {
+			needed = needed || p.V.Spec.Image == in.Ref && p.V.Spec.ImageID == in.ID
+		}
+	})
+	if !needed || s.Images == nil {
+		return nil, problemOf(cluster.NotFoundf("no task of node %s has the image %s", id, in.Ref))
+	}
+	tar, err := s.Images(ctx, id, in.Ref, in.ID)
+	if err != nil {
+		return nil, problemOf(err)
+	}
+	s.Log.Info("gives a node an image", "node", id, "image", in.Ref)
+	return s.sendTar(ctx, tar, "image", in.Ref), nil
+}
+
+func (s *Server) tunnel(ctx context.Context, _ *noInput) (func(context.Context, *upgraded), error) {
+	id := nodeOf(ctx)
+	return func(ctx context.Context, u *upgraded) { s.Admission.Tunnel(ctx, id, u) }, nil
+}

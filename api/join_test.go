@@ -1,0 +1,358 @@
+package api_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fairlead/fairlead/api"
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/client"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/store"
+)
+
+// fakeDoor takes a request's text as its key, and a certificate's organisation too.
+type fakeDoor struct {
+	mu       sync.Mutex
+	made     int
+	admitted []string
+	expelled []string
+	fails    bool
+}
+
+func (d *fakeDoor) NewToken() (secret, text string, servers []string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.made++
+	secret = strings.Repeat("s", d.made)
+	return secret, "flj_" + secret, []string{"10.0.0.1:7420"}, nil
+}
+
+func (*fakeDoor) Key(csr []byte) (string, error) {
+	if len(csr) == 0 {
+		return "", cluster.Invalidf("no request")
+	}
+	return string(csr), nil
+}
+
+func (d *fakeDoor) Admit(_ context.Context, spec cluster.NodeSpec, csr []byte) (v1.Membership, error) {
+	id := spec.ID
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fails {
+		return v1.Membership{}, cluster.Transientf("no quorum")
+	}
+	d.admitted = append(d.admitted, string(id)+" "+string(csr))
+	return v1.Membership{Node: id, Certificate: "cert of " + string(csr), Gateway: spec.Gateway}, nil
+}
+
+func (d *fakeDoor) Expel(_ context.Context, id cluster.NodeID, key string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.expelled = append(d.expelled, string(id)+" "+key)
+	return nil
+}
+
+func (*fakeDoor) Identify(c *x509.Certificate) (api.Bearer, bool) {
+	if c.Subject.CommonName == "root" {
+		return api.Bearer{Server: true}, true
+	}
+	if len(c.Subject.Organization) != 1 {
+		return api.Bearer{}, false
+	}
+	return api.Bearer{Node: cluster.NodeID(c.Subject.CommonName), Key: c.Subject.Organization[0]}, true
+}
+
+func (*fakeDoor) Tunnel(context.Context, cluster.NodeID, net.Conn) {}
+
+// join asks to join; the answer's certificate, or the problem's kind and text.
+func (b *bench) join(node, key, secret string) string {
+	b.t.Helper()
+	return b.asNode(nil, http.MethodPost, "/v1/join", `{"token":"`+secret+`","node":"`+node+`","request":"`+key+`"}`)
+}
+
+// asNode sends a request with a verified certificate.
+func (b *bench) asNode(cert *x509.Certificate, method, path, body string) string {
+	b.t.Helper()
+	r := httptest.NewRequestWithContext(b.t.Context(), method, path, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	if cert != nil {
+		r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert}}}
+	}
+	w := httptest.NewRecorder()
+	b.srv.ServeHTTP(w, r)
+	return w.Body.String()
+}
+
+func nodeCert(id, key string) *x509.Certificate {
+	return &x509.Certificate{Subject: pkix.Name{CommonName: id, Organization: []string{key}}}
+}
+
+func TestJoin(t *testing.T) {
+	b := newBench(t)
+	inv, err := b.Invite(t.Context(), v1.Invite{TTL: cluster.Duration(time.Hour), Uses: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if inv.Value != "flj_s" || inv.Uses != 2 || !cmp.Equal(inv.Servers, []string{"10.0.0.1:7420"}) || time.Until(inv.Expires) < 59*time.Minute {
+		t.Errorf("invitation %+v", inv)
+	}
+	// A join token is no token of the API.
+	other, err := client.New(client.Options{URL: b.url, Token: "s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if _, err := other.Nodes(t.Context()); err == nil {
+		t.Error("a join token opens the API")
+	}
+	refused := func(says, node, key, secret string) {
+		t.Helper()
+		if got := b.join(node, key, secret); !strings.Contains(got, says) {
+			t.Errorf("%s with %q: %s, want %q", node, secret, got, says)
+		}
+	}
+	refused("not known here", "n2", "k2", "wrong")
+	refused("not known here", "n2", "k2", token) // of the API
+	refused("already", "n1", "k2", "s")          // the server's own
+	refused("name", "n 2", "k2", "s")
+	refused("no request", "n2", "", "s")
+	b.door.fails = true
+	refused("no quorum", "n2", "k2", "s")
+	b.door.fails = false
+	if list, err := b.Tokens(t.Context()); err != nil || len(list) != 2 {
+		t.Errorf("tokens %v: %v", list, err)
+	}
+
+	if got := b.join("n2", "k2", "s"); !strings.Contains(got, "cert of k2") {
+		t.Fatalf("joined with %s", got)
+	}
+	if spec := get[cluster.NodeSpec](b, store.NodeSpecKey("n2")); spec.Key != "k2" || spec.ID != "n2" {
+		t.Errorf("kept %+v", spec)
+	}
+	refused("already", "n2", "other", "s") // somebody else under its name
+	if got := b.join("n3", "k3", "s"); !strings.Contains(got, "cert of k3") {
+		t.Fatalf("joined with %s", got)
+	}
+	refused("used up", "n4", "k4", "s")
+	// The answer was lost: the same node asks again, although the token is used up.
+	if got := b.join("n2", "k2", "s"); !strings.Contains(got, "cert of k2") {
+		t.Errorf("a second try: %s", got)
+	}
+	if strings.Contains(b.log.String(), "flj_") {
+		t.Error("a token is in the log")
+	}
+}
+
+// A node becomes a gateway with a token and its own key, when it joins or later;
+// its certificate alone does not make it one.
+func TestGatewaysJoin(t *testing.T) {
+	b := newBench(t)
+	if _, err := b.Invite(t.Context(), v1.Invite{Uses: 3}); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(node, key string, gateway bool) string {
+		return b.asNode(nil, http.MethodPost, "/v1/join", fmt.Sprintf(`{"token":"s","node":%q,"request":%q,"gateway":%t}`, node, key, gateway))
+	}
+	isGateway := func(id cluster.NodeID) bool { return get[cluster.NodeSpec](b, store.NodeSpecKey(id)).Gateway }
+	if got := ask("n2", "k2", true); !strings.Contains(got, `"gateway":true`) || !isGateway("n2") {
+		t.Errorf("joined as a gateway: %s", got)
+	}
+	if got := ask("n3", "k3", false); !strings.Contains(got, "cert of k3") || isGateway("n3") {
+		t.Errorf("joined: %s", got)
+	}
+	if got := b.asNode(nodeCert("n3", "k3"), http.MethodPost, "/v1/node/renew", `{"request":"k3"}`); strings.Contains(got, `"gateway":true`) || isGateway("n3") {
+		t.Errorf("renewed as a gateway: %s", got)
+	}
+	if got := ask("n3", "k2", true); !strings.Contains(got, "already") || isGateway("n3") {
+		t.Errorf("with another's key: %s", got)
+	}
+	spec := get[cluster.NodeSpec](b, store.NodeSpecKey("n3"))
+	spec.Labels = map[string]string{"disk": "ssd"}
+	b.put(store.NodeSpecKey("n3"), spec)
+	if got := ask("n3", "k3", true); !strings.Contains(got, `"gateway":true`) || !isGateway("n3") {
+		t.Errorf("it becomes a gateway: %s", got)
+	}
+	if spec := get[cluster.NodeSpec](b, store.NodeSpecKey("n3")); spec.Labels["disk"] != "ssd" {
+		t.Errorf("it lost its labels: %+v", spec)
+	}
+	// Three uses are used up; asking again costs none.
+	if got := ask("n3", "k3", true); !strings.Contains(got, "cert of k3") {
+		t.Errorf("again: %s", got)
+	}
+	if got := ask("n4", "k4", false); !strings.Contains(got, "used up") {
+		t.Errorf("a fourth: %s", got)
+	}
+}
+
+func TestJoinTokensEnd(t *testing.T) {
+	b := newBench(t)
+	if _, err := b.Invite(t.Context(), v1.Invite{}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := b.Tokens(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tok := range list {
+		if !tok.Join {
+			continue
+		}
+		if tok.Uses != 1 {
+			t.Errorf("uses %d", tok.Uses)
+		}
+		if err := b.RemoveToken(t.Context(), tok.Name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := b.join("n2", "k2", "s"); !strings.Contains(got, "not known here") {
+		t.Errorf("with a removed token: %s", got)
+	}
+	for _, ttl := range []time.Duration{time.Second, 1000 * time.Hour} {
+		if _, err := b.Invite(t.Context(), v1.Invite{TTL: cluster.Duration(ttl)}); err == nil {
+			t.Errorf("a token for %s", ttl)
+		}
+	}
+	now := time.Now()
+	for _, tok := range []cluster.Token{{Expires: now.Add(time.Hour), Uses: 1}, {Join: true, Uses: 1, Expires: now}, {Join: true, Expires: now.Add(time.Hour)}} {
+		if tok.Joins(now) {
+			t.Errorf("%+v lets nodes join", tok)
+		}
+	}
+}
+
+// What is a node's is refused to people, and the other way round.
+func TestNodesAskForThemselves(t *testing.T) {
+	b := newBench(t)
+	b.put(store.NodeSpecKey("n2"), cluster.NodeSpec{ID: "n2", Key: "k2"})
+	b.put(store.PlacementKey("n2", "t"), cluster.NodePlacement{Task: "t", Node: "n2", Spec: cluster.TaskSpec{Image: "registry.example.com/a/b:1"}})
+	n2 := nodeCert("n2", "k2")
+	for name, c := range map[string]*x509.Certificate{
+		"none": nil, "another's key": nodeCert("n2", "k1"), "unknown": nodeCert("n9", "k2"), "no node": {Subject: pkix.Name{CommonName: "n2"}},
+	} {
+		for _, path := range []string{"/v1/node/login?registry=registry.example.com", "/v1/node/tunnel"} {
+			if got := b.asNode(c, http.MethodGet, path, ""); !strings.Contains(got, "certificate of a node") {
+				t.Errorf("%s with %s: %s", path, name, got)
+			}
+		}
+	}
+	if got := b.asNode(n2, http.MethodGet, "/v1/nodes", ""); !strings.Contains(got, "token is needed") {
+		t.Errorf("a node lists nodes: %s", got)
+	}
+	if got := b.asNode(n2, http.MethodGet, "/v1/node/login?registry=registry.example.com", ""); !strings.Contains(got, "pw of registry.example.com") {
+		t.Errorf("login: %s", got)
+	}
+	if got := b.asNode(n2, http.MethodGet, "/v1/node/login?registry=other.example.com", ""); !strings.Contains(got, "no task of node n2") {
+		t.Errorf("a login that it does not need: %s", got)
+	}
+	if got := b.asNode(n2, http.MethodPost, "/v1/node/renew", `{"request":"k2"}`); !strings.Contains(got, "cert of k2") {
+		t.Errorf("renew: %s", got)
+	}
+	if got := b.asNode(n2, http.MethodPost, "/v1/node/renew", `{"request":"k3"}`); !strings.Contains(got, "not this node's key") {
+		t.Errorf("renew with another key: %s", got)
+	}
+}
+
+func TestRemoveNode(t *testing.T) {
+	b := newBench(t)
+	b.put(store.NodeInfoKey("n1"), cluster.NodeInfo{ID: "n1", Roles: []string{"server", "agent"}})
+	b.put(store.NodeSpecKey("n2"), cluster.NodeSpec{ID: "n2", Key: "k2"})
+	b.put(store.NodeInfoKey("n2"), cluster.NodeInfo{ID: "n2", Roles: []string{"agent"}})
+	b.put(store.AliveKey("n2"), true)
+	b.put(store.AgentAckKey("n2"), cluster.AgentAck{Node: "n2"})
+	b.put(store.StatusKey("n2", "t"), cluster.Status{Task: "t", Node: "n2"})
+	b.put(store.StatusKey("n20", "t"), cluster.Status{Task: "t", Node: "n20"})
+	for id, says := range map[cluster.NodeID]string{"n9": "no node", "n1": "is a server", "n2": "is alive"} {
+		if err := b.RemoveNode(t.Context(), id, v1.NodeRemoveOptions{}); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("rm %s: %v", id, err)
+		}
+	}
+	if err := b.RemoveNode(t.Context(), "n1", v1.NodeRemoveOptions{Force: true}); err == nil {
+		t.Error("a server is removed by force")
+	}
+	if err := b.RemoveNode(t.Context(), "n2", v1.NodeRemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if !cmp.Equal(b.door.expelled, []string{"n2 k2"}) {
+		t.Errorf("expelled %v", b.door.expelled)
+	}
+	for _, k := range []string{store.NodeSpecKey("n2"), store.NodeInfoKey("n2"), store.AliveKey("n2"), store.AgentAckKey("n2"), store.StatusKey("n2", "t")} {
+		if _, err := b.store.Get(t.Context(), k); cluster.KindOf(err) != cluster.KindNotFound {
+			t.Errorf("%s is still there: %v", k, err)
+		}
+	}
+	if _, err := b.store.Get(t.Context(), store.StatusKey("n20", "t")); err != nil {
+		t.Error(err)
+	}
+	if _, err := b.Node(t.Context(), "n2"); !errors.As(err, new(*client.Error)) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// The volumes of a node are given up when somebody says so, also after it was
+// removed; a machine that takes its name has volumes of its own.
+func TestVolumesOfARemovedNodeAreGivenUp(t *testing.T) {
+	b := newBench(t)
+	mounts := []cluster.Mount{{Type: cluster.MountVolume, Source: "shop_data", Target: "/data"}}
+	b.put(store.NodeSpecKey("n2"), cluster.NodeSpec{ID: "n2"})
+	b.put(store.NodeInfoKey("n2"), cluster.NodeInfo{ID: "n2", Roles: []string{"agent"}})
+	b.put(store.TaskKey("shop", "t"), cluster.Task{
+		ID: "t", ServiceID: cluster.ServiceID{App: "shop", Name: "db"}, Spec: cluster.TaskSpec{Mounts: mounts}, Outcome: &cluster.Outcome{Node: "n2"},
+	})
+	lost := func() bool {
+		_, err := b.store.Get(t.Context(), store.NodeLostKey("n2"))
+		return err == nil
+	}
+	if err := b.RemoveNode(t.Context(), "n2", v1.NodeRemoveOptions{}); err != nil || lost() {
+		t.Fatalf("removed: %v; its volumes are given up: %v", err, lost())
+	}
+	if err := b.RemoveNode(t.Context(), "n2", v1.NodeRemoveOptions{}); err == nil {
+		t.Error("removed twice")
+	}
+	if err := b.RemoveNode(t.Context(), "n9", v1.NodeRemoveOptions{LoseVolumes: true}); err == nil {
+		t.Error("a node that never was has volumes")
+	}
+	if err := b.RemoveNode(t.Context(), "n2", v1.NodeRemoveOptions{LoseVolumes: true}); err != nil || !lost() {
+		t.Errorf("given up later: %v, %v", err, lost())
+	}
+	if _, err := b.Invite(t.Context(), v1.Invite{TTL: cluster.Duration(time.Hour), Uses: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.join("n2", "k2", "s"); !strings.Contains(got, "cert of k2") {
+		t.Fatal(got)
+	}
+	if lost() {
+		t.Error("the volumes of the next machine of that name are given up")
+	}
+}
+
+// A node cannot speak for another's task: what is shown is what the node says on
+// which the task was placed.
+func TestANodeCannotSpeakForAnothersTask(t *testing.T) {
+	b := newBench(t)
+	id := cluster.ServiceID{App: "shop", Name: "web"}
+	task := cluster.TaskID("shop_web.1.x")
+	b.put(store.TaskKey("shop", task), cluster.Task{ID: task, ServiceID: id, Slot: 1})
+	b.put(store.PlacementKey("n1", task), cluster.NodePlacement{Task: task, Node: "n1", ServiceID: id, Slot: 1})
+	b.put(store.StatusKey("n1", task), cluster.Status{Task: task, Node: "n1", ServiceID: id, Slot: 1, State: cluster.StateRunning, Ready: true})
+	for _, name := range []cluster.NodeID{"n2", "n1"} { // in its own name, and in the other's
+		b.put(store.StatusKey("n2", task), cluster.Status{Task: task, Node: name, ServiceID: id, Slot: 1, State: cluster.StateFailed, Reason: "forged"})
+		list, err := b.Tasks(t.Context(), "shop", true)
+		if err != nil || len(list) != 1 || list[0].Node != "n1" || !list[0].Ready || list[0].Reason == "forged" {
+			t.Errorf("as %s: %+v, %v", name, list, err)
+		}
+	}
+}

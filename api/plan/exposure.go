@@ -1,0 +1,184 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// Exposures lists what services are reachable by from outside their networks:
+// sorted by app, service, kind, address.
+func Exposures(services []cluster.Service, entry EntryPoints) []v1.Exposed {
+	out := []v1.Exposed{}
+	for _, s := range services {
+		for _, rt := range s.Spec.Routes {
+			out = append(out, exposedRoute(s.ServiceID, rt, entry))
+		}
+		for _, p := range s.Spec.Ports {
+			out = append(out, exposedPort(s.ServiceID, p))
+		}
+	}
+	slices.SortStableFunc(out, func(a, b v1.Exposed) int {
+		if c := (cluster.ServiceID{App: a.App, Name: a.Service}).Compare(cluster.ServiceID{App: b.App, Name: b.Service}); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Kind+" "+a.Address, b.Kind+" "+b.Address)
+	})
+	return out
+}
+
+func exposedRoute(id cluster.ServiceID, rt cluster.Route, entry EntryPoints) v1.Exposed {
+	e := v1.Exposed{
+		App: id.App, Service: id.Name, Kind: "http", Port: rt.Port, Scope: "public", Where: "gateway",
+		TLS: rt.TLS, Source: rt.Source, Address: rt.Rule,
+	}
+	if rt.Internal {
+		e.Scope = "internal"
+	}
+	if rt.Rule != "" {
+		return e
+	}
+	path := rt.Path
+	if path == "" {
+		path = "/"
+	}
+	host := rt.Host
+	if host == "" {
+		host = "*"
+	}
+	e.Address = host + path
+	scheme, port, usual := "http", entry.Web, 80
+	switch {
+	case rt.Internal:
+		port = entry.Internal
+	case rt.TLS || (len(rt.EntryPoints) > 0 && !slices.Contains(rt.EntryPoints, "web")):
+		scheme, port, usual = "https", entry.WebSecure, 443
+	}
+	if rt.Host != "" {
+		e.URL = scheme + "://" + rt.Host + suffix(port, usual) + path
+	}
+	return e
+}
+
+func suffix(port, usual int) string {
+	if port == 0 || port == usual {
+		return ""
+	}
+	return ":" + strconv.Itoa(port)
+}
+
+func exposedPort(id cluster.ServiceID, p cluster.PublishedPort) v1.Exposed {
+	e := v1.Exposed{
+		App: id.App, Service: id.Name, Kind: p.Protocol, Port: p.Target, Scope: "public", Where: p.Mode,
+		Source: p.Source, Address: ":" + strconv.Itoa(p.Published),
+	}
+	if e.Kind == "" {
+		e.Kind = "tcp"
+	}
+	if p.HostIP != "" {
+		e.Address = net.JoinHostPort(p.HostIP, strconv.Itoa(p.Published))
+	}
+	if !p.Public() {
+		e.Scope = "node"
+	}
+	return e
+}
+
+// entries are the entry points that a route answers on.
+func entries(rt cluster.Route) []string {
+	switch {
+	case rt.Internal:
+		return []string{"internal"}
+	case len(rt.EntryPoints) > 0:
+		return slices.Compact(slices.Sorted(slices.Values(rt.EntryPoints)))
+	case rt.TLS:
+		return []string{"web", "websecure"}
+	}
+	return []string{"web"}
+}
+
+// exposure fills in what is exposed after the deploy, what is new and what closes.
+func (r *Result) exposure(s State, in Input) {
+	var now, old []cluster.Service
+	for name, spec := range r.Rendered {
+		now = append(now, cluster.Service{ServiceID: cluster.ServiceID{App: in.App, Name: name}, Spec: spec})
+	}
+	for _, svc := range s.Services {
+		old = append(old, svc)
+	}
+	before := map[string]v1.Exposed{}
+	for _, e := range Exposures(old, s.Entry) {
+		before[exposedKey(e)] = e
+	}
+	for _, e := range Exposures(now, s.Entry) {
+		k := exposedKey(e)
+		_, had := before[k]
+		e.New = !had
+		delete(before, k)
+		r.Plan.Exposed = append(r.Plan.Exposed, e)
+	}
+	for _, k := range slices.Sorted(maps.Keys(before)) {
+		r.Plan.Closed = append(r.Plan.Closed, before[k])
+	}
+	had := map[string]bool{}
+	for _, svc := range old {
+		for _, c := range claims(svc) {
+			had[c.key] = true
+		}
+	}
+	for _, svc := range now {
+		for _, c := range claims(svc) {
+			r.Claims = r.Claims || !had[c.key]
+		}
+	}
+}
+
+func exposedKey(e v1.Exposed) string {
+	return fmt.Sprintf("%s %s %s %s %d %s %v", e.Service, e.Kind, e.Scope, e.Address, e.Port, e.Where, e.TLS)
+}
+
+// claim is something that one service in the cluster can have.
+type claim struct {
+	key    string
+	what   string
+	holder cluster.ServiceID
+	source cluster.Source
+	field  string
+}
+
+// claims lists what a service takes for itself.
+func claims(s cluster.Service) []claim {
+	var out []claim
+	for i, rt := range s.Spec.Routes {
+		host, path := strings.ToLower(strings.TrimSuffix(rt.Host, ".")), strings.TrimRight(rt.Path, "/")
+		match, what := fmt.Sprintf("%s %s", host, path), fmt.Sprintf("the route %s%s/", host, path)
+		switch {
+		case rt.Rule != "":
+			match, what = "rule "+rt.Rule, "the rule "+rt.Rule
+		case host == "":
+			what = fmt.Sprintf("every host at %s/ (a route without a host)", path)
+		}
+		for _, e := range entries(rt) {
+			out = append(out, claim{
+				key: fmt.Sprintf("%s %s %d", e, match, rt.Priority), what: what,
+				holder: s.ServiceID, source: rt.Source, field: fmt.Sprintf("services.%s.routes[%d]", s.Name, i),
+			})
+		}
+	}
+	for i, p := range s.Spec.Ports {
+		if p.Mode != "gateway" {
+			continue
+		}
+		out = append(out, claim{
+			holder: s.ServiceID, source: p.Source, field: fmt.Sprintf("services.%s.ports[%d]", s.Name, i),
+			key: fmt.Sprintf("port %d %s", p.Published, p.Protocol), what: fmt.Sprintf("port %d/%s of the gateways", p.Published, p.Protocol),
+		})
+	}
+	return out
+}

@@ -1,0 +1,353 @@
+package plan
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// State is what a deploy is decided on, read at one store revision.
+type State struct {
+	App      *cluster.App // nil when there is none
+	Services map[cluster.ServiceName]cluster.Service
+	Scales   map[cluster.ServiceName]cluster.Scale
+	Rollouts map[cluster.ServiceName]cluster.Rollout
+	Secrets  map[string]cluster.SecretRecord
+	Configs  map[string]bool // "name@hash" of those stored
+	Users    map[string]bool // IDs of user lists, stored or about to be
+	// Same names the secrets whose stored value equals the bundle's.
+	Same map[string]bool
+	// Unreadable says, by secret, why its place in Vault has no value.
+	Unreadable map[string]string
+	// LastRelease is the highest number in the app's history; a deploy that was
+	// cut short may have left one above App.Release.
+	LastRelease int
+	Others      []cluster.Service // of other apps
+	Nodes       []cluster.Node
+	Entry       EntryPoints
+}
+
+// EntryPoints are the ports that the gateways' own HTTP entry points listen on.
+type EntryPoints struct {
+	Web, WebSecure, Internal int
+}
+
+// Input is what is asked for.
+type Input struct {
+	App    cluster.AppName
+	Bundle v1.Bundle
+	// Restart names the services whose tasks are replaced though nothing changed.
+	Restart []cluster.ServiceName
+	// Exact takes the bundle's generations as they are, for a release of the past.
+	Exact bool
+}
+
+// NewSecret is a secret to write: Value, Generate characters, or a place in Vault.
+type NewSecret struct {
+	Name     string
+	Version  int
+	Generate int
+	Value    v1.Plain
+	Vault    string
+}
+
+// Result is a plan with the values that make it so.
+type Result struct {
+	Plan v1.Plan
+	// Services to write, sorted by name; Removed services to delete.
+	Services []cluster.Service
+	Removed  []cluster.ServiceName
+	// Scales to write and to delete.
+	Scales   []cluster.Scale
+	Unscaled []cluster.ServiceName
+	Secrets  []NewSecret
+	Configs  []cluster.Config
+	// Rendered is every service of the app after the deploy: the release.
+	Rendered map[cluster.ServiceName]cluster.ServiceSpec
+	// Claims: routes or gateway ports are taken that the app did not have, so that
+	// another app's deploy must not happen at the same time.
+	Claims bool
+}
+
+// Changed reports whether there is anything to write.
+func (r Result) Changed() bool { return !r.Plan.Empty() || len(r.Services) > 0 }
+
+// maxReplicas bounds a typing error, not a cluster.
+const maxReplicas = 10000
+
+// Make plans. A refusal is a v1.Invalid with all that is wrong.
+func Make(s State, in Input) (Result, error) {
+	c := &checker{state: s, in: in}
+	if err := c.check(); err != nil {
+		return Result{}, err
+	}
+	r := Result{
+		Plan: v1.Plan{
+			App: in.App, Next: s.LastRelease + 1, Changes: []v1.Change{},
+			Exposed: []v1.Exposed{}, Closed: []v1.Exposed{}, Warnings: append([]v1.Detail{}, c.warnings...), Waits: []cluster.Wait{},
+		},
+		Rendered: map[cluster.ServiceName]cluster.ServiceSpec{},
+	}
+	if s.App != nil {
+		r.Plan.Release = s.App.Release
+		r.Plan.Next = max(r.Plan.Next, s.App.Release+1)
+	}
+	versions := r.secrets(s, in)
+	hashes := r.configs(s, in)
+	for _, name := range slices.Sorted(maps.Keys(in.Bundle.Services)) {
+		spec := resolve(in.Bundle.Services[name], versions, hashes)
+		r.service(s, in, name, spec)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Services)) {
+		if _, kept := in.Bundle.Services[name]; kept {
+			continue
+		}
+		r.Removed = append(r.Removed, name)
+		r.Plan.Changes = append(r.Plan.Changes, v1.Change{
+			Action: v1.ActionRemove, Object: v1.ObjectService, Name: string(name),
+			Reason: "it is no longer in the file; its volumes and secrets stay",
+		})
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Scales)) {
+		if _, kept := r.Rendered[name]; !kept || r.Rendered[name].Mode == cluster.Global {
+			r.Unscaled = append(r.Unscaled, name)
+		}
+	}
+	r.exposure(s, in)
+	return r, nil
+}
+
+// secrets decides which values are made and returns the version each name will have.
+func (r *Result) secrets(s State, in Input) map[string]int {
+	versions := map[string]int{}
+	for _, name := range slices.Sorted(maps.Keys(in.Bundle.Secrets)) {
+		decl := in.Bundle.Secrets[name]
+		rec, known := s.Secrets[name]
+		next := rec.Version + 1
+		if !known && s.App != nil {
+			next = s.App.SecretVersions[name] + 1
+		}
+		src := decl.Source
+		switch {
+		case len(decl.Value) > 0 && (!known || !s.Same[name]):
+			versions[name] = next
+			r.Secrets = append(r.Secrets, NewSecret{Name: name, Version: next, Value: decl.Value})
+			r.change(v1.Change{Action: v1.ActionSet, Object: v1.ObjectSecret, Name: name, Source: src})
+		case decl.Vault != "" && decl.Vault != rec.Ref:
+			versions[name] = next
+			r.Secrets = append(r.Secrets, NewSecret{Name: name, Version: next, Vault: decl.Vault})
+			r.change(v1.Change{Action: v1.ActionSet, Object: v1.ObjectSecret, Name: name, Source: src, Reason: "from Vault, " + decl.Vault})
+		case known:
+			versions[name] = rec.Version
+		case decl.Generate > 0:
+			versions[name] = next
+			r.Secrets = append(r.Secrets, NewSecret{Name: name, Version: next, Generate: decl.Generate})
+			r.change(v1.Change{
+				Action: v1.ActionGenerate, Object: v1.ObjectSecret, Name: name, Source: src,
+				Reason: fmt.Sprintf("%d characters", decl.Generate),
+			})
+		default:
+			// The version that setting it will make: the waiting tasks are then right as they are.
+			versions[name] = next
+			r.warn(src, "secrets."+name, "secret %s/%s is not set: tasks that use it wait; set it with `fairlead secret set %s/%s`",
+				in.App, name, in.App, name)
+		}
+	}
+	return versions
+}
+
+func (r *Result) configs(s State, in Input) map[string]string {
+	hashes := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(in.Bundle.Configs)) {
+		content := in.Bundle.Configs[name]
+		h := ConfigHash(content)
+		hashes[name] = h
+		if !s.Configs[name+"@"+h] {
+			r.Configs = append(r.Configs, cluster.Config{App: in.App, Name: name, Content: content, Hash: h})
+			action := v1.ActionCreate
+			for k := range s.Configs {
+				if strings.HasPrefix(k, name+"@") {
+					action = v1.ActionUpdate
+				}
+			}
+			r.change(v1.Change{Action: action, Object: v1.ObjectConfig, Name: name})
+		}
+	}
+	return hashes
+}
+
+// ConfigHash is the first 16 hex digits of the SHA-256 of a config's content.
+func ConfigHash(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:8])
+}
+
+func (r *Result) change(c v1.Change) { r.Plan.Changes = append(r.Plan.Changes, c) }
+
+func (r *Result) warn(src cluster.Source, field, format string, args ...any) {
+	r.Plan.Warnings = append(r.Plan.Warnings, v1.Detail{
+		Message: fmt.Sprintf(format, args...), Field: field, File: src.File, Line: src.Line,
+	})
+}
+
+// resolve pins what a spec refers to by name. It copies what it changes.
+func resolve(spec cluster.ServiceSpec, versions map[string]int, hashes map[string]string) cluster.ServiceSpec {
+	if spec.Mode == "" {
+		spec.Mode = cluster.Replicated
+	}
+	t := &spec.Task
+	t.Secrets = slices.Clone(t.Secrets)
+	for i := range t.Secrets {
+		t.Secrets[i].Version = fmt.Sprint(versions[t.Secrets[i].Name])
+	}
+	t.Configs = slices.Clone(t.Configs)
+	for i := range t.Configs {
+		if h, ok := hashes[t.Configs[i].Name]; ok {
+			t.Configs[i].Version = h
+		}
+	}
+	// Where a port stands in the file is no part of what makes a container: a
+	// comment added above it must not replace tasks.
+	t.NodePorts = slices.Clone(t.NodePorts)
+	for i := range t.NodePorts {
+		p := t.NodePorts[i]
+		if !slices.ContainsFunc(spec.Ports, func(o cluster.PublishedPort) bool { return samePort(o, p) }) {
+			p.Mode = "node"
+			spec.Ports = append(slices.Clone(spec.Ports), p)
+		}
+		t.NodePorts[i].Source = cluster.Source{}
+	}
+	return spec
+}
+
+func samePort(a, b cluster.PublishedPort) bool {
+	return a.Published == b.Published && a.Target == b.Target && a.Protocol == b.Protocol && a.HostIP == b.HostIP && a.Mode == "node"
+}
+
+// service plans one service of the bundle.
+func (r *Result) service(s State, in Input, name cluster.ServiceName, spec cluster.ServiceSpec) {
+	old, exists := s.Services[name]
+	action, reason := v1.ActionCreate, ""
+	if exists {
+		action = v1.ActionUpdate
+		if !in.Exact {
+			spec.Task.Generation = old.Spec.Task.Generation
+		}
+		switch ro := s.Rollouts[name]; {
+		case slices.Contains(in.Restart, name):
+			spec.Task.Generation++
+			reason = "a restart was asked for"
+		case ro.Target == old.Version && failed(ro.State) && spec.Task.Hash() == old.Version:
+			spec.Task.Generation++
+			action, reason = v1.ActionRetry, "the last rollout of this version failed; it is tried again"
+		}
+	} else if !in.Exact {
+		spec.Task.Generation = 0
+	}
+	r.Rendered[name] = spec
+	now := cluster.Service{
+		ServiceID: cluster.ServiceID{App: in.App, Name: name},
+		Version:   spec.Task.Hash(), Release: r.Plan.Next, Spec: spec,
+	}
+	fields := Diff(old.Spec, spec)
+	switch {
+	case !exists:
+		r.Services = append(r.Services, now)
+		r.change(v1.Change{Action: action, Object: v1.ObjectService, Name: string(name), Reason: spec.Task.Image, Source: spec.Source})
+	case len(fields) > 0:
+		r.Services = append(r.Services, now)
+		ch := v1.Change{Action: action, Object: v1.ObjectService, Name: string(name), Fields: fields, Source: spec.Source, Reason: reason}
+		if ch.Replaces = now.Version != old.Version; ch.Replaces && reason == "" {
+			ch.Reason = because(fields)
+		}
+		r.change(ch)
+	case !sameSources(old.Spec, spec):
+		now.Release = old.Release // the lines moved; nothing that runs did
+		r.Services = append(r.Services, now)
+	}
+	r.scale(s, in, name, spec)
+}
+
+func failed(st cluster.RolloutState) bool {
+	return st == cluster.RolloutRolledBack || st == cluster.RolloutFailed || st == cluster.RolloutPaused
+}
+
+// because says in short why tasks are replaced.
+func because(fields []v1.FieldChange) string {
+	var paths []string
+	for _, f := range fields {
+		if p, ok := strings.CutPrefix(f.Path, "task."); ok {
+			paths = append(paths, p)
+		}
+	}
+	const show = 3
+	if len(paths) > show {
+		return fmt.Sprintf("%s and %d more changed", strings.Join(paths[:show], ", "), len(paths)-show)
+	}
+	return strings.Join(paths, ", ") + " changed"
+}
+
+// Owners of a scale.
+const (
+	OwnerRelease    = "release"
+	OwnerPerson     = "person"
+	OwnerAutoscaler = "autoscaler"
+)
+
+// scale plans the live count: a person's or the autoscaler's decision outlives a deploy.
+func (r *Result) scale(s State, in Input, name cluster.ServiceName, spec cluster.ServiceSpec) {
+	if spec.Mode == cluster.Global {
+		return
+	}
+	old, exists := s.Scales[name]
+	want := Scale(in.App, name, spec, old, exists)
+	if exists && old.Owner == OwnerPerson && spec.Autoscale == nil && old.Replicas != spec.Replicas {
+		r.warn(spec.Source, "services."+string(name)+".replicas",
+			"%s keeps the %d replicas that a person asked for, not the file's %d; `fairlead scale %s=auto` gives it back to the file",
+			name, old.Replicas, spec.Replicas, name)
+	}
+	if exists && want.Replicas == old.Replicas && want.Owner == old.Owner {
+		return
+	}
+	r.Scales = append(r.Scales, want)
+	if !exists {
+		return // part of creating the service
+	}
+	r.change(v1.Change{
+		Action: v1.ActionScale, Object: v1.ObjectService, Name: string(name), Reason: want.Reason, Source: spec.Source,
+		Fields: []v1.FieldChange{
+			{Path: "owner", Old: old.Owner, New: want.Owner},
+			{Path: "replicas", Old: fmt.Sprint(old.Replicas), New: fmt.Sprint(want.Replicas)},
+		},
+	})
+}
+
+// Scale is the live count that a service has after its spec was written.
+func Scale(app cluster.AppName, name cluster.ServiceName, spec cluster.ServiceSpec, old cluster.Scale, exists bool) cluster.Scale {
+	out := cluster.Scale{
+		ServiceID: cluster.ServiceID{App: app, Name: name},
+		Replicas:  spec.Replicas, Owner: OwnerRelease, Reason: "the file says so",
+	}
+	if a := spec.Autoscale; a != nil {
+		out.Owner, out.Reason = OwnerAutoscaler, fmt.Sprintf("autoscaled between %d and %d", a.Min, a.Max)
+		if exists && (old.Owner == OwnerAutoscaler || old.Owner == OwnerPerson) {
+			out.Replicas, out.Owner, out.Reason = old.Replicas, old.Owner, old.Reason
+		} else if exists {
+			out.Replicas = old.Replicas // from here the autoscaler decides; what runs now is the best first guess
+		}
+		if n := min(max(out.Replicas, a.Min), a.Max); n != out.Replicas {
+			out.Replicas, out.Reason = n, fmt.Sprintf("kept between %d and %d", a.Min, a.Max)
+		}
+		return out
+	}
+	if exists && old.Owner == OwnerPerson {
+		return cluster.Scale{ServiceID: out.ServiceID, Replicas: old.Replicas, Owner: OwnerPerson, Reason: old.Reason}
+	}
+	return out
+}

@@ -1,0 +1,91 @@
+package api
+
+import (
+	"slices"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/store"
+)
+
+// maxPruned bounds what one change of an app deletes of each kind; the next
+// change goes on.
+const maxPruned = 16
+
+// prune deletes releases that are too old to keep, and configs that nothing
+// refers to any more: no kept release, no service, no task, and no version that
+// a rollout may go back to. The app's record, which every release writes,
+// guards it: nobody can begin to refer to a config meanwhile.
+func (s *Server) prune(c current, next int, specs map[cluster.ServiceName]cluster.ServiceSpec) []step {
+	var out []step
+	s.Mirror.Read(func(v store.View) {
+		own := store.AppPrefix(c.app)
+		unused := map[string]bool{}
+		for _, prefix := range []string{"config/", "users/"} {
+			for _, k := range v.Keys(own + prefix) {
+				unused[k] = true
+			}
+		}
+		use := func(t cluster.TaskSpec) {
+			for _, f := range t.Configs {
+				delete(unused, store.ConfigKey(c.app, f.Name, f.Version))
+			}
+		}
+		useSpec := func(s cluster.ServiceSpec) {
+			use(s.Task)
+			for _, r := range s.Routes {
+				for _, m := range r.Middlewares {
+					delete(unused, store.UserListKey(c.app, m.Sealed))
+				}
+			}
+		}
+		for _, spec := range specs {
+			useSpec(spec)
+		}
+		for _, svc := range c.Services {
+			useSpec(svc.Spec)
+		}
+		for _, r := range store.All[cluster.Rollout](v, store.PrefixRollouts+string(c.app)+"/", nil) {
+			if r.V.Stable != nil {
+				use(*r.V.Stable)
+			}
+		}
+		for _, t := range store.All[cluster.Task](v, store.PrefixTasks+string(c.app)+"/", nil) {
+			use(t.V.Spec)
+		}
+		kept := store.ReleaseKey(c.app, max(0, next-cluster.KeptReleases+1))
+		var old []string
+		for _, k := range v.Keys(own + "releases/") {
+			if k < kept {
+				old = append(old, k)
+				continue
+			}
+			if len(unused) == 0 {
+				break
+			}
+			r, _, err := store.One[cluster.Release](v, k)
+			if err != nil {
+				clear(unused) // what it refers to cannot be known
+			}
+			for _, spec := range r.V.Services {
+				useSpec(spec)
+			}
+		}
+		for _, keys := range [][]string{old, sortedKeys(unused)} {
+			for _, k := range keys[:min(len(keys), maxPruned)] {
+				if e, ok := v.Entry(k); ok {
+					out = append(out, remove(k, e.Rev))
+				}
+			}
+		}
+	})
+	return out
+}
+
+func sortedKeys(m map[string]bool) []string {
+	var out []string
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}

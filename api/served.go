@@ -1,0 +1,74 @@
+package api
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// need is one entry point of the gateways that a service needs, and for what.
+type need struct {
+	entry string
+	what  string // "port 5432/tcp"
+	src   cluster.Source
+}
+
+// needs are the entry points that a service needs now.
+func (m *model) needs(svc cluster.Service) []need {
+	var out []need
+	for _, r := range svc.Spec.Routes {
+		entries := r.EntryPoints
+		switch {
+		case r.Internal:
+			entries = []string{"internal"}
+		case len(entries) == 0 && r.TLS:
+			entries = []string{"web", "websecure"}
+		case len(entries) == 0:
+			entries = []string{"web"}
+		}
+		for _, e := range entries {
+			out = append(out, need{entry: e, what: "entry point " + e, src: r.Source})
+		}
+	}
+	for _, p := range svc.Spec.Ports {
+		// A UDP port that leads nowhere is not opened.
+		if p.Mode != "gateway" || (p.Protocol == "udp" && len(m.endpoints[svc.ServiceID].Tasks) == 0) {
+			continue
+		}
+		out = append(out, need{entry: p.EntryPoint(), what: fmt.Sprintf("port %d/%s", p.Published, p.Protocol), src: p.Source})
+	}
+	return out
+}
+
+func (n need) String() string {
+	if n.src.File == "" {
+		return n.what
+	}
+	return fmt.Sprintf("%s (%s:%d)", n.what, n.src.File, n.src.Line)
+}
+
+// unserved says what of a service the live gateways do not serve: what is still
+// to come, and what cannot be had as things are.
+func (m *model) unserved(svc cluster.Service) (coming, refused []string) {
+	for _, id := range slices.Sorted(maps.Keys(m.nodes)) {
+		n := m.nodes[id]
+		ack, acks := m.gateways[id]
+		if !n.Alive || (!acks && !n.HasRole("gateway")) {
+			continue
+		}
+		for _, need := range m.needs(svc) {
+			switch reason, no := ack.Refused[need.entry]; {
+			case slices.Contains(ack.Entries, need.entry):
+			case no:
+				refused = append(refused, fmt.Sprintf("%s: %s: gateway %s cannot have it: %s", svc.Name, need, id, reason))
+			case ack.Error != "":
+				refused = append(refused, fmt.Sprintf("%s: %s: gateway %s does not work: %s", svc.Name, need, id, ack.Error))
+			default:
+				coming = append(coming, fmt.Sprintf("waits for gateway %s to serve %s", id, need))
+			}
+		}
+	}
+	return coming, refused
+}

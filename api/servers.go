@@ -1,0 +1,131 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/store"
+)
+
+// Servers looks at the cluster's servers and changes which there are.
+type Servers interface {
+	// Addresses are where the servers' API is reached, host:port.
+	Addresses() []string
+	// List is every server, in the order of their names.
+	List(ctx context.Context) ([]v1.ServerSummary, error)
+	// Keys are what a server that joins is given, the secret of it encrypted to its
+	// age recipient.
+	Keys(id cluster.NodeID, recipient string) (v1.ServerMembership, error)
+	// Remove takes a server out of the store, unless that would stop the store.
+	Remove(ctx context.Context, id cluster.NodeID) error
+}
+
+const joinServerPath = "/v1/join-server"
+
+func (s *Server) registerServers(api huma.API) {
+	handle(api, op(http.MethodGet, "/servers", "list-servers", "cluster", "List servers"), s.listServers)
+	handle(api, op(http.MethodDelete, "/servers/{node}", "remove-server", "cluster", "Take a server out of the cluster; refused where the rest would be no majority"), s.removeServer)
+	handle(api, op(http.MethodPost, "/join-server", "join-server", "cluster", "Become a server; needs a join token for servers"), s.joinServer)
+}
+
+func (s *Server) noServers() error {
+	if s.Servers == nil {
+		return cluster.Invalidf("this cluster's servers are not Fairlead's to join or remove: its etcd is external, or --listen is none")
+	}
+	return nil
+}
+
+func (s *Server) listServers(ctx context.Context, _ *noInput) ([]v1.ServerSummary, error) {
+	if err := s.noServers(); err != nil {
+		return nil, err
+	}
+	return s.Servers.List(ctx)
+}
+
+func (s *Server) removeServer(ctx context.Context, in *NodePath) (struct{}, error) {
+	if err := s.noServers(); err != nil {
+		return struct{}{}, err
+	}
+	id := cluster.NodeID(in.Node)
+	if err := s.Servers.Remove(ctx, id); err != nil {
+		return struct{}{}, err
+	}
+	s.Log.Info("removed a server", "server", id, "by", who(ctx))
+	return struct{}{}, s.decide(ctx, func(ctx context.Context) error {
+		var steps []step
+		for _, k := range []string{store.ServerSpecKey(id), store.ServerInfoKey(id)} {
+			if rev := s.rev(k); rev > 0 {
+				steps = append(steps, remove(k, rev))
+			}
+		}
+		return s.commit(ctx, nil, steps)
+	})
+}
+
+type joinServerInput struct{ Body v1.ServerJoin }
+
+func (s *Server) joinServer(ctx context.Context, in *joinServerInput) (out v1.ServerMembership, err error) {
+	if err := s.noServers(); err != nil {
+		return out, err
+	}
+	id := in.Body.Node
+	if err := cluster.ValidName("node", string(id)); err != nil {
+		return out, err
+	}
+	err = s.decide(ctx, func(ctx context.Context) error {
+		steps, err := s.admitServer(id, in.Body.Recipient, in.Body.Token)
+		if err != nil {
+			return err
+		}
+		if out, err = s.Servers.Keys(id, in.Body.Recipient); err != nil {
+			return err
+		}
+		return s.commit(ctx, nil, steps)
+	})
+	if err != nil {
+		return v1.ServerMembership{}, err
+	}
+	s.Log.Info("a server joins: it was given the cluster's keys", "server", id, "version", in.Body.Version)
+	return out, nil
+}
+
+// admitServer decides whether a machine may become a server, and what to write. One
+// that asks again with its own key, since an answer was lost, writes nothing.
+func (s *Server) admitServer(id cluster.NodeID, recipient, secret string) ([]step, error) {
+	tok, found := s.joinToken(secret)
+	switch {
+	case !found:
+		return nil, unknownToken("server")
+	case !tok.V.Server:
+		return nil, &cluster.Error{Kind: cluster.KindForbidden, Msg: "that token is for nodes, and servers are given the cluster's keys: `fairlead server invite` makes one for a server"}
+	}
+	var spec store.Value[cluster.ServerSpec]
+	known, isServer := false, false
+	s.Mirror.Read(func(v store.View) {
+		var err error
+		spec, known, err = store.One[cluster.ServerSpec](v, store.ServerSpecKey(id))
+		known = known && err == nil
+		_, isServer = v.Entry(store.ServerInfoKey(id))
+	})
+	if known && spec.V.Key == recipient && s.Now().Before(tok.V.Expires) {
+		return nil, nil
+	}
+	if !tok.V.Joins(s.Now()) {
+		return nil, endedToken("server")
+	}
+	if _, there := s.read("").nodes[id]; there || known || isServer {
+		return nil, cluster.Invalidf("there is a node or server %q already: choose another name with --node, or remove that one with `fairlead server rm %s` and `fairlead node rm %s`", id, id, id)
+	}
+	server, err := put(store.ServerSpecKey(id), cluster.ServerSpec{Node: id, Key: recipient, Joined: s.Now().UTC(), By: tok.V.Name}, 0)
+	if err != nil {
+		return nil, err
+	}
+	left := tok.V
+	left.Uses--
+	token, err := put(tok.Key, left, tok.Rev)
+	return append([]step{server, token}, s.found(id)...), err
+}

@@ -1,0 +1,134 @@
+package api_test
+
+import (
+	"context"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"net/http"
+	"strings"
+	"testing"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/client"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/store"
+)
+
+// fakeSeats are servers whose keys are their name and recipient.
+type fakeSeats struct {
+	given   []string
+	removed []cluster.NodeID
+}
+
+func (*fakeSeats) Addresses() []string { return []string{"10.0.0.1:7420", "10.0.0.2:7420"} }
+
+func (*fakeSeats) List(context.Context) ([]v1.ServerSummary, error) {
+	return []v1.ServerSummary{{Node: "n1", Standing: v1.StandingVoter, Answers: true}}, nil
+}
+
+func (f *fakeSeats) Keys(id cluster.NodeID, recipient string) (v1.ServerMembership, error) {
+	f.given = append(f.given, string(id)+" "+recipient)
+	return v1.ServerMembership{Node: id, Sealed: []byte("keys for " + recipient)}, nil
+}
+
+func (f *fakeSeats) Remove(_ context.Context, id cluster.NodeID) error {
+	if id == "n1" {
+		return cluster.Invalidf("n1 is the only server")
+	}
+	f.removed = append(f.removed, id)
+	return nil
+}
+
+// The cluster's keys are given for a token of a server alone, once, to a name that
+// nobody has; the same machine may ask again.
+func TestServersJoin(t *testing.T) {
+	b := newBench(t)
+	ask := func(node, recipient, secret string) string {
+		return b.asNode(nil, http.MethodPost, "/v1/join-server", `{"token":"`+secret+`","node":"`+node+`","recipient":"`+recipient+`"}`)
+	}
+	refused := func(says, node, recipient, secret string) {
+		t.Helper()
+		before := len(b.seats.given)
+		if got := ask(node, recipient, secret); !strings.Contains(got, says) || len(b.seats.given) != before {
+			t.Errorf("%s with %q: %s, want %q; keys for %v", node, secret, got, says, b.seats.given)
+		}
+	}
+	if _, err := b.Invite(t.Context(), v1.Invite{}); err != nil { // for a node: "s"
+		t.Fatal(err)
+	}
+	inv, err := b.Invite(t.Context(), v1.Invite{Server: true}) // "ss"
+	if err != nil || !strings.HasSuffix(inv.Line(), "--server") || !inv.Server {
+		t.Fatalf("%+v, %v: %s", inv, err, inv.Line())
+	}
+	refused("not known here", "n2", "age1", "wrong")
+	refused("not known here", "n2", "age1", token) // of the API
+	refused("is for nodes", "n2", "age1", "s")
+	refused("name", "n 2", "age1", "ss")
+	refused("already", "n1", "age1", "ss")
+	if got := b.join("n5", "k5", "ss"); !strings.Contains(got, "is for servers") {
+		t.Errorf("a node joins with a server's token: %s", got)
+	}
+	if got := ask("n2", "age1", "ss"); !strings.Contains(got, `"sealed"`) {
+		t.Fatalf("joined with %s", got)
+	}
+	if spec := get[cluster.ServerSpec](b, store.ServerSpecKey("n2")); spec.Key != "age1" || spec.By != inv.Name {
+		t.Errorf("kept %+v", spec)
+	}
+	if got := ask("n2", "age1", "ss"); !strings.Contains(got, `"sealed"`) {
+		t.Errorf("a second try: %s", got)
+	}
+	refused("used up", "n2", "age2", "ss")
+	refused("used up", "n3", "age3", "ss")
+	if strings.Contains(b.log.String(), "flj_") {
+		t.Error("a token is in the log")
+	}
+}
+
+func TestServersListedAndRemoved(t *testing.T) {
+	b := newBench(t)
+	b.put(store.ServerSpecKey("n2"), cluster.ServerSpec{Node: "n2"})
+	b.put(store.ServerInfoKey("n2"), cluster.ServerInfo{Node: "n2"})
+	if list, err := b.Servers(t.Context()); err != nil || len(list) != 1 || !list[0].Answers {
+		t.Errorf("%+v, %v", list, err)
+	}
+	var learned []string
+	cl, err := client.New(client.Options{URL: b.url, Token: token, Learn: func(servers []string) { learned = servers }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if _, err := cl.Nodes(t.Context()); err != nil || len(learned) != 2 || learned[1] != "10.0.0.2:7420" {
+		t.Errorf("a client learns of %v, %v", learned, err)
+	}
+	if err := b.RemoveServer(t.Context(), "n1"); err == nil || !strings.Contains(err.Error(), "only server") {
+		t.Errorf("n1: %v", err)
+	}
+	for range 2 { // again, when the answer was lost
+		if err := b.RemoveServer(t.Context(), "n2"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, k := range []string{store.ServerSpecKey("n2"), store.ServerInfoKey("n2")} {
+		if _, err := b.store.Get(t.Context(), k); cluster.KindOf(err) != cluster.KindNotFound {
+			t.Errorf("%s: %v", k, err)
+		}
+	}
+}
+
+// A server's certificate opens tunnels for the node that it names, and nothing else
+// of what is nodes'; a node that names another is itself all the same.
+func TestServersSpeakForTheirNode(t *testing.T) {
+	b := newBench(t)
+	root := &x509.Certificate{Subject: pkix.Name{CommonName: "root"}}
+	for _, path := range []string{"/v1/node/login?registry=x", "/v1/node/image"} {
+		if got := b.asNode(root, http.MethodGet, path, ""); !strings.Contains(got, "certificate of a node") {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
+	if got := b.asNode(root, http.MethodPost, "/v1/node/tunnel", ""); !strings.Contains(got, "certificate of a node") {
+		t.Errorf("a tunnel of nobody: %s", got)
+	}
+	if got := b.asNode(root, http.MethodGet, "/v1/nodes", ""); !strings.Contains(got, "token is needed") {
+		t.Errorf("the API by certificate: %s", got)
+	}
+}

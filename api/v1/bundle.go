@@ -1,0 +1,227 @@
+package v1
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// Bounds of a request.
+const (
+	MaxBundle  = 8 << 20 // bytes of a Bundle as JSON
+	MaxRequest = 1 << 20 // bytes of any other JSON request
+	MaxConfig  = 1 << 20 // bytes of one config's content
+	MaxSecret  = 512 << 10
+	MaxBuild   = 4 << 30 // bytes of a build context
+	MaxCopy    = 64 << 30
+)
+
+// Bundle is an app as it should be: all its services, not a part of them. What
+// left the bundle is removed (services) or kept (secrets, volumes).
+type Bundle struct {
+	Services map[cluster.ServiceName]cluster.ServiceSpec `json:"services"`
+	// Configs are the contents of the configs that services mount, by name.
+	Configs map[string][]byte     `json:"configs,omitempty"`
+	Secrets map[string]SecretDecl `json:"secrets,omitempty"`
+	// Rendered is the document the bundle was made from, interpolated; for history.
+	Rendered string `json:"rendered,omitempty"`
+	Note     string `json:"note,omitempty" maxLength:"500"`
+	// Expect, when set, is the release that must be the current one (0: the app
+	// must not exist), so that two people cannot overwrite each other.
+	Expect *int `json:"expect,omitempty" minimum:"0"`
+}
+
+// SecretDecl declares a secret that services use.
+type SecretDecl struct {
+	// External: it is set with `fairlead secret set`. A missing one keeps tasks waiting.
+	External bool `json:"external,omitempty"`
+	// Generate makes a value of so many characters once, when there is none.
+	Generate int `json:"generate,omitempty" minimum:"0" maximum:"4096"`
+	// Vault is where the value is, as MOUNT/PATH#FIELD.
+	Vault string `json:"vault,omitempty" maxLength:"1024"`
+	// Value sets the secret; an equal value makes no new version.
+	Value  Plain          `json:"value,omitempty"`
+	Source cluster.Source `json:"source,omitzero"`
+}
+
+// Plain is a secret value on its way to the server. It prints as "[secret]";
+// its JSON (base64) holds the value.
+type Plain []byte
+
+// Format implements fmt.Formatter: every verb prints the same word.
+func (Plain) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("[secret]")) }
+
+// Actions of a Change.
+const (
+	ActionCreate   = "create"
+	ActionUpdate   = "update"
+	ActionRemove   = "remove" // a service that left the bundle
+	ActionScale    = "scale"
+	ActionGenerate = "generate" // a secret's value
+	ActionSet      = "set"      // a secret's value, from the bundle
+	ActionRetry    = "retry"    // the last rollout of this very version failed
+)
+
+// Kinds of objects in a Change.
+const (
+	ObjectService = "service"
+	ObjectConfig  = "config"
+	ObjectSecret  = "secret"
+)
+
+// Change is one thing that a deploy does.
+type Change struct {
+	Action string        `json:"action" enum:"create,update,remove,scale,generate,set,retry"`
+	Object string        `json:"object" enum:"service,config,secret"`
+	Name   string        `json:"name"`
+	Fields []FieldChange `json:"fields,omitempty"`
+	// Replaces: the service's tasks are replaced, because of Reason.
+	Replaces bool           `json:"replaces,omitempty"`
+	Reason   string         `json:"reason,omitempty"`
+	Source   cluster.Source `json:"source,omitzero"`
+}
+
+// FieldChange is one field of a service that changes. Values of environment
+// variables are not shown: people keep passwords there.
+type FieldChange struct {
+	Path string `json:"path"` // "task.image", "task.env.MODE", "update.parallelism"
+	Old  string `json:"old,omitempty"`
+	New  string `json:"new,omitempty"`
+}
+
+// Exposed is one thing that is reachable through a gateway or a node's own port.
+type Exposed struct {
+	App     cluster.AppName     `json:"app"`
+	Service cluster.ServiceName `json:"service"`
+	Kind    string              `json:"kind" enum:"http,tcp,udp"`
+	// Address is "shop.example.com/", ":5432", "127.0.0.1:5432" or a Traefik rule.
+	Address string `json:"address"`
+	// URL is where to fetch it, when it is HTTP and has a host.
+	URL   string `json:"url,omitempty"`
+	Port  int    `json:"port"`                              // the container's
+	Scope string `json:"scope" enum:"public,internal,node"` // node: on the task's own node, loopback only
+	Where string `json:"where" enum:"gateway,node"`
+	// Gateways are the nodes whose gateways serve it now, each as "n1 (10.0.0.1)"; in
+	// a list of what is exposed, not in a plan.
+	Gateways []string       `json:"gateways,omitempty"`
+	TLS      bool           `json:"tls,omitempty"`
+	New      bool           `json:"new,omitempty"` // in a Plan: not exposed before
+	Source   cluster.Source `json:"source,omitzero"`
+}
+
+// String is the line that plan and exposure print: "PUBLIC :5432 → db (compose.yaml:12)".
+func (e Exposed) String() string {
+	word := map[string]string{"public": "PUBLIC", "internal": "INTERNAL", "node": "NODE"}[e.Scope]
+	addr := e.Address
+	if e.Kind == "udp" {
+		addr += "/udp"
+	}
+	s := fmt.Sprintf("%s %s → %s", word, addr, e.Service)
+	if e.Source.File != "" {
+		s += fmt.Sprintf(" (%s:%d)", e.Source.File, e.Source.Line)
+	}
+	return s
+}
+
+// Plan is what a deploy would do.
+type Plan struct {
+	App cluster.AppName `json:"app"`
+	// Release is the current release (0: none), Next the one a deploy would make.
+	Release  int       `json:"release"`
+	Next     int       `json:"next"`
+	Changes  []Change  `json:"changes"`
+	Exposed  []Exposed `json:"exposed"` // all of the app after the deploy
+	Closed   []Exposed `json:"closed"`  // no longer exposed
+	Warnings []Detail  `json:"warnings"`
+	// Waits are the services that would not get all their tasks, as the cluster is now.
+	Waits []cluster.Wait `json:"waits"`
+}
+
+// Empty reports whether a deploy would change nothing.
+func (p Plan) Empty() bool { return len(p.Changes) == 0 }
+
+// DeployResult says what a change of an app did.
+type DeployResult struct {
+	App     cluster.AppName `json:"app"`
+	Release int             `json:"release"`
+	// Changed is false when everything already was as asked.
+	Changed bool `json:"changed"`
+	Plan    Plan `json:"plan"`
+}
+
+// UpdateRequest changes images of services.
+type UpdateRequest struct {
+	Images map[cluster.ServiceName]ImageRef `json:"images" minProperties:"1"`
+	Note   string                           `json:"note,omitempty" maxLength:"500"`
+}
+
+// ImageRef names an image; ID, when known, pins what the reference meant.
+type ImageRef struct {
+	Ref string `json:"ref" minLength:"1" maxLength:"512"`
+	ID  string `json:"id,omitempty" maxLength:"128"`
+}
+
+// RestartRequest replaces the tasks of services; none named means all of the app.
+type RestartRequest struct {
+	Services []cluster.ServiceName `json:"services,omitempty"`
+	Note     string                `json:"note,omitempty" maxLength:"500"`
+}
+
+// RollbackRequest goes back to a release; 0 means the one before the current one.
+type RollbackRequest struct {
+	Release int `json:"release,omitempty" minimum:"0"`
+}
+
+// ScaleRequest sets counts of services.
+type ScaleRequest struct {
+	Services map[cluster.ServiceName]ScaleTo `json:"services" minProperties:"1"`
+}
+
+// ScaleTo is a count, or Auto: back to what the file or the autoscaler says.
+type ScaleTo struct {
+	Replicas int  `json:"replicas,omitempty" minimum:"0" maximum:"10000"`
+	Auto     bool `json:"auto,omitempty"`
+}
+
+// RemoveOptions say what goes with an app; volumes are never removed.
+type RemoveOptions struct {
+	PurgeSecrets bool
+}
+
+// RemoveResult says what a removal removed and kept.
+type RemoveResult struct {
+	App         cluster.AppName       `json:"app"`
+	Services    []cluster.ServiceName `json:"services"`
+	KeptSecrets []string              `json:"kept_secrets,omitempty"`
+	KeptVolumes []string              `json:"kept_volumes,omitempty"`
+}
+
+// ReleaseSummary is one line of an app's history.
+type ReleaseSummary struct {
+	Number   int       `json:"number"`
+	Current  bool      `json:"current,omitempty"`
+	Created  time.Time `json:"created"`
+	By       string    `json:"by,omitempty"`
+	Note     string    `json:"note,omitempty"`
+	Services int       `json:"services"`
+	// State is "running", "complete", "failed", or "" when nothing is known.
+	State   string    `json:"state,omitempty"`
+	Message string    `json:"message,omitempty"`
+	Ended   time.Time `json:"ended,omitzero"`
+}
+
+// ReleaseDetail is a release with what it was made of.
+type ReleaseDetail struct {
+	ReleaseSummary
+	App    cluster.AppName `json:"app"`
+	Source string          `json:"source,omitempty"`
+	// SourceOf is the release that Source was deployed with, when that was an
+	// earlier one: updates, restarts and secrets change no file. Rendered is what ran.
+	SourceOf int                                         `json:"source_of,omitempty"`
+	Rendered map[cluster.ServiceName]cluster.ServiceSpec `json:"rendered"`
+}
+
+// raw keeps a value's JSON as it is in the store.
+type raw = json.RawMessage

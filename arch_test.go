@@ -1,0 +1,103 @@
+package fairlead_test
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/fairlead/fairlead"
+
+// allowed lists, for each package, the packages of this module that it may
+// import. Control loops meet in the store, never in Go imports.
+var allowed = map[string][]string{
+	"cluster":         {},
+	"atomicfile":      {},
+	"loop":            {"cluster"},
+	"compose":         {"cluster"},
+	"scheduler":       {"cluster"},
+	"rollout":         {"cluster"},
+	"autoscaler":      {"cluster"},
+	"registry":        {"cluster"},
+	"proxyconf":       {"cluster"},
+	"metrics":         {"cluster"},
+	"pki":             {"cluster"},
+	"store":           {"cluster", "store/internal/zaplog"},
+	"store/embedded":  {"cluster", "store", "pki", "store/storetest", "store/internal/zaplog"},
+	"store/storetest": {"cluster", "store"},
+
+	"store/internal/zaplog":   {},
+	"store/embedded/etcdtest": {"store", "store/embedded", "pki"},
+
+	"control": {
+		"cluster", "store", "loop", "scheduler", "rollout", "autoscaler", "registry", "proxyconf", "secrets", "preview",
+	},
+	"preview":        {"cluster", "scheduler", "rollout"}, // their pure planners, over a change that is not made
+	"agent":          {"cluster", "atomicfile", "agent/docker", "agent/probe", "agent/taskinit"},
+	"agent/docker":   {"cluster"},
+	"agent/probe":    {"cluster"},
+	"agent/taskinit": {},
+	"dns":            {"cluster"},
+	"mesh":           {"cluster", "dns", "atomicfile", "nftwatch"},
+	"proc":           {"cluster"},
+	"gateway":        {"cluster", "proc", "atomicfile", "nftwatch"},
+	"names":          {"cluster", "dns", "proc", "atomicfile"},
+	"nftwatch":       {},
+	"secrets":        {"cluster"},
+	"secrets/sealed": {"cluster", "secrets"},
+	"secrets/vault":  {"cluster", "secrets"},
+	"api/v1":         {"cluster"},
+	"api":            {"cluster", "store", "api/v1", "api/plan", "secrets"},
+	"api/plan":       {"cluster", "api/v1"},
+	"client":         {"cluster", "api/v1"},
+	"tunnel":         {"cluster", "api", "api/v1"},
+	"lab":            {"cluster", "client", "api/v1", "proc", "atomicfile", "agent/docker", "gateway"},
+	"cli":            {"cluster", "client", "api/v1", "compose", "lab"},
+}
+
+// free lists the packages that wire or test others, and may import anything.
+var free = []string{"", "server", "cmd/fairlead", "bench", "docs"}
+
+// only lists the packages that may import a library whose reach is kept small.
+var only = map[string][]string{
+	"github.com/docker/docker/":     {"agent/docker"},
+	"go.etcd.io/etcd/client/v3":     {"store", "store/embedded", "gateway"},
+	"go.etcd.io/etcd/server/v3":     {"store/embedded"},
+	"github.com/hashicorp/vault/":   {"secrets/vault"},
+	"github.com/compose-spec/":      {"compose"},
+	"github.com/spf13/cobra":        {"cli", "server", "cmd/fairlead"},
+	"github.com/danielgtaylor/huma": {"api"},
+}
+
+func TestImportDirection(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(line)
+		pkg := strings.TrimPrefix(strings.TrimPrefix(f[0], module), "/")
+		if slices.Contains(free, pkg) || strings.HasPrefix(pkg, "integration") {
+			continue
+		}
+		may, listed := allowed[pkg]
+		if !listed {
+			t.Errorf("package %s has no entry in allowed", pkg)
+			continue
+		}
+		for _, imp := range f[1:] {
+			if own, in := strings.CutPrefix(imp, module+"/"); in && !slices.Contains(may, own) {
+				t.Errorf("%s may not import %s", pkg, own)
+			}
+			for lib, users := range only {
+				if strings.HasPrefix(imp, lib) && !slices.Contains(users, pkg) {
+					t.Errorf("%s may not import %s: only %v may", pkg, imp, users)
+				}
+			}
+			if pkg == "cluster" && strings.Contains(imp, ".") {
+				t.Errorf("cluster may import the standard library only, not %s", imp)
+			}
+		}
+	}
+}

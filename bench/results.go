@@ -1,0 +1,142 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// figure is a key of latest.json.
+type figure struct {
+	key, group string
+	aim        string
+	meaning    string
+}
+
+func figures() []figure {
+	return []figure{
+		{"deploy50_over_api", "deploy50", "≤ 1.15", "time from the start of `fairlead deploy` to 50 healthy replicas (the agent asks each over HTTP), over the time in which the Docker API alone creates and starts the same 50 containers, 8 at a time, with no health check; median of the pairs of one run, which take turns"},
+		{"remove50_over_api", "deploy50", "", "time of `fairlead rm`, which stops 50 replicas with SIGTERM and waits until nothing is left, over the time in which the Docker API alone kills and removes 50 containers, 8 at a time; median, as above"},
+		{"route_live_ms_p50", "route", "≤ 200", "milliseconds from when a new container serves (it says so in its log; the engine notes the time) to the first 200 through Traefik, asked every 4 ms; the agent's probe, the store, the registry and Traefik are in it; one new app after the other"},
+		{"route_live_ms_p99", "route", "", "the same; with fewer than 100 samples it is the slowest"},
+		{"rolling_requests", "rolling", "", "requests from outside, GET and POST, connections kept and not, 800 a second at most, during a rolling update of 10 replicas and 2 s after it"},
+		{"rolling_failed", "rolling", "0", "those of them without a whole answer with status 200"},
+		{"inside_requests", "rolling", "", "requests from a container to the service meanwhile: by name with connections kept and not, and to the address that the name had at the start"},
+		{"inside_failed", "rolling", "0", "those of them that failed"},
+		{"server_rss_mb", "idle", "≤ 60", "private memory (RssAnon + RssShmem) of `fairlead server`, all in one, nothing deployed, 50 s after its start; without Traefik, which is a process of its own"},
+		{"server_vmrss_mb", "idle", "", "all resident memory of the same process at the same moment; most of the rest is the program file"},
+		{"server_idle_cpu_percent", "idle", "≤ 1", "processor time of the same process over 30 s, in percent of one core"},
+		{"server_rss_mb_50_tasks", "deploy50", "", "private memory of the server 20 s after 50 replicas became healthy"},
+		{"binary_mb", "binary", "≤ 110", "size of the program, static and stripped"},
+		{"corpus_planned", "corpus", "≥ 16", "files of the corpus of other people's Compose files that are planned completely, for one node"},
+		{"corpus_refused_with_line", "corpus", "", "files of it that are refused, every refusal with file, line and key"},
+		{"bad_inputs", "badinputs", "≥ 20", "rows of docs/bad-inputs.md, counted after the tests that hold them have passed"},
+		{"lab_up_3_warm_s", "lab", "≤ 20", "seconds of `fairlead lab up --nodes 3`, each time a new lab, until it is ready; the program, Docker and Traefik are there; median of three"},
+		{"agent_rss_mb", "lab", "≤ 30", "private memory (RssAnon + RssShmem) of `fairlead agent` on a node of a lab of three, nothing deployed, 20 s after the lab was ready"},
+		{"agent_rss_mb_50_tasks", "lab", "", "the same process 20 s after 50 replicas on its node became healthy"},
+		{"deploy60_three_nodes_over_api", "lab", "", "time from the start of `fairlead deploy` to 60 healthy replicas on three nodes of a lab, over the time in which the Docker APIs alone create and start 20 such containers on each of the same three engines, 8 at a time on each, with no health check; median of three pairs, which take turns"},
+		{"cluster_rolling_requests", "lab", "", "requests from outside, as `rolling_requests`, during a rolling update of 12 replicas on three nodes of a lab"},
+		{"cluster_rolling_failed", "lab", "0", "those of them without a whole answer with status 200"},
+		{"cluster_inside_requests", "lab", "", "requests from a container to the service meanwhile, as `inside_requests`"},
+		{"cluster_inside_failed", "lab", "0", "those of them that failed"},
+		{"node_cut_to_replaced_s_p50", "swarm", "≤ 10", "seconds from when a node's cable is cut to when all replicas of a service of 6 are ready on the other two nodes; median of five, a node with replicas each time"},
+		{"swarm_node_cut_to_replaced_s_p50", "swarm", "", "the same with Docker Swarm on the same three engines in the same run: until 6 of its tasks run on the other two; it is told of no health check"},
+		{"deploy50_over_swarm", "swarm", "≤ 0.4", "time from the start of `fairlead deploy` to 50 healthy replicas on three nodes of a lab, on the app's own network with a service address, over the time from the start of `docker service create` to 50 running tasks of Docker Swarm on the same engines, with no network of their own; median of three pairs, which take turns"},
+		{"demo_cold_s", "demo -demo-cold", "", "seconds of `make demo` with empty caches: Go modules fetched, everything built, Traefik included. Go and Docker are there"},
+		{"demo_warm_s", "demo", "", "seconds of `make demo` on a machine on which it ran before, from no server to the shop's answer"},
+	}
+}
+
+const (
+	tableStart = "<!-- figures: written by go run ./bench -->\n"
+	tableEnd   = "<!-- end of figures -->\n"
+)
+
+// save replaces the measured keys in latest.json, and says in README.md when and
+// where that was.
+func save(root string, measured map[string]float64, machine string, now time.Time) error {
+	if len(measured) == 0 {
+		return nil
+	}
+	latest := filepath.Join(root, "bench", "results", "latest.json")
+	all := map[string]float64{}
+	b, err := os.ReadFile(latest)
+	if err == nil {
+		err = json.Unmarshal(b, &all)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", latest, err)
+	}
+	maps.Copy(all, measured)
+	if b, err = json.MarshalIndent(all, "", "  "); err != nil { // sorted by key
+		return err
+	}
+	if err := replace(latest, append(b, '\n')); err != nil {
+		return err
+	}
+	readme := filepath.Join(root, "bench", "README.md")
+	text, err := os.ReadFile(readme)
+	if err != nil {
+		return err
+	}
+	out, err := retable(string(text), measured, machine, now)
+	if err != nil {
+		return fmt.Errorf("%s: %w", readme, err)
+	}
+	return replace(readme, []byte(out))
+}
+
+// replace writes a file in one step: one that is half written would be lost to the next run.
+func replace(path string, content []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", content, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// retable writes the table of a README anew. Rows of keys that were not measured
+// now keep their machine and date.
+func retable(text string, measured map[string]float64, machine string, now time.Time) (string, error) {
+	head, rest, ok := strings.Cut(text, tableStart)
+	old, tail, ok2 := strings.Cut(rest, tableEnd)
+	if !ok || !ok2 {
+		return "", errors.New("the marks around the table are gone")
+	}
+	last := map[string][]string{} // by key: the cells
+	for l := range strings.Lines(old) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(l), "|"), "|")
+		if len(cells) == 6 {
+			last[strings.Trim(cells[0], " `")] = cells
+		}
+	}
+	var b strings.Builder
+	b.WriteString(head + tableStart + "| key | aim | meaning | command | machine | date |\n|---|---|---|---|---|---|\n")
+	for _, f := range figures() {
+		on, at := "", "not measured yet"
+		if cells, ok := last[f.key]; ok {
+			on, at = strings.TrimSpace(cells[4]), strings.TrimSpace(cells[5])
+		}
+		if _, ok := measured[f.key]; ok {
+			on, at = strings.ReplaceAll(machine, "|", "/"), now.UTC().Format(time.DateOnly)
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | `go run ./bench -only %s` | %s | %s |\n", f.key, f.aim, f.meaning, f.group, on, at)
+	}
+	for _, key := range slices.Sorted(maps.Keys(measured)) {
+		if !slices.ContainsFunc(figures(), func(f figure) bool { return f.key == key }) {
+			return "", fmt.Errorf("nothing says what %s means", key)
+		}
+	}
+	return b.String() + tableEnd + tail, nil
+}

@@ -1,0 +1,330 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/client"
+	"github.com/fairlead/fairlead/cluster"
+)
+
+func (a *app) lsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "ls", Short: "List apps", Args: noArgs, Example: "  fairlead ls\n  fairlead ls -o json",
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, _ []string) error {
+			apps, err := cl.Apps(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.print(apps, func() *table {
+				t := &table{
+					columns: columns("APP", "RELEASE", "STATE", "SERVICES", "READY", "AGE", "URLS"),
+					empty:   "no apps: `fairlead deploy` in the directory of a compose.yaml makes one",
+				}
+				for _, x := range apps {
+					t.add(string(x.Name), fmt.Sprint(x.Release), x.State, fmt.Sprint(x.Services),
+						fmt.Sprintf("%d/%d", x.Ready, x.Wanted), age(a.now(), x.Created), strings.Join(x.URLs, " "))
+				}
+				return t
+			})
+		}),
+	}
+}
+
+func (a *app) psCommand() *cobra.Command {
+	var all bool
+	none := "no tasks"
+	c := &cobra.Command{
+		Use: "ps [APP]", Short: "List tasks: what runs where, and why something does not",
+		Example:           "  fairlead ps\n  fairlead ps shop -o wide\n  fairlead ps --all   # with tasks that have ended",
+		Args:              rangeArgs(0, 1, ""),
+		ValidArgsFunction: a.completeApps(),
+		RunE: listing(a, func(cl *client.Client, ctx context.Context, name cluster.AppName) ([]v1.TaskStatus, error) {
+			list, err := cl.Tasks(ctx, name, all)
+			if err == nil && len(list) == 0 && !all && a.human() {
+				none, err = noTasks(ctx, cl, name)
+			}
+			return list, err
+		}, func(list []v1.TaskStatus) *table { return a.taskTable(list, none) }),
+	}
+	c.Flags().BoolVarP(&all, "all", "a", false, "show ended tasks too")
+	return c
+}
+
+// noTasks says that none run, and how to see those that ended.
+func noTasks(ctx context.Context, cl *client.Client, name cluster.AppName) (string, error) {
+	ended, err := cl.Tasks(ctx, name, true)
+	if err != nil || len(ended) == 0 {
+		return "no tasks", err
+	}
+	command := "fairlead ps -a"
+	if name != "" {
+		command = fmt.Sprintf("fairlead ps %s -a", name)
+	}
+	return fmt.Sprintf("no tasks run; `%s` shows those that ended", command), nil
+}
+
+// taskTable shows tasks, or with none of them the sentence in their place.
+func (a *app) taskTable(tasks []v1.TaskStatus, none string) *table {
+	t := &table{
+		columns: columns("TASK", "STATE", "READY", "NODE", "AGE", "RESTARTS", "IMAGE", "+ID", "+RELEASE", "+ADDRESSES", "REASON"),
+		empty:   none,
+	}
+	for _, x := range tasks {
+		since := x.Started
+		if since.IsZero() {
+			since = x.Created
+		}
+		state := x.State
+		if x.Desire == cluster.DesireDrain && !x.Ended() {
+			state += " (draining)"
+		}
+		var addrs []string
+		for _, ip := range x.Addresses {
+			addrs = append(addrs, ip)
+		}
+		t.add(x.Address, state, yesNo(x.Ready), string(x.Node), age(a.now(), since), fmt.Sprint(x.Restarts),
+			x.Image, string(x.ID), fmt.Sprint(x.Release), strings.Join(addrs, ","), x.Reason)
+	}
+	return t
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status [APP]", Short: "Show how an app, or the whole cluster, is doing",
+		Example:           "  fairlead status          # the app here, else the cluster\n  fairlead status shop",
+		Args:              rangeArgs(0, 1, ""),
+		ValidArgsFunction: a.completeApps(),
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			name, err := a.currentApp()
+			if len(args) > 0 {
+				name, err = a.appArg(args)
+			}
+			if err != nil {
+				return err
+			}
+			if name == "" {
+				st, err := cl.Status(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return a.print(st, func() *table { return clusterTable(st) })
+			}
+			d, err := cl.App(cmd.Context(), name)
+			if err != nil {
+				return err
+			}
+			if a.human() {
+				a.appHead(d)
+			}
+			return a.print(d, func() *table { return serviceTable(d.Each, false) })
+		}),
+	}
+}
+
+func clusterTable(st v1.ClusterStatus) *table {
+	t := &table{columns: columns("WHAT", "VALUE")}
+	t.add("version", st.Version)
+	t.add("cluster", st.Cluster)
+	t.add("nodes", fmt.Sprintf("%d of %d alive", st.NodesAlive, st.Nodes))
+	t.add("apps", fmt.Sprint(st.Apps))
+	t.add("services", fmt.Sprint(st.Services))
+	t.add("tasks", fmt.Sprintf("%d of %d ready", st.Ready, st.Wanted))
+	if st.Unplaced > 0 {
+		t.add("unplaced", fmt.Sprint(st.Unplaced))
+	}
+	for _, g := range st.Gateways {
+		text := fmt.Sprintf("%s serves route revision %d", g.Node, g.Route)
+		if g.Error != "" {
+			text += ": " + g.Error
+		}
+		t.add("gateway", text)
+	}
+	for _, al := range st.Alarms {
+		t.add("alarm", al)
+	}
+	return t
+}
+
+func (a *app) appHead(d v1.AppDetail) {
+	out := func(format string, args ...any) { _, _ = fmt.Fprintf(a.out, format+"\n", args...) }
+	line := fmt.Sprintf("%s: release %d, %s, %d/%d ready", d.Name, d.Release, d.State, d.Ready, d.Wanted)
+	if d.By != "" {
+		line += ", by " + d.By
+	}
+	if d.Note != "" {
+		line += ", " + d.Note
+	}
+	out("%s", line)
+	for _, p := range d.Problems {
+		out("  ! %s", oneLine(p))
+	}
+	for _, e := range d.Exposed {
+		out("  %s", e)
+	}
+}
+
+func (a *app) serviceCommand() *cobra.Command {
+	c := &cobra.Command{Use: "service", Short: "Look at services", Example: "  fairlead service ls"}
+	c.AddCommand(&cobra.Command{
+		Use: "ls [APP]", Short: "List services", Example: "  fairlead service ls shop",
+		Args: rangeArgs(0, 1, ""), ValidArgsFunction: a.completeApps(),
+		RunE: listing(a, (*client.Client).Services, func(list []v1.ServiceSummary) *table { return serviceTable(list, true) }),
+	})
+	return c
+}
+
+func serviceTable(list []v1.ServiceSummary, full bool) *table {
+	t := &table{
+		columns: columns("SERVICE", "MODE", "READY", "UPDATED", "STATE", "IMAGE", "ADDRESS", "+VERSION", "+RELEASE", "+COUNT BY", "EXPOSED", "MESSAGE"),
+		empty:   "no services",
+	}
+	for _, s := range list {
+		name := string(s.Name)
+		if full {
+			name = s.String()
+		}
+		t.add(name, string(s.Mode), fmt.Sprintf("%d/%d", s.Ready, s.Wanted), fmt.Sprint(s.Updated),
+			strings.ReplaceAll(s.State, "_", " "), s.Image, s.Address, s.Version, fmt.Sprint(s.Release), s.Owner,
+			strings.Join(append(append([]string{}, s.URLs...), s.Ports...), " "), s.Message)
+	}
+	return t
+}
+
+func (a *app) inspectCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "inspect ADDRESS", Short: "Print all that is known of an app, a service or a task",
+		Long:              "Prints JSON, or YAML with -o yaml. ADDRESS is APP/SERVICE, APP/SERVICE.SLOT, or the name of an app.",
+		Example:           "  fairlead inspect shop/web\n  fairlead inspect shop/web.2 -o yaml",
+		Args:              oneArg("what to inspect"),
+		ValidArgsFunction: a.completeServices(1),
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			v, err := a.lookUp(cmd.Context(), cl, args[0])
+			if err != nil {
+				return err
+			}
+			return a.whole(v, formatJSON)
+		}),
+	}
+}
+
+func (a *app) lookUp(ctx context.Context, cl *client.Client, what string) (any, error) {
+	if !strings.ContainsAny(what, "/._") {
+		current, err := a.currentApp()
+		if err != nil {
+			return nil, err
+		}
+		d, err := cl.App(ctx, cluster.AppName(what))
+		if err == nil || current == "" || cluster.KindOf(err) != cluster.KindNotFound {
+			return d, err
+		}
+	}
+	addr, err := a.address(what)
+	if err != nil {
+		return nil, err
+	}
+	if addr.Slot == 0 {
+		return cl.Service(ctx, cluster.ServiceID{App: addr.App, Name: addr.Service})
+	}
+	tasks, err := cl.Tasks(ctx, addr.App, true)
+	if err != nil {
+		return nil, err
+	}
+	var found *v1.TaskStatus
+	for i, t := range tasks {
+		if t.Name == addr.Service && t.Slot == addr.Slot && (found == nil || found.Ended() || t.Created.After(found.Created) && !t.Ended()) {
+			found = &tasks[i]
+		}
+	}
+	if found == nil {
+		return nil, noSlot(addr)
+	}
+	return cl.Task(ctx, found.ID)
+}
+
+func (a *app) explainCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "explain [ADDRESS]", Short: "Say why a service or task is as it is",
+		Example:           "  fairlead explain shop/web\n  fairlead explain web.2\n  fairlead explain   # the app here, else all",
+		Args:              rangeArgs(0, 1, ""),
+		ValidArgsFunction: a.completeServices(1),
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			list, err := a.explanations(cmd.Context(), cl, args)
+			if err != nil {
+				return err
+			}
+			if !a.human() {
+				return a.print(list, nil)
+			}
+			for _, e := range list {
+				_, _ = fmt.Fprintln(a.out, e.Address)
+				for _, s := range e.Summary {
+					_, _ = fmt.Fprintln(a.out, "  "+oneLine(s))
+				}
+				for _, d := range e.Decisions {
+					for _, r := range d.Refusals {
+						_, _ = fmt.Fprintf(a.out, "    %s refused %s: %s\n", r.Filter, count(r.Nodes, "node"), strings.Join(r.Examples, "; "))
+					}
+				}
+			}
+			return nil
+		}),
+	}
+}
+
+// explanations are those of an address, an app, or without either of all apps.
+func (a *app) explanations(ctx context.Context, cl *client.Client, args []string) ([]v1.Explanation, error) {
+	current, err := a.currentApp()
+	if err != nil {
+		return nil, err
+	}
+	if len(args) > 0 || current != "" {
+		addr, err := a.addressOrApp(args)
+		if err != nil {
+			return nil, err
+		}
+		if err := slotExists(ctx, cl, addr); err != nil {
+			return nil, err
+		}
+		return cl.Explain(ctx, addr)
+	}
+	apps, err := cl.Apps(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := []v1.Explanation{}
+	for _, x := range apps {
+		list, err := cl.Explain(ctx, cluster.Address{App: x.Name})
+		if err != nil && cluster.KindOf(err) != cluster.KindNotFound { // it may just have gone
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	return all, nil
+}
+
+func (a *app) exposureCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "exposure [APP]", Short: "List what is reachable from outside, and which line of which file made it so",
+		Example:           "  fairlead exposure\n  fairlead exposure shop -o json",
+		Args:              rangeArgs(0, 1, ""),
+		ValidArgsFunction: a.completeApps(),
+		RunE:              listing(a, (*client.Client).Exposure, exposureTable),
+	}
+}
+
+func exposureTable(list []v1.Exposed) *table {
+	t := &table{columns: columns("SCOPE", "ADDRESS", "KIND", "SERVICE", "PORT", "WHERE", "+GATEWAYS", "BECAUSE OF"), empty: "nothing is reachable from outside"}
+	for _, e := range list {
+		from := ""
+		if e.Source.File != "" {
+			from = fmt.Sprintf("%s:%d", e.Source.File, e.Source.Line)
+		}
+		t.add(strings.ToUpper(e.Scope), e.Address, e.Kind, fmt.Sprintf("%s/%s", e.App, e.Service), fmt.Sprint(e.Port), e.Where, strings.Join(e.Gateways, ", "), from)
+	}
+	return t
+}

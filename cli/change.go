@@ -1,0 +1,364 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/client"
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// waitFlags are those of every command that starts a rollout.
+type waitFlags struct {
+	detach  bool
+	timeout time.Duration
+}
+
+// check is called before anything is changed.
+func (w *waitFlags) check() error {
+	if w.timeout <= 0 {
+		return usagef("--timeout %s: give a time such as 5m; --detach does not wait at all", w.timeout)
+	}
+	return nil
+}
+
+func (w *waitFlags) register(c *cobra.Command) {
+	c.Flags().BoolVarP(&w.detach, "detach", "d", false, "do not wait")
+	c.Flags().DurationVar(&w.timeout, "timeout", 10*time.Minute, "how long to wait; the change goes on after it")
+}
+
+func (a *app) rmCommand() *cobra.Command {
+	var purge, yes bool
+	c := &cobra.Command{
+		Use: "rm [APP]", Aliases: []string{"down"}, Short: "Remove an app; its volumes and secrets stay",
+		Example:           "  fairlead rm shop\n  fairlead rm shop --purge-secrets --yes",
+		Args:              rangeArgs(0, 1, "the app"),
+		ValidArgsFunction: a.completeApps(),
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			name, err := a.appArg(args)
+			if err != nil {
+				return err
+			}
+			if !yes && (purge || (len(args) == 0 && a.terminal())) {
+				question := fmt.Sprintf("Remove app %s?", name)
+				if purge {
+					question = fmt.Sprintf("Remove app %s and its secrets?", name)
+				}
+				if err := a.ask(cmd.Context(), question); err != nil {
+					return err
+				}
+			}
+			res, err := cl.Remove(cmd.Context(), name, v1.RemoveOptions{PurgeSecrets: purge})
+			if err != nil {
+				return err
+			}
+			if err := a.waitGone(cmd, cl, name); err != nil {
+				return err
+			}
+			return a.print(res, func() *table {
+				t := &table{columns: columns("WHAT", "NAME")}
+				for _, s := range res.Services {
+					t.add("removed service", string(s))
+				}
+				for _, s := range res.KeptSecrets {
+					t.add("kept secret", s)
+				}
+				for _, v := range res.KeptVolumes {
+					t.add("kept volume", v)
+				}
+				return t
+			})
+		}),
+	}
+	c.Flags().BoolVar(&purge, "purge-secrets", false, "remove its secrets too")
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return c
+}
+
+// waitGone waits until no task of the app is left.
+func (a *app) waitGone(cmd *cobra.Command, cl *client.Client, name cluster.AppName) error {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		tasks, err := cl.Tasks(cmd.Context(), name, false)
+		if cluster.KindOf(err) == cluster.KindNotFound || (err == nil && len(tasks) == 0) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-cmd.Context().Done():
+			return failedf("stopped waiting; %s is still being removed", name)
+		case <-tick.C:
+		}
+	}
+}
+
+func (a *app) scaleCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "scale SERVICE=COUNT...", Short: "Set how many tasks services have",
+		Long:              "Sets counts by hand. `auto` gives a service back to its file or its autoscaler.",
+		Example:           "  fairlead scale shop/web=5 shop/api=2\n  fairlead scale web=auto",
+		Args:              rangeArgs(1, -1, "SERVICE=COUNT"),
+		ValidArgsFunction: a.completeCounts(),
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			want, err := a.counts(args)
+			if err != nil {
+				return err
+			}
+			all, err := scale(cmd.Context(), cl, want)
+			if err != nil {
+				return err
+			}
+			return a.print(all, func() *table {
+				t := &table{columns: columns("SERVICE", "COUNT", "BY")}
+				for _, s := range all {
+					t.add(s.String(), fmt.Sprint(s.Replicas), s.Owner)
+				}
+				return t
+			})
+		}),
+	}
+	return c
+}
+
+type counts map[cluster.AppName]map[cluster.ServiceName]v1.ScaleTo
+
+const maxReplicas = 10000
+
+// counts reads SERVICE=COUNT of each argument.
+func (a *app) counts(args []string) (counts, error) {
+	out := counts{}
+	for _, arg := range args {
+		what, count, ok := strings.Cut(arg, "=")
+		if !ok {
+			return nil, usagef("%q: write SERVICE=COUNT, such as web=3", arg)
+		}
+		addr, err := a.address(what)
+		if err != nil {
+			return nil, err
+		}
+		if addr.Slot != 0 {
+			return nil, usagef("%q: name a service, not one of its tasks", arg)
+		}
+		to := v1.ScaleTo{Auto: count == "auto"}
+		if !to.Auto {
+			if to.Replicas, err = strconv.Atoi(count); err != nil || to.Replicas < 0 || to.Replicas > maxReplicas {
+				return nil, usagef("%q: %q is not a count; use a number from 0 to %d, or auto", arg, count, maxReplicas)
+			}
+		}
+		if _, twice := out[addr.App][addr.Service]; twice {
+			return nil, usagef("%s/%s has two counts: give one", addr.App, addr.Service)
+		}
+		if out[addr.App] == nil {
+			out[addr.App] = map[cluster.ServiceName]v1.ScaleTo{}
+		}
+		out[addr.App][addr.Service] = to
+	}
+	return out, nil
+}
+
+// scale sets counts, an app at a time. What is not there is found before any is set.
+func scale(ctx context.Context, cl *client.Client, want counts) ([]cluster.Scale, error) {
+	apps := slices.Sorted(maps.Keys(want))
+	if len(apps) > 1 {
+		for _, app := range apps {
+			for _, service := range slices.Sorted(maps.Keys(want[app])) {
+				if _, err := cl.Service(ctx, cluster.ServiceID{App: app, Name: service}); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	all := []cluster.Scale{}
+	for _, app := range apps {
+		out, err := cl.Scale(ctx, app, v1.ScaleRequest{Services: want[app]})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, out...)
+	}
+	return all, nil
+}
+
+func (a *app) restartCommand() *cobra.Command {
+	var w waitFlags
+	c := &cobra.Command{
+		Use: "restart [APP | SERVICE...]", Short: "Replace the tasks of services, one after the other",
+		Example:           "  fairlead restart shop\n  fairlead restart shop/web",
+		Args:              rangeArgs(0, -1, ""),
+		ValidArgsFunction: a.completeServices(-1),
+		RunE: a.changing(&w, func(args []string) (change, error) {
+			name, services, err := a.appServices(args)
+			return func(ctx context.Context, cl *client.Client) (v1.DeployResult, error) {
+				return cl.Restart(ctx, name, v1.RestartRequest{Services: services})
+			}, err
+		}),
+	}
+	w.register(c)
+	return c
+}
+
+// appServices reads "APP", "APP/SERVICE…" or, in an app's directory, "SERVICE…" or nothing.
+func (a *app) appServices(args []string) (cluster.AppName, []cluster.ServiceName, error) {
+	current, err := a.currentApp()
+	if err != nil {
+		return "", nil, err
+	}
+	if len(args) == 0 || (len(args) == 1 && current == "" && !strings.ContainsAny(args[0], "/_")) {
+		name, err := a.appArg(args)
+		return name, nil, err
+	}
+	if len(args) == 1 && cluster.AppName(args[0]) == current {
+		return current, nil, nil
+	}
+	var name cluster.AppName
+	var services []cluster.ServiceName
+	for _, arg := range args {
+		addr, err := a.address(arg)
+		if err != nil {
+			return "", nil, err
+		}
+		if name != "" && name != addr.App {
+			return "", nil, usagef("%s and %s are different apps: one at a time", name, addr.App)
+		}
+		if addr.Slot != 0 {
+			return "", nil, usagef("%s: name a service, not one of its tasks", arg)
+		}
+		name = addr.App
+		services = append(services, addr.Service)
+	}
+	return name, services, nil
+}
+
+var imageRef = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._/:@+-]{0,511}$`)
+
+func (a *app) updateCommand() *cobra.Command {
+	var w waitFlags
+	var images []string
+	var note string
+	c := &cobra.Command{
+		Use: "update [APP] --image SERVICE=REF", Short: "Change the images of services",
+		Example:           "  fairlead update shop --image web=registry.example.com/shop/web:1.5",
+		Args:              rangeArgs(0, 1, "the app"),
+		ValidArgsFunction: a.completeApps(),
+		RunE: a.changing(&w, func(args []string) (change, error) {
+			name, err := a.appArg(args)
+			if err != nil {
+				return nil, err
+			}
+			req := v1.UpdateRequest{Note: note}
+			if req.Images, err = newImages(images); err != nil {
+				return nil, err
+			}
+			return func(ctx context.Context, cl *client.Client) (v1.DeployResult, error) {
+				return cl.Update(ctx, name, req)
+			}, nil
+		}),
+	}
+	w.register(c)
+	c.Flags().StringArrayVar(&images, "image", nil, "SERVICE=REF; repeat for several services")
+	_ = c.RegisterFlagCompletionFunc("image", a.completeImages)
+	c.Flags().StringVar(&note, "note", "", "what history shows beside this release")
+	return c
+}
+
+// newImages reads SERVICE=REF of each --image.
+func newImages(flags []string) (map[cluster.ServiceName]v1.ImageRef, error) {
+	if len(flags) == 0 {
+		return nil, usagef("nothing to update: give --image SERVICE=REF")
+	}
+	out := map[cluster.ServiceName]v1.ImageRef{}
+	for _, i := range flags {
+		service, ref, ok := strings.Cut(i, "=")
+		if !ok || service == "" || ref == "" {
+			return nil, usagef("--image %q: write SERVICE=REF, such as web=registry.example.com/shop/web:1.5", i)
+		}
+		if !imageRef.MatchString(ref) {
+			return nil, usagef("--image %q: %q is no image reference (registry/name:tag)", i, ref)
+		}
+		out[cluster.ServiceName(service)] = v1.ImageRef{Ref: ref}
+	}
+	return out, nil
+}
+
+func (a *app) rollbackCommand() *cobra.Command {
+	var w waitFlags
+	c := &cobra.Command{
+		Use: "rollback [APP] [RELEASE]", Short: "Go back to an earlier release",
+		Long: `Makes a new release equal to an earlier one: the newest one that did not fail
+and that differs from the current one, unless a number is given.`,
+		Example:           "  fairlead rollback shop\n  fairlead rollback shop 3",
+		Args:              rangeArgs(0, 2, "the app"),
+		ValidArgsFunction: a.completeApps(),
+		RunE: a.changing(&w, func(args []string) (change, error) {
+			release := 0
+			if n := len(args); n > 0 {
+				if v, err := strconv.Atoi(args[n-1]); err == nil {
+					if v < 1 {
+						return nil, usagef("%d: releases count from 1", v)
+					}
+					release, args = v, args[:n-1]
+				} else if n == 2 {
+					return nil, usagef("%q is not a release's number", args[1])
+				}
+			}
+			name, err := a.appArg(args)
+			return func(ctx context.Context, cl *client.Client) (v1.DeployResult, error) {
+				return cl.Rollback(ctx, name, release)
+			}, err
+		}),
+	}
+	w.register(c)
+	return c
+}
+
+func (a *app) historyCommand() *cobra.Command {
+	var release int
+	c := &cobra.Command{
+		Use: "history [APP]", Short: "List an app's releases, or show one",
+		Example:           "  fairlead history shop\n  fairlead history shop --release 3 -o yaml",
+		Args:              rangeArgs(0, 1, "the app"),
+		ValidArgsFunction: a.completeApps(),
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			name, err := a.appArg(args)
+			if err != nil {
+				return err
+			}
+			if release > 0 {
+				d, err := cl.Release(cmd.Context(), name, release)
+				if err != nil {
+					return err
+				}
+				return a.whole(d, formatYAML)
+			}
+			list, err := cl.History(cmd.Context(), name)
+			if err != nil {
+				return err
+			}
+			return a.print(list, func() *table {
+				t := &table{columns: columns("RELEASE", "STATE", "AGE", "BY", "SERVICES", "NOTE", "MESSAGE"), empty: "no releases"}
+				for _, r := range list {
+					n := fmt.Sprint(r.Number)
+					if r.Current {
+						n += " *"
+					}
+					t.add(n, r.State, age(a.now(), r.Created), r.By, fmt.Sprint(r.Services), r.Note, r.Message)
+				}
+				return t
+			})
+		}),
+	}
+	c.Flags().IntVar(&release, "release", 0, "show this release whole")
+	return c
+}

@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fairlead/fairlead/client"
+)
+
+func (a *app) addCommands(root *cobra.Command) {
+	group := func(id string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = id
+			root.AddCommand(c)
+		}
+	}
+	group("apps", a.deployCommand(), a.planCommand(), a.rmCommand(), a.lsCommand(), a.psCommand(), a.statusCommand(),
+		a.serviceCommand(), a.inspectCommand(), a.explainCommand(), a.scaleCommand(), a.restartCommand(),
+		a.updateCommand(), a.rollbackCommand(), a.historyCommand(), a.exposureCommand())
+	group("inside", a.logsCommand(), a.execCommand(), a.portForwardCommand(), a.cpCommand())
+	group("things", a.secretCommand(), a.certCommand(), a.imageCommand())
+	group("cluster", a.nodeCommand(), a.tokenCommand(), a.labCommand(), a.contextCommand(), a.versionCommand())
+}
+
+// client connects to the chosen server; nothing is sent yet.
+func (a *app) client() (*client.Client, error) {
+	e, err := a.conn.endpoint()
+	if err != nil {
+		return nil, err
+	}
+	return client.New(e.options())
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	type versions struct {
+		Client string `json:"client"`
+		Go     string `json:"go"`
+		Server string `json:"server,omitempty"`
+	}
+	return &cobra.Command{
+		Use: "version", Short: "Print the versions of this program and of the server", Args: noArgs,
+		Example: "  fairlead version -o json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := versions{Client: Version, Go: runtime.Version()}
+			if cl, err := a.client(); err == nil {
+				if info, err := cl.Server(cmd.Context()); err == nil {
+					v.Server = info.Version
+				}
+			}
+			return a.print(v, func() *table {
+				t := &table{columns: columns("PART", "VERSION")}
+				t.add("client", v.Client)
+				t.add("server", v.Server)
+				t.add("go", v.Go)
+				return t
+			})
+		},
+	}
+}

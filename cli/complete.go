@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/client"
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// completion offers words for the argument that is being typed.
+type completion = func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective)
+
+// offer makes a completion of what the server knows, for the first most arguments
+// (-1: for all). Where no server answers there is nothing to offer.
+func (a *app) offer(most int, names func(ctx context.Context, cl *client.Client) ([]string, error)) completion {
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if most >= 0 && len(args) >= most {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		cl, err := a.client()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		found, err := names(cmd.Context(), cl)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return found, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// named lists the names of things.
+func named[T any](list []T, err error, name func(T) string) ([]string, error) {
+	var out []string
+	for _, x := range list {
+		out = append(out, name(x))
+	}
+	return out, err
+}
+
+func (a *app) completeApps() completion {
+	return a.offer(1, func(ctx context.Context, cl *client.Client) ([]string, error) {
+		list, err := cl.Apps(ctx)
+		return named(list, err, func(x v1.AppSummary) string { return string(x.Name) })
+	})
+}
+
+// completeServices offers the addresses of services: the first, or all of them.
+func (a *app) completeServices(most int) completion {
+	return a.offer(most, func(ctx context.Context, cl *client.Client) ([]string, error) {
+		list, err := cl.Services(ctx, cluster.AppName(a.appFlag))
+		return named(list, err, func(x v1.ServiceSummary) string { return x.String() })
+	})
+}
+
+func (a *app) completeNodes() completion {
+	return a.offer(1, func(ctx context.Context, cl *client.Client) ([]string, error) {
+		list, err := cl.Nodes(ctx)
+		return named(list, err, func(x v1.NodeSummary) string { return string(x.ID) })
+	})
+}
+
+func (a *app) completeSecrets() completion {
+	return a.offer(1, func(ctx context.Context, cl *client.Client) ([]string, error) {
+		list, err := cl.Secrets(ctx, cluster.AppName(a.appFlag))
+		return named(list, err, func(x v1.SecretSummary) string { return x.String() })
+	})
+}
+
+func (a *app) completeCerts() completion {
+	return a.offer(1, func(ctx context.Context, cl *client.Client) ([]string, error) {
+		list, err := cl.Certs(ctx)
+		return named(list, err, func(x v1.CertSummary) string { return x.Name })
+	})
+}
+
+func (a *app) completeTokens() completion {
+	return a.offer(1, func(ctx context.Context, cl *client.Client) ([]string, error) {
+		list, err := cl.Tokens(ctx)
+		return named(list, err, func(x cluster.Token) string { return x.Name })
+	})
+}
+
+// completeCounts offers services with the sign that a count follows.
+func (a *app) completeCounts() completion {
+	services := a.completeServices(-1)
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		names, d := services(cmd, args, typed)
+		for i := range names {
+			names[i] += "="
+		}
+		return names, d | cobra.ShellCompDirectiveNoSpace
+	}
+}
+
+// completeImages offers the services of the app that is updated.
+func (a *app) completeImages(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	names, d := a.offer(-1, func(ctx context.Context, cl *client.Client) ([]string, error) {
+		app, err := a.appArg(args)
+		if err != nil {
+			return nil, err
+		}
+		list, err := cl.Services(ctx, app)
+		return named(list, err, func(x v1.ServiceSummary) string { return string(x.Name) + "=" })
+	})(cmd, args, typed)
+	return names, d | cobra.ShellCompDirectiveNoSpace
+}
+
+// completeCopy offers containers beside the files here.
+func (a *app) completeCopy() completion {
+	services := a.completeServices(-1)
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		names, _ := services(cmd, args, typed)
+		for i := range names {
+			names[i] += ":"
+		}
+		return names, cobra.ShellCompDirectiveNoSpace // and files
+	}
+}
+
+func completeContexts(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	known, err := loadContexts()
+	if err != nil || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return slices.Sorted(maps.Keys(known.Known)), cobra.ShellCompDirectiveNoFileComp
+}

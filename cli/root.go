@@ -1,0 +1,164 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+)
+
+// Version is set when a release is linked.
+var Version = "dev" //nolint:gochecknoglobals // the linker sets it
+
+// app is what all commands share: streams, global flags, and where the server is.
+type app struct {
+	in        io.Reader
+	out, errw io.Writer
+	now       func() time.Time
+	dir       string
+
+	output  string
+	appFlag string
+	conn    connFlags
+}
+
+// Streams are the program's standard streams and its clock; tests give their own.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+	Now      func() time.Time
+}
+
+// Main runs the command line, with more commands beside its own, and returns the exit code.
+func Main(ctx context.Context, args []string, s Streams, more ...*cobra.Command) int {
+	// Libraries that have a logger of their own print to standard error what is said
+	// here anyway, with its place: compose-go of old words, go-archive of a tar that
+	// nobody reads to its end.
+	logrus.SetOutput(io.Discard)
+	root := New(s, more...) //nolint:contextcheck // commands get theirs from ExecuteContext
+	root.SetArgs(args)
+	if slices.Contains(args, cobra.ShellCompRequestCmd) {
+		plainUsages(root)
+	}
+	err := root.ExecuteContext(ctx)
+	if err != nil && err.Error() != "" {
+		_, _ = fmt.Fprintln(s.Err, "error:", printable(advised(err).Error()))
+	}
+	return Code(err)
+}
+
+// New makes the root command.
+func New(s Streams, more ...*cobra.Command) *cobra.Command {
+	a := &app{in: s.In, out: s.Out, errw: s.Err, now: s.Now, dir: "."}
+	root := &cobra.Command{
+		Use:   "fairlead",
+		Short: "Run containers on Docker hosts: deploy, route, scale, update",
+		Long: `Fairlead runs apps described by Compose files on one or many Docker hosts.
+
+  fairlead plan      what a deploy would change, and what becomes public
+  fairlead deploy    make it so, and wait until it is healthy
+  fairlead ps        what runs where
+
+Exit codes: 0 done · 1 tried, and failed · 2 wrong input, nothing was changed ·
+3 the server cannot be reached, or refuses you · 4 no such thing · 5 timed out
+waiting, the change goes on. exec ends with its command's code, plan --exit-code
+with 10 when there are changes.`,
+		Version:           Version,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkOutput() },
+	}
+	root.SetIn(s.In)
+	root.SetOut(s.Out)
+	root.SetErr(s.Err)
+	root.SetFlagErrorFunc(flagError)
+	f := root.PersistentFlags()
+	f.StringVarP(&a.output, "output", "o", formatTable, "output: table, wide, json or yaml")
+	f.StringVarP(&a.appFlag, "app", "p", "", "the app (default: the Compose file's name, else the directory's)")
+	a.conn.register(f)
+	_ = root.RegisterFlagCompletionFunc("app", a.completeApps())
+	_ = root.RegisterFlagCompletionFunc("context", completeContexts)
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(
+		[]string{formatTable, formatWide, formatJSON, formatYAML}, cobra.ShellCompDirectiveNoFileComp))
+
+	root.AddGroup(
+		&cobra.Group{ID: "apps", Title: "Apps:"},
+		&cobra.Group{ID: "inside", Title: "Into containers:"},
+		&cobra.Group{ID: "things", Title: "What apps use:"},
+		&cobra.Group{ID: "cluster", Title: "The cluster and this machine:"},
+	)
+	a.addCommands(root)
+	a.addServerCommands(more)
+	root.AddCommand(more...)
+	root.SetHelpCommand(helpCommand())
+	root.SetHelpCommandGroupID("cluster")
+	root.SetCompletionCommandGroupID("cluster")
+	root.InitDefaultCompletionCmd()
+	completionExamples(root)
+	root.InitDefaultHelpCmd()
+	strict(root)
+	return root
+}
+
+// plainUsages takes out of flags' texts the backticks that name a flag's value:
+// help puts them to use, a shell that completes shows them.
+func plainUsages(c *cobra.Command) {
+	plain := func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") }
+	c.LocalFlags().VisitAll(plain)
+	for _, sub := range c.Commands() {
+		plainUsages(sub)
+	}
+}
+
+// completionExamples gives cobra's own command what every other has.
+func completionExamples(root *cobra.Command) {
+	for _, c := range root.Commands() {
+		if c.Name() != "completion" {
+			continue
+		}
+		c.Example = "  fairlead completion bash   # `fairlead completion bash --help` says where it goes"
+		for _, shell := range c.Commands() {
+			shell.Example = "  fairlead completion " + shell.Name()
+		}
+	}
+}
+
+func (a *app) checkOutput() error {
+	switch a.output {
+	case formatTable, formatWide, formatJSON, formatYAML:
+		return nil
+	}
+	return usagef("-o %s: use table, wide, json or yaml", a.output)
+}
+
+// terminal reports whether output goes to a person's terminal.
+func (a *app) terminal() bool {
+	f, ok := a.errw.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// columns is how wide the terminal is, 0 where none is.
+func (a *app) columns() int {
+	if f, ok := a.errw.(*os.File); ok {
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
+			return w
+		}
+	}
+	return 0
+}
+
+// human reports whether the command prints for people, not for programs.
+func (a *app) human() bool { return a.output == formatTable || a.output == formatWide }
+
+// note tells people something beside the result; programs read only the result.
+func (a *app) note(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.errw, format+"\n", args...)
+}

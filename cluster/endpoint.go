@@ -1,0 +1,36 @@
+package cluster
+
+// Endpoints are the addresses that serve a service now. Its store revision is
+// the endpoint revision that nodes and gateways acknowledge. Writer: registry.
+type Endpoints struct {
+	ServiceID
+	// Address is the service address: one stable IP of the cluster-wide range. Empty with dnsrr.
+	Address string   `json:"address,omitempty"`
+	Mode    string   `json:"mode,omitempty"`    // "dnsrr" or ""
+	Aliases []string `json:"aliases,omitempty"` // further names of the service
+	// Networks that the service is on: only tasks on one of them may call it.
+	Networks []NetworkName `json:"networks,omitempty"`
+	Tasks    []Endpoint    `json:"tasks,omitempty"` // sorted by slot, then task
+
+	Rev StoreRev `json:"-"`
+}
+
+// Endpoint is one task that is ready and not draining.
+type Endpoint struct {
+	Task      TaskID                 `json:"task"`
+	Slot      int                    `json:"slot"`
+	Node      NodeID                 `json:"node"`
+	Addresses map[NetworkName]string `json:"addresses"`
+	// Host is set with network_mode host: the node's own address.
+	Host string `json:"host,omitempty"`
+}
+
+// Has reports whether the task is among the endpoints.
+func (e Endpoints) Has(t TaskID) bool {
+	for _, x := range e.Tasks {
+		if x.Task == t {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,17 @@
+package cluster
+
+import "net/netip"
+
+// NodeNet is where a node's containers are, for the other nodes: their routes and
+// rules are made of it. Key pools/nodes/<node>. Writer: registry.
+type NodeNet struct {
+	Node    NodeID `json:"node"`
+	Address string `json:"address"` // IP that other nodes reach
+	// Blocks are the node's own part of the cluster's address range: networks are
+	// carved from them on that node alone.
+	Blocks []netip.Prefix `json:"blocks"`
+	// Networks are the subnets of the networks that the node has now.
+	Networks map[NetworkName]netip.Prefix `json:"networks,omitempty"`
+
+	Rev StoreRev `json:"-"`
+}

@@ -1,0 +1,197 @@
+package compose
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// maxItems bounds a list: some are compared item by item.
+const maxItems = 2000
+
+// check examines one document as written: unknown keys, keys that are not
+// honoured, values of a wrong type. What is refused is marked bad.
+func (l *load) check(d *doc) {
+	if d.base {
+		l.checkBase(d)
+		return
+	}
+	l.checkKeys(d, d.root, keyTree(), nil)
+	l.checkNames(d)
+	l.checkTwice(d)
+	l.checkExtensions(d)
+	l.checkSchema(d)
+}
+
+// checkBase examines only the services that others extend: nothing else of
+// that file is used.
+func (l *load) checkBase(d *doc) {
+	used := map[string]bool{}
+	for _, list := range l.idx.ext {
+		for _, e := range list {
+			if slices.Contains(e.docs, d) {
+				used[e.base] = true
+			}
+		}
+	}
+	services := d.root.get("services")
+	if services == nil {
+		return
+	}
+	kept := &node{kind: mapNode, line: services.line}
+	for _, e := range services.entries {
+		if used[e.key] {
+			kept.entries = append(kept.entries, e)
+		}
+	}
+	part := &doc{file: d.file, abs: d.abs, root: &node{kind: mapNode, line: 1, entries: []entry{{key: "services", line: services.line, val: kept}}}}
+	l.checkKeys(part, part.root, keyTree(), nil)
+	l.checkExtensions(part)
+	l.checkSchema(part)
+}
+
+// checkKeys compares the keys of a mapping, and those below, with the table.
+func (l *load) checkKeys(d *doc, n *node, k *keyNode, path []string) {
+	switch n.kind {
+	case listNode:
+		if len(n.items) > maxItems {
+			l.refuse(cluster.Source{File: d.file, Line: n.line}, dotted(path...), fmt.Sprintf("a list of %d; at most %d", len(n.items), maxItems), "")
+			n.bad = true
+			return
+		}
+		if c := k.children["[]"]; c != nil {
+			for i, it := range n.items {
+				l.checkKeys(d, it, c, append(slices.Clone(path), "["+strconv.Itoa(i)+"]"))
+			}
+		}
+	case mapNode:
+		if len(k.children) == 0 {
+			return // a value that may be a mapping, or a wrong type: the schema knows
+		}
+		for i := range n.entries {
+			l.checkKey(d, &n.entries[i], k, append(slices.Clone(path), n.entries[i].key))
+		}
+	case scalarNode:
+		if k.typ != 0 {
+			l.checkValue(d, n, k.typ, dotted(path...))
+		}
+	case nullNode:
+	}
+}
+
+func (l *load) checkKey(d *doc, e *entry, k *keyNode, path []string) {
+	at, name := cluster.Source{File: d.file, Line: e.line}, dotted(path...)
+	c := k.child(e.key)
+	switch {
+	case c == nil && strings.HasPrefix(e.key, "x-"):
+		l.checkExtension(at, e, k, name)
+	case c == nil:
+		l.refuse(at, name, "unknown key", didYouMean(e.key, k.names()))
+		e.val.bad = true
+	case c.rule.use == refused && !e.val.empty():
+		l.refuse(at, name, "not supported", c.rule.note)
+		e.val.bad = true
+	case c.rule.use == warned && (!e.val.empty() || e.key == "version"):
+		l.warn(at, name, "ignored", c.rule.note)
+	case c.rule.use == honoured && !c.rule.free:
+		l.checkKeys(d, e.val, c, path)
+	}
+}
+
+// checkExtension looks at an x- key: Compose ignores those, but not ours.
+func (l *load) checkExtension(at cluster.Source, e *entry, k *keyNode, name string) {
+	switch {
+	case e.key == "x-fairlead":
+		l.refuse(at, name, "x-fairlead does not belong here", "it goes at the top of the file, into a service, or into a secret")
+		e.val.bad = true
+	case k.children["x-fairlead"] != nil && distance(e.key, "x-fairlead", 4) < 4:
+		l.refuse(at, name, "unknown key", "did you mean x-fairlead?")
+		e.val.bad = true
+	}
+}
+
+// checkNames refuses names that cannot be keys, DNS labels or file names.
+func (l *load) checkNames(d *doc) {
+	for _, section := range []string{"services", "networks", "volumes", "secrets", "configs"} {
+		s := d.root.get(section)
+		if s == nil || s.kind != mapNode {
+			continue
+		}
+		for _, e := range s.entries {
+			var err error
+			if section == "services" {
+				err = cluster.ValidServiceName(cluster.ServiceName(e.key))
+			} else {
+				err = cluster.ValidName(strings.TrimSuffix(section, "s"), e.key)
+			}
+			if err != nil {
+				l.refuse(cluster.Source{File: d.file, Line: e.line}, dotted(section, shorten(e.key)), shortened(err.Error()), "")
+				e.val.bad = true
+			}
+		}
+	}
+	if s := d.root.get("services"); s != nil && s.kind == mapNode {
+		seen := map[string]entry{}
+		for _, e := range s.entries {
+			low := strings.ToLower(e.key)
+			if first, dup := seen[low]; dup {
+				l.refuse(cluster.Source{File: d.file, Line: e.line}, dotted("services", e.key),
+					fmt.Sprintf("differs from %s (line %d) only in case; names do not distinguish it", first.key, first.line), "")
+			}
+			seen[low] = e
+		}
+	}
+}
+
+func shorten(s string) string {
+	if len(s) > 60 {
+		return s[:60] + "…"
+	}
+	return s
+}
+
+func shortened(s string) string {
+	if len(s) > 300 {
+		return s[:100] + "…" + s[len(s)-120:]
+	}
+	return s
+}
+
+// checkTwice refuses what compose-go would drop in silence: the earlier of two
+// mounts at one path, or of two values of one variable, within one list.
+func (l *load) checkTwice(d *doc) {
+	services := d.root.get("services")
+	if services == nil || services.kind != mapNode {
+		return
+	}
+	for _, s := range services.entries {
+		for _, key := range []string{"volumes", "environment"} {
+			list := s.val.get(key)
+			if list == nil || list.kind != listNode {
+				continue
+			}
+			seen := map[string]int{}
+			for _, it := range list.items {
+				k := it.value
+				if key == "volumes" {
+					k = mountTarget(it)
+				} else if name, _, pair := strings.Cut(it.value, "="); pair {
+					k = name
+				}
+				first, dup := seen[k]
+				switch {
+				case k == "" || it.bad:
+				case dup && key == "volumes":
+					l.refuse(cluster.Source{File: d.file, Line: it.line}, dotted("services", s.key, key), fmt.Sprintf("%s is mounted twice (first on line %d)", quote(k), first), "")
+				case dup:
+					l.warn(cluster.Source{File: d.file, Line: it.line}, dotted("services", s.key, key), fmt.Sprintf("%s is set twice (first on line %d): this value counts", k, first), "")
+				default:
+					seen[k] = it.line
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package compose
+
+import (
+	"context"
+	"slices"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// Options say what to load and for which cluster.
+type Options struct {
+	Files []string // in the order of their precedence; empty: the usual names in Dir
+	// Dir is the project directory; empty: that of the first file.
+	Dir string
+	// App is the name from -p or the argument; it wins over the file's.
+	App      cluster.AppName
+	Profiles []string
+	EnvFiles []string          // empty: .env in Dir, where there is one
+	Env      map[string]string // wins over EnvFiles
+	Domain   string            // default "localhost"
+	// SingleNode allows what only works while there is one node.
+	SingleNode          bool
+	HTTPPort, HTTPSPort int // public ports of the gateways; 0 means 80 and 443
+}
+
+// Result is what the files mean.
+type Result struct {
+	App      cluster.AppName
+	Domain   string
+	Services map[cluster.ServiceName]cluster.ServiceSpec
+	Configs  []cluster.Config // sorted by name
+	Secrets  []SecretDecl     // sorted by name
+	Builds   []Build          // sorted by service
+	Warnings []Problem        // sorted by file and line
+	// Rendered is the interpolated, merged document in YAML. No value of a secret is in it.
+	Rendered []byte
+	Files    []string // every file that was read as Compose, as shown in problems
+}
+
+// SecretDecl is a secret that the file declares.
+type SecretDecl struct {
+	Name     string // in the store, within the app
+	External bool   // must be in the store, or be generated
+	Generate int    // characters to generate when it is missing; 0: never
+	Vault    string // where the value is in Vault; "": not there
+	// Value comes from file: or environment:. HasValue is false where that was
+	// missing; the store's value, if there is one, is used then.
+	Value    cluster.Secret
+	HasValue bool
+	Source   cluster.Source
+}
+
+// Build says how to build a service's image.
+type Build struct {
+	Service          cluster.ServiceName
+	Image            string // to tag the result with; the service's Image
+	Context          string // absolute directory
+	Dockerfile       string // absolute path; empty with DockerfileInline
+	DockerfileInline string
+	Target           string
+	Args             map[string]*string // nil: the builder's environment
+	Tags             []string           // further tags
+	Platform         string
+	Labels           map[string]string
+	CacheFrom        []string
+	ExtraHosts       []string // "name:ip"
+	Network          string   // of RUN steps
+	ShmSize          int64
+	NoCache, Pull    bool
+	Source           cluster.Source
+}
+
+// AppIn is the app that the Compose file in dir, by its usual name, describes,
+// and its services: what Load would call them, as far as the file can be read.
+// False: there is none.
+func AppIn(dir string, env map[string]string) (app cluster.AppName, services []string, found bool) {
+	l, err := newLoader(Options{Dir: dir, Env: env})
+	if err != nil {
+		return "", nil, false
+	}
+	if err := l.readEnv(); err != nil {
+		l.env = env
+	}
+	l.readMain()
+	l.nameApp()
+	return l.app, serviceNames(slices.DeleteFunc(l.idx.docs, func(d *doc) bool { return d.base })), true
+}
+
+// Load reads Compose files. The error is *Problems when the files are refused.
+func Load(ctx context.Context, o Options) (*Result, error) {
+	l, err := newLoader(o)
+	if err != nil {
+		return nil, err
+	}
+	return l.load(ctx)
+}

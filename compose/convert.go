@@ -1,0 +1,366 @@
+package compose
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/distribution/reference"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// converter turns compose-go's merged project into cluster types. What is wrong
+// is reported, and conversion goes on, so that all is reported.
+type converter struct {
+	*load
+	p       *types.Project
+	res     *Result
+	ext     map[string]*serviceExtension // x-fairlead by service
+	configs map[string]cluster.Config    // by name
+	inlined int64                        // bytes of bind mounts that became configs
+	oneshot map[string]bool              // services that another one wants completed
+	traefik *traefikApp
+	origin  map[claimed]string // path of the key that made a route
+}
+
+// claimed is a route of a service, by its place.
+type claimed struct {
+	service string
+	at      cluster.Source
+}
+
+func newConverter(l *load, p *types.Project) *converter {
+	return &converter{
+		load: l, p: p,
+		res:     &Result{App: l.app, Domain: l.o.Domain, Services: map[cluster.ServiceName]cluster.ServiceSpec{}},
+		ext:     map[string]*serviceExtension{},
+		configs: map[string]cluster.Config{},
+		oneshot: map[string]bool{},
+		origin:  map[claimed]string{},
+	}
+}
+
+func (c *converter) convert() *Result {
+	names := slices.Sorted(maps.Keys(c.p.Services))
+	if len(names) == 0 && !c.complainedAbout("services") {
+		at, advice := c.idx.at("services"), "write services: with at least one service"
+		if len(c.p.DisabledServices) > 0 {
+			advice = "all services belong to profiles: choose one with --profile"
+		}
+		c.refuse(at, "services", "no service to run", advice)
+	}
+	c.appExtension()
+	c.secretDecls()
+	c.configDecls()
+	for _, n := range names {
+		c.ext[n] = c.serviceExtension(n)
+		for dep, d := range c.p.Services[n].DependsOn {
+			if d.Condition == types.ServiceConditionCompletedSuccessfully {
+				c.oneshot[dep] = true
+			}
+		}
+	}
+	c.traefik = c.readTraefik(names)
+	for _, n := range names {
+		c.res.Services[cluster.ServiceName(n)] = c.service(n, c.p.Services[n])
+	}
+	c.cycles(names)
+	c.containerNames(names)
+	c.collisions(names)
+	c.res.Configs = slices.SortedFunc(maps.Values(c.configs), func(a, b cluster.Config) int { return strings.Compare(a.Name, b.Name) })
+	c.render()
+	return c.res
+}
+
+// at is the place of a key of a service.
+func (c *converter) at(service string, path ...string) cluster.Source {
+	return c.idx.at(append([]string{"services", service}, path...)...)
+}
+
+// no refuses a key of a service.
+func (c *converter) no(message, advice, service string, path ...string) {
+	full := append([]string{"services", service}, path...)
+	c.refuse(c.idx.at(full...), dotted(full...), message, advice)
+}
+
+// say warns of a key of a service.
+func (c *converter) say(message, advice, service string, path ...string) {
+	full := append([]string{"services", service}, path...)
+	c.warn(c.idx.at(full...), dotted(full...), message, advice)
+}
+
+func (c *converter) service(name string, s types.ServiceConfig) cluster.ServiceSpec {
+	spec := cluster.ServiceSpec{Mode: cluster.Replicated, Source: c.at(name)}
+	t := &spec.Task
+	c.image(name, s, t)
+	c.process(name, s, t)
+	c.environment(name, s, t)
+	c.labels(name, s, &spec)
+	c.security(name, s, t)
+	c.io(name, s, t)
+	t.Health = c.health(name, s)
+	c.networks(name, s, t)
+	c.mounts(name, s, t)
+	c.files(name, s, t)
+	c.dependencies(name, s, &spec)
+	c.restart(name, s, &spec)
+	c.deploy(name, s, &spec)
+	c.resources(name, s, t)
+	c.autoscale(name, &spec)
+	c.expose(name, s, &spec)
+	c.routes(name, &spec)
+	c.socket(name, s)
+	return spec
+}
+
+func (c *converter) image(name string, s types.ServiceConfig, t *cluster.TaskSpec) {
+	t.Image = s.Image
+	if s.Build != nil {
+		if t.Image == "" {
+			t.Image = "fairlead/" + strings.ToLower(string(c.app)+"-"+name)
+			t.PullPolicy = "never" // no registry has it
+		}
+		c.build(name, s, t.Image)
+	}
+	if t.Image == "" {
+		if !c.complainedAbout("services." + name + ".") {
+			c.no("there is neither image: nor build:", "name the image to run", name)
+		}
+		return
+	}
+	if _, err := reference.ParseNormalizedNamed(t.Image); err != nil {
+		c.no(fmt.Sprintf("%s is not an image reference: %v", quote(t.Image), err), "", name, "image")
+	}
+	switch s.PullPolicy {
+	case "", types.PullPolicyMissing, types.PullPolicyIfNotPresent:
+	case types.PullPolicyAlways:
+		if s.Build != nil { // no registry need have what is built
+			c.say("the image is built, and is not pulled", "remove build:, or pull_policy:", name, "pull_policy")
+		} else {
+			t.PullPolicy = s.PullPolicy
+		}
+	case types.PullPolicyNever:
+		t.PullPolicy = s.PullPolicy
+	case types.PullPolicyBuild:
+		if s.Build == nil {
+			c.no("there is nothing to build", "write build:, or pull_policy: missing", name, "pull_policy")
+		}
+	default:
+		c.no(quote(s.PullPolicy)+" is not supported", "write always, missing or never", name, "pull_policy")
+	}
+	t.Platform = s.Platform
+	if s.Platform != "" && !platformRE.MatchString(s.Platform) {
+		c.no(quote(s.Platform)+" is not a platform of a node", "nodes run Linux: write for example linux/amd64, or leave it out", name, "platform")
+	}
+}
+
+var platformRE = regexp.MustCompile(`^linux(/[a-z0-9]+){0,2}$`)
+
+// complainedAbout reports whether something below a path was refused already.
+func (c *converter) complainedAbout(prefix string) bool {
+	return slices.ContainsFunc(c.refused, func(p Problem) bool { return strings.HasPrefix(p.Path, prefix) })
+}
+
+func (c *converter) process(name string, s types.ServiceConfig, t *cluster.TaskSpec) {
+	t.Command, t.Entrypoint = s.Command, s.Entrypoint
+	t.WorkingDir, t.User, t.GroupAdd = s.WorkingDir, s.User, s.GroupAdd
+	t.Hostname = s.Hostname
+	c.hostname(name, s.Hostname)
+	if s.ContainerName != "" {
+		t.Aliases = append(t.Aliases, s.ContainerName)
+	}
+	t.StopSignal = s.StopSignal
+	if s.StopSignal != "" && !signalRE.MatchString(s.StopSignal) {
+		c.no(quote(s.StopSignal)+" is not a signal", "write for example SIGTERM", name, "stop_signal")
+	}
+	if s.StopGracePeriod != nil {
+		t.StopGrace = cluster.Duration(*s.StopGracePeriod)
+		c.positive(t.StopGrace, name, "stop_grace_period")
+		if t.StopGrace == 0 { // at once: zero would mean the default
+			t.StopGrace = cluster.Duration(time.Millisecond)
+		}
+	}
+	t.Init = s.Init != nil && *s.Init
+	t.StdinOpen, t.TTY = s.StdinOpen, s.Tty
+}
+
+var signalRE = regexp.MustCompile(`^((SIG)?[A-Z]+[A-Z0-9]*([+-][0-9]+)?|[0-9]{1,2})$`)
+
+func (c *converter) positive(d cluster.Duration, name string, path ...string) {
+	if d < 0 {
+		c.no("a duration below zero", "", name, path...)
+	}
+}
+
+var (
+	templateRE = regexp.MustCompile(`\{\{[^}]*\}?\}?`)
+	ownRE      = regexp.MustCompile(`^\{\{-?\s*\.(Service|Node|Task)\.`)
+	knownRE    = regexp.MustCompile(`^\{\{\s*\.(Service\.(ID|Name)|Node\.(ID|Hostname)|Task\.(ID|Name|Slot))\s*\}\}$`)
+	hostRE     = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?$`)
+)
+
+func (c *converter) hostname(name, h string) {
+	if h == "" {
+		return
+	}
+	for _, m := range templateRE.FindAllString(h, -1) {
+		if !knownRE.MatchString(m) {
+			c.no(quote(m)+" is not a template that is filled", "use {{.Node.Hostname}}, {{.Node.ID}}, {{.Service.Name}}, {{.Task.Name}}, {{.Task.Slot}} or {{.Task.ID}}", name, "hostname")
+			return
+		}
+	}
+	if plain := templateRE.ReplaceAllString(h, "x"); !hostRE.MatchString(plain) {
+		c.no(quote(h)+" is not a host name", "", name, "hostname")
+	}
+}
+
+func (c *converter) environment(name string, s types.ServiceConfig, t *cluster.TaskSpec) {
+	env := c.resolveEnv(name, s)
+	for _, k := range slices.Sorted(maps.Keys(env)) {
+		v := env[k]
+		switch {
+		case v == nil:
+			continue // "NAME" alone, and nowhere set: as in Compose, not in the container
+		case k == "" || strings.ContainsAny(k, "=\x00") || strings.ContainsRune(*v, 0):
+			c.no(fmt.Sprintf("%s cannot be a variable", quote(k)), "", name, "environment", k)
+			continue
+		}
+		for _, m := range templateRE.FindAllString(*v, -1) {
+			if ownRE.MatchString(m) && !knownRE.MatchString(m) { // programs have templates of their own
+				c.say(quote(m)+" is filled when a task starts, which fails where the node does not know it",
+					"use {{.Node.Hostname}}, {{.Node.ID}}, {{.Service.Name}}, {{.Task.Name}}, {{.Task.Slot}} or {{.Task.ID}}", name, "environment", k)
+			}
+		}
+		if t.Env == nil {
+			t.Env = map[string]string{}
+		}
+		t.Env[k] = *v
+	}
+	x := c.ext[name]
+	if x == nil || len(x.SecretEnv) == 0 {
+		return
+	}
+	t.SecretEnv = map[string]string{}
+	for _, k := range slices.Sorted(maps.Keys(x.SecretEnv)) {
+		path := []string{"x-fairlead", "secret_env", k}
+		if _, twice := t.Env[k]; twice {
+			c.no(k+" is also in environment", "keep one of them", name, path...)
+			continue
+		}
+		if k == "" || strings.ContainsAny(k, "=\x00") {
+			c.no(fmt.Sprintf("%s cannot be a variable", quote(k)), "", name, path...)
+			continue
+		}
+		if _, declared := c.p.Secrets[x.SecretEnv[k]]; !declared {
+			c.no("there is no secret "+quote(x.SecretEnv[k]), undeclared("secrets", x.SecretEnv[k], slices.Collect(maps.Keys(c.p.Secrets))), name, path...)
+			continue
+		}
+		t.SecretEnv[k] = c.secretName(x.SecretEnv[k])
+	}
+}
+
+// undeclared advises on a name that a section of the file lacks.
+func undeclared(section, name string, names []string) string {
+	slices.Sort(names)
+	if a := didYouMean(name, names); a != "" {
+		return a
+	}
+	return fmt.Sprintf("declare it at the top of the file: %s: {%s: …}", section, name)
+}
+
+func (c *converter) resolveEnv(name string, s types.ServiceConfig) types.MappingWithEquals {
+	for _, f := range s.EnvFiles {
+		path := []string{"env_file", f.Path}
+		at := c.envFileAt(name, f.Path)
+		_, err := readLimited(f.Path, maxFileSize)
+		if err != nil && (bool(f.Required) || regular(f.Path)) {
+			c.refuse(at, dotted("services", name, "env_file"), fmt.Sprintf("cannot read %s: %s", c.show(f.Path), cause(err)), "")
+			return s.Environment
+		}
+		if f.Format != "" && f.Format != "raw" {
+			c.no("unknown format "+quote(f.Format), "write raw, or leave it out", name, path...)
+			return s.Environment
+		}
+	}
+	one := types.Project{Environment: c.p.Environment, Services: types.Services{name: s}}
+	done, err := resolved(one)
+	if err != nil {
+		msg := err.Error()
+		for _, f := range s.EnvFiles {
+			msg = strings.ReplaceAll(msg, f.Path, c.show(f.Path))
+		}
+		c.no(msg, "", name, "env_file")
+		return s.Environment
+	}
+	return done.Services[name].Environment
+}
+
+func (c *converter) envFileAt(name, abs string) cluster.Source {
+	_, at := c.idx.item(func(n *node) bool {
+		v := n.value
+		if p := n.get("path"); p != nil {
+			v = p.value
+		}
+		return v != "" && strings.HasSuffix(abs, strings.TrimLeft(v, "./~"))
+	}, "services", name, "env_file")
+	return at
+}
+
+// resolved reads env files and label files; a panic of the library is an error.
+func resolved(p types.Project) (out *types.Project, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("cannot be read: %v", r)
+		}
+	}()
+	return p.WithServicesEnvironmentResolved(true)
+}
+
+func (c *converter) labels(name string, s types.ServiceConfig, spec *cluster.ServiceSpec) {
+	for _, k := range slices.Sorted(maps.Keys(s.Labels)) {
+		low := strings.ToLower(k)
+		switch {
+		case strings.HasPrefix(low, "traefik."):
+			continue // a route, not a property of the container: it must not replace tasks
+		case strings.HasPrefix(low, "io.fairlead."), strings.HasPrefix(low, "com.docker.stack."), strings.HasPrefix(low, "com.docker.swarm."):
+			c.no("this label is set by Fairlead", "choose another name", name, "labels", k)
+			continue
+		case strings.HasPrefix(low, "com.docker.compose."):
+			c.say("ignored", "this label would make docker compose take the container for its own", name, "labels", k)
+			continue
+		}
+		if spec.Task.Labels == nil {
+			spec.Task.Labels = map[string]string{}
+		}
+		spec.Task.Labels[k] = s.Labels[k]
+	}
+	if s.Deploy != nil && len(s.Deploy.Labels) > 0 {
+		spec.Labels = maps.Clone(map[string]string(s.Deploy.Labels))
+	}
+}
+
+func (c *converter) containerNames(names []string) {
+	seen := map[string]string{}
+	for _, n := range names {
+		cn := c.p.Services[n].ContainerName
+		if cn == "" {
+			continue
+		}
+		if !hostRE.MatchString(cn) {
+			c.no(quote(cn)+" cannot be a name in DNS", "", n, "container_name")
+		}
+		if first, dup := seen[cn]; dup {
+			at := c.at(first, "container_name")
+			c.no(fmt.Sprintf("%s is also the container_name of %s (%s:%d)", quote(cn), first, at.File, at.Line), "", n, "container_name")
+		}
+		if _, is := c.p.Services[cn]; is && cn != n {
+			c.no(fmt.Sprintf("%s is the name of another service", quote(cn)), "", n, "container_name")
+		}
+		seen[cn] = n
+	}
+}

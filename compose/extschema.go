@@ -1,0 +1,155 @@
+package compose
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// extensionTypes are the roots of the x-fairlead schema.
+func extensionTypes() map[string]reflect.Type {
+	return map[string]reflect.Type{
+		"app":     reflect.TypeFor[appExtension](),
+		"service": reflect.TypeFor[serviceExtension](),
+		"secret":  reflect.TypeFor[secretExtension](),
+	}
+}
+
+// ExtensionSchema is the JSON Schema of x-fairlead, made from the Go types that
+// read it. docs/schema/x-fairlead.json is a copy.
+func ExtensionSchema() ([]byte, error) {
+	defs := map[string]any{}
+	for name, t := range extensionTypes() {
+		d, err := schemaOf(t)
+		if err != nil {
+			return nil, err
+		}
+		d["title"] = "x-fairlead of the " + name
+		defs[name] = d
+	}
+	b, err := json.MarshalIndent(map[string]any{
+		"$schema":     "https://json-schema.org/draft/2020-12/schema",
+		"$id":         "https://fairlead.dev/schema/x-fairlead.json",
+		"title":       "x-fairlead",
+		"description": "What Fairlead reads in Compose files beyond the Compose specification. Each place has a definition of its own.",
+		"$defs":       defs,
+		"type":        "object",
+		"properties": map[string]any{
+			"x-fairlead": map[string]any{"$ref": "#/$defs/app"},
+			"services":   placed("service"),
+			"secrets":    placed("secret"),
+		},
+	}, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("x-fairlead schema: %w", err)
+	}
+	return append(b, '\n'), nil
+}
+
+func placed(part string) map[string]any {
+	return map[string]any{"type": "object", "additionalProperties": map[string]any{
+		"type": []string{"object", "null"}, "properties": map[string]any{"x-fairlead": map[string]any{"$ref": "#/$defs/" + part}},
+	}}
+}
+
+// schemaOf describes one Go type.
+func schemaOf(t reflect.Type) (map[string]any, error) {
+	switch t {
+	case reflect.TypeFor[percent]():
+		return map[string]any{"type": []string{"integer", "string"}, "pattern": "^[0-9]+%?$", "minimum": 1, "maximum": 1000}, nil
+	case reflect.TypeFor[seconds]():
+		return map[string]any{"type": "string", "pattern": "^([0-9.]+(ns|us|ms|s|m|h))+$"}, nil
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return schemaOf(t.Elem())
+	case reflect.String:
+		return map[string]any{"type": "string"}, nil
+	case reflect.Int:
+		return map[string]any{"type": "integer"}, nil
+	case reflect.Bool:
+		return map[string]any{"type": "boolean"}, nil
+	case reflect.Slice:
+		items, err := schemaOf(t.Elem())
+		return map[string]any{"type": "array", "items": items}, err
+	case reflect.Map:
+		values, err := schemaOf(t.Elem())
+		return map[string]any{"type": "object", "additionalProperties": values}, err
+	case reflect.Struct:
+		return schemaOfStruct(t)
+	default:
+		return nil, fmt.Errorf("x-fairlead schema: no description of %s", t)
+	}
+}
+
+func schemaOfStruct(t reflect.Type) (map[string]any, error) {
+	props := map[string]any{}
+	var required []string
+	for f := range t.Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		p, err := schemaOf(f.Type)
+		if err != nil {
+			return nil, err
+		}
+		p["description"] = f.Tag.Get("doc")
+		for rule := range strings.SplitSeq(f.Tag.Get("schema"), ",") {
+			k, v, _ := strings.Cut(rule, "=")
+			if k == "" {
+				continue
+			}
+			if k == "required" {
+				required = append(required, name)
+			} else if n, err := strconv.Atoi(v); err == nil {
+				p[k] = n
+			} else {
+				p[k] = v
+			}
+		}
+		props[name] = p
+	}
+	out := map[string]any{"type": "object", "properties": props, "additionalProperties": false}
+	if required != nil {
+		out["required"] = required
+	}
+	return out, nil
+}
+
+// extensionKeys reports unknown keys of an x-fairlead, with what was meant.
+func (l *load) extensionKeys(d *doc, n *node, part string, path []string) {
+	l.structKeys(d, n, extensionTypes()[part], path)
+}
+
+func (l *load) structKeys(d *doc, n *node, t reflect.Type, path []string) {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch {
+	case t.Kind() == reflect.Slice && n.kind == listNode:
+		for i, it := range n.items {
+			l.structKeys(d, it, t.Elem(), append(slices.Clip(path), "["+strconv.Itoa(i)+"]"))
+		}
+	case t.Kind() == reflect.Struct && n.kind == mapNode:
+		fields := map[string]reflect.Type{}
+		var names []string
+		for f := range t.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			fields[name] = f.Type
+			names = append(names, name)
+		}
+		for _, e := range n.entries {
+			p := append(slices.Clip(path), e.key)
+			ft, known := fields[e.key]
+			if !known {
+				l.refuse(cluster.Source{File: d.file, Line: e.line}, dotted(p...), "unknown key", didYouMean(e.key, names))
+				e.val.bad = true
+				continue
+			}
+			l.structKeys(d, e.val, ft, p)
+		}
+	}
+}

@@ -1,0 +1,424 @@
+package compose
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/template"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// interpolate fills the values of a document from its environment, as
+// compose-go will, and reports what cannot be.
+func (l *load) interpolate(d *doc, n *node, path []string) {
+	switch n.kind {
+	case mapNode:
+		for _, e := range n.entries {
+			l.interpolate(d, e.val, append(slices.Clone(path), e.key))
+		}
+	case listNode:
+		for i, it := range n.items {
+			step := "[" + strconv.Itoa(i) + "]"
+			if k, _, pair := strings.Cut(it.raw, "="); pair && variableRE.MatchString(k) {
+				step = k // an item of environment, labels or args
+			}
+			l.interpolate(d, it, append(slices.Clone(path), step))
+		}
+	case scalarNode:
+		if strings.Contains(n.raw, "$") {
+			l.interpolateScalar(d, n, dotted(path...))
+		}
+	case nullNode:
+	}
+}
+
+var variableRE = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+
+func (l *load) interpolateScalar(d *doc, n *node, path string) {
+	at := cluster.Source{File: d.file, Line: n.line}
+	lookup := func(name string) (string, bool) {
+		if name == "COMPOSE_PROJECT_NAME" {
+			return string(l.app), true
+		}
+		v, ok := d.env[name]
+		return v, ok
+	}
+	v, err := substitute(n.raw, lookup)
+	if err != nil {
+		if _, ok := errors.AsType[*template.MissingRequiredError](err); ok {
+			l.refuse(at, path, err.Error(), "set it in the environment or in .env")
+		} else {
+			l.refuse(at, path, "invalid interpolation in "+quote(n.raw), "write $$ for a plain $")
+		}
+		n.bad = true
+		return
+	}
+	n.value = v
+	for _, name := range unset(n.raw, lookup) {
+		l.warn(at, path, fmt.Sprintf("the variable %s is not set: it is read as empty", name), fmt.Sprintf("set it, or write ${%s:-default}; a dollar sign itself is written $$", name))
+	}
+}
+
+// unset lists the variables of a text that have neither value nor default.
+func unset(raw string, lookup template.Mapping) (names []string) {
+	defer func() { _ = recover() }() // the library's extraction is not as careful as its substitution
+	for name, v := range template.ExtractVariables(map[string]any{"": raw}, template.DefaultPattern) {
+		if _, ok := lookup(name); !ok && v.DefaultValue == "" && v.PresenceValue == "" && !v.Required && !defaulted(raw, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// defaulted reports whether a variable is written with an operator: "${X:-}" is on purpose.
+func defaulted(raw, name string) bool {
+	_, rest, found := strings.Cut(raw, "${"+name)
+	return found && rest != "" && rest[0] != '}'
+}
+
+// follow reads what a document includes, and the files its services extend.
+func (l *load) follow(d *doc, depth int) {
+	if slices.Contains(l.loading, d.abs) {
+		return // the cycle is reported where it is closed
+	}
+	l.loading = append(l.loading, d.abs)
+	defer func() { l.loading = l.loading[:len(l.loading)-1] }()
+	if inc := d.root.get("include"); inc != nil && inc.kind == listNode {
+		for i, it := range inc.items {
+			l.include(d, it, dotted("include", "["+strconv.Itoa(i)+"]"), depth)
+		}
+	}
+	services := d.root.get("services")
+	if services == nil || services.kind != mapNode {
+		return
+	}
+	for _, s := range services.entries {
+		l.extends(d, s, depth)
+	}
+}
+
+func (l *load) include(d *doc, it *node, path string, depth int) {
+	at := cluster.Source{File: d.file, Line: it.line}
+	paths := []*node{it}
+	if it.kind == mapNode {
+		paths = nil
+		switch p := it.get("path"); {
+		case p == nil:
+		case p.kind == listNode:
+			paths = p.items
+		default:
+			paths = []*node{p}
+		}
+	}
+	var first string
+	for _, p := range paths {
+		if p.kind != scalarNode {
+			continue // the schema says so
+		}
+		abs, ok := l.local(at, path, p.value, d.dir)
+		if !ok {
+			it.bad = true
+			return
+		}
+		if slices.Contains(l.loading, abs) || depth >= maxIncludeDepth {
+			l.refuse(at, path, "include goes in a circle through "+l.show(abs), "")
+			it.bad = true
+			return
+		}
+		r := request{abs: abs, by: at, path: path}
+		if first == "" {
+			first = abs
+			r.dir, r.env = l.includeEnv(d, it, at, path, filepath.Dir(abs))
+		} else {
+			r.dir, r.env = l.idx.docs[len(l.idx.docs)-1].dir, l.idx.docs[len(l.idx.docs)-1].env
+		}
+		if r.env == nil {
+			it.bad = true
+			return
+		}
+		docs := l.read(r)
+		if docs == nil {
+			it.bad = true
+			return
+		}
+		l.idx.docs = append(l.idx.docs, docs...)
+		for _, x := range docs {
+			l.follow(x, depth+1)
+		}
+	}
+}
+
+// includeEnv is the project directory and environment of an included file.
+func (l *load) includeEnv(d *doc, it *node, at cluster.Source, path, dir string) (string, map[string]string) {
+	if p := it.get("project_directory"); p != nil && p.kind == scalarNode && p.value != "" {
+		dir = p.value
+		if !filepath.IsAbs(dir) {
+			dir = filepath.Join(d.dir, dir)
+		}
+	}
+	var files []string
+	ef := it.get("env_file")
+	switch {
+	case ef == nil:
+		if f := filepath.Join(dir, ".env"); regular(f) {
+			files = []string{f}
+		}
+	case ef.kind == scalarNode:
+		files = []string{ef.value}
+	case ef.kind == listNode:
+		for _, x := range ef.items {
+			files = append(files, x.value)
+		}
+	}
+	var abs []string
+	for _, f := range files {
+		if f == "/dev/null" {
+			continue
+		}
+		if !filepath.IsAbs(f) {
+			f = filepath.Join(d.dir, f)
+		}
+		abs = append(abs, f)
+	}
+	env, err := readDotenv(abs, d.env)
+	if err != nil {
+		l.refuse(at, path+".env_file", err.Error(), "")
+		return dir, nil
+	}
+	if env == nil {
+		env = map[string]string{}
+	}
+	return dir, env
+}
+
+var remoteRE = regexp.MustCompile(`^([a-z][a-z0-9+.-]*://|oci:|git@|github\.com/)`)
+
+// local resolves the path of another file; remote ones are refused.
+func (l *load) local(at cluster.Source, path, f, dir string) (string, bool) {
+	switch {
+	case f == "":
+		l.refuse(at, path, "the path is empty", "")
+		return "", false
+	case remoteRE.MatchString(f):
+		l.refuse(at, path, quote(f)+" is not a local file", "fetch it first, and name the copy")
+		return "", false
+	case strings.ContainsRune(f, 0):
+		l.refuse(at, path, "the path holds a NUL byte", "")
+		return "", false
+	}
+	if !filepath.IsAbs(f) {
+		f = filepath.Join(dir, f)
+	}
+	return filepath.Clean(f), true
+}
+
+// extends records what a service extends, and reads the file when it is another one.
+func (l *load) extends(d *doc, s entry, depth int) {
+	ext := s.val.get("extends")
+	if ext == nil {
+		return
+	}
+	path := dotted("services", s.key, "extends")
+	at := cluster.Source{File: d.file, Line: s.val.entry("extends").line}
+	e := extend{service: s.key, docs: []*doc{d}}
+	file := ""
+	switch ext.kind {
+	case scalarNode:
+		e.base = ext.value
+	case mapNode:
+		if b := ext.get("service"); b != nil {
+			e.base = b.value
+		}
+		if f := ext.get("file"); f != nil {
+			file = f.value
+		}
+	default:
+		return // the schema says so
+	}
+	if file != "" {
+		abs, ok := l.local(at, path, file, d.dir)
+		if !ok || depth >= maxIncludeDepth {
+			ext.bad = true
+			return
+		}
+		e.docs = l.baseDocs(request{abs: abs, dir: filepath.Dir(abs), env: d.env, by: at, path: path, base: true}, depth)
+		if e.docs == nil {
+			ext.bad = true
+			return
+		}
+	} else {
+		// a base may stand in another of the main files, or in an included one
+		for _, x := range l.idx.docs {
+			if !x.base && x != d {
+				e.docs = append(e.docs, x)
+			}
+		}
+	}
+	if e.base == "" {
+		return
+	}
+	if !slices.ContainsFunc(e.docs, func(x *doc) bool { return x.root.get("services").get(e.base) != nil }) {
+		where := e.docs[0].file
+		l.refuse(at, path, fmt.Sprintf("there is no service %s in %s", quote(e.base), where), didYouMean(e.base, serviceNames(e.docs)))
+		ext.bad = true
+		return
+	}
+	l.idx.ext[d] = append(l.idx.ext[d], e)
+	if l.circular(d, s.key) {
+		l.refuse(at, path, "extends goes in a circle", "")
+		ext.bad = true
+	}
+}
+
+func (l *load) baseDocs(r request, depth int) []*doc {
+	var docs []*doc
+	for _, x := range l.idx.docs {
+		if x.abs == r.abs && x.base {
+			docs = append(docs, x)
+		}
+	}
+	if docs != nil {
+		return docs
+	}
+	docs = l.read(r)
+	l.idx.docs = append(l.idx.docs, docs...)
+	for _, x := range docs {
+		services := x.root.get("services")
+		if services == nil || services.kind != mapNode {
+			continue
+		}
+		for _, s := range services.entries {
+			l.extends(x, s, depth+1)
+		}
+	}
+	return docs
+}
+
+// circular reports whether following extends from a service comes back to it.
+func (l *load) circular(d *doc, service string) bool {
+	var seen []view
+	var visit func(d *doc, s string, first bool) bool
+	visit = func(x *doc, s string, first bool) bool {
+		if !first && x == d && s == service {
+			return true
+		}
+		v := view{x, s}
+		if slices.Contains(seen, v) {
+			return false
+		}
+		seen = append(seen, v)
+		for _, e := range l.idx.ext[x] {
+			if e.service != s {
+				continue
+			}
+			for _, b := range e.docs {
+				if b.root.get("services").get(e.base) != nil && visit(b, e.base, false) {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	return visit(d, service, true)
+}
+
+func serviceNames(docs []*doc) []string {
+	var names []string
+	for _, d := range docs {
+		if s := d.root.get("services"); s != nil {
+			for _, e := range s.entries {
+				names = append(names, e.key)
+			}
+		}
+	}
+	return names
+}
+
+// nameApp decides the app's name: given, else the file's, else the directory's.
+func (l *load) nameApp() {
+	if l.o.App != "" {
+		l.app = l.o.App
+		return
+	}
+	for _, d := range l.idx.docs {
+		n := d.root.get("name")
+		if d.base || n == nil || n.kind != scalarNode || n.value == "" || !slices.Contains(l.files, d.abs) {
+			continue
+		}
+		l.app = cluster.AppName(n.value)
+		if cluster.ValidAppName(l.app) == nil {
+			return
+		}
+		l.app = appName(n.value)
+		advice := ""
+		if l.app != "app" {
+			advice = "for example name: " + string(l.app)
+		}
+		l.refuse(cluster.Source{File: d.file, Line: n.line}, "name", fmt.Sprintf("%s cannot name an app: use 1 to 40 lower-case letters, digits and -, starting with a letter or digit", quote(n.value)), advice)
+		return
+	}
+	base := filepath.Base(l.o.Dir)
+	l.app = appName(base)
+	if types := strings.ToLower(base); types != string(l.app) {
+		l.warn(cluster.Source{File: l.show(l.files[0])}, "name", fmt.Sprintf("the app is named %s after the directory %s", l.app, quote(base)),
+			"write name: in the file to choose another; volumes of an earlier docker compose under another name need a name: of their own")
+	}
+}
+
+// appName makes a valid app name out of any text.
+func appName(s string) cluster.AppName {
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '-':
+			return r
+		case r == '_', r == ' ', r == '.':
+			return '-'
+		}
+		return -1
+	}, strings.ToLower(s))
+	s = strings.Trim(s[:min(len(s), 40)], "-")
+	if s == "" {
+		return "app"
+	}
+	return cluster.AppName(s)
+}
+
+var (
+	composePathRE = regexp.MustCompile(`\b(services|volumes|networks|secrets|configs)(\.[A-Za-z0-9_-]+)+`)
+	serviceRE     = regexp.MustCompile(`service "([^"]+)"`)
+	lineRE        = regexp.MustCompile(`line (\d+)`)
+)
+
+// composeError gives an error of compose-go a place, by the path in its text.
+func (l *load) composeError(err error) {
+	msg := strings.ReplaceAll(err.Error(), "\n", " ")
+	for _, f := range l.files {
+		msg = strings.ReplaceAll(msg, "validating "+f+": ", "")
+		msg = strings.ReplaceAll(msg, f, l.show(f))
+	}
+	if m := composePathRE.FindString(msg); m != "" {
+		path := strings.Split(m, ".")
+		text, advice := strings.TrimLeft(strings.Replace(msg, m, "", 1), ": "), ""
+		if path[0] == "secrets" && strings.HasPrefix(text, "one of ") {
+			advice = "write external: true for one that is in the store, or generated"
+		}
+		l.refuse(l.idx.at(path...), m, text, advice)
+		return
+	}
+	if m := serviceRE.FindStringSubmatch(msg); m != nil {
+		l.refuse(l.idx.at("services", m[1]), dotted("services", m[1]), msg, "")
+		return
+	}
+	at := l.idx.at("services")
+	if m := lineRE.FindStringSubmatch(msg); m != nil {
+		at.Line, _ = strconv.Atoi(m[1]) // digits: cannot fail
+	}
+	l.refuse(at, "", msg, "")
+}

@@ -1,0 +1,298 @@
+package compose
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// write puts a Compose file into a directory named shop.
+func write(tb testing.TB, content string) string {
+	tb.Helper()
+	return filepath.Join(project(tb, map[string]string{"compose.yaml": content}), "compose.yaml")
+}
+
+// project writes files into a directory named shop, and returns it.
+func project(tb testing.TB, files map[string]string) string {
+	tb.Helper()
+	dir := filepath.Join(tb.TempDir(), "shop")
+	for name, content := range files {
+		f := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(f), 0o755); err != nil {
+			tb.Fatal(err)
+		}
+		if err := os.WriteFile(f, []byte(content), 0o644); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func load1(t *testing.T, content string) *Result {
+	t.Helper()
+	r, err := Load(t.Context(), Options{Files: []string{write(t, content)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// The file of the README, which must simply work.
+const readme = `name: shop
+services:
+  web:
+    image: registry.example.com/shop/web:${TAG:-1.4}
+    depends_on: {api: {condition: service_healthy}}
+    deploy: {resources: {reservations: {cpus: "0.25", memory: 64M}}}
+    x-fairlead:
+      routes: [{host: shop.example.com, port: 8080}]
+      autoscale: {min: 2, max: 10, cpu: 70%}
+  api:
+    build: ./api
+    healthcheck: {test: [CMD, /api, check]}
+    secrets: [db-password]
+    x-fairlead: {secret_env: {DB_PASSWORD: db-password}}
+  db:
+    image: postgres:16
+    environment: {POSTGRES_PASSWORD_FILE: /run/secrets/db-password}
+    secrets: [db-password]
+    volumes: ["data:/var/lib/postgresql/data"]
+volumes: {data: {}}
+secrets: {db-password: {external: true, x-fairlead: {generate: 32}}}
+`
+
+func TestReadme(t *testing.T) {
+	dir := project(t, map[string]string{"compose.yaml": readme, "api/Dockerfile": "FROM scratch\n"})
+	r, err := Load(t.Context(), Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	net := []cluster.NetworkRef{{Name: "shop_default"}}
+	secret := []cluster.FileRef{{Name: "db-password", Target: "/run/secrets/db-password"}}
+	src := func(line int) cluster.Source { return cluster.Source{File: "compose.yaml", Line: line} }
+	want := &Result{
+		App: "shop", Domain: "localhost", Files: []string{"compose.yaml"},
+		Services: map[cluster.ServiceName]cluster.ServiceSpec{
+			"web": {
+				Mode: cluster.Replicated, Replicas: 2, Source: src(3),
+				Task: cluster.TaskSpec{
+					Image: "registry.example.com/shop/web:1.4", Networks: net,
+					Resources: cluster.Resources{ReserveCPU: 250, ReserveMemory: 64 << 20},
+				},
+				DependsOn: []cluster.Dependency{{Service: "api", Condition: "service_healthy"}},
+				Routes:    []cluster.Route{{Host: "shop.example.com", Port: 8080, Source: src(8)}},
+				Autoscale: &cluster.Autoscale{Min: 2, Max: 10, CPUPercent: 70},
+			},
+			"api": {
+				Mode: cluster.Replicated, Replicas: 1, Source: src(10),
+				Task: cluster.TaskSpec{
+					Image: "fairlead/shop-api", PullPolicy: "never", Networks: net, Secrets: secret,
+					SecretEnv: map[string]string{"DB_PASSWORD": "db-password"},
+					Health:    &cluster.Health{Test: []string{"CMD", "/api", "check"}},
+				},
+			},
+			"db": {
+				Mode: cluster.Replicated, Replicas: 1, Source: src(15),
+				Task: cluster.TaskSpec{
+					Image: "postgres:16", Networks: net, Secrets: secret,
+					Env:    map[string]string{"POSTGRES_PASSWORD_FILE": "/run/secrets/db-password"},
+					Mounts: []cluster.Mount{{Type: "volume", Source: "shop_data", Target: "/var/lib/postgresql/data"}},
+				},
+			},
+		},
+		Secrets: []SecretDecl{{Name: "db-password", External: true, Generate: 32, Source: src(21)}},
+		Builds: []Build{{
+			Service: "api", Image: "fairlead/shop-api", Context: filepath.Join(dir, "api"),
+			Dockerfile: filepath.Join(dir, "api", "Dockerfile"), Source: src(11),
+		}},
+	}
+	rendered := r.Rendered
+	r.Rendered = nil
+	if d := cmp.Diff(want, r, cmp.Comparer(func(a, b cluster.Secret) bool { return string(a.Reveal()) == string(b.Reveal()) })); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+	if !strings.Contains(string(rendered), "registry.example.com/shop/web:1.4") {
+		t.Errorf("the rendered document is not interpolated:\n%s", rendered)
+	}
+}
+
+func TestAppName(t *testing.T) {
+	const body = "services: {web: {image: a}}\n"
+	for _, c := range []struct {
+		what, name string
+		app        cluster.AppName
+		dir        string
+		want       cluster.AppName
+		refused    string
+	}{
+		{"given", "name: other\n", "mine", "d", "mine", ""},
+		{"of the file", "name: other\n", "", "d", "other", ""},
+		{"interpolated", "name: a-${X:-b}\n", "", "d", "a-b", ""},
+		{"of the directory", "", "", "My_Shop", "my-shop", ""},
+		{"with an underscore", "name: my_shop\n", "", "d", "", "compose.yaml:1: name: \"my_shop\" cannot name an app: use 1 to 40 lower-case letters, digits and -, starting with a letter or digit; for example name: my-shop"},
+		{"hostile", "name: ../../etc\n", "", "d", "", "compose.yaml:1: name: \"../../etc\" cannot name an app: use 1 to 40 lower-case letters, digits and -, starting with a letter or digit; for example name: etc"},
+	} {
+		dir := filepath.Join(t.TempDir(), c.dir)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "compose.yaml"), []byte(c.name+body), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		r, err := Load(t.Context(), Options{Dir: dir, App: c.app})
+		if c.refused != "" {
+			if err == nil || err.Error() != c.refused {
+				t.Errorf("%s: %v", c.what, err)
+			}
+			continue
+		}
+		if err != nil || r.App != c.want {
+			t.Errorf("%s: %v %v", c.what, r, err)
+		}
+	}
+}
+
+// The place of everything survives several files, extends, anchors and include.
+func TestPlacesSurviveMerging(t *testing.T) {
+	dir := project(t, map[string]string{
+		"compose.yaml": `include: [more/part.yaml]
+x-log: &log
+  driver: gelf
+services:
+  web:
+    extends: {file: base.yaml, service: tmpl}
+    image: a
+    logging: *log
+    ports: ["9000:90"]
+    volumes: ["va:/a"]
+volumes: {va: {}, vb: {}}
+`,
+		"compose.override.yaml": `services:
+  web:
+    ports:
+      - "9001:91"
+      - "9002:92"
+    volumes:
+      - vb:/b
+    x-fairlead:
+      routes:
+        - {port: 80}
+`,
+		"base.yaml": `services:
+  other: {image: x, nonsense: true}
+  root:
+    attach: false
+  tmpl:
+    extends: root
+    ports: ["9100:1"]
+    annotations: {a: b}
+`,
+		"more/part.yaml": `services:
+  inc:
+    image: i
+    ports:
+      - "9200:2"
+    cpu_shares: 5
+`,
+	})
+	r, err := Load(t.Context(), Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[int]cluster.Source{}
+	for _, s := range r.Services {
+		for _, p := range s.Ports {
+			got[p.Published] = p.Source
+		}
+	}
+	want := map[int]cluster.Source{
+		9000: {File: "compose.yaml", Line: 9}, 9001: {File: "compose.override.yaml", Line: 4}, 9002: {File: "compose.override.yaml", Line: 5},
+		9100: {File: "base.yaml", Line: 7}, 9200: {File: "more/part.yaml", Line: 5},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("ports (-want +got)\n%s", d)
+	}
+	if at := r.Services["web"].Routes[0].Source; at != (cluster.Source{File: "compose.override.yaml", Line: 10}) {
+		t.Errorf("route at %v", at)
+	}
+	var warned []string
+	for _, w := range r.Warnings {
+		warned = append(warned, strings.SplitAfter(w.String(), ": ")[0]+w.Path)
+	}
+	wantWarned := []string{
+		"base.yaml:8: services.tmpl.annotations", "compose.yaml:3: services.web.logging.driver", "more/part.yaml:6: services.inc.cpu_shares",
+	}
+	if d := cmp.Diff(wantWarned, warned); d != "" {
+		t.Errorf("warnings (-want +got)\n%s", d)
+	}
+	if d := cmp.Diff([]string{"compose.yaml", "compose.override.yaml", "more/part.yaml", "base.yaml"}, r.Files); d != "" {
+		t.Errorf("files (-want +got)\n%s", d)
+	}
+}
+
+func TestEnvironmentFilesAndProfiles(t *testing.T) {
+	dir := project(t, map[string]string{
+		".env":    "A=env\nB=env\n",
+		"web.env": "FROM_FILE=yes\nA=file\n",
+		"compose.yaml": `services:
+  web:
+    image: a:${A}-${B}
+    env_file: web.env
+    environment: [A=own, PASSED, ABSENT]
+  debug: {image: d, profiles: [debug]}
+`,
+	})
+	r, err := Load(t.Context(), Options{Dir: dir, Env: map[string]string{"A": "arg", "PASSED": "p"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := r.Services["web"].Task
+	if s.Image != "a:arg-env" {
+		t.Errorf("image %s", s.Image)
+	}
+	if d := cmp.Diff(map[string]string{"FROM_FILE": "yes", "A": "own", "PASSED": "p"}, s.Env); d != "" {
+		t.Errorf("env (-want +got)\n%s", d)
+	}
+	if _, there := r.Services["debug"]; there {
+		t.Error("a service of a profile that was not chosen")
+	}
+	r, err = Load(t.Context(), Options{Dir: dir, Profiles: []string{"debug"}})
+	if err != nil || len(r.Services) != 2 {
+		t.Errorf("%v %v", r, err)
+	}
+}
+
+func TestSecretValuesStayOut(t *testing.T) {
+	dir := project(t, map[string]string{
+		"pw.txt": "correct-horse\n",
+		"compose.yaml": `services:
+  web:
+    image: a
+    environment: {URL: "db://user:${PW}@db"}
+    secrets: [pw, tok]
+secrets:
+  pw: {environment: PW}
+  tok: {file: pw.txt}
+`,
+	})
+	r, err := Load(t.Context(), Options{Dir: dir, Env: map[string]string{"PW": "battery-staple"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []string{"battery-staple", "correct-horse"} {
+		if strings.Contains(string(r.Rendered), v) {
+			t.Errorf("%s is in the rendered document:\n%s", v, r.Rendered)
+		}
+	}
+	if string(r.Secrets[0].Value.Reveal()) != "battery-staple" || string(r.Secrets[1].Value.Reveal()) != "correct-horse\n" {
+		t.Errorf("secrets %q %q", r.Secrets[0].Value.Reveal(), r.Secrets[1].Value.Reveal())
+	}
+	if len(r.Warnings) != 1 || r.Warnings[0].Line != 4 {
+		t.Errorf("a variable that holds a secret must be warned of: %v", r.Warnings)
+	}
+}

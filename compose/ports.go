@@ -1,0 +1,227 @@
+package compose
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/types"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// portAt finds the item of ports: that brought a port.
+func (c *converter) portAt(name string, p types.ServicePortConfig) cluster.Source {
+	target := strconv.Itoa(int(p.Target))
+	_, at := c.idx.item(func(n *node) bool {
+		if n.kind == mapNode {
+			t, pub := n.get("target"), n.get("published")
+			return t != nil && t.value == target && (pub == nil && p.Published == "" || pub != nil && pub.value == p.Published)
+		}
+		list, err := parsePort(n.value)
+		return err == nil && slices.ContainsFunc(list, func(x types.ServicePortConfig) bool {
+			return x.Target == p.Target && x.Published == p.Published && x.Protocol == p.Protocol && x.HostIP == p.HostIP
+		})
+	}, "services", name, "ports")
+	return at
+}
+
+func parsePort(s string) (list []types.ServicePortConfig, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%v", r)
+		}
+	}()
+	return types.ParsePortConfig(s)
+}
+
+// expose reads expose: and ports:.
+func (c *converter) expose(name string, s types.ServiceConfig, spec *cluster.ServiceSpec) {
+	exposed := map[int]bool{}
+	for _, e := range s.Expose {
+		first, last, fine := portRange(e)
+		if !fine {
+			_, at := c.idx.item(func(n *node) bool { return n.value == e }, "services", name, "expose")
+			c.refuse(at, dotted("services", name, "expose"), quote(e)+" is not a port, or a range of at most 100", "write numbers from 1 to 65535")
+			continue
+		}
+		if strings.HasSuffix(e, "/udp") {
+			continue // reachable as all ports are, and never what a route leads to
+		}
+		for p := first; p <= last; p++ {
+			exposed[p] = true
+		}
+	}
+	for _, p := range s.Ports {
+		if p.Target > 0 && p.Target <= 65535 && p.Protocol != "udp" {
+			exposed[int(p.Target)] = true
+		}
+		c.port(name, p, spec)
+	}
+	for p := range exposed {
+		spec.Task.Expose = append(spec.Task.Expose, p)
+	}
+	slices.Sort(spec.Task.Expose)
+}
+
+// portRange reads "80", "80/tcp" or "80-90".
+func portRange(s string) (first, last int, ok bool) {
+	s, proto, _ := strings.Cut(s, "/")
+	if proto != "" && proto != "tcp" && proto != "udp" {
+		return 0, 0, false
+	}
+	from, to, ranged := strings.Cut(s, "-")
+	if !ranged {
+		to = from
+	}
+	first, err1 := strconv.Atoi(from)
+	last, err2 := strconv.Atoi(to)
+	return first, last, err1 == nil && err2 == nil && first > 0 && first <= last && last <= 65535 && last-first < maxPortRange
+}
+
+func (c *converter) port(name string, p types.ServicePortConfig, spec *cluster.ServiceSpec) {
+	at, where := c.portAt(name, p), dotted("services", name, "ports")
+	switch {
+	case spec.Task.NetworkMode == "host":
+		c.warn(at, where, "ignored: with network_mode host the program's own ports are the node's", "")
+		return
+	case spec.Task.NetworkMode == "none":
+		c.refuse(at, where, "network_mode none has no ports", "")
+		return
+	case p.Target < 1 || p.Target > 65535:
+		c.refuse(at, where, "there is no target port from 1 to 65535", "")
+		return
+	case p.Protocol != "" && p.Protocol != "tcp" && p.Protocol != "udp":
+		c.refuse(at, where, "the protocol "+quote(p.Protocol)+" is not supported", "write tcp or udp")
+		return
+	case p.Published == "" || p.Published == "0":
+		c.warn(at, where, fmt.Sprintf("no fixed port is given: %d is reachable from inside only", p.Target), fmt.Sprintf("write \"%d:%d\" to publish it, or expose: to say so", p.Target, p.Target))
+		return
+	}
+	published, last, fine := portRange(p.Published)
+	if !fine || published != last {
+		c.refuse(at, where, quote(p.Published)+" is not one port from 1 to 65535", "name one port for each target")
+		return
+	}
+	out := cluster.PublishedPort{Published: published, Target: int(p.Target), Protocol: p.Protocol, Mode: "gateway", Source: at}
+	if out.Protocol == "" {
+		out.Protocol = "tcp"
+	}
+	if p.HostIP != "" {
+		ip, err := netip.ParseAddr(strings.Trim(p.HostIP, "[]"))
+		if err != nil {
+			c.refuse(at, where, quote(p.HostIP)+" is not an IP address", "")
+			return
+		}
+		if !ip.IsUnspecified() {
+			out.Mode, out.HostIP = "node", ip.String()
+			if !ip.IsLoopback() && !c.o.SingleNode {
+				c.warn(at, where, "only the node that has the address "+out.HostIP+" can run this", "restrict it with deploy.placement.constraints")
+			}
+		}
+	}
+	switch p.Mode {
+	case "", "ingress":
+	case "host":
+		out.Mode = "node"
+	default:
+		c.refuse(at, where, quote(p.Mode)+" is not a mode", "write ingress or host")
+		return
+	}
+	c.publish(name, out, spec)
+}
+
+// publish makes a route of the gateways' HTTP ports, and a published port of others.
+func (c *converter) publish(name string, p cluster.PublishedPort, spec *cluster.ServiceSpec) {
+	where := dotted("services", name, "ports")
+	web := p.Protocol == "tcp" && (p.Published == c.o.HTTPPort || p.Published == c.o.HTTPSPort)
+	if p.Mode == "node" {
+		if web && c.o.SingleNode && !strings.HasPrefix(p.HostIP, "127.") {
+			c.refuse(p.Source, where, fmt.Sprintf("port %d of this node is the gateway's", p.Published), "leave out mode: host and the address: the gateway routes the port to the service")
+			return
+		}
+		spec.Ports = append(spec.Ports, p)
+		p.Source = cluster.Source{} // a task must not be replaced because its line moved
+		spec.Task.NodePorts = append(spec.Task.NodePorts, p)
+		return
+	}
+	if !web {
+		spec.Ports = append(spec.Ports, p)
+		return
+	}
+	r := cluster.Route{Port: p.Target, Source: p.Source, EntryPoints: []string{"web"}}
+	if p.Published == c.o.HTTPSPort {
+		r.EntryPoints, r.TLS = []string{"websecure"}, true
+		if p.Target == 443 {
+			r.Scheme = "https"
+			c.warn(p.Source, where, "the gateway ends TLS, and speaks HTTPS to the service, whose certificate it must trust", "better publish the service's plain HTTP port")
+		}
+	}
+	c.addRoute(name, where, r, spec)
+}
+
+// collisions refuses two services of the file that want one port or route.
+func (c *converter) collisions(names []string) {
+	type claim struct {
+		service string
+		at      cluster.Source
+	}
+	ports, routes := map[string]claim{}, map[string]claim{}
+	for _, n := range names {
+		s := c.res.Services[cluster.ServiceName(n)]
+		for _, p := range s.Ports {
+			if p.Mode == "node" && !c.o.SingleNode {
+				continue // another node may have it free: the scheduler knows
+			}
+			key := fmt.Sprintf("%d/%s", p.Published, p.Protocol)
+			for _, k := range []string{key + "@", key + "@" + p.HostIP} {
+				if first, taken := ports[k]; taken {
+					c.refuse(p.Source, dotted("services", n, "ports"), fmt.Sprintf("port %s is taken by %s (%s:%d)", key, first.service, first.at.File, first.at.Line), "publish another port")
+					break
+				}
+			}
+			ports[key+"@"+p.HostIP] = claim{n, p.Source}
+		}
+		for _, r := range s.Routes {
+			for _, key := range routeKeys(r) {
+				if first, taken := routes[key]; taken {
+					c.refuse(r.Source, c.origin[claimed{n, r.Source}], fmt.Sprintf("the route %s is taken by %s (%s:%d)", routeText(r), first.service, first.at.File, first.at.Line), "choose another host or path")
+					break
+				}
+				routes[key] = claim{n, r.Source}
+			}
+		}
+	}
+}
+
+// routeKeys names what a route claims, one for each entry point.
+func routeKeys(r cluster.Route) []string {
+	what := r.Host + "\x00" + r.Path + "\x00" + r.Rule + "\x00" + strconv.Itoa(r.Priority)
+	points := r.EntryPoints
+	switch {
+	case r.Internal:
+		points = []string{"internal"}
+	case len(points) == 0 && r.TLS:
+		points = []string{"web", "websecure"}
+	case len(points) == 0:
+		points = []string{"web"}
+	}
+	var out []string
+	for _, p := range points {
+		out = append(out, p+"\x00"+what)
+	}
+	return out
+}
+
+func routeText(r cluster.Route) string {
+	if r.Rule != "" {
+		return quote(r.Rule)
+	}
+	host := r.Host
+	if host == "" {
+		host = "*"
+	}
+	return host + r.Path
+}

@@ -1,0 +1,159 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/loop"
+	"github.com/fairlead/fairlead/registry"
+	"github.com/fairlead/fairlead/store"
+)
+
+// Registry returns the loop that writes endpoints and service addresses, the
+// latter out of addresses, and gives each node its part of pool.
+func Registry(st store.Store, m *store.Mirror, addresses, pool netip.Prefix, now func() time.Time, log hclog.Logger) *loop.Loop[registry.Snapshot, registry.Action] {
+	r := &registryStore{store: st, mirror: m, addresses: addresses, pool: pool, now: now, log: log}
+	return &loop.Loop[registry.Snapshot, registry.Action]{
+		Name: "registry", Snapshot: r.snapshot, Plan: registry.Plan, Apply: r.apply,
+		Changed: m.Changed, Resync: 30 * time.Second, Log: log,
+	}
+}
+
+type registryStore struct {
+	store     store.Store
+	mirror    *store.Mirror
+	addresses netip.Prefix // services'
+	pool      netip.Prefix // containers'
+	now       func() time.Time
+	log       hclog.Logger
+	committed int64 // revision of the last write
+}
+
+func (r *registryStore) snapshot(ctx context.Context) (registry.Snapshot, error) {
+	var s registry.Snapshot
+	if err := caughtUp(ctx, r.mirror, r.committed); err != nil {
+		return s, err
+	}
+	r.mirror.Read(func(v store.View) {
+		s = registry.Snapshot{
+			Services: store.Services(v), Tasks: store.Tasks(v), Placements: store.Placements(v),
+			Statuses: store.Statuses(v), Nodes: store.Nodes(v), Endpoints: store.EndpointSets(v),
+			Claims: r.claims(v), Refused: refused(v), Range: r.addresses, Nets: store.NodeNets(v), Pool: r.pool,
+		}
+	})
+	return s, nil
+}
+
+func (r *registryStore) claims(v store.View) []registry.Claim {
+	prefix := store.PrefixPools + "addresses/"
+	vals := store.All[string](v, prefix, nil)
+	out := make([]registry.Claim, 0, len(vals))
+	for _, c := range vals {
+		app, name, _ := strings.Cut(strings.TrimPrefix(c.Key, prefix), "/")
+		addr, err := netip.ParseAddr(c.V)
+		if err != nil {
+			r.log.Error("left out a service address that is none", "key", c.Key, "error", err)
+			continue
+		}
+		out = append(out, registry.Claim{
+			Service: cluster.ServiceID{App: cluster.AppName(app), Name: cluster.ServiceName(name)},
+			Address: addr, Rev: cluster.StoreRev(c.Rev),
+		})
+	}
+	return out
+}
+
+// refused are the services that have a decision of this loop's.
+func refused(v store.View) map[cluster.ServiceID]registry.Refusal {
+	prefix := store.DecisionKey("registry", "")
+	out := map[cluster.ServiceID]registry.Refusal{}
+	for _, d := range store.All[cluster.Decision](v, prefix, nil) {
+		app, name, _ := strings.Cut(strings.TrimPrefix(d.Key, prefix), "/")
+		out[cluster.ServiceID{App: cluster.AppName(app), Name: cluster.ServiceName(name)}] = registry.Refusal{
+			Reason: d.V.Reason, Rev: cluster.StoreRev(d.Rev),
+		}
+	}
+	return out
+}
+
+// apply writes the actions in transactions of whole services: an address and
+// the endpoints that carry it never come apart.
+func (r *registryStore) apply(ctx context.Context, _ registry.Snapshot, acts []registry.Action) error {
+	var t store.Txn
+	flush := func() error {
+		if len(t.Then) == 0 {
+			return nil
+		}
+		rev, err := r.store.Commit(ctx, t)
+		t = store.Txn{}
+		if err != nil {
+			return fmt.Errorf("write endpoints: %w", err)
+		}
+		r.committed = rev
+		return nil
+	}
+	for i, a := range acts {
+		cond, op, err := r.write(a)
+		if err != nil {
+			return err
+		}
+		if op.Key == "" {
+			continue
+		}
+		if cond.Key != "" {
+			t.If = append(t.If, cond)
+		}
+		t.Then = append(t.Then, op)
+		_, address := a.(registry.PutAddress)
+		if len(t.Then) >= store.MaxOps-1 && !address && i < len(acts)-1 {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
+
+func (r *registryStore) write(a registry.Action) (store.Cond, store.Op, error) {
+	switch a := a.(type) {
+	case registry.PutAddress:
+		key := store.AddressKey(a.Service)
+		b, err := json.Marshal(a.Address.String())
+		return store.Cond{Key: key}, store.Op{Key: key, Value: b}, err
+	case registry.DeleteAddress:
+		key := store.AddressKey(a.Service)
+		return store.Cond{Key: key, Rev: int64(a.Rev)}, store.Op{Key: key, Delete: true}, nil
+	case registry.PutEndpoints:
+		key := store.EndpointsKey(a.Endpoints.ServiceID)
+		op, err := store.PutJSON(key, a.Endpoints)
+		return store.Cond{Key: key, Rev: int64(a.Endpoints.Rev)}, op, err
+	case registry.DeleteEndpoints:
+		key := store.EndpointsKey(a.Service)
+		return store.Cond{Key: key, Rev: int64(a.Rev)}, store.Op{Key: key, Delete: true}, nil
+	case registry.NoAddress:
+		r.log.Warn("no service address", "service", a.Service.String(), "reason", a.Reason)
+		key := store.DecisionKey("registry", a.Service.String())
+		op, err := store.PutJSON(key, cluster.Decision{
+			Loop: "registry", Object: a.Service.String(), Verdict: "no service address", Reason: a.Reason, At: r.now(),
+		})
+		return store.Cond{Key: key, Rev: int64(a.Rev)}, op, err
+	case registry.PutNodeNet:
+		key := store.NodeNetKey(a.Net.Node)
+		op, err := store.PutJSON(key, a.Net)
+		return store.Cond{Key: key, Rev: int64(a.Net.Rev)}, op, err
+	case registry.DeleteNodeNet:
+		key := store.NodeNetKey(a.Node)
+		return store.Cond{Key: key, Rev: int64(a.Rev)}, store.Op{Key: key, Delete: true}, nil
+	case registry.ClearNoAddress:
+		key := store.DecisionKey("registry", a.Service.String())
+		return store.Cond{Key: key, Rev: int64(a.Rev)}, store.Op{Key: key, Delete: true}, nil
+	}
+	return store.Cond{}, store.Op{}, fmt.Errorf("registry action %T is not known", a)
+}

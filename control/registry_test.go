@@ -1,0 +1,197 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/proxyconf"
+	"github.com/fairlead/fairlead/store"
+)
+
+func TestTraefikRootIsOne(t *testing.T) {
+	if proxyconf.Root != store.TraefikRoot {
+		t.Errorf("proxyconf writes below %q, the store's table says %q", proxyconf.Root, store.TraefikRoot)
+	}
+}
+
+// strict refuses writes of keys that the writer does not own.
+type strict struct {
+	store.Store
+	t      *testing.T
+	writer store.Writer
+}
+
+func (s strict) Commit(ctx context.Context, txn store.Txn) (int64, error) {
+	if len(txn.If) > store.MaxOps || len(txn.Then) > store.MaxOps {
+		s.t.Errorf("a transaction of %d comparisons and %d writes", len(txn.If), len(txn.Then))
+	}
+	for _, op := range txn.Then {
+		if !store.MayWrite(s.writer, op.Key) {
+			s.t.Errorf("%s may not write %s", s.writer, op.Key)
+		}
+	}
+	return s.Store.Commit(ctx, txn)
+}
+
+func write(t *testing.T, st store.Store, key string, v any) int64 {
+	t.Helper()
+	op, err := store.PutJSON(key, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rev, err := st.Commit(t.Context(), store.Txn{Then: []store.Op{op}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rev
+}
+
+// A task that becomes ready becomes an endpoint, then a server in Traefik's tree
+// with a marker that covers it; what drains goes the same way.
+func TestFromStatusToTraefik(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := store.NewMemory()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		log := hclog.NewNullLogger()
+		m, tree := store.NewMirror(st, store.Root, log), store.NewMirror(st, store.TraefikRoot, log)
+		reg := Registry(strict{st, t, store.WriterRegistry}, m, netip.MustParsePrefix("10.212.0.0/16"), netip.Prefix{}, time.Now, log)
+		pc := Proxyconf(strict{st, t, store.WriterProxyconf}, m, tree, ProxyconfOptions{Now: time.Now}, log)
+		for _, run := range []func(context.Context) error{m.Run, tree.Run, reg.Run, pc.Run} {
+			go func() { _ = run(ctx) }()
+		}
+		// More services than fit one transaction.
+		const n = 60
+		spec := cluster.TaskSpec{Networks: []cluster.NetworkRef{{Name: "shop_default"}}}
+		write(t, st, store.NodeInfoKey("n1"), cluster.NodeInfo{ID: "n1"})
+		write(t, st, store.AliveKey("n1"), "x")
+		task := func(i int, desire cluster.Desire) cluster.Task {
+			id := cluster.ServiceID{App: "shop", Name: cluster.ServiceName(fmt.Sprintf("s%d", i))}
+			return cluster.Task{ID: cluster.TaskID(fmt.Sprintf("t%d", i)), ServiceID: id, Slot: 1, Spec: spec, Desire: desire}
+		}
+		for i := range n {
+			tk := task(i, cluster.DesireRun)
+			write(t, st, store.ServiceKey(tk.ServiceID), cluster.Service{ServiceID: tk.ServiceID, Spec: cluster.ServiceSpec{
+				Task: spec, Routes: []cluster.Route{{Host: fmt.Sprintf("s%d.example.com", i), Port: 80}},
+			}})
+			write(t, st, store.TaskKey("shop", tk.ID), tk)
+			write(t, st, store.PlacementKey("n1", tk.ID), cluster.NodePlacement{Task: tk.ID, Node: "n1", ServiceID: tk.ServiceID, Desire: cluster.DesireRun})
+			write(t, st, store.StatusKey("n1", tk.ID), cluster.Status{
+				Task: tk.ID, Node: "n1", ServiceID: tk.ServiceID, State: cluster.StateRunning, Ready: true,
+				Addresses: map[cluster.NetworkName]string{"shop_default": fmt.Sprintf("10.213.0.%d", i+2)},
+			})
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		servers := func() (n int) {
+			entries, _, err := st.List(t.Context(), "traefik/http/services/shop_")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				if strings.HasSuffix(e.Key, "/url") {
+					n++
+				}
+			}
+			return n
+		}
+		covered := func(name string) bool {
+			e, err := st.Get(t.Context(), store.EndpointsKey(cluster.ServiceID{App: "shop", Name: cluster.ServiceName(name)}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			marker, err := st.Get(t.Context(), proxyconf.MarkerKey)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rev, ok := proxyconf.ParseMarker(string(marker.Value))
+			return ok && int64(rev) >= e.Rev
+		}
+		if servers() != n || !covered("s0") || !covered(fmt.Sprintf("s%d", n-1)) {
+			t.Fatalf("%d servers of %d", servers(), n)
+		}
+		addresses, _, err := st.List(t.Context(), store.PrefixPools)
+		if err != nil || len(addresses) != n {
+			t.Fatalf("%d addresses: %v", len(addresses), err)
+		}
+		write(t, st, store.TaskKey("shop", "t7"), task(7, cluster.DesireDrain))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if servers() != n-1 || !covered("s7") {
+			t.Errorf("after draining one: %d servers", servers())
+		}
+		if _, err := st.Commit(t.Context(), store.Txn{Then: []store.Op{{Key: store.AliveKey("n1"), Delete: true}}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if servers() != 0 {
+			t.Errorf("after the node's lease ended: %d servers", servers())
+		}
+		_, before, err := st.List(t.Context(), "none")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if _, after, err := st.List(t.Context(), "none"); err != nil || after != before {
+			t.Errorf("a quiet cluster went from revision %d to %d", before, after)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// That a service has no address is told once, and taken back when it has one.
+func TestNoServiceAddressIsTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := store.NewMemory()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		log := hclog.NewNullLogger()
+		m := store.NewMirror(st, store.Root, log)
+		reg := Registry(strict{st, t, store.WriterRegistry}, m, netip.MustParsePrefix("10.0.0.0/30"), netip.Prefix{}, time.Now, log)
+		for _, run := range []func(context.Context) error{m.Run, reg.Run} {
+			go func() { _ = run(ctx) }()
+		}
+		id := func(i int) cluster.ServiceID {
+			return cluster.ServiceID{App: "shop", Name: cluster.ServiceName(fmt.Sprintf("s%d", i))}
+		}
+		for i := range 3 { // for two addresses
+			write(t, st, store.ServiceKey(id(i)), cluster.Service{
+				ServiceID: id(i), Spec: cluster.ServiceSpec{Task: cluster.TaskSpec{Networks: []cluster.NetworkRef{{Name: "n"}}}},
+			})
+			time.Sleep(time.Second)
+		}
+		synctest.Wait()
+		key := store.DecisionKey("registry", id(2).String())
+		first, err := st.Get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if e, err := st.Get(t.Context(), key); err != nil || e.Rev != first.Rev {
+			t.Errorf("written again: revision %d, then %d, %v", first.Rev, e.Rev, err)
+		}
+		if _, err := st.Commit(t.Context(), store.Txn{Then: []store.Op{{Key: store.ServiceKey(id(0)), Delete: true}}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if _, err := st.Get(t.Context(), key); cluster.KindOf(err) != cluster.KindNotFound {
+			t.Errorf("the decision stays: %v", err)
+		}
+		if _, err := st.Get(t.Context(), store.AddressKey(id(2))); err != nil {
+			t.Errorf("it has no address: %v", err)
+		}
+	})
+}

@@ -1,0 +1,350 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// image builds the test application as an image of its own name, once a test.
+func (n *node) image() string {
+	n.t.Helper()
+	dir := filepath.Join(n.dir, "image")
+	n.write("image/Dockerfile", "FROM scratch\nCOPY app /app\nEXPOSE 8080\nENTRYPOINT [\"/app\"]\n")
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "app"), "./app")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		n.t.Fatalf("build the test application: %v\n%s", err, out)
+	}
+	ref := "fairlead-e2e:" + filepath.Base(n.dir)
+	if out, err := n.docker("build", "-q", "-t", ref, dir).CombinedOutput(); err != nil {
+		n.t.Fatalf("docker build: %v\n%s", err, out)
+	}
+	n.t.Cleanup(func() { _ = n.docker("rmi", "-f", ref).Run() })
+	return ref
+}
+
+const healthcheck = `{test: [CMD, /app, check], interval: 1s, timeout: 2s, retries: 2, start_period: 20s}`
+
+// web is a Compose file with one routed service.
+func web(image, name, version string, replicas int, more string) string {
+	return fmt.Sprintf(`
+name: %s
+services:
+  web:
+    image: %s
+    environment: {VERSION: %q}
+    healthcheck: %s
+    expose: ["8080"]
+    deploy: {replicas: %d, update_config: {monitor: 1s}}
+    x-fairlead: {routes: [{host: %s.example.com, port: 8080}]}
+%s`, name, image, version, healthcheck, replicas, name, more)
+}
+
+// answer fetches a URL through the gateway.
+func (n *node) answer(url string) (string, error) {
+	resp, err := n.client(false).Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %.200s", resp.Status, b)
+	}
+	return string(b), err
+}
+
+type task struct {
+	Address string `json:"address"`
+	ID      string `json:"id"`
+	State   string `json:"state"`
+	Ready   bool   `json:"ready"`
+	Version string `json:"version"`
+	Cont    string `json:"container"`
+}
+
+func (n *node) ready(app string) (out []task) {
+	n.t.Helper()
+	for _, t := range get[[]task](n, "ps", app) {
+		if t.Ready {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+func TestShop(t *testing.T) {
+	n := start(t)
+	build := exec.Command("../../examples/shop/build.sh")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the shop: %v\n%s", err, out)
+	}
+	t.Cleanup(func() {
+		out, _ := exec.Command("sh", "-c", "docker images -q 'fairlead/shop-*' | sort -u | xargs -r docker rmi -f").CombinedOutput()
+		t.Logf("images removed: %d bytes of output", len(out))
+	})
+	n.do("deploy", "-f", "../../examples/shop/compose.yaml")
+	body, err := n.answer("http://shop.localhost/")
+	if err != nil || !strings.Contains(body, "The shop") {
+		t.Fatalf("the shop answers %q, %v", body, err)
+	}
+	t.Run("the worker's orders arrive through api and password", func(t *testing.T) {
+		n.eventually(20*time.Second, "an order", func() error {
+			body, err := n.answer("http://shop.localhost/")
+			if err == nil && strings.Contains(body, ">0 orders") {
+				err = fmt.Errorf("no orders yet")
+			}
+			return err
+		})
+	})
+	t.Run("deploying again changes nothing", func(t *testing.T) {
+		before := n.ready("shop")
+		out := n.do("deploy", "-f", "../../examples/shop/compose.yaml")
+		if !strings.Contains(out, "nothing to change") {
+			t.Errorf("a second deploy says %q", out)
+		}
+		if after := n.ready("shop"); fmt.Sprint(after) != fmt.Sprint(before) {
+			t.Errorf("tasks changed from %v to %v", before, after)
+		}
+	})
+	t.Run("no secret is seen from outside", func(t *testing.T) { noSecretSeen(t, n, "shop", "store", "store-password") })
+	t.Run("only web is exposed", func(t *testing.T) {
+		out := n.do("exposure")
+		if !strings.Contains(out, "shop.localhost") || strings.Contains(out, "shop/api") || strings.Contains(out, "shop/store") {
+			t.Errorf("exposure prints\n%s", out)
+		}
+	})
+	n.do("rm", "shop", "--yes")
+	if tasks := get[[]task](n, "ps"); len(tasks) != 0 {
+		t.Errorf("tasks left after rm: %v", tasks)
+	}
+}
+
+// noSecretSeen reads the password where it belongs, and looks for it where it does not.
+func noSecretSeen(t *testing.T, n *node, app, service, secret string) {
+	t.Helper()
+	var password string
+	for _, task := range n.ready(app) {
+		if strings.HasPrefix(task.Address, app+"/"+service+".") {
+			pid, err := n.docker("inspect", "-f", "{{.State.Pid}}", task.Cont).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%s/root/run/secrets/%s", strings.TrimSpace(string(pid)), secret))
+			if err != nil {
+				t.Fatal(err)
+			}
+			password = string(b)
+		}
+	}
+	if len(password) != 32 {
+		t.Fatalf("secret %s has %d characters, want 32", secret, len(password))
+	}
+	for _, task := range n.ready(app) {
+		out, err := n.docker("inspect", task.Cont).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(out), password) {
+			t.Errorf("docker inspect of %s shows the password", task.Address)
+		}
+	}
+	for _, args := range [][]string{{"inspect", app + "/api"}, {"inspect", app + "/api.1"}, {"ps", "-o", "json"}, {"explain", app + "/api"}, {"history", app, "--release", "1"}, {"logs", app}, {"secret", "inspect", app + "/" + secret, "-o", "json"}} {
+		if strings.Contains(n.do(args...), password) {
+			t.Errorf("fairlead %v shows the password", args)
+		}
+	}
+	out, err := exec.Command("grep", "-rlF", password, n.data).CombinedOutput()
+	if err == nil {
+		t.Errorf("the password is on disk in\n%s", out)
+	}
+	log, _ := os.ReadFile(filepath.Join(n.dir, "server.log"))
+	if strings.Contains(string(log), password) {
+		t.Error("the server's log shows the password")
+	}
+}
+
+func TestScale(t *testing.T) {
+	n := start(t)
+	n.do("deploy", "-f", n.write("compose.yaml", web(n.image(), "scale", "1", 1, "")))
+	for _, count := range []int{20, 3} {
+		n.do("scale", fmt.Sprintf("scale/web=%d", count))
+		n.eventually(90*time.Second, fmt.Sprintf("%d tasks", count), func() error {
+			if have := len(get[[]task](n, "ps", "scale")); have != count {
+				return fmt.Errorf("%d tasks", have)
+			}
+			if have := len(n.ready("scale")); have != count {
+				return fmt.Errorf("%d ready", have)
+			}
+			return nil
+		})
+		if _, err := n.answer("http://scale.example.com/"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestRollingUpdateLosesNoRequest(t *testing.T) {
+	n := start(t)
+	image := n.image()
+	caller := fmt.Sprintf(`  caller:
+    image: %s
+    environment: {VERSION: caller, UPSTREAM: "web:8080"}
+    depends_on: {web: {condition: service_healthy}}
+    healthcheck: %s
+    x-fairlead: {routes: [{host: caller.example.com, port: 8080}]}
+`, image, healthcheck)
+	n.do("deploy", "-f", n.write("compose.yaml", web(image, "roll", "1", 10, caller)))
+	l := n.startLoad(everyKind("http://roll.example.com/"))
+	n.do("deploy", "-f", n.write("compose.yaml", web(image, "roll", "2", 10, caller)))
+	time.Sleep(time.Second) // requests after the end of the rollout count too
+	l.wantNone(t, "from outside")
+	if body, err := n.answer("http://roll.example.com/"); err != nil || !strings.HasPrefix(body, "2 ") {
+		t.Errorf("after the update it answers %q, %v", body, err)
+	}
+	body, err := n.answer("http://caller.example.com/calls")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inside struct {
+		Requests, Failed int64
+		Examples         []string
+	}
+	if err := json.Unmarshal([]byte(body), &inside); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("from inside: %d requests, %d failed", inside.Requests, inside.Failed)
+	if inside.Failed > 0 || inside.Requests < 100 {
+		t.Errorf("from inside: %d of %d requests failed:\n%s", inside.Failed, inside.Requests, strings.Join(inside.Examples, "\n"))
+	}
+}
+
+func TestBrokenVersionGoesBack(t *testing.T) {
+	for _, broken := range []string{"health", "crash"} {
+		t.Run(broken, func(t *testing.T) {
+			n := start(t)
+			image := n.image()
+			n.do("deploy", "-f", n.write("compose.yaml", web(image, "back", "1", 2, "")))
+			l := n.startLoad(everyKind("http://back.example.com/"))
+			bad := strings.Replace(web(image, "back", "2", 2, ""), `VERSION: "2"`, `VERSION: "2", BROKEN: `+broken, 1)
+			bad = strings.Replace(bad, "start_period: 20s", "start_period: 1s", 1)
+			out, err := n.try("deploy", "-f", n.write("compose.yaml", bad))
+			if code := exitCode(err); code != 1 {
+				t.Errorf("a deploy that fails exits with %d, want 1:\n%s", code, out)
+			}
+			want := map[string]string{"health": "this version is broken", "crash": "this version cannot start"}[broken]
+			if !strings.Contains(out, want) {
+				t.Errorf("the reason %q is not in\n%s", want, out)
+			}
+			l.wantNone(t, "while it went back")
+			if body, err := n.answer("http://back.example.com/"); err != nil || !strings.HasPrefix(body, "1 ") {
+				t.Errorf("after it went back it answers %q, %v", body, err)
+			}
+		})
+	}
+}
+
+func exitCode(err error) int {
+	if e, ok := err.(*exec.ExitError); ok { //nolint:errorlint // exec returns it bare
+		return e.ExitCode()
+	}
+	if err != nil {
+		return -1
+	}
+	return 0
+}
+
+// What is killed may lose what it held; everything else goes on.
+func TestServerKilled(t *testing.T) {
+	n := start(t)
+	n.do("deploy", "-f", n.write("compose.yaml", web(n.image(), "kill", "1", 3, "")))
+	before := n.ready("kill")
+	l := n.startLoad(everyKind("http://kill.example.com/"))
+	n.stop(syscall.SIGKILL)
+	time.Sleep(2 * time.Second) // requests go on while the server is away
+	n.up()
+	n.eventually(30*time.Second, "the tasks are ready again", func() error {
+		if after := n.ready("kill"); fmt.Sprint(after) != fmt.Sprint(before) {
+			return fmt.Errorf("tasks changed from %v to %v", before, after)
+		}
+		return nil
+	})
+	l.wantNone(t, "server killed and started")
+	n.do("scale", "kill/web=4")
+	n.eventually(30*time.Second, "it still scales", func() error {
+		if have := len(n.ready("kill")); have != 4 {
+			return fmt.Errorf("%d ready", have)
+		}
+		return nil
+	})
+}
+
+func TestReplicaKilled(t *testing.T) {
+	n := start(t)
+	n.do("deploy", "-f", n.write("compose.yaml", web(n.image(), "replica", "1", 3, "")))
+	victim := n.ready("replica")[0]
+	l := n.startLoad(everyKind("http://replica.example.com/"))
+	time.Sleep(500 * time.Millisecond)
+	if out, err := exec.Command("docker", "kill", victim.Cont).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	n.eventually(30*time.Second, "three are ready again", func() error {
+		if have := len(n.ready("replica")); have != 3 {
+			return fmt.Errorf("%d ready", have)
+		}
+		return nil
+	})
+	requests, failed := l.end()
+	t.Logf("replica killed: %d requests, %d failed", requests, failed)
+	// Only what was in flight on it may fail: at most one request for each of the four workers.
+	if failed > 4 {
+		t.Errorf("%d of %d requests failed:\n%s", failed, requests, strings.Join(l.examples, "\n"))
+	}
+}
+
+func TestRollback(t *testing.T) {
+	n := start(t)
+	image := n.image()
+	n.do("deploy", "-f", n.write("compose.yaml", web(image, "undo", "1", 2, "")))
+	n.do("deploy", "-f", n.write("compose.yaml", web(image, "undo", "2", 2, "")))
+	n.do("rollback", "undo")
+	if body, err := n.answer("http://undo.example.com/"); err != nil || !strings.HasPrefix(body, "1 ") {
+		t.Errorf("after the rollback it answers %q, %v", body, err)
+	}
+	if h := get[[]struct{ Number int }](n, "history", "undo"); len(h) != 3 {
+		t.Errorf("history has %d releases, want 3", len(h))
+	}
+}
+
+func TestAutoscaling(t *testing.T) {
+	n := start(t, "--autoscale-period", "2s")
+	more := strings.Replace(web(n.image(), "grow", "1", 1, ""), "deploy: {replicas: 1,", `deploy: {resources: {reservations: {cpus: "0.2", memory: 32M}},`, 1)
+	more = strings.Replace(more, "port: 8080}]}", "port: 8080}], autoscale: {min: 1, max: 4, cpu: 50%, down_window: 4s}}", 1)
+	n.do("deploy", "-f", n.write("compose.yaml", more))
+	if have := len(n.ready("grow")); have != 1 {
+		t.Fatalf("%d ready without load, want 1", have)
+	}
+	l := n.startLoad([]request{{"burn", http.MethodGet, "http://grow.example.com/burn", "", true}, {"burn", http.MethodGet, "http://grow.example.com/burn", "", true}})
+	n.eventually(60*time.Second, "it grows under load", func() error {
+		if have := len(n.ready("grow")); have < 3 {
+			return fmt.Errorf("%d ready", have)
+		}
+		return nil
+	})
+	l.wantNone(t, "while it grew")
+	n.eventually(90*time.Second, "it shrinks after the load", func() error {
+		if have := len(get[[]task](n, "ps", "grow")); have != 1 {
+			return fmt.Errorf("%d tasks", have)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,129 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/proxyconf"
+	"github.com/fairlead/fairlead/store"
+)
+
+func TestGatewayRouteGoesLive(t *testing.T) {
+	l := newGatewayLab(t)
+	l.backend("127.77.1.1", 9000)
+	var took []time.Duration
+	for i := range 20 {
+		host := fmt.Sprintf("r%d.example.com", i)
+		l.service(gatewayService(fmt.Sprintf("r%d", i), []cluster.Route{{Host: host, Port: 9000}}))
+		l.until("the route answers 503 without an endpoint", func() bool { s, _ := l.get(host, "/"); return s == http.StatusServiceUnavailable })
+		start := time.Now()
+		l.serve(fmt.Sprintf("r%d", i), "127.77.1.1")
+		l.until("the route answers", func() bool { s, _ := l.get(host, "/"); return s == http.StatusOK })
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	t.Logf("endpoint written to first answer: median %s, slowest %s", took[len(took)/2], took[len(took)-1])
+	if took[len(took)/2] > 2*time.Second {
+		t.Errorf("a route takes %s to go live", took[len(took)/2])
+	}
+	if s, _ := l.get("unknown.example.com", "/"); s != http.StatusNotFound {
+		t.Errorf("an unknown host answers %d", s)
+	}
+}
+
+// A rolling update as rollout and agents do it: a task is added, another is
+// withdrawn, and killed without mercy once the gateway has acknowledged that and
+// no connection to it is left.
+func TestGatewayUpdatesUnderLoad(t *testing.T) {
+	l := newGatewayLab(t)
+	ip := func(i int) string { return fmt.Sprintf("127.77.2.%d", i) }
+	l.service(gatewayService("web", []cluster.Route{{Host: "web.example.com", Port: 9000}}))
+	running := []*gatewayBackend{l.backend(ip(1), 9000), l.backend(ip(2), 9000)}
+	l.acked(l.serve("web", ip(1), ip(2)))
+	l.until("it answers", func() bool { s, _ := l.get("web.example.com", "/"); return s == http.StatusOK })
+	load := l.load(l.web, "web.example.com")
+	for i := 1; i <= 8; i++ {
+		running = append(running, l.backend(ip(i+2), 9000))
+		l.serve("web", ip(i), ip(i+1), ip(i+2))
+		l.acked(l.serve("web", ip(i+1), ip(i+2)))
+		l.until("no connection to the withdrawn task", func() bool { return running[i-1].conns.Load() == 0 })
+		_ = running[i-1].Close()
+	}
+	load.none(t)
+}
+
+func TestGatewayMalformedRuleStopsNobodyElse(t *testing.T) {
+	l := newGatewayLab(t)
+	l.backend("127.77.3.1", 9000)
+	l.service(gatewayService("good", []cluster.Route{{Host: "good.example.com", Port: 9000}}))
+	bad := []cluster.Route{
+		{Rule: "Host(`a.example.com`", Port: 9000},
+		{Rule: "Host(`a.example.com`) && Nonsense(`x`)", Port: 9000},
+		{Host: "b.example.com", Port: 9000, Middlewares: []cluster.Middleware{{Name: "m", Options: map[string]string{"ratelimit/average": "many"}}}},
+		{Host: "c.example.com", Port: 9000, Middlewares: []cluster.Middleware{{Name: "m", Options: map[string]string{"no/such": "thing"}}}},
+		{Host: "d.example.com", Port: 9000, Middlewares: []cluster.Middleware{{Name: "m", Options: map[string]string{"headers": "true"}}}},
+		{Host: "e`) || Host(`good.example.com", Port: 9000},
+		{Host: "f.example.com", Port: 9000, EntryPoints: []string{"traefik"}},
+	}
+	l.service(gatewayService("bad", bad))
+	l.service(gatewayService("late", []cluster.Route{{Host: "late.example.com", Port: 9000}}))
+	l.serve("bad", "127.77.3.1")
+	l.serve("good", "127.77.3.1")
+	l.acked(l.serve("late", "127.77.3.1"))
+	for _, host := range []string{"good.example.com", "late.example.com"} {
+		if s, body := l.get(host, "/"); s != http.StatusOK {
+			t.Errorf("%s answers %d %s", host, s, body)
+		}
+	}
+	if s, _ := l.get("a.example.com", "/"); s != http.StatusNotFound {
+		t.Errorf("a refused route answers %d", s)
+	}
+	e, err := l.store.Get(t.Context(), store.DecisionKey("proxyconf", "shop/bad"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d cluster.Decision
+	if err := json.Unmarshal(e.Value, &d); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(d.Reason, "\n") + 1; n != len(bad) {
+		t.Errorf("%d refusals recorded, not %d: %s", n, len(bad), d.Reason)
+	}
+	l.service(gatewayService("bad", nil))
+	l.until("the refusals are taken back", func() bool {
+		_, err := l.store.Get(t.Context(), store.DecisionKey("proxyconf", "shop/bad"))
+		return cluster.KindOf(err) == cluster.KindNotFound
+	})
+}
+
+// Every option that proxyconf lets through is written at once: Traefik takes the
+// tree, and none of the middlewares is in error but those that need a server.
+func TestGatewayTraefikKnowsTheWholeVocabulary(t *testing.T) {
+	l := newGatewayLab(t)
+	l.backend("127.77.4.1", 9000)
+	samples := proxyconf.Samples()
+	if len(samples) < 18 {
+		t.Fatalf("only %d kinds of middleware", len(samples))
+	}
+	var routes []cluster.Route
+	for i, m := range samples {
+		routes = append(routes, cluster.Route{Host: fmt.Sprintf("m%d.example.com", i), Port: 9000, Middlewares: []cluster.Middleware{m}})
+	}
+	l.service(gatewayService("all", routes))
+	l.acked(l.serve("all", "127.77.4.1"))
+	if _, err := l.store.Get(t.Context(), store.DecisionKey("proxyconf", "shop/all")); cluster.KindOf(err) != cluster.KindNotFound {
+		e, _ := l.store.Get(t.Context(), store.DecisionKey("proxyconf", "shop/all"))
+		t.Errorf("a sample was refused: %s", e.Value)
+	}
+	for i, m := range samples {
+		if s, body := l.get(fmt.Sprintf("m%d.example.com", i), "/fairlead"); s == http.StatusNotFound || s == 0 {
+			t.Errorf("%s: the router is not there: %d %s", m.Name, s, body)
+		}
+	}
+}

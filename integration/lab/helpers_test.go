@@ -1,0 +1,354 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairlead/fairlead/integration/need"
+	"github.com/fairlead/fairlead/lab"
+)
+
+var fairlead string // the built program
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "fairlead-lab-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	fairlead = filepath.Join(dir, "fairlead")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", fairlead, "github.com/fairlead/fairlead/cmd/fairlead")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build fairlead: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// bed is a lab of a test's own, and how it is asked.
+type bed struct {
+	t    *testing.T
+	root string // of labs
+	name string
+	ns   string // network namespace in which commands run; "" is the test's
+	env  []string
+}
+
+// newBed is a lab that is not made yet. Whatever becomes of it, nothing of it is left
+// when the test ends.
+func newBed(t *testing.T) *bed {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		need.Skip(t, "needs root")
+	}
+	for _, bin := range []string{"dockerd", "containerd", "nsenter", "nft"} {
+		if _, err := exec.LookPath(bin); err != nil {
+			need.Skip(t, "needs %s", bin)
+		}
+	}
+	root, err := os.MkdirTemp("/var/tmp", "fl-lab-") //nolint:usetesting // on a disk, and a socket's path has few characters
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bed{t: t, root: root, name: fmt.Sprintf("t%06x", rand.N(1<<24))}
+	t.Cleanup(b.remove)
+	return b
+}
+
+func (b *bed) remove() {
+	if b.t.Failed() {
+		b.dump()
+	}
+	if out, err := b.try("down"); err != nil {
+		b.t.Errorf("take the lab down: %v: %s", err, out)
+	}
+	b.nothingLeft()
+	if err := os.RemoveAll(b.root); err != nil {
+		b.t.Error(err)
+	}
+}
+
+// nothingLeft looks for what a lab could leave on this machine.
+func (b *bed) nothingLeft() {
+	b.t.Helper()
+	dir := string(lab.DirOf(b.root, b.name))
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		b.t.Errorf("%s is left: %v", dir, err)
+	}
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range lines {
+		if line, err := os.ReadFile(f); err == nil && bytes.Contains(line, []byte(dir+"/")) && bytes.HasPrefix(line, []byte(dir)) {
+			b.t.Errorf("process %s is left: %q", filepath.Base(filepath.Dir(f)), line)
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || bytes.Contains(mounts, []byte(dir)) {
+		b.t.Errorf("mounts are left: %v\n%s", err, mounts)
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup/fairlead-lab/", "/sys/fs/cgroup/*/fairlead-lab/"} {
+		if left, _ := filepath.Glob(pattern + b.name + "-*"); len(left) > 0 {
+			b.t.Errorf("control groups are left: %v", left)
+		}
+	}
+}
+
+func (b *bed) dump() {
+	out, err := b.try("status", "-o", "json")
+	b.t.Logf("status (%v):\n%s", err, out)
+	logs, _ := filepath.Glob(filepath.Join(b.root, b.name, "nodes", "*", "*.log"))
+	for _, f := range append(logs, filepath.Join(b.root, b.name, "rack.log")) {
+		text, _ := os.ReadFile(f)
+		if len(text) > 4<<10 {
+			text = text[len(text)-4<<10:]
+		}
+		b.t.Logf("%s:\n%s", f, text)
+	}
+}
+
+// command is a command of the lab.
+func (b *bed) command(ctx context.Context, args ...string) *exec.Cmd {
+	full := append([]string{"lab", args[0], "--dir", b.root, "--name", b.name}, args[1:]...)
+	return b.fairlead(ctx, full...)
+}
+
+// fairlead is any command, on this machine, with the lab's server as its own.
+func (b *bed) fairlead(ctx context.Context, args ...string) *exec.Cmd {
+	full := append([]string{fairlead}, args...)
+	if b.ns != "" {
+		full = append([]string{"nsenter", "--net=" + b.ns}, full...)
+	}
+	cmd := exec.CommandContext(ctx, full[0], full[1:]...)
+	cmd.Env = append(os.Environ(), "FAIRLEAD_SOCKET="+lab.DirOf(b.root, b.name).APISocket("n1"))
+	cmd.Env = append(cmd.Env, b.env...)
+	return cmd
+}
+
+func output(cmd *exec.Cmd) (string, error) {
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	return out.String(), err
+}
+
+func (b *bed) try(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	return output(b.command(ctx, args...))
+}
+
+// do runs a command of the lab that must succeed.
+func (b *bed) do(args ...string) string {
+	b.t.Helper()
+	out, err := b.try(args...)
+	if err != nil {
+		b.t.Fatalf("lab %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// cluster runs a command of the cluster that must succeed.
+func (b *bed) cluster(args ...string) string {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), 3*time.Minute)
+	defer cancel()
+	out, err := output(b.fairlead(ctx, args...))
+	if err != nil {
+		b.t.Fatalf("fairlead %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func decode[T any](b *bed, cmd *exec.Cmd) (v T) {
+	b.t.Helper()
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err == nil {
+		err = json.Unmarshal(out, &v)
+	}
+	if err != nil {
+		b.t.Fatalf("%v: %v\n%s\n%s", cmd.Args, err, out, errs.String())
+	}
+	return v
+}
+
+func (b *bed) status() lab.Status {
+	b.t.Helper()
+	return decode[lab.Status](b, b.command(b.t.Context(), "status", "-o", "json"))
+}
+
+// alive are the nodes that the cluster counts on.
+func (b *bed) alive() string {
+	b.t.Helper()
+	var out []string
+	for _, n := range decode[[]struct {
+		ID    string
+		Alive bool
+	}](b, b.fairlead(b.t.Context(), "node", "ls", "-o", "json")) {
+		if n.Alive {
+			out = append(out, n.ID)
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+// eventually polls f until it returns nil.
+func (b *bed) eventually(limit time.Duration, what string, f func() error) {
+	b.t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatalf("%s: not within %s: %v", what, limit, err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func (b *bed) aliveSoon(want string) {
+	b.t.Helper()
+	b.eventually(time.Minute, "alive are "+want, func() error {
+		if got := b.alive(); got != want {
+			return errors.New(got)
+		}
+		return nil
+	})
+}
+
+// answer fetches what the first gateway answers for a host.
+func (b *bed) answer(host string) (string, error) {
+	for _, u := range b.status().URLs {
+		if strings.HasPrefix(u, "http://") {
+			return b.fetch(u, host)
+		}
+	}
+	return "", errors.New("the lab has no gateway")
+}
+
+func (b *bed) fetch(url, host string) (string, error) {
+	req, err := http.NewRequestWithContext(b.t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	req.Host = host
+	resp, err := (&http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %.200s", resp.Status, body)
+	}
+	return string(body), err
+}
+
+func (b *bed) asks(url, host string) error {
+	_, err := b.fetch(url, host)
+	return err
+}
+
+type serverRow struct {
+	Node     string
+	Standing string
+	Answers  bool
+	Leader   bool
+}
+
+func (b *bed) servers() []serverRow {
+	b.t.Helper()
+	return decode[[]serverRow](b, b.fairlead(b.t.Context(), "server", "ls", "-o", "json"))
+}
+
+func (b *bed) leader() string {
+	b.t.Helper()
+	for _, s := range b.servers() {
+		if s.Leader {
+			return s.Node
+		}
+	}
+	b.t.Fatal("nobody leads")
+	return ""
+}
+
+// deploy runs an app of so many tasks, whose image is built on n1.
+func (b *bed) deploy(replicas int) {
+	b.t.Helper()
+	dir := b.t.TempDir()
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "app"), "../e2e/app")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := output(build); err != nil {
+		b.t.Fatalf("build the test application: %v\n%s", err, out)
+	}
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			b.t.Fatal(err)
+		}
+		return path
+	}
+	file("Dockerfile", "FROM scratch\nCOPY app /app\nEXPOSE 8080\nENTRYPOINT [\"/app\"]\n")
+	b.cluster("deploy", "-f", file("compose.yaml", fmt.Sprintf(`
+name: demo
+services:
+  web:
+    build: .
+    environment: {VERSION: "1"}
+    healthcheck: {test: [CMD, /app, check], interval: 1s, timeout: 2s, retries: 2, start_period: 20s}
+    deploy: {replicas: %d, update_config: {monitor: 1s}}
+    x-fairlead: {routes: [{host: demo.example.com, port: 8080}]}
+`, replicas)))
+}
+
+// tasks counts the app's ready tasks by node.
+func (b *bed) tasks() map[string]int {
+	b.t.Helper()
+	out := map[string]int{}
+	for _, t := range decode[[]struct {
+		Node  string
+		Ready bool
+	}](b, b.fairlead(b.t.Context(), "ps", "demo", "-o", "json")) {
+		if t.Ready {
+			out[t.Node]++
+		}
+	}
+	return out
+}
+
+// served waits until the gateway answers from so many tasks.
+func (b *bed) served(tasks int) {
+	b.t.Helper()
+	b.eventually(time.Minute, fmt.Sprintf("%d tasks answer", tasks), func() error {
+		seen := map[string]bool{}
+		for range 8 * tasks {
+			body, err := b.answer("demo.example.com")
+			if err != nil {
+				return err
+			}
+			seen[body] = true
+		}
+		if len(seen) != tasks {
+			return fmt.Errorf("answers of %d", len(seen))
+		}
+		return nil
+	})
+}

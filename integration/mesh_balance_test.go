@@ -1,0 +1,149 @@
+package integration
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+var (
+	meshWeb = cluster.ServiceID{App: "shop", Name: "web"}
+	meshAPI = cluster.ServiceID{App: "shop", Name: "api"}
+)
+
+func TestMeshBalancesOverReplicas(t *testing.T) {
+	n := newMeshNode(t, "default")
+	n.start()
+	net := n.network(0)
+	a, b, c := n.run("api1", 1, net), n.run("api2", 2, net), n.run("api3", 3, net)
+	n.run("web1", 1, net)
+	n.serve(meshAPI, n.vip(0), []cluster.NetworkName{net}, a, b, c)
+
+	client := n.docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", n.id+"_web1")
+	for _, proto := range []struct{ cmd, port string }{{"dial", "7000"}, {"udp", "7001"}} {
+		r := n.do("web1", proto.cmd, n.vip(0)+":"+proto.port, "90")
+		if total(r.Names) != 90 || len(r.Names) != 3 || slices.Min([]int{r.Names["api1"], r.Names["api2"], r.Names["api3"]}) < 12 {
+			n.dump()
+			t.Errorf("%s: 90 connections went to %v, errors %v", proto.cmd, r.Names, r.Errors)
+		}
+		if r.From[client] != 90 {
+			t.Errorf("%s: servers saw %v as the caller, not %s", proto.cmd, r.From, client)
+		}
+	}
+}
+
+func TestMeshHairpin(t *testing.T) {
+	n := newMeshNode(t, "default")
+	n.start()
+	net := n.network(0)
+	a := n.run("api1", 1, net)
+	n.serve(meshAPI, n.vip(0), []cluster.NetworkName{net}, a)
+	for _, proto := range []struct{ cmd, port string }{{"dial", "7000"}, {"udp", "7001"}} {
+		if r := n.do("api1", proto.cmd, n.vip(0)+":"+proto.port, "5"); r.Names["api1"] != 5 {
+			n.dump()
+			t.Errorf("%s: a task calls itself: %v, errors %v", proto.cmd, r.Names, r.Errors)
+		}
+	}
+}
+
+func TestMeshRefusesFastWithoutEndpoints(t *testing.T) {
+	n := newMeshNode(t, "default")
+	n.start()
+	net := n.network(0)
+	n.run("web1", 1, net)
+	n.serve(meshAPI, n.vip(0), []cluster.NetworkName{net})
+	for _, vip := range []string{n.vip(0), n.vip(1)} { // without a task; of no service
+		for _, proto := range []struct{ cmd, port string }{{"dial", "7000"}, {"udp", "7001"}} {
+			r := n.do("web1", proto.cmd, vip+":"+proto.port, "3")
+			if r.Errors["refused"] != 3 || r.Millis > 500 {
+				n.dump()
+				t.Errorf("%s %s: errors %v, slowest %d ms", proto.cmd, vip, r.Errors, r.Millis)
+			}
+		}
+	}
+}
+
+// TestMeshChangesUnderLoad replaces all tasks of a service again and again while
+// others call it: no new connection may fail, and one that stands stays.
+func TestMeshChangesUnderLoad(t *testing.T) {
+	n := newMeshNode(t, "default")
+	n.start()
+	net := n.network(0)
+	nets := []cluster.NetworkName{net}
+	a, b, c := n.run("api1", 1, net), n.run("api2", 2, net), n.run("api3", 3, net)
+	n.run("web1", 1, net)
+	n.serve(meshAPI, n.vip(0), nets, a)
+
+	type result struct {
+		r   meshReport
+		err error
+	}
+	got := make(chan result, 1)
+	go func() {
+		r, err := n.try("web1", "load", n.vip(0)+":7000", "4s")
+		got <- result{r, err}
+	}()
+	deadline := time.After(3500 * time.Millisecond)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	sets := [][]cluster.Endpoint{{a, b}, {b, c}, {c}, {a, c}, {a}, {a, b, c}, {b}}
+	changes := 0
+loop:
+	for {
+		select {
+		case <-deadline:
+			break loop
+		case <-tick.C:
+			n.serve(meshAPI, n.vip(0), nets, sets[changes%len(sets)]...)
+			changes++
+			if changes%10 == 0 {
+				// The whole table again, as the slow resync does.
+				if err := n.mesh.Resync(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	res := <-got
+	if res.err != nil {
+		t.Fatal(res.err)
+	}
+	t.Logf("%d changes; new connections %v, kept %v, slowest %d ms", changes, res.r.Names, res.r.Kept, res.r.Millis)
+	if len(res.r.Errors) != 0 || len(res.r.Kept) != 1 || total(res.r.Kept) < 50 || total(res.r.Names) < 200 || changes < 10 {
+		n.dump()
+		t.Errorf("errors %v, kept %v", res.r.Errors, res.r.Kept)
+	}
+}
+
+// TestMeshUDPMovesOn: a client that keeps its socket is moved when its task goes.
+func TestMeshUDPMovesOn(t *testing.T) {
+	n := newMeshNode(t, "default")
+	n.start()
+	net := n.network(0)
+	nets := []cluster.NetworkName{net}
+	a, b := n.run("api1", 1, net), n.run("api2", 2, net)
+	n.run("web1", 1, net)
+	n.serve(meshAPI, n.vip(0), nets, a)
+	type result struct {
+		r   meshReport
+		err error
+	}
+	got := make(chan result, 1)
+	go func() {
+		r, err := n.try("web1", "udp", n.vip(0)+":7001", "100", "keep") // 2 s and more
+		got <- result{r, err}
+	}()
+	<-time.After(time.Second)
+	n.serve(meshAPI, n.vip(0), nets, a, b)
+	n.serve(meshAPI, n.vip(0), nets, b)
+	res := <-got
+	if res.err != nil {
+		t.Fatal(res.err)
+	}
+	if res.r.Names["api1"] == 0 || res.r.Names["api2"] == 0 || total(res.r.Names) != 100 {
+		n.dump()
+		t.Errorf("one socket was answered by %v, errors %v", res.r.Names, res.r.Errors)
+	}
+}

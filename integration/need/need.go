@@ -1,0 +1,48 @@
+// Package need says what the integration tests do without what they need: they
+// skip, unless FAIRLEAD_MUST_RUN is set, as `make integration` does after it has
+// set everything up. A suite that skips must not look like one that passed.
+package need
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// Skip skips the test because something is missing, or fails it where nothing may be.
+func Skip(tb testing.TB, format string, args ...any) {
+	tb.Helper()
+	if os.Getenv("FAIRLEAD_MUST_RUN") != "" {
+		tb.Fatalf("cannot run: "+format, args...)
+	}
+	tb.Skipf(format, args...)
+}
+
+// Port is a port that nothing listens on now. It lies below the range of outgoing
+// connections, one of which could have it by the time it is used.
+func Port(tb testing.TB) int {
+	tb.Helper()
+	for range 200 {
+		port := 18000 + rand.N(14000)
+		if l, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
+			_ = l.Close()
+			return port
+		}
+	}
+	tb.Fatal("no free port")
+	return 0
+}
+
+// Root is the project's directory.
+func Root(tb testing.TB) string {
+	tb.Helper()
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}

@@ -1,0 +1,92 @@
+package lab
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+
+	"github.com/fairlead/fairlead/atomicfile"
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// State is a lab as it is wanted now; its file is written before it is made so.
+type State struct {
+	Spec Spec `json:"spec"`
+	// EngineDir has the programs of the engine; "" are those on PATH.
+	EngineDir string `json:"engine_dir,omitempty"`
+	Traefik   string `json:"traefik,omitempty"`
+	// Ports are those of 127.0.0.1 that lead to gateways.
+	Ports []Port `json:"ports,omitempty"`
+	// Off are the machines without power, Stopped the units (n1/docker) that were killed.
+	Off     Set `json:"off,omitempty"`
+	Stopped Set `json:"stopped,omitempty"`
+	// Cuts are the links that pass nothing.
+	Cuts []Cut `json:"cuts,omitempty"`
+	// Slow is by machine.
+	Slow map[string]Pace `json:"slow,omitempty"`
+}
+
+// errRoot is for others than root.
+var errRoot = &cluster.Error{Kind: cluster.KindForbidden, Msg: "labs are root's: run it with sudo"} //nolint:gochecknoglobals // an error
+
+// Port leads from this machine to a gateway.
+type Port struct {
+	Node string `json:"node"`
+	To   int    `json:"to"`   // 80 or 443 of the node
+	Port int    `json:"port"` // of 127.0.0.1; 0: any, and the state says which it became
+}
+
+// Set is a set of names, kept sorted.
+type Set []string
+
+// Has reports whether the set has a name.
+func (s Set) Has(name string) bool { _, ok := slices.BinarySearch(s, name); return ok }
+
+// With returns the set with a name or without it.
+func (s Set) With(name string, in bool) Set {
+	i, ok := slices.BinarySearch(s, name)
+	switch {
+	case ok == in:
+		return s
+	case in:
+		return slices.Insert(slices.Clone(s), i, name)
+	}
+	return slices.Delete(slices.Clone(s), i, i+1)
+}
+
+// clone is a copy that shares nothing that a change touches.
+func (s State) clone() State {
+	s.Ports, s.Cuts = slices.Clone(s.Ports), slices.Clone(s.Cuts)
+	s.Slow = maps.Clone(s.Slow)
+	return s
+}
+
+// Read returns a lab's state; KindNotFound when there is none.
+func Read(d Dir) (State, error) {
+	b, err := os.ReadFile(d.state())
+	if errors.Is(err, fs.ErrNotExist) {
+		return State{}, cluster.NotFoundf("there is no lab in %s: `fairlead lab up` makes one", d)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return State{}, errRoot
+	}
+	var s State
+	if err == nil {
+		err = json.Unmarshal(b, &s)
+	}
+	if err != nil {
+		return State{}, cluster.Invalidf("read the lab's state: %w; `fairlead lab down` removes it", err)
+	}
+	return s, nil
+}
+
+func (s State) write(d Dir) error {
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(d.state(), append(b, '\n'))
+}

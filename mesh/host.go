@@ -1,0 +1,33 @@
+package mesh
+
+import (
+	"context"
+	"net/netip"
+)
+
+// flow is one UDP conversation as the kernel tracks it.
+type flow struct {
+	from netip.Addr // who started it
+	to   netip.Addr // the address it was sent to
+	via  netip.Addr // who answers: the task
+}
+
+// host is what the mesh needs of the kernel besides nftables.
+type host interface {
+	// filterBridges makes bridged packets pass address translation, or says why not.
+	filterBridges() error
+	// hairpin lets each port of the bridges send a packet back to where it came
+	// from: without it a task never gets what it sends to its own service.
+	hairpin(bridges []string) error
+	// setRoutes makes plan's routes the only ones of ours in a network namespace. It
+	// hands plan the namespace's default gateway, invalid when there is none.
+	setRoutes(netns string, plan func(gateway netip.Addr) []route) error
+	// reach makes these the only routes of ours to other nodes' containers, and has
+	// the engine let in what the rules mark.
+	reach(peers []Peer) error
+	// dropFlows forgets the UDP flows to these addresses (none: to any) for which
+	// gone returns true.
+	dropFlows(to []netip.Addr, gone func(flow) bool) error
+	// deletions calls told after nftables rules were deleted, by anyone, until ctx ends.
+	deletions(ctx context.Context, told func()) error
+}

@@ -1,0 +1,114 @@
+package mesh
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net"
+	"net/netip"
+
+	"github.com/coreos/go-iptables/iptables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// dockerUser is the engine's chain for rules of others: it comes before its own.
+const dockerUser = "DOCKER-USER"
+
+// letIn is the rule that lets in what the mesh marked, one a cluster.
+func (k *kernel) letIn() []string {
+	return []string{"-m", "mark", "--mark", markText + "/" + markText, "-m", "comment", "--comment", "fairlead " + k.cluster, "-j", "ACCEPT"}
+}
+
+// metric tells this cluster's routes from those of another one on the machine.
+func (k *kernel) metric() int {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(k.cluster))
+	return 1<<20 + int(h.Sum32()%(1<<20))
+}
+
+// hop is a route to a part of another node's containers.
+type hop struct {
+	to  netip.Prefix
+	via netip.Addr
+}
+
+func hops(peers []Peer) map[hop]bool {
+	out := map[hop]bool{}
+	for _, p := range peers {
+		for _, b := range p.Blocks {
+			out[hop{b.Masked(), p.Address}] = true
+		}
+		for _, s := range p.Networks { // also one from before there were blocks
+			if !within(s, p.Blocks) {
+				out[hop{s.Masked(), p.Address}] = true
+			}
+		}
+	}
+	return out
+}
+
+func within(p netip.Prefix, blocks []netip.Prefix) bool {
+	for _, b := range blocks {
+		if b.Bits() <= p.Bits() && b.Contains(p.Addr()) {
+			return true
+		}
+	}
+	return false
+}
+
+func (k *kernel) reach(peers []Peer) error {
+	all, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
+	want := hops(peers)
+	have := map[hop]bool{}
+	var errs []error
+	for _, r := range all {
+		if r.Dst == nil || r.Priority != k.metric() {
+			continue
+		}
+		bits, _ := r.Dst.Mask.Size()
+		h := hop{netip.PrefixFrom(addr(r.Dst.IP), bits), addr(r.Gw)}
+		if want[h] {
+			have[h] = true
+			continue
+		}
+		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("delete the route to %s: %w", h.to, err))
+		}
+	}
+	for h := range want {
+		if have[h] {
+			continue
+		}
+		r := netlink.Route{
+			Dst: &net.IPNet{IP: h.to.Addr().AsSlice(), Mask: net.CIDRMask(h.to.Bits(), 32)}, Gw: h.via.AsSlice(), Protocol: routeProtocol, Priority: k.metric(),
+		}
+		if err := netlink.RouteReplace(&r); err != nil {
+			errs = append(errs, fmt.Errorf("route %s by %s: %w (is that node on this machine's own network?)", h.to, h.via, err))
+		}
+	}
+	return errors.Join(append(errs, k.openDocker(len(want) > 0))...)
+}
+
+// openDocker has the engine let in what the mesh marked, or takes that back. An
+// engine without its chain filters nothing.
+func (k *kernel) openDocker(open bool) error {
+	ipt, err := iptables.New()
+	if err != nil {
+		if !open {
+			return nil // what was never there lets nothing in
+		}
+		return fmt.Errorf("look for iptables: %w", err)
+	}
+	there, err := ipt.ChainExists("filter", dockerUser)
+	if err != nil || !there {
+		return err
+	}
+	if open {
+		return ipt.InsertUnique("filter", dockerUser, 1, k.letIn()...)
+	}
+	return ipt.DeleteIfExists("filter", dockerUser, k.letIn()...)
+}

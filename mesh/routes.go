@@ -1,0 +1,51 @@
+package mesh
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// Container is a running container on this node's networks.
+type Container struct {
+	Task cluster.TaskID
+	// Netns is the path of its network namespace ("/proc/<pid>/ns/net").
+	Netns    string
+	Networks []cluster.NetworkName
+}
+
+// route sends what goes to a service address through one gateway.
+type route struct {
+	to, via netip.Addr
+}
+
+// routes returns the routes that a container needs besides its default route:
+// service addresses are in no network, so the kernel would send them through the
+// default gateway alone, where the service may not be. They are there whether
+// or not the service has a ready task, so that they seldom change.
+func routes(eps []cluster.Endpoints, nets []Network, c Container, gateway netip.Addr) []route {
+	var own []Network // the default one first: what it reaches needs no route
+	for _, n := range nets {
+		switch {
+		case !slices.Contains(c.Networks, n.Name):
+		case n.Gateway == gateway:
+			own = slices.Insert(own, 0, n)
+		default:
+			own = append(own, n)
+		}
+	}
+	var out []route
+	for _, e := range eps {
+		vip, err := netip.ParseAddr(e.Address)
+		if err != nil {
+			continue
+		}
+		i := slices.IndexFunc(own, func(n Network) bool { return slices.Contains(e.Networks, n.Name) })
+		if i >= 0 && own[i].Gateway != gateway {
+			out = append(out, route{vip, own[i].Gateway})
+		}
+	}
+	slices.SortFunc(out, func(a, b route) int { return a.to.Compare(b.to) })
+	return slices.Compact(out)
+}

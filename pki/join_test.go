@@ -1,0 +1,125 @@
+package pki
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+func TestJoinToken(t *testing.T) {
+	fp := "sha256:" + strings.Repeat("0a", 32)
+	tok, err := NewJoinToken(fp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := ParseJoinToken(" " + tok.Text() + "\n")
+	if err != nil || back.Secret != tok.Secret || back.Fingerprint != fp {
+		t.Errorf("came back as %q %q: %v", back.Secret, back.Fingerprint, err)
+	}
+	for _, verb := range []string{"%s", "%v", "%+v", "%q", "%#v"} {
+		if s := fmt.Sprintf(verb, tok); strings.Contains(s, tok.Secret) {
+			t.Errorf("%s shows it: %s", verb, s)
+		}
+	}
+	for _, bad := range []string{"", "flj_", tok.Text()[4:], tok.Text()[:40], "flj_abc.!!", "fl_abc"} {
+		if _, err := ParseJoinToken(bad); cluster.KindOf(err) != cluster.KindInvalid || bad != "" && strings.Contains(err.Error(), bad) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func TestANodeJoinsAndRenews(t *testing.T) {
+	server, err := Open(t.TempDir(), Host{Node: "n1"}, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if _, err := OpenMember(dir, time.Now); cluster.KindOf(err) != cluster.KindNotFound {
+		t.Errorf("before it joined: %v", err)
+	}
+	csr, err := PrepareMember(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := PrepareMember(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := ParseRequest(csr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r2, err := ParseRequest(again); err != nil || r2.Key != r.Key {
+		t.Errorf("a second try has another key: %v", err)
+	}
+	chain, err := server.IssueNode("n2", r, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := SaveMember(dir, "abcdefghij", server.PEM(), chain); err != nil {
+		t.Fatal(err)
+	}
+	m, err := OpenMember(dir, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := m.TLS().GetClientCertificate(&tls.CertificateRequestInfo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: server.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		t.Error(err)
+	}
+	if id, ok := MemberNode(pair.Leaf.Subject.CommonName); !ok || id != "n2" || pair.Leaf.Subject.CommonName != MemberName("n2", r.Key) {
+		t.Errorf("named %s", pair.Leaf.Subject.CommonName)
+	}
+	if m.Due() {
+		t.Error("a new certificate is due")
+	}
+	m.now = func() time.Time { return time.Now().Add(LeafLife * 3 / 4) }
+	if !m.Due() {
+		t.Error("an old certificate is not due")
+	}
+	// A certificate of another's key is not taken.
+	other := t.TempDir()
+	if _, err := PrepareMember(other); err != nil {
+		t.Fatal(err)
+	}
+	if err := SaveMember(other, "abcdefghij", server.PEM(), chain); err == nil {
+		t.Error("kept a certificate of another's key")
+	}
+}
+
+func TestBadRequests(t *testing.T) {
+	csr, err := PrepareMember(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(csr)
+	forged := append([]byte{}, block.Bytes...)
+	forged[len(forged)-1] ^= 1
+	for name, b := range map[string][]byte{
+		"empty": nil, "no PEM": []byte("x"),
+		"forged":         pem.EncodeToMemory(&pem.Block{Type: requestType, Bytes: forged}),
+		"a certificate":  pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes}),
+		"something else": pem.EncodeToMemory(&pem.Block{Type: requestType, Bytes: []byte("x")}),
+	} {
+		if _, err := ParseRequest(b); cluster.KindOf(err) != cluster.KindInvalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestMemberNode(t *testing.T) {
+	for name, want := range map[string]cluster.NodeID{"node:n2:ab12": "n2", "node:n2": "", "root": "", "peer": "", "n2:x": ""} {
+		if id, ok := MemberNode(name); ok != (want != "") || ok && id != want {
+			t.Errorf("%s: %s, %v", name, id, ok)
+		}
+	}
+}

@@ -1,0 +1,8 @@
+// Package proc starts programs that must outlive this one, and finds them
+// again: Traefik, the name server.
+//
+// Invariants:
+//   - A process is known by its PID and the time it started. A PID alone may be
+//     another's by now, and is never signalled.
+//   - To wait for a process's end costs nothing meanwhile: no thread, no wake-up.
+package proc

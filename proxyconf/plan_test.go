@@ -1,0 +1,467 @@
+package proxyconf
+
+import (
+	"fmt"
+	"maps"
+	"math/rand"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+func id(app, name string) cluster.ServiceID {
+	return cluster.ServiceID{App: cluster.AppName(app), Name: cluster.ServiceName(name)}
+}
+
+func service(app, name string, created cluster.StoreRev, routes ...cluster.Route) cluster.Service {
+	return cluster.Service{ServiceID: id(app, name), Created: created, Spec: cluster.ServiceSpec{Routes: routes}}
+}
+
+func endpoints(app, name string, rev cluster.StoreRev, ips ...string) cluster.Endpoints {
+	e := cluster.Endpoints{ServiceID: id(app, name), Rev: rev, Networks: []cluster.NetworkName{"a", "b"}}
+	for i, ip := range ips {
+		e.Tasks = append(e.Tasks, cluster.Endpoint{Task: cluster.TaskID(ip), Slot: i + 1, Addresses: map[cluster.NetworkName]string{"b": ip}})
+	}
+	return e
+}
+
+// apply returns the tree after the writes, and the refusals.
+func apply(current map[string]string, acts []Action) (map[string]string, []Refusal) {
+	out := maps.Clone(current)
+	if out == nil {
+		out = map[string]string{}
+	}
+	var refused []Refusal
+	for _, a := range acts {
+		switch a := a.(type) {
+		case Write:
+			if a.Delete {
+				delete(out, a.Key)
+			} else {
+				out[a.Key] = a.Value
+			}
+		case Refuse:
+			refused = append(refused, a.Refusals...)
+		case Accept:
+		}
+	}
+	return out, refused
+}
+
+// below returns the pairs below a prefix, without it.
+func below(tree map[string]string, prefix string) map[string]string {
+	out := map[string]string{}
+	for k, v := range tree {
+		if rest, ok := strings.CutPrefix(k, Root+"/"+prefix); ok {
+			out[rest] = v
+		}
+	}
+	return out
+}
+
+func TestOneRoute(t *testing.T) {
+	tree, refused := apply(nil, Plan(Snapshot{
+		Rev: 12,
+		Services: []cluster.Service{service("shop", "web", 3, cluster.Route{
+			Host: "Shop.Example.com", Path: "/api/", Port: 8080, TLS: true,
+			Middlewares: []cluster.Middleware{
+				{Name: "auth", Sealed: "basicauth-0123456789abcdef"}, {Name: "Twice", Options: map[string]string{"Retry/Attempts": "2"}},
+			},
+		})},
+		Endpoints: []cluster.Endpoints{endpoints("shop", "web", 9, "10.0.0.2", "10.0.0.3")},
+	}))
+	if len(refused) != 0 {
+		t.Fatal(refused)
+	}
+	rule := "Host(`shop.example.com`) && (Path(`/api`) || PathPrefix(`/api/`))"
+	priority := fmt.Sprint(2*classPriority + len("Host(`shop.example.com`) && PathPrefix(`/api`)"))
+	for prefix, want := range map[string]map[string]string{
+		"http/routers/": {
+			"shop_web-0/rule": rule, "shop_web-0/service": "shop_web-8080", "shop_web-0/priority": priority, "shop_web-0/entryPoints/0": "web",
+			"shop_web-0/middlewares/0": "fairlead-auth-basicauth-0123456789abcdef@file",
+			"shop_web-0/middlewares/1": "shop_web-0-m1", "shop_web-0/middlewares/2": "fairlead-retry",
+			"shop_web-0-tls/rule": rule, "shop_web-0-tls/service": "shop_web-8080", "shop_web-0-tls/priority": priority,
+			"shop_web-0-tls/entryPoints/0": "websecure", "shop_web-0-tls/tls": "true",
+			"shop_web-0-tls/middlewares/0": "fairlead-auth-basicauth-0123456789abcdef@file",
+			"shop_web-0-tls/middlewares/1": "shop_web-0-m1", "shop_web-0-tls/middlewares/2": "fairlead-retry",
+		},
+		"http/services/": {
+			"shop_web-8080/loadBalancer/passHostHeader":                       "true",
+			"shop_web-8080/loadBalancer/serversTransport":                     "fairlead",
+			"shop_web-8080/loadBalancer/servers/167772162/url":                "http://10.0.0.2:8080",
+			"shop_web-8080/loadBalancer/servers/167772163/url":                "http://10.0.0.3:8080",
+			"shop_web-8080/loadBalancer/passiveHealthCheck/failureWindow":     "6s",
+			"shop_web-8080/loadBalancer/passiveHealthCheck/maxFailedAttempts": "5",
+			"fairlead-revision/loadBalancer/servers/0/url":                    "http://fairlead.invalid/12",
+		},
+		"http/middlewares/shop_web-0-m1/": {"retry/attempts": "2"},
+	} {
+		if diff := cmp.Diff(want, below(tree, prefix)); diff != "" {
+			t.Errorf("%s: %s", prefix, diff)
+		}
+	}
+}
+
+func TestGlobalsPassTheCheck(t *testing.T) {
+	want := map[string]map[string]string{}
+	render(Snapshot{}, want)
+	for _, name := range []string{
+		objectRoot, objectSeed, "http/middlewares/" + retryName, "http/serversTransports/" + transport,
+		"http/serversTransports/" + transportTLS, "tcp/serversTransports/" + transport,
+	} {
+		if len(want[name]) == 0 {
+			t.Errorf("%q is missing: it did not pass its own check", name)
+		}
+	}
+}
+
+func TestNoEndpointKeepsTheRouter(t *testing.T) {
+	tree, _ := apply(nil, Plan(Snapshot{Services: []cluster.Service{service("shop", "web", 3, cluster.Route{Host: "a.example.com", Port: 80})}}))
+	if len(below(tree, "http/routers/shop_web-0/")) == 0 {
+		t.Error("the router is gone: 404 instead of 503")
+	}
+	want := map[string]string{"passHostHeader": "true", "serversTransport": "fairlead"}
+	if diff := cmp.Diff(want, below(tree, "http/services/shop_web-80/loadBalancer/")); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestPorts(t *testing.T) {
+	svc := service("shop", "db", 1)
+	svc.Spec.Ports = []cluster.PublishedPort{
+		{Published: 5432, Target: 15432, Protocol: "tcp", Mode: "gateway"},
+		{Published: 53, Target: 5353, Protocol: "udp", Mode: "gateway"},
+		{Published: 80, Target: 1, Protocol: "tcp", Mode: "gateway"},
+		{Published: 9, Target: 9, Protocol: "tcp", Mode: "node"},
+		{Published: 0, Target: 9, Protocol: "tcp", Mode: "gateway"},
+		{Published: 7, Target: 9, Protocol: "sctp", Mode: "gateway"},
+	}
+	other := service("shop", "late", 2)
+	other.Spec.Ports = svc.Spec.Ports[:1]
+	s := Snapshot{
+		Services: []cluster.Service{other, svc}, Reserved: map[int]string{80: "web"},
+		Endpoints: []cluster.Endpoints{endpoints("shop", "db", 4, "10.0.0.2")},
+	}
+	tree, refused := apply(nil, Plan(s))
+	for prefix, want := range map[string]map[string]string{
+		"tcp/routers/":                   {"shop_db-tcp-5432/entryPoints/0": "tcp-5432", "shop_db-tcp-5432/rule": "HostSNI(`*`)", "shop_db-tcp-5432/service": "shop_db-tcp-5432"},
+		"tcp/services/shop_db-tcp-5432/": {"loadBalancer/servers/167772162/address": "10.0.0.2:15432", "loadBalancer/serversTransport": "fairlead"},
+		"udp/routers/":                   {"shop_db-udp-53/entryPoints/0": "udp-53", "shop_db-udp-53/service": "shop_db-udp-53"},
+		"udp/services/shop_db-udp-53/":   {"loadBalancer/servers/167772162/address": "10.0.0.2:5353"},
+	} {
+		if diff := cmp.Diff(want, below(tree, prefix)); diff != "" {
+			t.Errorf("%s: %s", prefix, diff)
+		}
+	}
+	if len(refused) != 4 { // 80, 0, sctp, and the second claim of 5432
+		t.Errorf("%d refusals: %v", len(refused), refused)
+	}
+	s.Endpoints = nil
+	if tree, _ = apply(nil, Plan(s)); len(below(tree, "udp/")) != 0 || len(below(tree, "tcp/services/")) == 0 {
+		t.Error("without endpoints TCP keeps its router, UDP has none")
+	}
+}
+
+func TestTheOlderClaimWins(t *testing.T) {
+	route := func(r cluster.Route) cluster.Route { r.Port = 80; return r }
+	for name, c := range map[string]struct {
+		a, b    cluster.Route
+		refused bool
+	}{
+		"same host":                 {cluster.Route{Host: "x.example.com"}, cluster.Route{Host: "X.example.com."}, true},
+		"same host and path":        {cluster.Route{Host: "x", Path: "/a"}, cluster.Route{Host: "x", Path: "/a/"}, true},
+		"rule for the same host":    {cluster.Route{Host: "x"}, cluster.Route{Rule: "Host(\"X\") && PathPrefix(`/`)"}, true},
+		"one of two hosts":          {cluster.Route{Host: "x"}, cluster.Route{Rule: "Host(`y`) || Host(`x`)"}, true},
+		"other path":                {cluster.Route{Host: "x", Path: "/a"}, cluster.Route{Host: "x", Path: "/b"}, false},
+		"host and host with path":   {cluster.Route{Host: "x"}, cluster.Route{Host: "x", Path: "/b"}, false},
+		"public and internal":       {cluster.Route{Host: "x"}, cluster.Route{Host: "x", Internal: true}, false},
+		"only one on websecure":     {cluster.Route{Host: "x", EntryPoints: []string{"web"}}, cluster.Route{Host: "x", EntryPoints: []string{"websecure"}}, false},
+		"both on websecure":         {cluster.Route{Host: "x", TLS: true}, cluster.Route{Host: "x", EntryPoints: []string{"websecure"}}, true},
+		"every host twice":          {cluster.Route{}, cluster.Route{Path: "/"}, true},
+		"rule with one more demand": {cluster.Route{Host: "x"}, cluster.Route{Rule: "Host(`x`) && Method(`POST`)"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// The younger comes first by name, and first in the input.
+			s := Snapshot{Services: []cluster.Service{service("a", "young", 9, route(c.b)), service("b", "old", 5, route(c.a))}}
+			_, refused := apply(nil, Plan(s))
+			if got := len(refused) == 1; got != c.refused {
+				t.Fatalf("refused: %v", refused)
+			}
+			if c.refused && !strings.Contains(refused[0].Reason, "b/old") {
+				t.Errorf("the refusal does not name the owner: %v", refused[0])
+			}
+		})
+	}
+}
+
+func TestSpecificBeatsGeneral(t *testing.T) {
+	// Each is more specific than the next; a user's priority changes nothing across classes.
+	order := []cluster.Route{
+		{Host: "shop.example.com", Path: "/api/v1"},
+		{Host: "shop.example.com", Path: "/api"},
+		{Host: "shop.example.com"},
+		{Host: "*.example.com", Priority: 1 << 20},
+		{Rule: "HostRegexp(`.+`)"},
+		{Path: "/.well-known/a/very/long/path/that/goes/on", Priority: 9999},
+		{Path: "/a"},
+		{},
+	}
+	last := 1 << 30
+	for i, r := range order {
+		r.Port = 80
+		tree, refused := apply(nil, Plan(Snapshot{Services: []cluster.Service{service("a", "b", 1, r)}}))
+		var p int
+		if _, err := fmt.Sscan(tree[Root+"/http/routers/a_b-0/priority"], &p); err != nil || len(refused) > 0 {
+			t.Fatal(err, refused)
+		}
+		if p >= last {
+			t.Errorf("route %d has priority %d, the more specific one before it %d", i, p, last)
+		}
+		last = p
+	}
+}
+
+func TestNamesNeverMeet(t *testing.T) {
+	seen := map[string]cluster.ServiceID{}
+	for _, s := range []cluster.ServiceID{
+		id("a", "b-c"), id("a-b", "c"), id("a", "web"), id("a", "Web"), id("a", "WEB"), id("a", "web-0"), id("a", "b_c"),
+		id("a", "web_x"), id("a", objectName(id("a", "Web"))[2:]), id("1", "2"),
+	} {
+		name := strings.ToLower(objectName(s))
+		if other, dup := seen[name]; dup {
+			t.Errorf("%s and %s are both %q", s, other, name)
+		}
+		seen[name] = s
+		if err := objectRef(name); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestMarker(t *testing.T) {
+	web := service("shop", "web", 1, cluster.Route{Host: "x", Port: 80})
+	quiet := service("shop", "quiet", 1)
+	s := Snapshot{Rev: 10, Services: []cluster.Service{web, quiet}, Endpoints: []cluster.Endpoints{endpoints("shop", "web", 8, "10.0.0.1")}}
+	step := func(what string, want cluster.StoreRev, writes int) {
+		t.Helper()
+		acts := Plan(s)
+		s.Current, _ = apply(s.Current, acts)
+		got, ok := ParseMarker(s.Current[MarkerKey])
+		if !ok || got != want || (writes >= 0 && len(acts) != writes) {
+			t.Errorf("%s: marker %d, want %d; %d actions, want %d", what, got, want, len(acts), writes)
+		}
+	}
+	step("first", 10, -1)
+	step("nothing new", 10, 0)
+	s.Rev = 20
+	step("time passes", 10, 0)
+	s.Endpoints = append(s.Endpoints, endpoints("shop", "quiet", 19, "10.0.0.9"))
+	step("a service without routes", 10, 0)
+	s.Rev, s.Endpoints[0].Rev = 30, 25 // written anew, the same addresses
+	step("a revision without a difference", 30, 1)
+	s.Rev, s.Endpoints[0].Rev, s.Services[0].Spec.Routes = 40, 39, nil
+	step("routes lost together with an endpoint", 40, -1)
+	step("nothing left to do", 40, 0)
+	s.Rev = 35
+	step("a store put back to an older state", 35, 1)
+}
+
+func TestRefusalsAreRecordedOnce(t *testing.T) {
+	s := Snapshot{Services: []cluster.Service{service("shop", "web", 1, cluster.Route{Host: "a b", Port: 80, Source: cluster.Source{File: "compose.yaml", Line: 12}})}}
+	var r Refuse
+	for _, a := range Plan(s) {
+		if x, ok := a.(Refuse); ok {
+			r = x
+		}
+	}
+	if !strings.Contains(r.Reason(), "compose.yaml:12") {
+		t.Errorf("the reason names no place: %q", r.Reason())
+	}
+	s.Recorded = map[cluster.ServiceID]string{id("shop", "web"): r.Reason()}
+	for _, a := range Plan(s) {
+		if _, again := a.(Refuse); again {
+			t.Error("recorded a second time")
+		}
+	}
+	s.Services[0].Spec.Routes[0].Host = "ok"
+	if acts := Plan(s); !slices.Contains(acts, Action(Accept{id("shop", "web")})) {
+		t.Errorf("not taken back: %v", acts)
+	}
+}
+
+func drawSnapshot(t *rapid.T, rev cluster.StoreRev) Snapshot {
+	s := Snapshot{Rev: rev, Reserved: map[int]string{80: "web", 443: "websecure"}}
+	pick := func(label string, of ...string) string { return rapid.SampledFrom(of).Draw(t, label) }
+	for i := range rapid.IntRange(0, 12).Draw(t, "services") {
+		svc := service(pick("app", "a", "a-b"), fmt.Sprintf("%s%d", pick("name", "web", "Web", "b-c"), i), cluster.StoreRev(rapid.IntRange(1, 3).Draw(t, "created")))
+		for range rapid.IntRange(0, 3).Draw(t, "routes") {
+			r := cluster.Route{
+				Host: pick("host", "", "x.example.com", "y.example.com", "*.example.com", "bad host", "z`x"),
+				Path: pick("path", "", "/", "/a", "/a/b", "no-slash", "/`"), Port: rapid.SampledFrom([]int{80, 8080, 0}).Draw(t, "port"),
+				Rule: pick("rule", "", "", "Host(`x.example.com`) || Path(`/b`)", "Host(", "!Host(`q`)", rapid.StringN(0, 12, -1).Draw(t, "text")),
+				TLS:  rapid.Bool().Draw(t, "tls"), Internal: rapid.Bool().Draw(t, "internal"), Priority: rapid.IntRange(-1, 20000).Draw(t, "priority"),
+				Scheme: pick("scheme", "", "http", "https", "h2c", "ftp"),
+			}
+			if rapid.Bool().Draw(t, "middleware") {
+				r.Middlewares = []cluster.Middleware{{Name: "m", Options: map[string]string{
+					pick("option", "compress", "ratelimit/average", "headers/customrequestheaders/X-A", "chain/middlewares", "no/such", rapid.StringN(0, 8, -1).Draw(t, "key")): pick("value", "true", "7", "x,y", rapid.StringN(0, 8, -1).Draw(t, "val")),
+				}}}
+			}
+			svc.Spec.Routes = append(svc.Spec.Routes, r)
+		}
+		for range rapid.IntRange(0, 2).Draw(t, "ports") {
+			svc.Spec.Ports = append(svc.Spec.Ports, cluster.PublishedPort{
+				Published: rapid.SampledFrom([]int{80, 5432, 53}).Draw(t, "published"), Target: 5432, Protocol: pick("proto", "tcp", "udp"), Mode: pick("mode", "gateway", "node"),
+			})
+		}
+		s.Services = append(s.Services, svc)
+		if rapid.IntRange(0, 3).Draw(t, "served") > 0 {
+			var ips []string
+			for j := range rapid.IntRange(0, 130).Draw(t, "tasks") {
+				ips = append(ips, pick("ip", "10.0.%d.%d", "10.0.%d.%d", "fd00::%d:%d"))
+				ips[j] = fmt.Sprintf(ips[j], i, j)
+			}
+			s.Endpoints = append(s.Endpoints, endpoints(string(svc.App), string(svc.Name), cluster.StoreRev(rapid.IntRange(1, int(rev)).Draw(t, "rev")), ips...))
+		}
+	}
+	return s
+}
+
+func TestPlanLaws(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawSnapshot(t, 50)
+		if rapid.Bool().Draw(t, "garbage") {
+			s.Current = map[string]string{"traefik/http/rooters/x/y": "z", "traefik/http/routers/old-0/rule": "Host(`old`)", "traefik/x": "y"}
+		}
+		s.Current = converge(t, s)
+		// Revisions move on without a difference.
+		s.Rev, s.Endpoints = 60, slices.Clone(s.Endpoints)
+		for i := range s.Endpoints {
+			if rapid.Bool().Draw(t, "rewritten") {
+				s.Endpoints[i].Rev = cluster.StoreRev(rapid.IntRange(51, 60).Draw(t, "rev"))
+			}
+		}
+		s.Current = converge(t, s)
+		next := drawSnapshot(t, 90)
+		next.Current = s.Current
+		tree := converge(t, next)
+		for k := range tree {
+			if k != Root && !strings.HasPrefix(k, Root+"/http/") && !strings.HasPrefix(k, Root+"/tcp/") && !strings.HasPrefix(k, Root+"/udp/") {
+				t.Fatalf("garbage was left: %s", k)
+			}
+		}
+	})
+}
+
+// converge applies a plan batch by batch, dying after some of them, and holds at
+// every step what Traefik needs.
+func converge(t *rapid.T, s Snapshot) map[string]string {
+	acts := Plan(s)
+	shuffled := s
+	shuffled.Services, shuffled.Endpoints = slices.Clone(s.Services), slices.Clone(s.Endpoints)
+	r := rand.New(rand.NewSource(rapid.Int64().Draw(t, "shuffle")))
+	r.Shuffle(len(s.Services), func(i, j int) {
+		shuffled.Services[i], shuffled.Services[j] = shuffled.Services[j], shuffled.Services[i]
+	})
+	r.Shuffle(len(s.Endpoints), func(i, j int) {
+		shuffled.Endpoints[i], shuffled.Endpoints[j] = shuffled.Endpoints[j], shuffled.Endpoints[i]
+	})
+	if !reflect.DeepEqual(acts, Plan(shuffled)) {
+		t.Fatal("the order of the input matters")
+	}
+	size := rapid.SampledFrom([]int{7, 99}).Draw(t, "size")
+	start, _ := ParseMarker(s.Current[MarkerKey])
+	clean := s.Current == nil || s.Current["traefik/x"] == ""
+	for range 1000 {
+		var writes []Write
+		for _, a := range Plan(s) {
+			if w, ok := a.(Write); ok {
+				writes = append(writes, w)
+			}
+		}
+		if len(writes) == 0 {
+			break
+		}
+		batches := Batches(writes, size)
+		done := rapid.IntRange(1, len(batches)).Draw(t, "batches before the crash")
+		for i, b := range batches[:done] {
+			if len(b) > size {
+				t.Fatalf("a batch of %d", len(b))
+			}
+			var as []Action
+			for _, w := range b {
+				as = append(as, w)
+			}
+			s.Current, _ = apply(s.Current, as)
+			if clean {
+				sound(t, s.Current)
+			}
+			if m, _ := ParseMarker(s.Current[MarkerKey]); i < len(batches)-1 && m != start {
+				t.Fatalf("the marker moved from %d to %d before the last batch", start, m)
+			}
+		}
+		start, _ = ParseMarker(s.Current[MarkerKey])
+	}
+	sound(t, s.Current)
+	m, _ := ParseMarker(s.Current[MarkerKey])
+	for _, e := range s.Endpoints {
+		for _, svc := range s.Services {
+			if svc.ServiceID == e.ServiceID && Routed(svc.Spec) && m < e.Rev {
+				t.Fatalf("marker %d is behind %s at %d", m, e.ServiceID, e.Rev)
+			}
+		}
+	}
+	if m > s.Rev {
+		t.Fatalf("marker %d is ahead of the snapshot at %d", m, s.Rev)
+	}
+	return s.Current
+}
+
+// sound holds that every pair passes the vocabulary, every router's service and
+// middlewares exist, and no two names are equal but for case.
+func sound(t *rapid.T, tree map[string]string) {
+	objects := map[string]map[string]string{}
+	lower := map[string]string{}
+	for k, v := range tree {
+		if k == Root {
+			continue
+		}
+		section, name := splitKey(k)
+		obj := section + "/" + name
+		if other, ok := lower[strings.ToLower(obj)]; ok && other != obj {
+			t.Fatalf("%s and %s differ by case alone", obj, other)
+		}
+		lower[strings.ToLower(obj)] = obj
+		if objects[obj] == nil {
+			objects[obj] = map[string]string{}
+		}
+		objects[obj][strings.TrimPrefix(k, Root+"/"+obj+"/")] = v
+	}
+	for obj, pairs := range objects {
+		section, name := splitKey(Root + "/" + obj + "/x")
+		if err := schema(section).checkObject(section, name, pairs); err != nil {
+			t.Fatalf("%s: %v", obj, err)
+		}
+		proto, kind, _ := strings.Cut(section, "/")
+		if kind != "routers" {
+			continue
+		}
+		if pairs["service"] == "" {
+			continue // a router whose pairs are still coming
+		}
+		if objects[proto+"/services/"+pairs["service"]] == nil {
+			t.Fatalf("%s refers to the missing service %s", obj, pairs["service"])
+		}
+		for k, m := range pairs {
+			if strings.HasPrefix(k, "middlewares/") && objects["http/middlewares/"+m] == nil {
+				t.Fatalf("%s refers to the missing middleware %s", obj, m)
+			}
+		}
+	}
+}

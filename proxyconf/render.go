@@ -1,0 +1,429 @@
+package proxyconf
+
+import (
+	"cmp"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"math/big"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// Names of objects that do not belong to a service.
+const (
+	objectRoot   = "" // the root key itself
+	objectSeed   = "http/middlewares/fairlead-seed"
+	retryName    = "fairlead-retry"
+	transport    = "fairlead"
+	transportTLS = "fairlead-tls"
+
+	entryWeb      = "web"
+	entrySecure   = "websecure"
+	entryInternal = "internal"
+)
+
+// How requests reach servers. A task that is killed refuses connections, or
+// leaves them hanging once its network is gone, until its endpoint is withdrawn.
+// A request that met it is sent elsewhere as long as its headers are not
+// written. The passive check takes the server out after passiveFailures, so with
+// more attempts than that a request always reaches a living server; its window
+// is longer than that many dial timeouts, else hanging dials would never add up.
+//
+// The passive check counts answers of 500 and above too, so it is used only
+// where there is another server to go to.
+const (
+	retryAttempts   = "12"
+	passiveFailures = "5"
+	passiveWindow   = "6s"
+	dialTimeout     = "1s"
+	// Idle connections hold up the end of a draining task: keep them briefly.
+	idleTimeout     = "1s"
+	idlePerHost     = "200"
+	tcpDialTimeout  = "3s"
+	classPriority   = 10_000 // between two classes of rules
+	maxUserPriority = classPriority - 1
+)
+
+// claim is what a service already has.
+type claim struct{ by string }
+
+type renderer struct {
+	want      map[string]map[string]string
+	refused   map[cluster.ServiceID][]Refusal
+	endpoints map[cluster.ServiceID]cluster.Endpoints
+	claims    map[string]claim
+	reserved  map[int]string
+	words     map[string]vocabulary // by section
+}
+
+// render fills want and returns what was refused.
+func render(s Snapshot, want map[string]map[string]string) map[cluster.ServiceID][]Refusal {
+	r := &renderer{
+		want: want, refused: map[cluster.ServiceID][]Refusal{}, endpoints: map[cluster.ServiceID]cluster.Endpoints{},
+		claims: map[string]claim{}, reserved: s.Reserved, words: map[string]vocabulary{},
+	}
+	for _, e := range s.Endpoints {
+		r.endpoints[e.ServiceID] = e
+	}
+	r.globals()
+	services := slices.Clone(s.Services)
+	slices.SortFunc(services, func(a, b cluster.Service) int {
+		return cmp.Or(cmp.Compare(a.Created, b.Created), a.Compare(b.ServiceID))
+	})
+	for _, svc := range services {
+		r.service(svc)
+	}
+	return r.refused
+}
+
+// globals are the objects that are always there. The seed keeps the tree from
+// ever being empty of configuration: Traefik then keeps what it had.
+func (r *renderer) globals() {
+	r.want[objectRoot] = map[string]string{Root: "fairlead"}
+	// What is put here is constant, and a test holds that all of it passes the check.
+	_ = r.put("http/middlewares", "fairlead-seed", map[string]string{"stripPrefix/prefixes/0": "/fairlead-seed"})
+	_ = r.put("http/middlewares", retryName, map[string]string{"retry/attempts": retryAttempts})
+	_ = r.put("http/serversTransports", transport, map[string]string{
+		"forwardingTimeouts/dialTimeout": dialTimeout, "forwardingTimeouts/idleConnTimeout": idleTimeout, "maxIdleConnsPerHost": idlePerHost,
+	})
+	// A server inside the cluster is called by its address, for which no
+	// certificate can be right: encrypted, not verified, as the user asked with
+	// scheme https.
+	_ = r.put("http/serversTransports", transportTLS, map[string]string{
+		"forwardingTimeouts/dialTimeout": dialTimeout, "forwardingTimeouts/idleConnTimeout": idleTimeout, "maxIdleConnsPerHost": idlePerHost,
+		"insecureSkipVerify": "true",
+	})
+	_ = r.put("tcp/serversTransports", transport, map[string]string{"dialTimeout": tcpDialTimeout})
+}
+
+// put checks an object and adds it.
+func (r *renderer) put(section, name string, pairs map[string]string) error {
+	if err := r.vocabulary(section).checkObject(section, name, pairs); err != nil {
+		return err
+	}
+	full := make(map[string]string, len(pairs))
+	for k, v := range pairs {
+		full[Root+"/"+section+"/"+name+"/"+k] = v
+	}
+	r.want[section+"/"+name] = full
+	return nil
+}
+
+func (r *renderer) vocabulary(section string) vocabulary {
+	if r.words[section] == nil {
+		r.words[section] = schema(section)
+	}
+	return r.words[section]
+}
+
+func (r *renderer) refuse(svc cluster.Service, what, reason string, src cluster.Source) {
+	r.refused[svc.ServiceID] = append(r.refused[svc.ServiceID], Refusal{What: what, Reason: reason, Source: src})
+}
+
+func (r *renderer) service(svc cluster.Service) {
+	for i, route := range svc.Spec.Routes {
+		if err := r.route(svc, i, route); err != nil {
+			r.refuse(svc, describeRoute(route), err.Error(), route.Source)
+		}
+	}
+	for _, p := range svc.Spec.Ports {
+		if p.Mode != modeGateway {
+			continue
+		}
+		if err := r.port(svc, p); err != nil {
+			r.refuse(svc, fmt.Sprintf("port %d/%s", p.Published, p.Protocol), err.Error(), p.Source)
+		}
+	}
+}
+
+func describeRoute(route cluster.Route) string {
+	if route.Rule != "" {
+		return "route " + route.Rule
+	}
+	host := route.Host
+	if host == "" {
+		host = "*"
+	}
+	return "route " + host + route.Path
+}
+
+// route renders one route: nothing of it is added unless all of it is sound.
+func (r *renderer) route(svc cluster.Service, i int, route cluster.Route) error {
+	text, alternatives, err := ruleOf(route)
+	if err != nil {
+		return err
+	}
+	if route.Port < 1 || route.Port > 65535 {
+		return fmt.Errorf("the container's port %d is not between 1 and 65535", route.Port)
+	}
+	scheme := cmp.Or(route.Scheme, "http")
+	if err := oneOf("http", "https", "h2c")(scheme); err != nil {
+		return fmt.Errorf("scheme %w", err)
+	}
+	entries, err := entriesOf(route)
+	if err != nil {
+		return err
+	}
+	mws := make([]map[string]string, len(route.Middlewares))
+	for i, m := range route.Middlewares {
+		if m.Sealed != "" {
+			continue
+		}
+		pairs, err := checkMiddleware(r.vocabulary("http/middlewares"), m)
+		if err != nil {
+			return fmt.Errorf("middleware %s: %w", m.Name, err)
+		}
+		mws[i] = pairs
+	}
+	claims := claimsOf(text, alternatives)
+	for _, e := range entries {
+		for _, c := range claims {
+			if other, taken := r.claims[e+" "+c]; taken {
+				return fmt.Errorf("%s already has this host and path", other.by)
+			}
+		}
+	}
+
+	base := objectName(svc.ServiceID) + "-" + strconv.Itoa(i)
+	service := objectName(svc.ServiceID) + "-" + strconv.Itoa(route.Port)
+	if scheme != "http" {
+		service += "-" + scheme
+	}
+	chain := make([]string, 0, len(mws)+1)
+	for j, pairs := range mws {
+		if id := route.Middlewares[j].Sealed; id != "" {
+			chain = append(chain, cluster.UserListName(id)+providerFile)
+			continue
+		}
+		name := base + "-m" + strconv.Itoa(j)
+		if err := r.put("http/middlewares", name, pairs); err != nil {
+			return err
+		}
+		chain = append(chain, name)
+	}
+	chain = append(chain, retryName)
+	if err := r.httpService(service, scheme, route.Port, r.endpoints[svc.ServiceID]); err != nil {
+		return err
+	}
+	priority := classOf(alternatives)*classPriority + rulePriority(route, text)
+	if err := r.routers(base, entries, map[string]string{
+		"rule": text, "service": service, "priority": strconv.Itoa(priority),
+	}, chain); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		for _, c := range claims {
+			r.claims[e+" "+c] = claim{by: svc.String()}
+		}
+	}
+	return nil
+}
+
+// routers adds one router for the entry points without TLS and one for those with it.
+func (r *renderer) routers(base string, entries []string, pairs map[string]string, chain []string) error {
+	for i, m := range chain {
+		pairs["middlewares/"+strconv.Itoa(i)] = m
+	}
+	for _, secure := range []bool{false, true} {
+		name, own := base, maps.Clone(pairs)
+		if secure {
+			name += "-tls"
+			own["tls"] = "true"
+		}
+		n := 0
+		for _, e := range entries {
+			if (e == entrySecure) == secure {
+				own["entryPoints/"+strconv.Itoa(n)] = e
+				n++
+			}
+		}
+		if n == 0 {
+			continue
+		}
+		if err := r.put("http/routers", name, own); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *renderer) httpService(name, scheme string, port int, e cluster.Endpoints) error {
+	pairs := map[string]string{
+		"loadBalancer/passHostHeader":   "true",
+		"loadBalancer/serversTransport": transport,
+	}
+	if scheme == "https" {
+		pairs["loadBalancer/serversTransport"] = transportTLS
+	}
+	servers := serversOf(e, port)
+	for index, hostPort := range servers {
+		pairs["loadBalancer/servers/"+index+"/url"] = scheme + "://" + hostPort
+	}
+	if len(servers) > 1 {
+		pairs["loadBalancer/passiveHealthCheck/maxFailedAttempts"] = passiveFailures
+		pairs["loadBalancer/passiveHealthCheck/failureWindow"] = passiveWindow
+	}
+	return r.put("http/services", name, pairs)
+}
+
+// port renders a TCP or UDP port published on the gateways.
+func (r *renderer) port(svc cluster.Service, p cluster.PublishedPort) error {
+	proto := cmp.Or(p.Protocol, "tcp")
+	if proto != "tcp" && proto != "udp" {
+		return fmt.Errorf("the protocol %q is neither tcp nor udp", p.Protocol)
+	}
+	if p.Published < 1 || p.Published > 65535 || p.Target < 1 || p.Target > 65535 {
+		return fmt.Errorf("the ports %d:%d are not between 1 and 65535", p.Published, p.Target)
+	}
+	if name, taken := r.reserved[p.Published]; taken && proto == "tcp" {
+		return fmt.Errorf("port %d is the gateways' entry point %s: declare a route, or publish another port", p.Published, name)
+	}
+	entry := p.EntryPoint()
+	if other, taken := r.claims[entry]; taken {
+		return fmt.Errorf("%s already has this port", other.by)
+	}
+	r.claims[entry] = claim{by: svc.String()}
+	name := objectName(svc.ServiceID) + "-" + entry
+	pairs := map[string]string{}
+	for index, hostPort := range serversOf(r.endpoints[svc.ServiceID], p.Target) {
+		pairs["loadBalancer/servers/"+index+"/address"] = hostPort
+	}
+	router := map[string]string{"entryPoints/0": entry, "service": name}
+	if proto == "tcp" {
+		pairs["loadBalancer/serversTransport"] = transport
+		router["rule"] = "HostSNI(`*`)"
+	} else if len(pairs) == 0 {
+		// Traefik has no way to write a UDP service without servers; without its
+		// router the entry point answers nobody, which is the same.
+		return nil
+	}
+	if err := r.put(proto+"/services", name, pairs); err != nil {
+		return err
+	}
+	return r.put(proto+"/routers", name, router)
+}
+
+// serversOf returns host:port of each endpoint that has an address, by a number
+// that stays the endpoint's own: a list whose elements moved up when one goes
+// would rewrite all of them.
+func serversOf(e cluster.Endpoints, port int) map[string]string {
+	out := make(map[string]string, len(e.Tasks))
+	for _, t := range e.Tasks {
+		host := t.Host
+		for _, n := range e.Networks {
+			host = cmp.Or(host, t.Addresses[n])
+		}
+		a, err := netip.ParseAddr(host)
+		if err != nil || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
+			continue
+		}
+		out[new(big.Int).SetBytes(a.AsSlice()).String()] = net.JoinHostPort(a.String(), strconv.Itoa(port))
+	}
+	return out
+}
+
+var plainNameRE = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
+
+// objectName is the first part of the names of a service's objects. An app's
+// name holds no underscore, so two services never share it. Traefik reads names
+// without regard to case: one with capitals is told apart by a hash.
+func objectName(id cluster.ServiceID) string {
+	name := string(id.Name)
+	if !plainNameRE.MatchString(name) || strings.Contains(name, "_x") {
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(name))
+		name = strings.ToLower(name) + "_x" + strconv.FormatUint(h.Sum64(), 16)
+	}
+	return string(id.App) + "_" + name
+}
+
+// entriesOf returns the entry points of a route, sorted.
+func entriesOf(route cluster.Route) ([]string, error) {
+	if route.Internal {
+		return []string{entryInternal}, nil
+	}
+	if len(route.EntryPoints) == 0 {
+		if route.TLS {
+			return []string{entryWeb, entrySecure}, nil
+		}
+		return []string{entryWeb}, nil
+	}
+	out := slices.Clone(route.EntryPoints)
+	for _, e := range out {
+		if e != entryWeb && e != entrySecure {
+			return nil, fmt.Errorf("there is no entry point %q: there are web and websecure, and internal: true for inside", e)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+var labelRE = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
+
+// ruleOf returns the rule of a route, with its alternatives.
+func ruleOf(route cluster.Route) (string, []term, error) {
+	text := route.Rule
+	if text == "" {
+		var err error
+		if text, err = plainRule(route.Host, route.Path); err != nil {
+			return "", nil, err
+		}
+	}
+	alternatives, err := parseRule(text)
+	return text, alternatives, err
+}
+
+// plainRule writes the rule for a host and a path prefix. The prefix ends at a
+// slash: /api serves /api and /api/v1, not /apiary.
+func plainRule(host, prefix string) (string, error) {
+	var parts []string
+	if host != "" {
+		name, wildcard := strings.CutPrefix(strings.TrimSuffix(strings.ToLower(host), "."), "*.")
+		if _, err := netip.ParseAddr(name); err != nil || wildcard {
+			for l := range strings.SplitSeq(name, ".") {
+				if !labelRE.MatchString(l) || len(name) > 253 {
+					return "", fmt.Errorf("the host %q is not a host name such as shop.example.com", host)
+				}
+			}
+		}
+		if wildcard {
+			parts = append(parts, "HostRegexp(`^[^.]+\\."+regexp.QuoteMeta(name)+"$`)")
+		} else {
+			parts = append(parts, "Host(`"+name+"`)")
+		}
+	}
+	if p := strings.TrimRight(prefix, "/"); p != "" {
+		if !strings.HasPrefix(p, "/") || strings.ContainsAny(p, "`?#") || len(p) > 1024 || plainText(p) != nil {
+			return "", fmt.Errorf("the path %q is not a path such as /api", prefix)
+		}
+		parts = append(parts, "(Path(`"+p+"`) || PathPrefix(`"+p+"/`))")
+	}
+	if len(parts) == 0 {
+		return "PathPrefix(`/`)", nil
+	}
+	return strings.Join(parts, " && "), nil
+}
+
+// rulePriority orders rules of one class: the user's number, else the length of
+// the rule as Traefik does, counted for a plain route as if it were written the
+// short way, so that plain routes and rules of labels compare.
+func rulePriority(route cluster.Route, text string) int {
+	n := len(text)
+	switch {
+	case route.Priority > 0:
+		n = route.Priority
+	case route.Rule == "":
+		n = len("Host(``)") + len(route.Host)
+		if p := strings.TrimRight(route.Path, "/"); p != "" {
+			n += len(" && PathPrefix(``)") + len(p)
+		}
+	}
+	return max(1, min(n, maxUserPriority))
+}

@@ -1,0 +1,135 @@
+package registry
+
+import (
+	"encoding/binary"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+const (
+	// A node gets addresses in blocks of four networks, and keeps two networks
+	// free: a new app need not wait for a block.
+	blockBits   = 22
+	networkBits = 24
+	spare       = 2
+)
+
+// nodeNets returns what must change so that each node has addresses of its own
+// for its networks, and the others know where they are.
+func nodeNets(s Snapshot) []Action {
+	if !s.Pool.IsValid() {
+		return nil
+	}
+	written := make(map[cluster.NodeID]cluster.NodeNet, len(s.Nets))
+	taken := []netip.Prefix{}
+	for _, n := range s.Nets {
+		written[n.Node] = n
+		taken = append(taken, n.Blocks...)
+	}
+	wanted := map[cluster.NodeID]map[cluster.NetworkName]bool{}
+	for _, p := range s.Placements {
+		if p.Spec.NetworkMode != "" {
+			continue
+		}
+		for _, n := range p.Spec.Networks {
+			if wanted[p.Node] == nil {
+				wanted[p.Node] = map[cluster.NetworkName]bool{}
+			}
+			wanted[p.Node][n.Name] = true
+		}
+	}
+	nodes := slices.SortedFunc(slices.Values(s.Nodes), func(a, b cluster.Node) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	there := map[cluster.NodeID]bool{}
+	networks := make(map[cluster.NodeID]map[cluster.NetworkName]netip.Prefix, len(nodes))
+	for _, n := range nodes {
+		there[n.ID] = true
+		networks[n.ID] = believed(n, written[n.ID].Blocks, wanted[n.ID])
+		for _, p := range networks[n.ID] {
+			taken = append(taken, p)
+		}
+	}
+	var out []Action
+	for _, n := range nodes {
+		old, known := written[n.ID]
+		want := cluster.NodeNet{Node: n.ID, Address: n.Info.Address, Networks: networks[n.ID], Blocks: slices.Clone(old.Blocks), Rev: old.Rev}
+		missing := len(wanted[n.ID]) + spare - room(want.Blocks)
+		for name, p := range networks[n.ID] {
+			if !slices.ContainsFunc(want.Blocks, p.Overlaps) && wanted[n.ID][name] {
+				missing-- // it has an address from before there were blocks
+			}
+		}
+		for missing > 0 {
+			b, ok := freeBlock(s.Pool, taken)
+			if !ok {
+				break // the task that needs one says so
+			}
+			taken, want.Blocks = append(taken, b), append(want.Blocks, b)
+			missing -= room([]netip.Prefix{b})
+		}
+		if !known || !sameNet(want, old) {
+			out = append(out, PutNodeNet{Net: want})
+		}
+	}
+	for _, n := range slices.SortedFunc(maps.Values(written), func(a, b cluster.NodeNet) int { return strings.Compare(string(a.Node), string(b.Node)) }) {
+		if !there[n.Node] {
+			out = append(out, DeleteNodeNet{Node: n.Node, Rev: n.Rev})
+		}
+	}
+	return out
+}
+
+// believed is what counts of the networks that a node says it has. Others make
+// routes and rules of them: a node that joined is believed only within its own
+// blocks, and about networks that its tasks were placed on. A server's own node
+// may have networks from before there were blocks.
+func believed(n cluster.Node, blocks []netip.Prefix, wanted map[cluster.NetworkName]bool) map[cluster.NetworkName]netip.Prefix {
+	out := map[cluster.NetworkName]netip.Prefix{}
+	for name, p := range n.Info.Networks {
+		inside := slices.ContainsFunc(blocks, func(b netip.Prefix) bool {
+			return p.IsValid() && b.Bits() <= p.Bits() && b.Contains(p.Addr())
+		})
+		if n.Key == "" || inside && wanted[name] {
+			out[name] = p
+		}
+	}
+	return out
+}
+
+// room is how many networks blocks hold.
+func room(blocks []netip.Prefix) int {
+	n := 0
+	for _, b := range blocks {
+		n += 1 << max(networkBits-b.Bits(), 0)
+	}
+	return n
+}
+
+// freeBlock returns the lowest block of the pool that overlaps none of taken; one
+// network's worth where no whole block is left.
+func freeBlock(pool netip.Prefix, taken []netip.Prefix) (netip.Prefix, bool) {
+	pool = pool.Masked()
+	for _, bits := range []int{max(blockBits, pool.Bits()), networkBits} {
+		for a := pool.Addr(); pool.Contains(a); {
+			p := netip.PrefixFrom(a, bits)
+			if !slices.ContainsFunc(taken, p.Overlaps) {
+				return p, true
+			}
+			raw := a.As4()
+			next := uint64(binary.BigEndian.Uint32(raw[:])) + 1<<(32-bits)
+			if next > 1<<32-1 {
+				break
+			}
+			binary.BigEndian.PutUint32(raw[:], uint32(next))
+			a = netip.AddrFrom4(raw)
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+func sameNet(a, b cluster.NodeNet) bool {
+	return a.Address == b.Address && slices.Equal(a.Blocks, b.Blocks) && maps.Equal(a.Networks, b.Networks)
+}

@@ -1,0 +1,294 @@
+package rollout_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/rollout"
+)
+
+// seeds yields so many seeds, each with its dice; a failing case is one number.
+func seeds(n uint64) iter.Seq2[uint64, *rand.Rand] {
+	return func(yield func(uint64, *rand.Rand) bool) {
+		for seed := range n {
+			if !yield(seed, rand.New(rand.NewPCG(seed, 7))) {
+				return
+			}
+		}
+	}
+}
+
+// drawSpec draws a replicated service and an update policy.
+func drawSpec(r *rand.Rand, image string, replicas int, order string) cluster.ServiceSpec {
+	return spec(image, replicas, func(s *cluster.ServiceSpec) {
+		s.Update = cluster.UpdatePolicy{Order: order, Parallelism: r.IntN(4)}
+		if r.IntN(3) == 0 {
+			s.Update.Delay = cluster.Duration(time.Duration(r.IntN(20)) * time.Second)
+		}
+		s.Rollback = cluster.UpdatePolicy{Order: order, Parallelism: r.IntN(3)}
+	})
+}
+
+func parallelism(s cluster.UpdatePolicy, replicas int) int {
+	if s.Parallelism > 0 {
+		return s.Parallelism
+	}
+	return max(1, replicas/4)
+}
+
+// A working update with start-first: never more tasks than replicas +
+// parallelism, never fewer endpoints than replicas, exactly the replicas in the end.
+func TestLawStartFirst(t *testing.T) {
+	for seed, r := range seeds(60) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			w := newWorld(t, seed, 1+r.IntN(3))
+			n := 1 + r.IntN(8)
+			w.deploy(map[string]cluster.ServiceSpec{"web": spec("v1", n)})
+			w.run(nil)
+			w.expect("web", version("v1"), n, cluster.RolloutComplete)
+			if r.IntN(4) == 0 {
+				w.deaf["n1"] = true // acknowledges nothing: the bound must let the rollout go on
+			}
+			next := drawSpec(r, "v2", n, "start-first")
+			w.deploy(map[string]cluster.ServiceSpec{"web": next})
+			w.run(func() {
+				ended := map[int]int{}
+				for _, x := range w.tasks {
+					if x.Outcome != nil && w.placements[x.ID].Task == "" && w.statuses[x.ID].Task == "" {
+						if ended[x.Slot]++; ended[x.Slot] > 3 { // two, and one that this plan may have ended
+							t.Fatalf("%d ended tasks kept in slot %d\n%s", ended[x.Slot], x.Slot, w.dump())
+						}
+					}
+				}
+				if got := len(w.live("web")); got > n+parallelism(next.Update, n) {
+					t.Fatalf("%d tasks, at most %d + %d\n%s", got, n, parallelism(next.Update, n), w.dump())
+				}
+				if got := len(w.endpoints[sid("web")].Tasks); got < n {
+					t.Fatalf("%d endpoints of %d during a rollout\n%s", got, n, w.dump())
+				}
+			})
+			w.expect("web", version("v2"), n, cluster.RolloutComplete)
+			if w.deaf["n1"] != (len(w.explained) > 0) {
+				t.Fatalf("node deaf: %v, decisions on record: %v", w.deaf["n1"], w.explained)
+			}
+			if o := w.outcomes["shop2"]; o.State != "complete" {
+				t.Fatalf("release outcome: %+v", o)
+			}
+		})
+	}
+}
+
+// Stop-first: never two tasks in a slot, never more than parallelism missing.
+func TestLawStopFirst(t *testing.T) {
+	for seed, r := range seeds(40) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			w := newWorld(t, seed, 2)
+			n := 1 + r.IntN(6)
+			w.deploy(map[string]cluster.ServiceSpec{"web": spec("v1", n)})
+			w.run(nil)
+			next := drawSpec(r, "v2", n, "stop-first")
+			if r.IntN(2) == 0 {
+				next.Update.Order = "" // by default, for the volume
+				next.Task.Mounts = []cluster.Mount{{Type: cluster.MountVolume, Source: "shop_data", Target: "/data"}}
+			}
+			w.deploy(map[string]cluster.ServiceSpec{"web": next})
+			w.run(func() {
+				slots := map[int]int{}
+				for _, x := range w.live("web") {
+					if slots[x.Slot]++; slots[x.Slot] > 1 {
+						t.Fatalf("two tasks in slot %d\n%s", x.Slot, w.dump())
+					}
+				}
+				if got := len(w.endpoints[sid("web")].Tasks); got < n-parallelism(next.Update, n) {
+					t.Fatalf("%d endpoints of %d, parallelism %d\n%s", got, n, parallelism(next.Update, n), w.dump())
+				}
+			})
+			w.expect("web", next.Task.Hash(), n, cluster.RolloutComplete)
+		})
+	}
+}
+
+// A target that always fails: the service goes back by itself, and with
+// start-first no endpoint is missing at any time.
+func TestLawRollback(t *testing.T) {
+	for seed, r := range seeds(60) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			w := newWorld(t, seed, 1+r.IntN(3))
+			n := 1 + r.IntN(8)
+			w.deploy(map[string]cluster.ServiceSpec{"web": spec("v1", n)})
+			w.run(nil)
+			order := []string{"start-first", "stop-first"}[r.IntN(2)]
+			next := drawSpec(r, "v2", n, order)
+			how := []string{"exit", "restart", "unready", "never"}[r.IntN(4)]
+			w.fails[next.Task.Hash()] = how
+			w.deploy(map[string]cluster.ServiceSpec{"web": next})
+			lost := parallelism(next.Update, n)
+			if order == "start-first" {
+				lost = 0
+			}
+			w.run(func() {
+				// What starts and then crashes is ready for a while, and takes an old task's place.
+				if got := len(w.endpoints[sid("web")].Tasks); got < n-lost && how != "restart" {
+					t.Fatalf("%d endpoints of %d while going back\n%s", got, n, w.dump())
+				}
+			})
+			w.expect("web", version("v1"), n, cluster.RolloutRolledBack)
+			rec := w.rollouts[sid("web")]
+			if rec.Message == "" || rec.Target != next.Task.Hash() || (how == "exit" && len(rec.Tail) == 0) {
+				t.Fatalf("record says too little: %+v", rec)
+			}
+			if o := w.outcomes["shop2"]; o.State != "failed" || o.Message == "" {
+				t.Fatalf("release outcome: %+v", o)
+			}
+			made := rec.NextTask
+			w.now = w.now.Add(time.Hour)
+			w.run(nil)
+			if got := w.rollouts[sid("web")].NextTask; got != made {
+				t.Fatalf("the failed target was tried again by itself: %d tasks, then %d", made, got)
+			}
+			delete(w.fails, next.Task.Hash()) // the same again, and now it works
+			w.deploy(map[string]cluster.ServiceSpec{"web": next})
+			w.run(nil)
+			w.expect("web", next.Task.Hash(), n, cluster.RolloutComplete)
+		})
+	}
+}
+
+// Anything at any time: deploys, scaling, crashes, drained and lost nodes. When
+// that ends, the service is what it should be, or what it was.
+func TestLawChaos(t *testing.T) {
+	for seed, r := range seeds(80) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			w := newWorld(t, seed, 3)
+			w.lostAfter = 20 * time.Second
+			n, image := 1+r.IntN(5), "v1"
+			w.deploy(map[string]cluster.ServiceSpec{"web": drawSpec(r, image, n, ""), "api": spec("api", 2)})
+			w.crash = 0.02
+			for range 12 {
+				switch r.IntN(7) {
+				case 0:
+					image = fmt.Sprint("v", 1+r.IntN(4))
+					w.deploy(map[string]cluster.ServiceSpec{"web": drawSpec(r, image, n, ""), "api": spec("api", 2)})
+				case 1:
+					n = r.IntN(7)
+					w.scale("web", n)
+				case 2:
+					w.fails[version(fmt.Sprint("v", 2+r.IntN(3)))] = []string{"exit", "restart", "unready"}[r.IntN(3)]
+				case 3:
+					node := w.nodes["n2"]
+					node.Availability = []cluster.Availability{cluster.Active, cluster.Drain, cluster.Pause}[r.IntN(3)]
+					w.nodes["n2"] = node
+				case 4:
+					node := w.nodes["n3"]
+					node.Alive, node.Since = !node.Alive, w.now
+					w.nodes["n3"] = node
+				case 5:
+					w.deploy(map[string]cluster.ServiceSpec{"api": spec("api", 2)}) // web is removed
+					w.steps(r.IntN(30), nil)
+					w.deploy(map[string]cluster.ServiceSpec{"web": drawSpec(r, image, n, ""), "api": spec("api", 2)})
+				}
+				w.steps(r.IntN(60), nil)
+			}
+			w.crash, w.fails = 0, map[string]string{}
+			for id, node := range w.nodes {
+				node.Alive, node.Availability = true, cluster.Active
+				w.nodes[id] = node
+			}
+			w.deploy(map[string]cluster.ServiceSpec{"web": drawSpec(r, image, n, ""), "api": spec("api", 2)})
+			w.run(nil)
+			w.expect("web", version(image), n, cluster.RolloutComplete)
+			w.expect("api", version("api"), 2, cluster.RolloutComplete)
+			w.deploy(nil)
+			w.run(nil)
+			if len(w.tasks)+len(w.rollouts)+len(w.placements) > 0 {
+				t.Fatalf("left behind: %s", w.dump())
+			}
+			delete(w.apps, "shop")
+			w.run(nil)
+			if len(w.outcomes) > 0 {
+				t.Fatalf("left behind: %v", w.outcomes)
+			}
+		})
+	}
+}
+
+// The plan does not depend on the order of its input, does not change it, and
+// comes to rest when nothing but the plan itself changes the world.
+func TestLawPure(t *testing.T) {
+	for seed, r := range seeds(40) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			w := newWorld(t, seed, 3)
+			w.crash = 0.05
+			w.fails[version("v2")] = []string{"", "exit", "restart", "unready"}[r.IntN(4)]
+			for i := range 6 {
+				w.deploy(map[string]cluster.ServiceSpec{
+					"web": drawSpec(r, fmt.Sprint("v", 1+i%3), 1+r.IntN(5), ""),
+					"agt": spec("g", 0, func(s *cluster.ServiceSpec) { s.Mode = cluster.Global }),
+					"api": spec("api", r.IntN(3), func(s *cluster.ServiceSpec) {
+						s.DependsOn = []cluster.Dependency{{Service: "web", Condition: "service_healthy"}}
+					}),
+				})
+				w.steps(r.IntN(40), func() {
+					s := w.snapshot()
+					before, err := json.Marshal(s)
+					if err != nil {
+						t.Fatal(err)
+					}
+					acts := rollout.Plan(s)
+					after, err := json.Marshal(s)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if string(before) != string(after) {
+						t.Fatal("Plan changed its input")
+					}
+					if again := rollout.Plan(w.snapshot()); !reflect.DeepEqual(acts, again) {
+						t.Fatalf("the order of the input matters:\n%s", cmp.Diff(acts, again))
+					}
+				})
+				rounds := 0
+				for len(w.plan()) > 0 {
+					if rounds++; rounds > 5 {
+						t.Fatalf("no fixed point: still %+v", rollout.Plan(w.snapshot()))
+					}
+				}
+			}
+		})
+	}
+}
+
+// Slots of a service that scales down go from the top, and history is bounded.
+func TestLawScale(t *testing.T) {
+	for seed, r := range seeds(15) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			w := newWorld(t, seed, 2)
+			w.deploy(map[string]cluster.ServiceSpec{"web": spec("v1", 1)})
+			w.run(nil)
+			for range 4 {
+				n := r.IntN(10)
+				w.scale("web", n)
+				w.run(nil)
+				w.expect("web", version("v1"), n, cluster.RolloutComplete)
+				var got []int
+				for _, x := range w.live("web") {
+					got = append(got, x.Slot)
+				}
+				slices.Sort(got)
+				for i, slot := range got {
+					if slot != i+1 {
+						t.Fatalf("slots %v, want 1 to %d", got, n)
+					}
+				}
+			}
+		})
+	}
+}

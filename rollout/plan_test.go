@@ -1,0 +1,713 @@
+package rollout_test
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/rollout"
+)
+
+type specs = map[string]cluster.ServiceSpec
+
+// busy is a world in which every part takes each step.
+func busy(t *testing.T, nodes int) *world {
+	t.Helper()
+	w := newWorld(t, 1, nodes)
+	w.lazy = 0
+	return w
+}
+
+func (w *world) message(name string) string { return w.rollouts[sid(name)].Message }
+
+func (w *world) wantMessage(name, part string) {
+	w.t.Helper()
+	if got := w.message(name); !strings.Contains(got, part) || (part == "" && got != "") {
+		w.t.Fatalf("message %q, want %q in it\n%s", got, part, w.dump())
+	}
+}
+
+// made reports whether t is seen for the first time.
+func made(t cluster.Task, have map[cluster.TaskID]bool) bool {
+	fresh := !have[t.ID]
+	have[t.ID] = true
+	return fresh
+}
+
+func dependsOn(service, condition string) func(*cluster.ServiceSpec) {
+	return func(s *cluster.ServiceSpec) {
+		s.DependsOn = []cluster.Dependency{{Service: cluster.ServiceName(service), Condition: condition}}
+	}
+}
+
+func restart(condition string) func(*cluster.ServiceSpec) {
+	return func(s *cluster.ServiceSpec) { s.Restart.Condition = condition }
+}
+
+func volume(s *cluster.ServiceSpec) {
+	s.Task.Mounts = []cluster.Mount{{Type: cluster.MountVolume, Source: "shop_data", Target: "/data"}}
+}
+
+func TestFirstDeployMakesAllAtOnce(t *testing.T) {
+	w := busy(t, 1)
+	w.deploy(specs{"web": spec("v1", 50)})
+	w.plan()
+	if got := len(w.live("web")); got != 50 {
+		t.Fatalf("%d tasks after one plan, want 50", got)
+	}
+}
+
+func TestHistoryIsBounded(t *testing.T) {
+	w := busy(t, 1)
+	for _, v := range []string{"v1", "v2", "v3", "v4", "v5"} {
+		w.deploy(specs{"web": spec(v, 1)})
+		w.run(nil)
+	}
+	if got := len(w.tasks); got != 3 {
+		t.Fatalf("%d tasks kept, want the running one and the last two\n%s", got, w.dump())
+	}
+}
+
+func TestDependencies(t *testing.T) {
+	for _, tc := range []struct {
+		condition, fails, waits string // what api does, and what web then waits for; "" is nothing
+		exits                   bool
+	}{
+		{"service_started", "never", "waits for api to start", false},
+		{"service_started", "unready", "", false},
+		{"service_healthy", "unready", "waits for api to be healthy", false},
+		{"service_healthy", "exit", "waits for api to be healthy, but its rollout failed", false},
+		{"service_healthy", "", "", false},
+		{"service_completed_successfully", "", "waits for api to complete", false},
+		{"service_completed_successfully", "", "", true},
+	} {
+		t.Run(tc.condition+" "+tc.fails, func(t *testing.T) {
+			w := busy(t, 1)
+			w.fails[version("api")], w.exits[version("api")] = tc.fails, tc.exits
+			w.deploy(specs{"api": spec("api", 1, restart("on-failure")), "web": spec("v1", 2, dependsOn("api", tc.condition))})
+			w.steps(50, nil)
+			if w.wantMessage("web", tc.waits); (tc.waits == "") != (len(w.live("web")) == 2) {
+				t.Fatalf("%d tasks of web\n%s", len(w.live("web")), w.dump())
+			}
+			delete(w.fails, version("api"))
+			w.exits[version("api")] = tc.condition == "service_completed_successfully"
+			w.run(nil)
+			w.expect("web", version("v1"), 2, cluster.RolloutComplete)
+		})
+	}
+}
+
+func TestDependencyNeverTakesDownWhatRuns(t *testing.T) {
+	w := busy(t, 1)
+	web := func(v string) cluster.ServiceSpec { return spec(v, 2, dependsOn("api", "service_healthy")) }
+	w.deploy(specs{"api": spec("a1", 1), "web": web("v1")})
+	w.run(nil)
+	w.fails[version("a2")] = "unready"
+	w.deploy(specs{"api": spec("a2", 1), "web": web("v2")})
+	w.steps(100, func() {
+		if got := w.ready("web", version("v1")); got != 2 {
+			t.Fatalf("%d tasks of the old version serve while the new one waits\n%s", got, w.dump())
+		}
+	})
+	w.wantMessage("web", "waits for api to be healthy")
+	w.now = w.now.Add(5 * time.Minute) // api goes back
+	w.run(nil)
+	w.expect("web", version("v1"), 2, cluster.RolloutRunning)
+	w.wantMessage("web", "but its rollout failed")
+
+	// The gate asks no more once the target has a task.
+	w.deploy(specs{"api": spec("a1", 1), "web": web("v3")})
+	w.fails[version("v3")] = "unready"
+	w.steps(30, nil)
+	before := w.live("web")
+	w.services[sid("api")] = cluster.Service{ServiceID: sid("api"), Version: "other", Release: 9, Spec: spec("a4", 1), Created: 1}
+	w.plan()
+	if diff := cmp.Diff(before, w.live("web")); diff != "" {
+		t.Fatalf("a dependency that went took tasks along:\n%s", diff)
+	}
+}
+
+func TestBackoffGrows(t *testing.T) {
+	w := busy(t, 1)
+	w.deploy(specs{"web": spec("v1", 1)})
+	w.run(nil)
+	w.fails[version("v1")] = "exit"
+	for id, st := range w.statuses {
+		st.State, st.Ready, st.ExitCode = cluster.StateFailed, false, 1
+		w.statuses[id] = st
+	}
+	var gaps []time.Duration
+	have := map[cluster.TaskID]bool{}
+	ended := w.now
+	for len(gaps) < 7 {
+		w.plan()
+		for _, x := range w.live("web") {
+			if made(x, have) {
+				gaps = append(gaps, x.Created.Sub(ended).Round(time.Second))
+			}
+		}
+		for _, x := range w.tasks {
+			if x.Outcome != nil && x.Outcome.At.After(ended) {
+				ended = x.Outcome.At
+			}
+		}
+		w.step()
+		w.now = w.now.Add(100 * time.Millisecond)
+	}
+	want := []time.Duration{1, 2, 4, 8, 16, 30, 30}
+	for i := range want {
+		want[i] *= time.Second
+	}
+	if diff := cmp.Diff(want, gaps[:7]); diff != "" {
+		t.Fatalf("waits between an end and the next task:\n%s", diff)
+	}
+	if got := w.rollouts[sid("web")].State; got != cluster.RolloutComplete {
+		t.Fatalf("a crash after the rollout made it %s", got)
+	}
+}
+
+func TestDelayBetweenBatches(t *testing.T) {
+	w := busy(t, 1)
+	w.deploy(specs{"web": spec("v1", 4)})
+	w.run(nil)
+	w.deploy(specs{"web": spec("v2", 4, func(s *cluster.ServiceSpec) {
+		s.Update = cluster.UpdatePolicy{Parallelism: 2, Delay: cluster.Duration(time.Minute)}
+	})})
+	times := map[time.Time]int{}
+	have := map[cluster.TaskID]bool{}
+	w.run(func() {
+		for _, x := range w.live("web") {
+			if x.Version == version("v2") && made(x, have) {
+				times[x.Created]++
+			}
+		}
+	})
+	at := slices.SortedFunc(maps.Keys(times), time.Time.Compare)
+	if len(at) != 2 || times[at[0]] != 2 || at[1].Sub(at[0]) < time.Minute {
+		t.Fatalf("batches %v, want two of two, a minute apart", times)
+	}
+}
+
+func TestNodeLost(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		after time.Duration
+		spec  cluster.ServiceSpec
+		want  bool // is replaced
+	}{
+		{"replaced", time.Minute, spec("v1", 1), true},
+		{"never asked to", 0, spec("v1", 1), false},
+		{"has a volume", time.Minute, spec("v1", 1, volume), false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := busy(t, 2)
+			w.lostAfter = tc.after
+			w.deploy(specs{"db": tc.spec})
+			w.run(nil)
+			was := w.live("db")[0]
+			gone := w.placements[was.ID].Node
+			n := w.nodes[gone]
+			n.Alive, n.Since = false, w.now
+			w.nodes[gone] = n
+			w.steps(20, nil)
+			if got := w.live("db")[0]; got.ID != was.ID {
+				t.Fatal("replaced before the bound")
+			}
+			w.now = w.now.Add(2 * time.Minute)
+			w.run(nil)
+			replaced := w.live("db")[0].ID != was.ID
+			if replaced != tc.want {
+				t.Fatalf("replaced: %v\n%s", replaced, w.dump())
+			}
+			if replaced && w.tasks[was.ID].Outcome.State != cluster.StateLost {
+				t.Fatalf("outcome %+v", w.tasks[was.ID].Outcome)
+			}
+			if tc.after > 0 && !replaced {
+				w.wantMessage("db", "waits for node "+string(gone))
+			}
+		})
+	}
+}
+
+func TestDrainedNode(t *testing.T) {
+	for name, s := range map[string]cluster.ServiceSpec{"moves": spec("v1", 1), "stays": spec("v1", 1, volume)} {
+		t.Run(name, func(t *testing.T) {
+			w := busy(t, 2)
+			w.deploy(specs{"web": s})
+			w.run(nil)
+			was := w.live("web")[0].ID
+			n := w.nodes[w.placements[was].Node]
+			n.Availability = cluster.Drain
+			w.nodes[n.ID] = n
+			w.run(func() {
+				if len(w.endpoints[sid("web")].Tasks) == 0 {
+					t.Fatalf("nothing serves\n%s", w.dump())
+				}
+			})
+			w.expect("web", s.Task.Hash(), 1, cluster.RolloutComplete)
+			if moved := w.live("web")[0].ID != was; moved != (name == "moves") {
+				t.Fatalf("moved: %v", moved)
+			}
+		})
+	}
+}
+
+func TestOneRestartTurnsAnUpdateBack(t *testing.T) {
+	w := busy(t, 1)
+	w.deploy(specs{"web": spec("v1", 1)})
+	w.run(nil)
+	w.deploy(specs{"web": spec("v2", 1)})
+	w.steps(8, nil)
+	for id, st := range w.statuses {
+		if st.Version == version("v2") {
+			st.Restarts, st.ExitCode, st.LogTail = 1, 3, []string{"bad config"}
+			w.statuses[id] = st
+		}
+	}
+	w.run(nil)
+	w.expect("web", version("v1"), 1, cluster.RolloutRolledBack)
+	w.wantMessage("web", "shop/web.1 was started again on n1: exit code 3; release 1 serves again")
+	if diff := cmp.Diff([]string{"bad config"}, w.rollouts[sid("web")].Tail); diff != "" {
+		t.Fatal(diff)
+	}
+	for _, x := range w.tasks {
+		if x.Version == version("v2") && x.Reason != "replaced: the service goes back to release 1: shop/web.1 was started again on n1: exit code 3" {
+			t.Errorf("the task that failed says %q", x.Reason)
+		}
+	}
+}
+
+func TestFirstDeployFailsAndHeals(t *testing.T) {
+	w := busy(t, 1)
+	w.deploy(specs{"web": spec("v1", 1)})
+	w.steps(4, nil)
+	restarts := func(n int) {
+		for id, st := range w.statuses {
+			st.Restarts, st.ExitCode, st.Reason = n, 1, "no database"
+			w.statuses[id] = st
+		}
+		w.plan()
+	}
+	restarts(2)
+	if got := w.rollouts[sid("web")].State; got != cluster.RolloutRunning {
+		t.Fatalf("%s after two restarts", got)
+	}
+	restarts(3)
+	if got := w.rollouts[sid("web")].State; got != cluster.RolloutFailed {
+		t.Fatalf("%s after three restarts", got)
+	}
+	w.plan()
+	if o := w.outcomes["shop1"]; o.State != "failed" || !strings.Contains(o.Message, "web: shop/web.1 was started again on n1: exit code 1: no database") {
+		t.Fatalf("outcome %+v", o)
+	}
+	w.run(nil) // its node starts it once more, and now the database is there
+	w.expect("web", version("v1"), 1, cluster.RolloutComplete)
+	w.wantMessage("web", "")
+	if o := w.outcomes["shop1"]; o.State != "complete" || o.Message != "" {
+		t.Fatalf("outcome %+v", o)
+	}
+}
+
+func TestOldOutcomesAreForgotten(t *testing.T) {
+	w := busy(t, 1)
+	w.deploy(specs{"web": spec("v1", 1)})
+	w.run(nil)
+	for _, n := range []int{cluster.KeptReleases, cluster.KeptReleases + 1} {
+		svc, a := w.services[sid("web")], w.apps["shop"]
+		svc.Release, svc.Rev, a.Release = n, w.next(), n
+		w.services[sid("web")], w.apps["shop"] = svc, a
+		w.run(nil)
+		if _, kept := w.outcomes["shop1"]; kept != (n == cluster.KeptReleases) {
+			t.Errorf("at release %d: kept %v", n, kept)
+		}
+	}
+}
+
+func TestReleaseOutcomes(t *testing.T) {
+	w := busy(t, 1)
+	w.deploy(specs{"web": spec("v1", 1)})
+	w.run(nil)
+	svc := w.services[sid("web")] // release 2 is being written: its services come first, the app last
+	svc.Release, svc.Rev = 2, w.next()
+	svc.Spec.Task.Image = "v2"
+	svc.Version = svc.Spec.Task.Hash()
+	w.services[sid("web")] = svc
+	w.fails[svc.Version] = "never"
+	w.steps(20, nil)
+	if o := w.outcomes["shop1"]; o.State != "complete" {
+		t.Fatalf("a complete release became %+v", o)
+	}
+	a := w.apps["shop"]
+	a.Release = 2
+	w.apps["shop"] = a
+	w.steps(3, nil)
+	if o := w.outcomes["shop2"]; o.State != "running" || !o.Ended.IsZero() {
+		t.Fatalf("%+v", o)
+	}
+	w.deploy(specs{"web": spec("v1", 1)})
+	w.run(nil)
+	if o := w.outcomes["shop2"]; o.State != "failed" || o.Message != "release 3 came before it was complete" || o.Ended.IsZero() {
+		t.Fatalf("%+v", o)
+	}
+	// An app of the same name, made again before anything was cleaned up.
+	w.apps["shop"] = cluster.App{Name: "shop", Release: 1, Created: w.next()}
+	svc = w.services[sid("web")]
+	svc.Release, svc.Created = 1, w.next()
+	svc.Spec.Task.Image = "v9"
+	svc.Version = svc.Spec.Task.Hash()
+	w.services[sid("web")] = svc
+	w.fails[svc.Version] = "exit"
+	w.plan()
+	if o := w.outcomes["shop1"]; o.State != "running" {
+		t.Fatalf("the outcome of an earlier life counts: %+v", o)
+	}
+	w.steps(60, nil)
+	if r := w.rollouts[sid("web")]; r.State != cluster.RolloutFailed || r.Stable != nil {
+		t.Fatalf("it goes back to a service that was removed: %+v", r)
+	}
+	svc.Created = w.next() // and again, the same in all else
+	w.services[sid("web")] = svc
+	w.plan()
+	if r := w.rollouts[sid("web")]; r.State != cluster.RolloutRunning || r.Created != svc.Created {
+		t.Fatalf("the record of a service that was removed counts: %+v", r)
+	}
+}
+
+func TestJobs(t *testing.T) {
+	w := busy(t, 1)
+	w.exits[version("job")] = true
+	w.deploy(specs{"job": spec("job", 1, restart("on-failure"))})
+	w.run(nil)
+	r := w.rollouts[sid("job")]
+	if len(w.live("job")) != 0 || r.State != cluster.RolloutComplete || r.NextTask != 1 {
+		t.Fatalf("%d tasks made, %s\n%s", r.NextTask, r.State, w.dump())
+	}
+	for _, x := range w.tasks {
+		if x.Name == "job" && (x.Outcome == nil || !slices.Equal(x.Outcome.LogTail, []string{"all done"})) {
+			t.Errorf("nobody keeps what it said last: %+v", x.Outcome)
+		}
+	}
+	w.deploy(specs{"job": spec("job", 1, restart("on-failure"))})
+	w.run(nil)
+	if r = w.rollouts[sid("job")]; r.NextTask != 1 || r.Release != 2 || r.State != cluster.RolloutComplete {
+		t.Fatalf("a finished job ran again: %+v", r)
+	}
+}
+
+func TestRestartNoneIsNotTriedAgain(t *testing.T) {
+	w := busy(t, 1)
+	w.fails[version("job")] = "exit"
+	w.deploy(specs{"job": spec("job", 1, restart("none"))})
+	w.run(nil)
+	if r := w.rollouts[sid("job")]; r.NextTask != 1 || r.State != cluster.RolloutFailed {
+		t.Fatalf("%+v", r)
+	}
+	w.wantMessage("job", "shop/job.1 failed on n1: exit code 1: no database")
+	delete(w.fails, version("job"))
+	w.exits[version("job")] = true
+	w.deploy(specs{"job": spec("job", 1, restart("none"))})
+	w.run(nil)
+	if r := w.rollouts[sid("job")]; r.NextTask != 2 || r.State != cluster.RolloutComplete {
+		t.Fatalf("a new release must try again: %+v\n%s", r, w.dump())
+	}
+}
+
+func TestMaxAttemptsBoundTheSlot(t *testing.T) {
+	bounded := func(s *cluster.ServiceSpec) {
+		s.Restart = cluster.RestartPolicy{Condition: "on-failure", MaxAttempts: 3}
+	}
+	w := busy(t, 1)
+	w.fails[version("job")] = "exit"
+	w.deploy(specs{"job": spec("job", 1, bounded)})
+	w.run(nil)
+	const said = "shop/job.1 failed on n1: exit code 1: no database; max_attempts (3) is reached: a new release or fairlead restart tries again"
+	if r := w.rollouts[sid("job")]; r.NextTask != 4 || r.State != cluster.RolloutFailed { // the first, and three attempts
+		t.Fatalf("%+v", r)
+	}
+	w.wantMessage("job", said)
+
+	delete(w.fails, version("job"))
+	w.deploy(specs{"job": spec("job", 1, bounded)})
+	w.run(nil)
+	if r := w.rollouts[sid("job")]; r.NextTask != 5 || r.State != cluster.RolloutComplete {
+		t.Fatalf("a new release must try again: %+v\n%s", r, w.dump())
+	}
+
+	// Later its container crashes until the agent gives up: no other task is made.
+	for id, st := range w.statuses {
+		st.State, st.Ready, st.ExitCode, st.Reason, st.Restarts = cluster.StateFailed, false, 1, "no database", 3
+		w.statuses[id] = st
+	}
+	w.run(nil)
+	if r := w.rollouts[sid("job")]; r.NextTask != 5 || len(w.live("job")) != 0 {
+		t.Fatalf("%+v\n%s", r, w.dump())
+	}
+	w.wantMessage("job", said)
+}
+
+func TestGlobal(t *testing.T) {
+	w := busy(t, 3)
+	n2 := w.nodes["n2"]
+	n2.Labels = map[string]string{"zone": "b"}
+	w.nodes["n2"] = n2
+	w.nodes["srv"] = cluster.Node{NodeSpec: cluster.NodeSpec{ID: "srv"}, Alive: true, Info: cluster.NodeInfo{ID: "srv", Roles: []string{"server"}}}
+	agt := func(v string) cluster.ServiceSpec {
+		return spec(v, 0, func(s *cluster.ServiceSpec) {
+			s.Mode = cluster.Global
+			s.Placement.Constraints = []string{"node.labels.zone != b"}
+		})
+	}
+	where := func() map[cluster.NodeID]int {
+		out := map[cluster.NodeID]int{}
+		for _, x := range w.live("agt") {
+			out[x.Node] = x.Slot
+		}
+		return out
+	}
+	w.deploy(specs{"agt": agt("v1")})
+	w.run(nil)
+	delete(w.nodes, "srv") // its acknowledgements are of no matter here
+	if diff := cmp.Diff(map[cluster.NodeID]int{"n1": 1, "n3": 2}, where()); diff != "" {
+		t.Fatal(diff)
+	}
+	w.node("a0") // sorts first, and must not shift the others
+	w.deploy(specs{"agt": agt("v2")})
+	w.run(nil)
+	w.expect("agt", version("v2"), 3, cluster.RolloutComplete)
+	if diff := cmp.Diff(map[cluster.NodeID]int{"n1": 1, "n3": 2, "a0": 3}, where()); diff != "" {
+		t.Fatal(diff)
+	}
+	n1, n3 := w.nodes["n1"], w.nodes["n3"]
+	n1.Availability, n3.Availability = cluster.Drain, cluster.Pause
+	w.nodes["n1"], w.nodes["n3"] = n1, n3
+	w.run(nil)
+	if diff := cmp.Diff(map[cluster.NodeID]int{"n3": 2, "a0": 3}, where()); diff != "" {
+		t.Fatal(diff)
+	}
+}
+
+func TestProgressDeadline(t *testing.T) {
+	health := &cluster.Health{HTTPPort: 80, Interval: cluster.Duration(5 * time.Second), Retries: 2, StartPeriod: cluster.Duration(20 * time.Second)}
+	bound := time.Minute + 30*time.Second
+	for _, tc := range []struct {
+		name   string
+		age    time.Duration
+		placed bool
+		status cluster.Status
+		failed string
+	}{
+		{"no node yet", bound - time.Second, false, cluster.Status{}, ""},
+		{"no node", bound, false, cluster.Status{}, "is not ready after 1m30s: too big for any node"},
+		{"pulls", 9 * time.Minute, true, cluster.Status{State: cluster.StatePulling}, ""},
+		{"pulls for too long", 10 * time.Minute, true, cluster.Status{State: cluster.StatePulling, Reason: "pulling v1"}, "10m0s on n1: pulling v1"},
+		{"waits for a secret", bound, true, cluster.Status{State: cluster.StateWaiting, Reason: "secret x is missing"}, "secret x is missing"},
+		{"started late", 9 * time.Minute, true, cluster.Status{State: cluster.StateRunning, Started: epoch.Add(8 * time.Minute)}, ""},
+		{"started and not ready", 9 * time.Minute, true, cluster.Status{State: cluster.StateRunning, Started: epoch.Add(7 * time.Minute)}, "after 1m30s"},
+		{"its node's clock is behind", bound - time.Second, true, cluster.Status{State: cluster.StateRunning, Started: epoch.Add(-time.Hour)}, ""},
+		{"ready", time.Hour, true, cluster.Status{State: cluster.StateRunning, Ready: true, Started: epoch}, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := busy(t, 1)
+			w.deploy(specs{"web": spec("v1", 1, func(s *cluster.ServiceSpec) { s.Task.Health = health })})
+			w.plan()
+			x := w.live("web")[0]
+			if tc.placed {
+				w.placements[x.ID] = cluster.NodePlacement{Task: x.ID, Node: "n1", ServiceID: x.ServiceID}
+				tc.status.Task, tc.status.Node, tc.status.ServiceID = x.ID, "n1", x.ServiceID
+				w.statuses[x.ID] = tc.status
+			}
+			w.now = epoch.Add(tc.age)
+			s := w.snapshot()
+			s.Unplaced = map[cluster.TaskID]string{x.ID: "too big for any node"}
+			got := ""
+			for _, a := range rollout.Plan(s) {
+				if save, ok := a.(rollout.Save); ok && save.Rollout.State == cluster.RolloutFailed {
+					got = save.Rollout.Message
+				}
+			}
+			if (got == "") != (tc.failed == "") || !strings.Contains(got, tc.failed) {
+				t.Fatalf("failed with %q, want %q", got, tc.failed)
+			}
+		})
+	}
+	// A clock that is ahead moves the bound by no more than it is wrong.
+	w := busy(t, 1)
+	w.deploy(specs{"web": spec("v1", 1)})
+	w.steps(3, nil)
+	for id, st := range w.statuses {
+		st.Started = w.now.Add(time.Hour)
+		w.statuses[id] = st
+	}
+	if got := rollout.Wake(w.snapshot()); got != time.Minute {
+		t.Fatalf("wakes after %s, want a minute: the container cannot have started later than now", got)
+	}
+}
+
+func TestPauseAndContinue(t *testing.T) {
+	update := func(action string, ratio float64) func(*cluster.ServiceSpec) {
+		return func(s *cluster.ServiceSpec) {
+			s.Update = cluster.UpdatePolicy{FailureAction: action, MaxFailureRatio: ratio, Parallelism: 1}
+		}
+	}
+	// slot 2 of the target fails, the others work
+	failing := func(w *world) {
+		for id, st := range w.statuses {
+			if st.Version == version("v2") && st.Slot == 2 && st.State == cluster.StateRunning {
+				st.State, st.Ready, st.ExitCode = cluster.StateFailed, false, 1
+				w.statuses[id] = st
+			}
+		}
+	}
+	for _, tc := range []struct {
+		name   string
+		update func(*cluster.ServiceSpec)
+		state  cluster.RolloutState
+		v2, v1 int
+	}{
+		{"pause", update("pause", 0), cluster.RolloutPaused, 1, 3},
+		{"continue", update("continue", 0), cluster.RolloutFailed, 3, 1},
+		{"tolerated", update("", 0.25), cluster.RolloutComplete, 3, 1},
+		{"not tolerated", update("", 0.2), cluster.RolloutRolledBack, 0, 4},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := busy(t, 1)
+			w.deploy(specs{"web": spec("v1", 4, tc.update)})
+			w.run(nil)
+			w.deploy(specs{"web": spec("v2", 4, tc.update)})
+			for range 600 {
+				w.steps(1, nil)
+				failing(w)
+			}
+			if got := w.rollouts[sid("web")].State; got != tc.state || w.ready("web", version("v2")) != tc.v2 || w.ready("web", version("v1")) != tc.v1 {
+				t.Fatalf("%s, %d of v2, %d of v1; want %s, %d, %d\n%s", got,
+					w.ready("web", version("v2")), w.ready("web", version("v1")), tc.state, tc.v2, tc.v1, w.dump())
+			}
+			w.deploy(specs{"web": spec("v2", 4, tc.update)}) // what was wrong is put right: the same again
+			w.run(nil)
+			w.expect("web", version("v2"), 4, cluster.RolloutComplete)
+		})
+	}
+}
+
+func TestWhatDoesNotServeGoesFirst(t *testing.T) {
+	w := busy(t, 1)
+	w.deploy(specs{"web": spec("v1", 3)})
+	w.run(nil)
+	for id, st := range w.statuses {
+		if st.Slot == 3 {
+			st.Ready = false
+			w.statuses[id] = st
+		}
+	}
+	w.deploy(specs{"web": spec("v2", 3, func(s *cluster.ServiceSpec) { s.Update.Parallelism = 1 })})
+	w.plan()
+	for _, x := range w.live("web") {
+		if x.Version == version("v2") && x.Slot != 3 {
+			t.Fatalf("slot %d goes first", x.Slot)
+		}
+	}
+}
+
+func TestFailedSlotIsTriedAgainBeforeOthersAreTouched(t *testing.T) {
+	w := busy(t, 1)
+	w.fails[version("v1")], w.fails[version("v2")] = "", "exit"
+	w.deploy(specs{"web": spec("v1", 4)})
+	w.steps(15, nil) // serves, but has not passed its monitor period: nothing to go back to
+	if w.ready("web", version("v1")) != 4 || w.rollouts[sid("web")].Stable != nil {
+		t.Fatalf("not the case that is meant\n%s", w.dump())
+	}
+	for id, st := range w.statuses {
+		if st.Slot == 4 { // for a moment, so that its turn comes first
+			st.Ready = false
+			w.statuses[id] = st
+		}
+	}
+	w.deploy(specs{"web": spec("v2", 4)})
+	for range 2000 {
+		w.steps(1, nil)
+		for _, x := range w.tasks {
+			if x.Version == version("v2") && x.Slot != 4 {
+				t.Fatalf("slot %d is touched while slot 4 fails\n%s", x.Slot, w.dump())
+			}
+		}
+	}
+	if got := w.ready("web", version("v1")); got != 4 {
+		t.Fatalf("%d of the earlier version serve", got)
+	}
+	delete(w.fails, version("v2"))
+	w.run(nil)
+	w.expect("web", version("v2"), 4, cluster.RolloutComplete)
+}
+
+func TestPausedFillsWithWhatWorked(t *testing.T) {
+	w := busy(t, 1)
+	pause := func(s *cluster.ServiceSpec) {
+		s.Update = cluster.UpdatePolicy{FailureAction: "pause", Order: "stop-first"}
+	}
+	w.deploy(specs{"web": spec("v1", 2, pause)})
+	w.run(nil)
+	w.fails[version("v2")] = "exit"
+	w.deploy(specs{"web": spec("v2", 2, pause)})
+	w.run(nil)
+	w.expect("web", version("v1"), 2, cluster.RolloutPaused)
+}
+
+func TestGoingBackToWhatStillRunsTakesNoTime(t *testing.T) {
+	w := busy(t, 1)
+	w.deploy(specs{"web": spec("v1", 2)})
+	w.run(nil)
+	w.fails[version("v2")] = "exit"
+	w.deploy(specs{"web": spec("v2", 2)})
+	for range 200 {
+		w.steps(1, nil)
+		if r := w.rollouts[sid("web")]; r.State != cluster.RolloutRunning {
+			w.plan()
+			if got := w.rollouts[sid("web")].State; got != cluster.RolloutRolledBack {
+				t.Fatalf("%s right after the failure, though release 1 was never touched", got)
+			}
+			return
+		}
+	}
+	t.Fatal("never failed")
+}
+
+func TestAnOutcomeIsOfItsOwnReleaseAlone(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		release int // of the service
+		rollout cluster.RolloutState
+		outcome string // as stored
+		want    string // as written; "" is not at all
+	}{
+		{"complete", 1, cluster.RolloutComplete, "running", "complete"},
+		{"failed", 1, cluster.RolloutFailed, "running", "failed"},
+		{"heals", 1, cluster.RolloutComplete, "failed", "complete"},
+		{"complete stays", 1, cluster.RolloutRolledBack, "complete", ""},
+		{"still going back", 1, cluster.RolloutRollingBack, "running", ""},
+		{"the next one fails while it is written", 2, cluster.RolloutFailed, "running", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			v1 := spec("v1", 0)
+			svc := cluster.Service{ServiceID: sid("web"), Version: v1.Task.Hash(), Release: tc.release, Spec: v1, Created: 3}
+			stable := cluster.TaskSpec{Image: "v0"}
+			got := ""
+			for _, a := range rollout.Plan(rollout.Snapshot{
+				Now: epoch, Apps: []cluster.App{{Name: "shop", Release: 1, Created: 2}}, Services: []cluster.Service{svc},
+				Rollouts: []cluster.Rollout{{ServiceID: sid("web"), Target: svc.Version, Release: tc.release, State: tc.rollout, Stable: &stable, Created: 3}},
+				Outcomes: []cluster.ReleaseOutcome{{App: "shop", Number: 1, State: tc.outcome, Created: 2}},
+			}) {
+				if s, ok := a.(rollout.Settle); ok {
+					got = s.Outcome.State
+				}
+			}
+			if got != tc.want {
+				t.Fatalf("wrote %q, want %q", got, tc.want)
+			}
+		})
+	}
+}

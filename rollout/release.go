@@ -1,0 +1,92 @@
+package rollout
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// What becomes of a release.
+const (
+	releaseRunning  = "running"
+	releaseComplete = "complete"
+	releaseFailed   = "failed"
+)
+
+// releases keeps the outcome of each app's current release, and closes those of
+// earlier ones. It reads the records as they are stored: an outcome is never
+// ahead of what it sums up.
+func (p *planner) releases() {
+	apps := make(map[cluster.AppName]cluster.App, len(p.Apps))
+	for _, a := range p.Apps {
+		apps[a.Name] = a
+	}
+	inUse := map[cluster.AppName]bool{}
+	services := map[cluster.AppName][]cluster.Service{}
+	for _, s := range p.Services {
+		inUse[s.App] = true
+		services[s.App] = append(services[s.App], s)
+	}
+	for id := range p.tasks {
+		inUse[id.App] = true
+	}
+	current := map[cluster.AppName]cluster.ReleaseOutcome{}
+	for _, o := range slices.SortedFunc(slices.Values(p.Outcomes), func(a, b cluster.ReleaseOutcome) int {
+		return cmp.Or(cmp.Compare(a.App, b.App), cmp.Compare(a.Number, b.Number))
+	}) {
+		a, exists := apps[o.App]
+		switch {
+		case !exists && inUse[o.App]:
+		case !exists, o.Created != a.Created && o.Number != a.Release, o.Number > a.Release, o.Number <= a.Release-cluster.KeptReleases:
+			p.emit(Unsettle{o})
+		case o.Number == a.Release:
+			current[o.App] = o
+		case o.State == releaseRunning:
+			o.State, o.Ended = releaseFailed, p.Now
+			o.Message = fmt.Sprintf("release %d came before it was complete", a.Release)
+			p.emit(Settle{o})
+		}
+	}
+	for _, a := range slices.SortedFunc(slices.Values(p.Apps), func(a, b cluster.App) int { return cmp.Compare(a.Name, b.Name) }) {
+		if a.Release > 0 {
+			p.release(a, services[a.Name], current[a.Name])
+		}
+	}
+}
+
+func (p *planner) release(a cluster.App, services []cluster.Service, old cluster.ReleaseOutcome) {
+	if old.Created != a.Created {
+		old = cluster.ReleaseOutcome{Rev: old.Rev} // of an app of the same name that is gone
+	}
+	if old.State == releaseComplete {
+		return
+	}
+	next := cluster.ReleaseOutcome{
+		App: a.Name, Number: a.Release, State: releaseComplete, Ended: p.Now, Created: a.Created, Rev: old.Rev,
+	}
+	slices.SortFunc(services, func(x, y cluster.Service) int { return x.Compare(y.ServiceID) })
+	for _, s := range services {
+		r := p.rollouts[s.ServiceID]
+		switch known := r.Target == s.Version && r.Release == s.Release && r.Created == s.Created; {
+		case s.Release > a.Release:
+			return // a later release is being written
+		case known && r.State == cluster.RolloutComplete:
+		case known && r.State != cluster.RolloutRollingBack && givenUp(r.State):
+			if next.State != releaseFailed {
+				next.State, next.Message = releaseFailed, fmt.Sprintf("%s: %s", s.Name, r.Message)
+			}
+		case next.State != releaseFailed:
+			next.State = releaseRunning
+		}
+	}
+	if next.State == releaseRunning {
+		next.Ended = time.Time{}
+	}
+	if next.State == old.State && next.Message == old.Message {
+		return
+	}
+	p.emit(Settle{next})
+}

@@ -1,0 +1,342 @@
+package scheduler
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// node is a node with what is reserved on it, kept current while tasks are placed.
+type node struct {
+	*cluster.Node
+	index  int // in the order of names: the last tie-break
+	cpu    int64
+	memory int64
+	tasks  int
+	ports  map[port][]string // addresses of the host that are taken
+}
+
+type port struct {
+	number   int
+	protocol string
+}
+
+// use is a task of a service on a node, not ended.
+type use struct {
+	task cluster.TaskID
+	node *node
+	slot int
+	runs bool // its desire is run: it stays
+}
+
+// service is what the planner knows of a service that has tasks to place.
+type service struct {
+	id    cluster.ServiceID
+	spec  *cluster.ServiceSpec // nil: the service is gone
+	uses  []use
+	slots map[int][]int // indexes in uses
+	// holders says, by slot, where the newest task that had a node was: its
+	// volumes are there. Only for services with a local volume.
+	holders map[int]holder
+}
+
+type holder struct {
+	node cluster.NodeID
+	n    int64
+	task cluster.TaskID
+}
+
+// planner holds the snapshot, indexed, and collects the plan.
+type planner struct {
+	Snapshot
+	nodes    []*node // by name
+	byNode   map[cluster.NodeID]*node
+	lost     map[cluster.NodeID]bool // gone, and its volumes are given up
+	tasks    map[cluster.TaskID]*cluster.Task
+	services map[cluster.ServiceID]*service // those with tasks to place
+	pending  []*pending
+	// volumes says which services keep a named volume on which nodes; filled when
+	// a task to place mounts one.
+	volumes map[string]map[cluster.ServiceID]map[cluster.NodeID]bool
+	classes map[string]*class
+
+	removes []Action
+	desires []Action
+	places  []Action
+	refused []Unplaced
+	groups  []*group // with refused tasks
+	scratch scratch
+}
+
+// pending is a task that should run and has no placement.
+type pending struct {
+	*cluster.Task
+	seen cluster.NodeID // where a status says that it runs, though it has no placement
+}
+
+type onNode struct {
+	node cluster.NodeID
+	task cluster.TaskID
+}
+
+func index(s Snapshot) *planner {
+	p := &planner{
+		Snapshot: s,
+		nodes:    make([]*node, len(s.Nodes)),
+		byNode:   make(map[cluster.NodeID]*node, len(s.Nodes)),
+		lost:     map[cluster.NodeID]bool{},
+		tasks:    make(map[cluster.TaskID]*cluster.Task, len(s.Tasks)),
+		services: map[cluster.ServiceID]*service{},
+		classes:  map[string]*class{},
+	}
+	for i := range s.Nodes {
+		p.nodes[i] = &node{Node: &s.Nodes[i]}
+	}
+	slices.SortFunc(p.nodes, func(a, b *node) int { return cmp.Compare(a.ID, b.ID) })
+	for i, n := range p.nodes {
+		n.index = i
+		p.byNode[n.ID] = n
+	}
+	for i := range s.Tasks {
+		p.tasks[s.Tasks[i].ID] = &s.Tasks[i]
+	}
+	for _, id := range s.Lost {
+		if p.byNode[id] == nil {
+			p.lost[id] = true
+		}
+	}
+	p.collect()
+	p.follow()
+	p.locate()
+	return p
+}
+
+// away reports whether a node is not part of the cluster, or does not answer.
+func (p *planner) away(id cluster.NodeID) bool { return p.byNode[id] == nil || !p.byNode[id].Alive }
+
+// collect finds the tasks to place, and their services.
+func (p *planner) collect() {
+	placed := make(map[cluster.TaskID]bool, len(p.Placements))
+	for i := range p.Placements {
+		placed[p.Placements[i].Task] = true
+	}
+	waiting := map[cluster.TaskID]*pending{}
+	for i := range p.Tasks {
+		t := &p.Tasks[i]
+		if wanted(t) && !placed[t.ID] {
+			waiting[t.ID] = &pending{Task: t}
+		}
+	}
+	if len(waiting) == 0 {
+		return
+	}
+	for i := range p.Statuses {
+		st := &p.Statuses[i]
+		w := waiting[st.Task]
+		switch {
+		case w == nil:
+		case st.State.Terminal():
+			// It ran and ended, and the rollout is about to record that.
+			delete(waiting, st.Task)
+		case w.seen == "" || st.Node < w.seen:
+			w.seen = st.Node
+		}
+	}
+	for _, w := range waiting {
+		p.pending = append(p.pending, w)
+		if p.services[w.ServiceID] == nil {
+			p.services[w.ServiceID] = &service{id: w.ServiceID}
+		}
+	}
+	slices.SortFunc(p.pending, func(a, b *pending) int {
+		return cmp.Or(
+			a.Compare(b.ServiceID), strings.Compare(a.Version, b.Version),
+			cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.N, b.N), cmp.Compare(a.ID, b.ID),
+		)
+	})
+	for i := range p.Services {
+		if s := p.services[p.Services[i].ServiceID]; s != nil {
+			s.spec = &p.Services[i].Spec
+		}
+	}
+}
+
+// wanted reports whether the task should have a node.
+func wanted(t *cluster.Task) bool { return t.Desire == cluster.DesireRun && t.Outcome == nil }
+
+// follow compares placements with their tasks, and counts what they reserve.
+//
+// A placement stays until the task's outcome is on record: the agent forgets its
+// status when the placement goes, and with it how the task ended and where its
+// volumes are.
+func (p *planner) follow() {
+	ended := make(map[onNode]cluster.TaskState)
+	for i := range p.Statuses {
+		if st := &p.Statuses[i]; st.State.Terminal() {
+			ended[onNode{st.Node, st.Task}] = st.State
+		}
+	}
+	for i := range p.Placements {
+		x := &p.Placements[i]
+		t := p.tasks[x.Task]
+		var rev cluster.StoreRev
+		desire := cluster.DesireStop
+		if t != nil {
+			rev, desire = t.Rev, t.Desire
+		}
+		n := p.byNode[x.Node]
+		state, over := ended[onNode{x.Node, x.Task}]
+		switch {
+		case t != nil && t.Outcome != nil:
+			p.remove(x, rev, "the task ended: "+string(t.Outcome.State))
+			over = true
+		case over && t == nil:
+			p.remove(x, rev, "the task ended: "+string(state))
+		case n == nil && desire == cluster.DesireStop && (t == nil || p.lost[x.Node] || len(localVolumes(x.Spec.Mounts)) == 0):
+			p.remove(x, rev, "its node is gone")
+		case rank(desire) > rank(x.Desire):
+			next := *x
+			next.Desire = desire
+			p.desires = append(p.desires, SetDesire{Placement: next, TaskRev: rev})
+		}
+		if over || n == nil {
+			continue
+		}
+		n.reserve(&x.Spec)
+		if s := p.services[x.ServiceID]; s != nil {
+			s.add(use{task: x.Task, node: n, slot: x.Slot, runs: desire == cluster.DesireRun})
+		}
+	}
+}
+
+func (p *planner) remove(x *cluster.NodePlacement, rev cluster.StoreRev, reason string) {
+	p.removes = append(p.removes, Remove{Placement: *x, TaskRev: rev, Reason: reason})
+}
+
+// rank orders desires; an unknown one is the first.
+func rank(d cluster.Desire) int {
+	switch d {
+	case cluster.DesireRun:
+	case cluster.DesireDrain:
+		return 1
+	case cluster.DesireStop:
+		return 2
+	}
+	return 0
+}
+
+// reserve counts a task on the node.
+func (n *node) reserve(spec *cluster.TaskSpec) {
+	n.cpu += spec.Resources.ReserveCPU
+	n.memory += spec.Resources.ReserveMemory
+	n.tasks++
+	for _, x := range spec.NodePorts {
+		if n.ports == nil {
+			n.ports = map[port][]string{}
+		}
+		k := portOf(x)
+		n.ports[k] = append(n.ports[k], x.HostIP)
+	}
+}
+
+func portOf(x cluster.PublishedPort) port {
+	return port{number: x.Published, protocol: cmp.Or(x.Protocol, "tcp")}
+}
+
+func (s *service) add(u use) {
+	if s.slots == nil {
+		s.slots = map[int][]int{}
+	}
+	s.slots[u.slot] = append(s.slots[u.slot], len(s.uses))
+	s.uses = append(s.uses, u)
+}
+
+// locate finds the nodes that hold the volumes which tasks to place mount.
+func (p *planner) locate() {
+	for _, w := range p.pending {
+		if s := p.services[w.ServiceID]; s.holders == nil && len(localVolumes(w.Spec.Mounts)) > 0 {
+			s.holders = map[int]holder{}
+		}
+		for _, v := range localVolumes(w.Spec.Mounts) {
+			if p.volumes == nil {
+				p.volumes = map[string]map[cluster.ServiceID]map[cluster.NodeID]bool{}
+			}
+			if p.volumes[v] == nil {
+				p.volumes[v] = map[cluster.ServiceID]map[cluster.NodeID]bool{}
+			}
+		}
+	}
+	if p.volumes == nil {
+		return
+	}
+	placed := make(map[cluster.TaskID]cluster.NodeID, len(p.Placements))
+	for i := range p.Placements {
+		x := &p.Placements[i]
+		placed[x.Task] = x.Node
+		p.hold(x.ServiceID, x.Spec.Mounts, x.Node)
+		p.ran(x.ServiceID, x.Slot, holder{node: x.Node, task: x.Task}, x.Spec.Mounts)
+	}
+	for i := range p.Tasks {
+		t := &p.Tasks[i]
+		h := holder{node: placed[t.ID], n: t.N, task: t.ID}
+		if h.node == "" && t.Outcome != nil {
+			h.node = t.Outcome.Node
+		}
+		if h.node != "" {
+			p.hold(t.ServiceID, t.Spec.Mounts, h.node)
+			p.ran(t.ServiceID, t.Slot, h, t.Spec.Mounts)
+		}
+	}
+}
+
+// hold notes that a service's volumes are on a node.
+func (p *planner) hold(id cluster.ServiceID, mounts []cluster.Mount, at cluster.NodeID) {
+	for _, v := range localVolumes(mounts) {
+		services := p.volumes[v]
+		if services == nil {
+			continue // no task to place mounts it
+		}
+		if services[id] == nil {
+			services[id] = map[cluster.NodeID]bool{}
+		}
+		services[id][at] = true
+	}
+}
+
+// ran notes where a task of a slot had its volumes; the newest one decides.
+func (p *planner) ran(id cluster.ServiceID, slot int, h holder, mounts []cluster.Mount) {
+	s := p.services[id]
+	if s == nil || s.holders == nil || len(localVolumes(mounts)) == 0 {
+		return
+	}
+	have, ok := s.holders[slot]
+	if !ok || cmp.Or(cmp.Compare(h.n, have.n), cmp.Compare(h.task, have.task), cmp.Compare(have.node, h.node)) > 0 {
+		s.holders[slot] = h
+	}
+}
+
+// localVolumes names the volumes whose data stays on the node.
+func localVolumes(mounts []cluster.Mount) []string {
+	var out []string
+	for _, m := range mounts {
+		if m.Type == cluster.MountVolume && m.Source != "" && local(m) {
+			out = append(out, m.Source)
+		}
+	}
+	return out
+}
+
+// local reports whether a volume lives on the node that made it: Docker's local
+// driver can mount network file systems too.
+func local(m cluster.Mount) bool {
+	if m.Driver != "" && m.Driver != "local" {
+		return false
+	}
+	switch strings.ToLower(m.DriverOpts["type"]) {
+	case "nfs", "nfs3", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "9p":
+		return false
+	}
+	return true
+}

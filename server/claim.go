@@ -1,0 +1,52 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/store"
+)
+
+// claim is the cluster's own mark in its store: which cluster it is, and a text
+// that only the key of its secrets opens.
+type claim struct {
+	ID    string `json:"id"`
+	Probe []byte `json:"probe"`
+}
+
+const probeContext = "cluster/probe"
+
+// claimStore marks an empty store as this cluster's, and refuses one that is
+// another's, or whose secrets this machine's key does not open: going on would
+// mix two clusters, or lose every secret.
+func (m *machine) claimStore(ctx context.Context, st store.Store) error {
+	key := store.PrefixCluster + "claim"
+	e, err := st.Get(ctx, key)
+	if cluster.KindOf(err) == cluster.KindNotFound {
+		probe, err := m.key.Seal([]byte(m.cluster), probeContext)
+		if err != nil {
+			return err
+		}
+		op, err := store.PutJSON(key, claim{ID: m.cluster, Probe: probe})
+		if err != nil {
+			return err
+		}
+		_, err = st.Commit(ctx, store.Txn{If: []store.Cond{{Key: key}}, Then: []store.Op{op}})
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	var c claim
+	if err := json.Unmarshal(e.Value, &c); err != nil {
+		return cluster.Invalidf("the store's mark %s does not decode: %w", key, err)
+	}
+	if c.ID != m.cluster {
+		return cluster.Invalidf("this etcd holds cluster %s, and %s belongs to cluster %s: name another etcd with --etcd-endpoints, or bring that cluster's data directory", c.ID, m.DataDir, m.cluster)
+	}
+	if _, err := m.key.Open(c.Probe, probeContext); err != nil {
+		return cluster.Invalidf("%s/secrets.key is not the key of this cluster's secrets: restore the one that was there", m.DataDir)
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+package server
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/secrets/vault"
+)
+
+// Directories of a server that is told no others.
+const (
+	defaultDataDir = "/var/lib/fairlead"
+	defaultRunDir  = "/run/fairlead"
+	defaultDomain  = "localhost"
+)
+
+// Config is how a server runs. The zero value of a field takes the default named there.
+type Config struct {
+	DataDir   string // /var/lib/fairlead: etcd, keys, the agent's assignment
+	RunDir    string // /run/fairlead: sockets, and what must never be on disk
+	Node      string // this node's name; the host name
+	Advertise string // the address that other machines reach; the one of the default route
+	Listen    string // the API's TLS address; :7420. "none" serves the local socket alone
+	Domain    string // default host of routes is <service>.<app>.<domain>; localhost
+
+	HTTPPort, HTTPSPort, InternalPort int // of the gateway; 80, 443, 8088
+
+	Join string // the API of servers to join, host:port, separated by commas
+
+	EtcdEndpoints                []string // an external etcd; empty starts the embedded one
+	EtcdCA, EtcdCert, EtcdKey    string   // files, for an external etcd with TLS
+	EtcdClientPort, EtcdPeerPort int      // of the embedded etcd; 7421, 7422
+	EtcdQuota                    string   // of the embedded etcd's database, 16MiB to 8GiB; 4GiB
+	NoAgent, NoGateway           bool
+	Vault                        vault.Config     // an external Vault; without an address there is none
+	Docker                       string           // the engine's address; DOCKER_HOST, else the usual socket
+	Traefik                      string           // the Traefik program; found when empty
+	Pool, ServiceRange           string           // 10.213.0.0/16 for containers, 10.212.0.0/16 for service addresses
+	AutoscalePeriod              cluster.Duration // 15s
+	SocketGroup                  string           // group that may use the local socket beside root; fairlead
+
+	quota int64 // EtcdQuota in bytes
+
+	LogLevel string // info
+	Version  string
+	Log      hclog.Logger
+}
+
+// SetDefaults fills in what is not set.
+func (c *Config) SetDefaults() error {
+	set := func(s *string, def string) {
+		if *s == "" {
+			*s = def
+		}
+	}
+	port := func(p *int, def int) {
+		if *p == 0 {
+			*p = def
+		}
+	}
+	set(&c.DataDir, defaultDataDir)
+	set(&c.RunDir, defaultRunDir)
+	set(&c.Listen, ":7420")
+	set(&c.Domain, defaultDomain)
+	set(&c.Pool, "10.213.0.0/16")
+	set(&c.ServiceRange, "10.212.0.0/16")
+	set(&c.SocketGroup, "fairlead")
+	set(&c.EtcdQuota, "4GiB")
+	set(&c.Version, "dev")
+	if c.AutoscalePeriod == 0 {
+		c.AutoscalePeriod = cluster.Duration(15 * time.Second)
+	}
+	port(&c.HTTPPort, 80)
+	port(&c.HTTPSPort, 443)
+	port(&c.InternalPort, 8088)
+	port(&c.EtcdClientPort, 7421)
+	port(&c.EtcdPeerPort, 7422)
+	if c.Log == nil {
+		c.Log = hclog.NewNullLogger()
+	}
+	if c.Node == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return err
+		}
+		c.Node = normalNode(host)
+	}
+	if c.Advertise == "" {
+		addr, err := defaultAddress()
+		if err != nil {
+			return err
+		}
+		c.Advertise = addr
+	}
+	return c.validate()
+}
+
+func (c *Config) validate() error {
+	if err := cluster.ValidName("node", c.Node); err != nil {
+		return err
+	}
+	if _, err := netip.ParseAddr(c.Advertise); err != nil {
+		return cluster.Invalidf("--advertise %q: give an IP address that other machines reach", c.Advertise)
+	}
+	for flag, s := range map[string]string{"--pool": c.Pool, "--service-range": c.ServiceRange} {
+		p, err := netip.ParsePrefix(s)
+		if err != nil || !p.Addr().Is4() || p.Bits() > 20 {
+			return cluster.Invalidf("%s %q: give an IPv4 range of at least /20, such as 10.213.0.0/16", flag, s)
+		}
+	}
+	ports := map[int]string{}
+	for flag, p := range map[string]int{
+		"--http-port": c.HTTPPort, "--https-port": c.HTTPSPort, "--internal-port": c.InternalPort,
+		"--etcd-client-port": c.EtcdClientPort, "--etcd-peer-port": c.EtcdPeerPort,
+	} {
+		if p < 1 || p > 65535 {
+			return cluster.Invalidf("%s %d: ports are 1 to 65535", flag, p)
+		}
+		if other := ports[p]; other != "" {
+			return cluster.Invalidf("%s and %s are both %d", min(flag, other), max(flag, other), p)
+		}
+		ports[p] = flag
+	}
+	quota, err := units.RAMInBytes(c.EtcdQuota)
+	if err != nil || quota < 16<<20 || quota > 8<<30 {
+		return cluster.Invalidf("--etcd-quota %q: give a size from 16MiB to 8GiB", c.EtcdQuota)
+	}
+	c.quota = quota
+	if (c.EtcdCert == "") != (c.EtcdKey == "") {
+		return cluster.Invalidf("--etcd-cert and --etcd-key go together")
+	}
+	if c.Vault.Address == "" && (c.Vault != vault.Config{}) {
+		return cluster.Invalidf("the flags --vault-… need --vault, the address of the Vault")
+	}
+	if c.Vault.Address != "" {
+		return c.Vault.Validate()
+	}
+	return nil
+}
+
+// Socket is the local API socket.
+func (c *Config) Socket() string { return filepath.Join(c.RunDir, "fairlead.sock") }
+
+var notName = regexp.MustCompile(`[^a-z0-9.-]+`)
+
+func normalNode(host string) string {
+	return strings.Trim(notName.ReplaceAllString(strings.ToLower(host), "-"), "-.")
+}

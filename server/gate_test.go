@@ -1,0 +1,88 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/secrets/sealed"
+	"github.com/fairlead/fairlead/store"
+)
+
+// A server waits for a store that it served from before, lets nothing through
+// meanwhile, and does not take another cluster's for its own afterwards.
+func TestGateWaitsForItsOwnStore(t *testing.T) {
+	key, err := sealed.NewKey(bytes.Repeat([]byte{1}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{DataDir: t.TempDir(), EtcdEndpoints: []string{"https://10.0.0.1:2379"}, Log: hclog.NewNullLogger()}
+	m := &machine{local: local{Config: cfg, cluster: "aaaa"}, key: key}
+	synctest.Test(t, func(t *testing.T) {
+		st := store.NewMemory()
+		st.Down(true)
+		if _, err := m.openGate(t.Context(), newGate(st)); cluster.KindOf(err) != cluster.KindTransient {
+			t.Fatalf("a store that never answered: %v", err)
+		}
+		st.Down(false)
+		g := newGate(st)
+		if _, err := m.openGate(t.Context(), g); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := g.List(t.Context(), store.Root); err != nil {
+			t.Fatal(err)
+		}
+
+		// The next start finds it away.
+		st.Down(true)
+		g = newGate(st)
+		wait, err := m.openGate(t.Context(), g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := g.List(t.Context(), store.Root); cluster.KindOf(err) != cluster.KindTransient {
+			t.Fatalf("read through a shut gate: %v", err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- wait(t.Context()) }()
+		<-time.After(time.Minute)
+		st.Down(false)
+		if _, _, err := g.List(t.Context(), store.Root); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+
+		// Another start, and what answers then is somebody else's.
+		other := store.NewMemory()
+		if err := (&machine{local: local{Config: cfg, cluster: "bbbb"}, key: key}).claimStore(t.Context(), other); err != nil {
+			t.Fatal(err)
+		}
+		other.Down(true)
+		g = newGate(other)
+		if wait, err = m.openGate(t.Context(), g); err != nil {
+			t.Fatal(err)
+		}
+		other.Down(false)
+		if err := wait(t.Context()); cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "holds cluster bbbb") {
+			t.Fatalf("another cluster's store: %v", err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := g.Commit(ctx, store.Txn{}); err == nil {
+			t.Fatal("written to another cluster's store")
+		}
+	})
+	// With another etcd named, nothing is known of it.
+	m.EtcdEndpoints = []string{"https://10.0.0.2:2379"}
+	if m.served() {
+		t.Error("another etcd counts as served from")
+	}
+}

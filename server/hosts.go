@@ -1,0 +1,104 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/fairlead/fairlead/agent"
+	"github.com/fairlead/fairlead/agent/docker"
+	"github.com/fairlead/fairlead/api"
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/tunnel"
+)
+
+var _ api.Hosts = (*nodeParts)(nil)
+
+// Tasks implements api.Hosts: this node itself, others through their tunnel.
+func (n *nodeParts) Tasks(node cluster.NodeID) (api.TaskHost, error) {
+	if n.agent != nil && node == cluster.NodeID(n.Node) {
+		return taskHost{n.agent}, nil
+	}
+	return n.hub.Node(node)
+}
+
+// Images implements api.Hosts, as Tasks.
+func (n *nodeParts) Images(node cluster.NodeID) (api.ImageHost, error) {
+	if n.agent != nil && (node == "" || node == cluster.NodeID(n.Node)) {
+		return imageHost{n.engine, n.cluster}, nil
+	}
+	return n.hub.Node(node)
+}
+
+// image finds an image on this node or a connected one, but not on the one that asks.
+func (n *nodeParts) image(ctx context.Context, not cluster.NodeID, ref, id string) (io.ReadCloser, error) {
+	want := ref
+	if id != "" {
+		want = id
+	}
+	for _, node := range append([]cluster.NodeID{cluster.NodeID(n.Node)}, n.hub.Nodes()...) {
+		h, err := n.Images(node)
+		if node == not || err != nil {
+			continue
+		}
+		has, err := h.ImageID(ctx, want)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			continue // it has not, or cannot be asked: another may
+		}
+		// By its name, so that it has the name there too, when that still means it.
+		if named, err := h.ImageID(ctx, ref); err == nil && named == has {
+			want = ref
+		}
+		return h.Save(ctx, want)
+	}
+	return nil, cluster.NotFoundf("no other node has the image %s", ref)
+}
+
+// handler answers what servers ask this node through its tunnel.
+func (n *nodeParts) handler() http.Handler {
+	return tunnel.Node{
+		Tasks: taskHost{n.agent}, Images: imageHost{n.engine, n.cluster}, Samples: n.ownSamples,
+		SampleEvery: max(n.AutoscalePeriod.D()/samplesPerLook, time.Second),
+	}.Handler()
+}
+
+type taskHost struct{ *agent.Agent }
+
+// Exec implements api.TaskHost.
+func (t taskHost) Exec(ctx context.Context, task cluster.TaskID, o cluster.ExecOptions, s api.Streams) (int, error) {
+	return t.Agent.Exec(ctx, task, o, agent.ExecStreams{In: s.Stdin, Out: s.Stdout, Err: s.Stderr, Resize: s.Resize})
+}
+
+var _ interface {
+	Dial(ctx context.Context, task cluster.TaskID, port int) (net.Conn, error)
+} = taskHost{}
+
+type imageHost struct {
+	*docker.Engine
+	cluster string
+}
+
+// Build implements api.ImageHost.
+func (h imageHost) Build(ctx context.Context, tar io.Reader, o v1.BuildOptions, progress io.Writer) (string, error) {
+	args := map[string]string{}
+	for k, v := range o.Args {
+		if v != nil {
+			args[k] = *v
+		}
+	}
+	labels := map[string]string{cluster.LabelCluster: h.cluster}
+	maps.Copy(labels, o.Labels)
+	return h.Engine.Build(ctx, docker.Build{
+		Context: tar, Tags: append([]string{fmt.Sprintf("fairlead/%s-%s:latest", o.App, o.Service)}, o.Tags...), Dockerfile: o.Dockerfile, Target: o.Target, Args: args,
+		Labels: labels, Platform: o.Platform, NoCache: o.NoCache, Pull: o.Pull, Progress: progress,
+		Network: o.Network, ExtraHosts: o.ExtraHosts, ShmSize: o.ShmSize, CacheFrom: o.CacheFrom,
+	})
+}

@@ -1,0 +1,370 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fairlead/fairlead/api"
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/secrets"
+	"github.com/fairlead/fairlead/store"
+	"github.com/fairlead/fairlead/store/embedded"
+)
+
+// members are the embedded etcd's. *store.Etcd does.
+type members interface {
+	Members(ctx context.Context) ([]store.Member, error)
+	AddLearner(ctx context.Context, peer string) ([]store.Member, error)
+	Promote(ctx context.Context, id uint64) error
+	RemoveMember(ctx context.Context, id uint64) error
+	Ask(ctx context.Context, m store.Member) (store.MemberState, error)
+}
+
+const (
+	membersEvery = time.Second
+	askTimeout   = 2 * time.Second
+)
+
+// become makes this machine's etcd a member of the cluster that it joins, and puts
+// into cfg what its first start needs. An interrupted join is resumed; what is left
+// of one that the others gave up is removed.
+func (m *machine) become(ctx context.Context, cfg *embedded.Config) error {
+	st, err := store.NewEtcd(store.EtcdConfig{Endpoints: m.settings.Etcd, TLS: m.pki.RootTLS()}, m.Log)
+	if err != nil {
+		return err
+	}
+	defer st.Close() //nolint:errcheck // only asked
+	said := ""
+	for {
+		all, err := m.ask(ctx, st, joinLock(st, m.Node), cfg)
+		if err == nil {
+			cfg.Initial = map[string]string{}
+			for _, x := range all {
+				cfg.Initial[cmp.Or(x.Name, fmt.Sprintf("%x", x.ID))] = x.Peer
+			}
+			return nil
+		}
+		if kind := cluster.KindOf(err); kind != cluster.KindTransient && kind != cluster.KindOther {
+			return err
+		}
+		if err.Error() != said {
+			said = err.Error()
+			m.Log.Info("waits to join the other servers", "reason", err)
+		}
+		t := time.NewTimer(membersEvery)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return context.Cause(ctx)
+		case <-t.C:
+		}
+	}
+}
+
+// joinTTL is how long, in seconds, a server that dies while it asks for room keeps
+// others from asking; longer than etcd works on what was asked.
+const joinTTL = 10
+
+// joinLock lets one server at a time ask for room. etcd refuses a second learner only
+// once that is in its log, and a member that starts again before its next snapshot
+// then takes the refused one for a member: nothing that it would refuse may be asked.
+func joinLock(st store.Store, node string) func(ctx context.Context) (release func(), err error) {
+	st = store.Guarded(st, store.WriterServer)
+	return func(ctx context.Context) (func(), error) {
+		key := store.LockKey("join")
+		if _, err := st.Get(ctx, key); cluster.KindOf(err) != cluster.KindNotFound {
+			return nil, cmp.Or(err, error(store.ErrLearnerBusy))
+		}
+		lctx, release := context.WithCancel(ctx)
+		lease, _, err := st.Lease(lctx, joinTTL)
+		if err == nil {
+			_, err = st.Commit(ctx, store.Txn{If: []store.Cond{{Key: key}}, Then: []store.Op{{Key: key, Value: []byte(node), Lease: lease}}})
+		}
+		if err != nil {
+			release()
+			if cluster.KindOf(err) == cluster.KindConflict {
+				err = store.ErrLearnerBusy
+			}
+			return nil, err
+		}
+		return release, nil
+	}
+}
+
+// ask makes room for this machine among the members, or finds it.
+func (m *machine) ask(ctx context.Context, st members, lock func(context.Context) (func(), error), cfg *embedded.Config) ([]store.Member, error) {
+	all, err := st.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	has := embedded.HasData(cfg.Dir)
+	i := slices.IndexFunc(all, func(x store.Member) bool { return x.Peer == cfg.Peer() })
+	switch {
+	case i >= 0 && (has || all[i].Name == ""):
+		all[i].Name = cfg.Name
+		return all, nil
+	case i >= 0 && !all[i].Learner:
+		return nil, cluster.Invalidf("server %s is in the store already, and its data is not here: on another server `fairlead server rm %s`, then start this one again", all[i].Name, all[i].Name)
+	case i >= 0:
+		return nil, errors.Join(cluster.Transientf("an earlier attempt is removed"), st.RemoveMember(ctx, all[i].ID))
+	case has: // the others gave it up
+		if err := embedded.Forget(cfg.Dir); err != nil {
+			return nil, err
+		}
+	}
+	if slices.ContainsFunc(all, func(x store.Member) bool { return x.Name == cfg.Name }) {
+		return nil, cluster.Invalidf("there is a server named %s in the store, elsewhere: give this one another name with --node", cfg.Name)
+	}
+	release, err := lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all, err = addLearner(ctx, st, cfg)
+	if cluster.KindOf(err) == cluster.KindTransient && !errors.Is(err, store.ErrLearnerBusy) {
+		time.AfterFunc(joinTTL*time.Second, release) // it may still come about
+	} else {
+		release()
+	}
+	return all, err
+}
+
+// addLearner adds this machine while nobody else may be added.
+func addLearner(ctx context.Context, st members, cfg *embedded.Config) ([]store.Member, error) {
+	all, err := st.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(all, func(x store.Member) bool { return x.Learner }) {
+		return nil, store.ErrLearnerBusy
+	}
+	if all, err = st.AddLearner(ctx, cfg.Peer()); err != nil {
+		return nil, err
+	}
+	for i := range all {
+		if all[i].Peer == cfg.Peer() {
+			all[i].Name = cfg.Name
+		}
+	}
+	return all, nil
+}
+
+// memberKeeper lets servers that joined vote, and takes out those that never came.
+type memberKeeper struct {
+	members members
+	log     hclog.Logger
+	now     func() time.Time
+	since   map[uint64]time.Time
+	heard   map[uint64]time.Time
+}
+
+// Run works until ctx ends.
+func (k *memberKeeper) Run(ctx context.Context) error {
+	k.since, k.heard = map[uint64]time.Time{}, map[uint64]time.Time{}
+	tick := time.NewTicker(membersEvery)
+	defer tick.Stop()
+	for {
+		if err := k.round(ctx); err != nil && ctx.Err() == nil {
+			k.log.Debug("could not look after the servers that join; will retry", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+func (k *memberKeeper) round(ctx context.Context) error {
+	all, err := k.members.Members(ctx)
+	if err != nil {
+		return err
+	}
+	var learners []joining
+	now := k.now()
+	since := map[uint64]time.Time{}
+	for _, x := range all {
+		if !x.Learner {
+			continue
+		}
+		first, seen := k.since[x.ID]
+		if !seen {
+			first = now
+		}
+		since[x.ID] = first
+		actx, cancel := context.WithTimeout(ctx, askTimeout)
+		if _, err := k.members.Ask(actx, x); err == nil {
+			k.heard[x.ID] = now
+		}
+		cancel()
+		heard, ever := k.heard[x.ID]
+		learners = append(learners, joining{ID: x.ID, Name: x.Name, Since: first, Answers: ever && now.Sub(heard) < learnerPatience})
+	}
+	k.since = since
+	for _, a := range planMembers(learners, now) {
+		switch a := a.(type) {
+		case promote:
+			switch err := k.members.Promote(ctx, a.ID); {
+			case err == nil:
+				k.log.Info("a server has joined and votes", "server", a.Name)
+			case !errors.Is(err, store.ErrNotCaughtUp):
+				return err
+			}
+		case drop:
+			k.log.Warn("a server that was joining does not answer; others may join now, and it may try again", "server", a.Name)
+			if err := k.members.RemoveMember(ctx, a.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// roster is what the API asks about servers.
+type roster struct {
+	*admission
+	members members
+}
+
+var _ api.Servers = (*roster)(nil)
+
+// Addresses implements api.Servers.
+func (r *roster) Addresses() []string {
+	servers, _ := r.where()
+	slices.Sort(servers)
+	return servers
+}
+
+// List implements api.Servers.
+func (r *roster) List(ctx context.Context) ([]v1.ServerSummary, error) {
+	known := map[string]cluster.ServerInfo{}
+	r.mirror.Read(func(v store.View) {
+		for _, s := range store.Servers(v) {
+			known[string(s.Node)] = s
+		}
+	})
+	all, err := r.members.Members(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w; no majority of the servers answers, or this one is cut off from it", err)
+	}
+	out := make([]v1.ServerSummary, len(all))
+	var wg sync.WaitGroup
+	for i, x := range all {
+		wg.Go(func() { out[i] = r.summary(ctx, x, known[x.Name]) })
+	}
+	wg.Wait()
+	for name, s := range known {
+		if !slices.ContainsFunc(all, func(x store.Member) bool { return x.Name == name }) {
+			out = append(out, v1.ServerSummary{Node: s.Node, API: s.API, Version: s.Version, Standing: v1.StandingNone, Problem: "it was taken out of the store"})
+		}
+	}
+	slices.SortFunc(out, func(a, b v1.ServerSummary) int { return cmp.Compare(a.Node, b.Node) })
+	return out, nil
+}
+
+func (r *roster) summary(ctx context.Context, x store.Member, info cluster.ServerInfo) v1.ServerSummary {
+	s := v1.ServerSummary{Node: cluster.NodeID(x.Name), API: info.API, Version: info.Version, Standing: v1.StandingVoter}
+	if x.Learner {
+		s.Standing = v1.StandingLearner
+	}
+	if x.Name == "" {
+		s.Problem = "it was let in, and has not started yet: " + x.Peer
+		return s
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	state, err := r.members.Ask(ctx, x)
+	if err != nil {
+		s.Problem = "its store does not answer at " + x.Client
+		return s
+	}
+	s.Answers, s.Leader, s.Size = true, state.Leader == x.ID, state.Size
+	return s
+}
+
+// watch keeps alarms about servers until ctx ends.
+func (r *roster) watch(ctx context.Context) error {
+	tick := time.NewTicker(alarmEvery)
+	defer tick.Stop()
+	for {
+		list, err := r.List(ctx)
+		if ctx.Err() == nil {
+			text := serverAlarms(list, err)
+			r.alarms.mu.Lock()
+			r.alarms.servers = text
+			r.alarms.mu.Unlock()
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// serverAlarms says what an operator should know of the servers.
+func serverAlarms(list []v1.ServerSummary, err error) (out []string) {
+	if err != nil {
+		return []string{"nothing can be changed now: no majority of the servers answers, or this one is cut off from it"}
+	}
+	for _, s := range list {
+		if s.Problem != "" && s.Standing != v1.StandingLearner {
+			out = append(out, fmt.Sprintf("server %s: %s", s.Node, s.Problem))
+		}
+	}
+	return out
+}
+
+// Remove implements api.Servers.
+func (r *roster) Remove(ctx context.Context, id cluster.NodeID) error {
+	list, err := r.List(ctx)
+	if err != nil {
+		return err
+	}
+	var all []standing
+	for _, s := range list {
+		if s.Standing == v1.StandingNone && s.Node == id {
+			return nil // what is left of it is forgotten
+		}
+		if s.Standing != v1.StandingNone {
+			all = append(all, standing{Name: string(s.Node), Learner: s.Standing == v1.StandingLearner, Answers: s.Answers})
+		}
+	}
+	if err := mayRemove(all, string(id), r.Node); err != nil {
+		return err
+	}
+	members, err := r.members.Members(ctx)
+	if err != nil {
+		return err
+	}
+	for _, x := range members {
+		if x.Name == string(id) {
+			return r.members.RemoveMember(ctx, x.ID)
+		}
+	}
+	return nil
+}
+
+// Keys implements api.Servers.
+func (r *roster) Keys(id cluster.NodeID, recipient string) (v1.ServerMembership, error) {
+	plain, err := r.clusterKeys()
+	if err != nil {
+		return v1.ServerMembership{}, err
+	}
+	data, err := secrets.SealTo(plain, recipient)
+	if err != nil {
+		return v1.ServerMembership{}, err
+	}
+	servers, etcd := r.where()
+	return v1.ServerMembership{
+		Cluster: r.cluster, Node: id, CA: string(r.pki.PEM()), Sealed: data, Etcd: etcd, Servers: servers,
+		Pool: r.Pool, ServiceRange: r.ServiceRange, Domain: r.Domain, AutoscalePeriod: r.AutoscalePeriod,
+	}, nil
+}

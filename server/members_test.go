@@ -1,0 +1,275 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/pki"
+	"github.com/fairlead/fairlead/store"
+	"github.com/fairlead/fairlead/store/embedded"
+)
+
+// fakeMembers is an etcd's member list, which takes one learner at a time.
+type fakeMembers struct {
+	list   []store.Member
+	next   uint64
+	behind bool            // learners have not caught up
+	silent map[uint64]bool // they do not answer
+}
+
+var _ members = (*fakeMembers)(nil)
+
+func (f *fakeMembers) Members(context.Context) ([]store.Member, error) {
+	return slices.Clone(f.list), nil
+}
+
+func (f *fakeMembers) AddLearner(_ context.Context, peer string) ([]store.Member, error) {
+	if slices.ContainsFunc(f.list, func(x store.Member) bool { return x.Learner }) {
+		panic("etcd is asked for a second learner")
+	}
+	f.next++
+	f.list = append(f.list, store.Member{ID: f.next, Peer: peer, Learner: true})
+	return slices.Clone(f.list), nil
+}
+
+func (f *fakeMembers) Promote(_ context.Context, id uint64) error {
+	if f.behind {
+		return store.ErrNotCaughtUp
+	}
+	for i := range f.list {
+		if f.list[i].ID == id {
+			f.list[i].Learner = false
+		}
+	}
+	return nil
+}
+
+func (f *fakeMembers) RemoveMember(_ context.Context, id uint64) error {
+	f.list = slices.DeleteFunc(f.list, func(x store.Member) bool { return x.ID == id })
+	return nil
+}
+
+func (f *fakeMembers) Ask(_ context.Context, m store.Member) (store.MemberState, error) {
+	if m.Name == "" || f.silent[m.ID] {
+		return store.MemberState{}, errors.New("no answer")
+	}
+	return store.MemberState{Leader: 1}, nil
+}
+
+// What an interrupted join left is taken up, or removed, and never blocks.
+func TestRoomForAMember(t *testing.T) {
+	one := store.Member{ID: 1, Name: "n1", Peer: "https://10.0.0.1:7422"}
+	const peer = "https://10.0.0.2:7422"
+	for name, c := range map[string]struct {
+		has  bool // data of an earlier start
+		also []store.Member
+		says string // of the error; "" when there is room
+		left int    // members afterwards
+		kept bool   // of the data
+	}{
+		"the first time":                {left: 2},
+		"let in, never started":         {also: []store.Member{{ID: 2, Peer: peer, Learner: true}}, left: 2},
+		"started":                       {has: true, also: []store.Member{{ID: 2, Name: "n2", Peer: peer, Learner: true}}, left: 2, kept: true},
+		"started, its name not known":   {has: true, also: []store.Member{{ID: 2, Peer: peer, Learner: true}}, left: 2, kept: true},
+		"votes already":                 {has: true, also: []store.Member{{ID: 2, Name: "n2", Peer: peer}}, left: 2, kept: true},
+		"its data is gone":              {also: []store.Member{{ID: 2, Name: "n2", Peer: peer, Learner: true}}, says: "an earlier attempt", left: 1},
+		"a voter whose data is gone":    {also: []store.Member{{ID: 2, Name: "n2", Peer: peer}}, says: "server rm n2", left: 2},
+		"the others gave it up":         {has: true, left: 2},
+		"another one joins":             {also: []store.Member{{ID: 3, Name: "n3", Peer: "https://10.0.0.3:7422", Learner: true}}, says: "one at a time", left: 2},
+		"another one has the name":      {also: []store.Member{{ID: 3, Name: "n2", Peer: "https://10.0.0.3:7422"}}, says: "another name", left: 2},
+		"given up while another joins ": {has: true, also: []store.Member{{ID: 3, Name: "n3", Peer: "https://10.0.0.3:7422", Learner: true}}, says: "one at a time", left: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := embedded.Config{Dir: t.TempDir(), Name: "n2", Address: "10.0.0.2", PeerPort: 7422}
+			if c.has {
+				if err := os.MkdirAll(filepath.Join(cfg.Dir, "member-data", "member", "wal"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f := &fakeMembers{list: append([]store.Member{one}, c.also...), next: 9}
+			all, err := new(machine).ask(t.Context(), f, func(context.Context) (func(), error) { return func() {}, nil }, &cfg)
+			switch {
+			case c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)):
+				t.Errorf("got %v, want %q", err, c.says)
+			case c.says == "" && err != nil:
+				t.Error(err)
+			case c.says == "" && !slices.ContainsFunc(all, func(x store.Member) bool { return x.Peer == peer && x.Name == "n2" }):
+				t.Errorf("it is not among %+v", all)
+			}
+			if len(f.list) != c.left || embedded.HasData(cfg.Dir) != c.kept {
+				t.Errorf("left %+v, data kept: %t", f.list, embedded.HasData(cfg.Dir))
+			}
+		})
+	}
+}
+
+// One server at a time asks for room, and the next one can when it is done.
+func TestJoinLock(t *testing.T) {
+	st := store.NewMemory()
+	release, err := joinLock(st, "n2")(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := joinLock(st, "n3")(t.Context()); !errors.Is(err, store.ErrLearnerBusy) {
+		t.Errorf("a second one: %v", err)
+	}
+	release()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		release, err := joinLock(st, "n3")(t.Context())
+		if err == nil {
+			release()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A learner votes once it has caught up; one that falls silent is waited for, then
+// taken out; one that never came is too.
+func TestLearnersAreLookedAfter(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	f := &fakeMembers{list: []store.Member{{ID: 1, Name: "n1"}, {ID: 2, Name: "n2", Learner: true}}, behind: true, silent: map[uint64]bool{}}
+	k := &memberKeeper{
+		members: f, log: hclog.NewNullLogger(), now: func() time.Time { return now },
+		since: map[uint64]time.Time{}, heard: map[uint64]time.Time{},
+	}
+	rounds := func(n int) {
+		t.Helper()
+		for range n {
+			if err := k.round(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			now = now.Add(time.Second)
+		}
+	}
+	rounds(600) // a large store takes long
+	if len(f.list) != 2 || !f.list[1].Learner {
+		t.Fatalf("after ten minutes %+v", f.list)
+	}
+	f.behind = false
+	rounds(1)
+	if len(f.list) != 2 || f.list[1].Learner {
+		t.Fatalf("caught up: %+v", f.list)
+	}
+	f.behind = true
+	f.list = append(f.list, store.Member{ID: 3, Name: "n3", Learner: true})
+	rounds(60)
+	f.silent[3] = true
+	rounds(120)
+	if len(f.list) != 3 {
+		t.Error("not waited for")
+	}
+	rounds(90)
+	if len(f.list) != 2 {
+		t.Errorf("silent for long: %+v", f.list)
+	}
+	f.list = append(f.list, store.Member{ID: 4, Peer: "p", Learner: true})
+	rounds(179)
+	if len(f.list) != 3 {
+		t.Error("one that comes is not waited for")
+	}
+	rounds(3)
+	if len(f.list) != 2 {
+		t.Errorf("never came: %+v", f.list)
+	}
+}
+
+// The keys come whole or not at all, and for this machine alone.
+func TestKeysOfAServerThatJoins(t *testing.T) {
+	first := &machine{local: local{Config: Config{DataDir: t.TempDir(), Node: "n1", Advertise: "10.0.0.1", ServiceRange: "10.212.0.0/16"}, now: time.Now}}
+	if err := first.readKeys(); err != nil {
+		t.Fatal(err)
+	}
+	mirror := store.NewMirror(store.NewMemory(), store.Root, hclog.NewNullLogger())
+	r := &roster{admission: &admission{machine: first, mirror: mirror, self: cluster.ServerInfo{Node: "n1", API: "10.0.0.1:7420", Etcd: "https://10.0.0.1:7421"}}}
+	cfg := Config{DataDir: t.TempDir(), Node: "n2", Advertise: "10.0.0.2", ServiceRange: "10.99.0.0/16", Domain: defaultDomain}
+	second := &machine{local: local{Config: cfg, now: time.Now}}
+	identity, err := nodeIdentity(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Keys("n2", "age1"); cluster.KindOf(err) != cluster.KindInvalid {
+		t.Errorf("for no key: %v", err)
+	}
+	m, err := r.Keys("n2", identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := settings{ServerMembership: m}
+	// Not this machine's.
+	other := Config{DataDir: t.TempDir()}
+	if _, err := nodeIdentity(other); err != nil {
+		t.Fatal(err)
+	}
+	if err := unpack(other.DataDir, filepath.Join(other.DataDir, "pki"), s); err == nil {
+		t.Error("another machine opens the keys")
+	}
+	if err := s.write(cfg.DataDir); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // and at each later start
+		if err := second.joinServers(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := second.readKeys(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if second.cluster != first.cluster || second.pki.Fingerprint() != first.pki.Fingerprint() || second.ServiceRange != "10.212.0.0/16" {
+		t.Errorf("cluster %s and %s", second.cluster, first.cluster)
+	}
+	sealed, err := first.key.Seal([]byte("v"), "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := second.key.Open(sealed, "c"); err != nil || string(v) != "v" {
+		t.Errorf("%s, %v", v, err)
+	}
+	if s, err := readSettings(cfg.DataDir); err != nil || len(s.Sealed) > 0 {
+		t.Errorf("the sealed keys stay: %v", err)
+	}
+	for _, name := range []string{"secrets.key", "pki/ca.key", "server.json"} {
+		if info, err := os.Stat(filepath.Join(cfg.DataDir, name)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+}
+
+func nodeIdentity(cfg Config) (string, error) {
+	id, err := pki.NodeIdentity(filepath.Join(cfg.DataDir, "pki"))
+	if err != nil {
+		return "", err
+	}
+	return id.Recipient().String(), nil
+}
+
+// A machine is a server of one cluster, and no node and server at once.
+func TestAServerIsOfOneCluster(t *testing.T) {
+	node := t.TempDir()
+	if err := os.WriteFile(filepath.Join(node, membershipFile), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first := t.TempDir()
+	m := &machine{local: local{Config: Config{DataDir: first, Node: "n1", Advertise: "10.0.0.1", ServiceRange: "10.212.0.0/16"}, now: time.Now}}
+	if err := m.readKeys(); err != nil {
+		t.Fatal(err)
+	}
+	for dir, says := range map[string]string{node: "that of a node", first: "server of another cluster"} {
+		m := &machine{local: local{Config: Config{DataDir: dir, Join: "10.0.0.9:7420"}, now: time.Now}}
+		if err := m.joinServers(t.Context(), nil); cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", says, err)
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fairlead/fairlead/atomicfile"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/mesh"
+	"github.com/fairlead/fairlead/store"
+)
+
+// nets follows where the nodes' containers are: this node's own part of the range,
+// and how the others are reached. It keeps that on disk, for a boot without a store.
+type nets struct {
+	mirror *store.Mirror
+	path   string
+	log    hclog.Logger
+
+	mu    sync.Mutex
+	pools []netip.Prefix
+}
+
+// blocks is what this node's networks are carved from.
+func (n *nets) blocks() []netip.Prefix {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.pools
+}
+
+// follow tells the agent and the mesh of every change until ctx ends. Until the
+// store has been read the kernel stays as it is; where the store does not answer,
+// what was known last counts.
+func (n *nets) follow(ctx context.Context, self cluster.NodeID, peers func(context.Context, []mesh.Peer)) error {
+	var turn sync.Mutex
+	read := false // what is known is the store's own
+	use := func(all []cluster.NodeNet, fresh bool) {
+		turn.Lock()
+		defer turn.Unlock()
+		if read && !fresh {
+			return
+		}
+		read = fresh
+		own, others := split(all, self)
+		n.mu.Lock()
+		n.pools = own
+		n.mu.Unlock()
+		peers(ctx, others)
+	}
+	patience := time.AfterFunc(storePatience, func() {
+		if all, err := n.last(); err == nil {
+			use(all, false)
+		} else {
+			n.log.Error("cannot read where the nodes' containers were; waiting for the store", "error", err)
+		}
+	})
+	defer patience.Stop()
+	select {
+	case <-n.mirror.Ready():
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	for {
+		changed := n.mirror.Changed()
+		var all []cluster.NodeNet
+		n.mirror.Read(func(v store.View) { all = store.NodeNets(v) })
+		use(all, true)
+		if err := n.keep(all); err != nil {
+			n.log.Error("cannot keep on disk where the nodes' containers are", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		}
+	}
+}
+
+func (n *nets) keep(all []cluster.NodeNet) error {
+	b, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(n.path, b)
+}
+
+// last is what was kept, nothing on a node that never read its store.
+func (n *nets) last() (all []cluster.NodeNet, err error) {
+	b, err := os.ReadFile(n.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return all, json.Unmarshal(b, &all)
+}
+
+// split tells a node's own blocks from how it reaches the others.
+func split(all []cluster.NodeNet, self cluster.NodeID) (own []netip.Prefix, others []mesh.Peer) {
+	for _, x := range all {
+		if x.Node == self {
+			own = x.Blocks
+			continue
+		}
+		if a, err := netip.ParseAddr(x.Address); err == nil {
+			others = append(others, mesh.Peer{Address: a, Blocks: x.Blocks, Networks: x.Networks})
+		}
+	}
+	return own, others
+}

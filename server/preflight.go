@@ -1,0 +1,78 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fairlead/fairlead/agent/docker"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/gateway"
+)
+
+// preflight looks for what the server needs before anything of the machine is
+// changed, and says at once what is missing.
+func preflight(ctx context.Context, cfg Config) (traefik string, err error) {
+	if _, err := exec.LookPath("nft"); err != nil {
+		return "", cluster.Invalidf("nft is not on this machine: install the package nftables; service addresses and the gateway need it")
+	}
+	if !cfg.NoAgent {
+		if err := engineAnswers(ctx, cfg); err != nil {
+			return "", err
+		}
+	}
+	if cfg.NoGateway {
+		return "", nil
+	}
+	traefik, _, err = gateway.Find(ctx, cfg.Traefik, callersCache()...)
+	return traefik, err
+}
+
+func engineAnswers(ctx context.Context, cfg Config) error {
+	engine, err := docker.New(cfg.Docker)
+	if err != nil {
+		return err
+	}
+	defer engine.Close() //nolint:errcheck // only asked
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if _, err := engine.Info(ctx); err != nil {
+		return cluster.Invalidf("no Docker engine answers: install Docker and start it, or name its address with --docker: %w", err)
+	}
+	return nil
+}
+
+// callersCache is the cache of the user who called sudo, where `make traefik`
+// left what it built.
+func callersCache() []string {
+	u, err := user.Lookup(os.Getenv("SUDO_USER"))
+	if err != nil {
+		return nil
+	}
+	return []string{filepath.Join(u.HomeDir, ".cache", "fairlead")}
+}
+
+// keepTraefik copies a Traefik from a user's cache to where a service finds it.
+func keepTraefik(path string, out io.Writer) error {
+	if path == "" || !strings.Contains(path, "/.cache/") {
+		return nil
+	}
+	to := filepath.Join(gateway.LibDir, filepath.Base(path))
+	if _, err := os.Stat(to); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(gateway.LibDir, 0o755); err != nil { //nolint:gosec // programs, for everyone
+		return err
+	}
+	if err := copyProgram(path, to); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(out, "installed", to)
+	return err
+}

@@ -1,0 +1,345 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"filippo.io/age"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/pki"
+	"github.com/fairlead/fairlead/secrets/sealed"
+	"github.com/fairlead/fairlead/secrets/vault"
+	"github.com/fairlead/fairlead/store"
+	"github.com/fairlead/fairlead/store/embedded"
+)
+
+// local is what a node is and holds on disk, whatever its roles.
+type local struct {
+	Config
+	now      func() time.Time
+	cluster  string // ID
+	identity *age.X25519Identity
+	services netip.Prefix
+	private  []uint16 // ports of this node that containers must not reach
+	worker   bool     // its servers are elsewhere
+	alarms   storeAlarms
+}
+
+// machine is a server's node: it has the authority and the key of secrets too.
+type machine struct {
+	local
+	pki *pki.PKI
+	key *sealed.Key // opens and seals what the store keeps in secret
+	// vault resolves secrets that are elsewhere; nil without one.
+	vault *vault.Client
+	etcd  string // URL of the embedded etcd for other machines; "" when it is external
+	// users are the embedded etcd's; nil when it is external: that one has its own.
+	users users
+	// members are the embedded etcd's, likewise.
+	members members
+	// settings are what this server was told when it joined; nil: it was the first.
+	settings *settings
+}
+
+// Run runs a server until ctx ends. Containers and Traefik stay running.
+// A machine that is to join other servers does so first, with the token that token
+// returns.
+func Run(ctx context.Context, cfg Config, token func() (string, error), now func() time.Time) error {
+	if err := requireRoot("fairlead server"); err != nil {
+		return err
+	}
+	return explainFull(run(ctx, cfg, token, now), cfg.DataDir)
+}
+
+func run(ctx context.Context, cfg Config, token func() (string, error), now func() time.Time) error {
+	keepDescriptors()
+	m, release, err := openMachine(ctx, cfg, token, now)
+	if err != nil {
+		return err
+	}
+	defer release()
+	m.Log.Info("starting", "version", m.Version, "node", m.Node, "cluster", m.cluster, "address", m.Advertise)
+
+	// The store outlives what uses it, so that the others can end in order.
+	sctx, stopStore := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stopStore(nil)
+	early := context.AfterFunc(ctx, func() { stopStore(context.Cause(ctx)) })
+	st, storeDone, err := m.openStore(sctx)
+	if !early() && err != nil {
+		return ignoreCancel(err) // it was told to end while it waited for the others
+	}
+	if err != nil {
+		return err
+	}
+	gated := newGate(st)
+	wait, err := m.openGate(ctx, gated)
+	if err != nil {
+		stopStore(context.Canceled)
+		return errors.Join(err, st.Close(), ignoreCancel(<-storeDone))
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		select {
+		case err := <-storeDone:
+			return fmt.Errorf("the embedded etcd ended: %w", err)
+		case <-gctx.Done():
+			return nil
+		}
+	})
+	g.Go(func() error { return wait(gctx) })
+	g.Go(func() error { return m.renew(gctx) })
+	if m.alarms.embedded == nil {
+		g.Go(func() error { return m.watchAlarms(gctx, st) })
+	}
+	if m.vault != nil {
+		g.Go(func() error { return m.vault.Run(gctx) })
+	}
+	if err := m.parts(gctx, g, gated); err != nil {
+		stopStore(err)
+		return errors.Join(err, ignoreCancel(g.Wait()))
+	}
+	err = ignoreCancel(g.Wait())
+	m.Log.Info("stopping")
+	stopStore(context.Canceled)
+	return errors.Join(err, st.Close(), ignoreCancel(<-storeDone))
+}
+
+// renew renews certificates while the server runs, long before they end.
+func (m *machine) renew(ctx context.Context) error {
+	tick := time.NewTicker(12 * time.Hour)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+		replaced, err := m.pki.Renew()
+		switch {
+		case err != nil:
+			m.Log.Error("could not renew certificates; will retry", "error", err)
+		case len(replaced) > 0:
+			m.Log.Info("renewed certificates", "files", replaced)
+		}
+	}
+}
+
+func ignoreCancel(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// openMachine makes the directories, takes them for this process
+// and reads or makes the node's keys.
+func openMachine(ctx context.Context, cfg Config, token func() (string, error), now func() time.Time) (*machine, func(), error) {
+	release, err := openDirs(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	m := &machine{local: local{Config: cfg, now: now}}
+	if err = m.joinServers(ctx, token); err == nil {
+		err = m.readKeys()
+	}
+	if err != nil {
+		release()
+		return nil, nil, err
+	}
+	return m, release, nil
+}
+
+// openDirs makes the directories and takes them for this process.
+func openDirs(cfg Config) (func(), error) {
+	for _, dir := range []string{cfg.DataDir, filepath.Join(cfg.DataDir, "pki")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make the data directory: %w", err)
+		}
+	}
+	if err := os.MkdirAll(cfg.RunDir, 0o755); err != nil { //nolint:gosec // the socket in it has permissions of its own
+		return nil, fmt.Errorf("make the run directory: %w", err)
+	}
+	if err := ensureTmpfs(cfg.RunDir); err != nil {
+		return nil, err
+	}
+	return takeDirs(cfg)
+}
+
+func (m *machine) readKeys() (err error) {
+	dir := filepath.Join(m.DataDir, "pki")
+	host, _ := os.Hostname()
+	m.pki, err = pki.Open(dir, pki.Host{Node: cluster.NodeID(m.Node), Hosts: []string{m.Advertise, m.Node, host}}, m.now)
+	if err != nil {
+		return err
+	}
+	if m.identity, err = pki.NodeIdentity(dir); err != nil {
+		return err
+	}
+	if m.cluster, err = pki.ClusterID(dir); err != nil {
+		return err
+	}
+	if m.key, err = sealed.LoadOrCreate(filepath.Join(m.DataDir, secretsFile)); err != nil {
+		return err
+	}
+	if m.Vault.Address != "" {
+		if m.vault, err = vault.New(m.Vault, m.now, m.Log.Named("vault")); err != nil {
+			return err
+		}
+	}
+	m.services, err = netip.ParsePrefix(m.ServiceRange)
+	return err
+}
+
+// pool is the cluster's address range of containers.
+func (m *local) pool() netip.Prefix {
+	p, _ := netip.ParsePrefix(m.Pool) // validated
+	return p
+}
+
+// takeDirs refuses a second server on the data directory or the run directory.
+func takeDirs(cfg Config) (func(), error) {
+	data, err := takeDir(cfg.DataDir, "server.pid")
+	if err != nil {
+		return nil, err
+	}
+	run, err := takeDir(cfg.RunDir, "server.lock")
+	if err != nil {
+		data()
+		return nil, err
+	}
+	return func() { run(); data() }, nil
+}
+
+// takeDir refuses a second server on one directory, by a lock that ends with the
+// process. The file names the process.
+func takeDir(dir, file string) (func(), error) {
+	path := filepath.Join(dir, file)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644) //nolint:gosec // a process ID is no secret
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		other, _ := os.ReadFile(path) //nolint:gosec // the lock in our own directory
+		return nil, errors.Join(cluster.Invalidf("another fairlead server (process %s) uses %s", other, dir), f.Close())
+	}
+	if err := errors.Join(f.Truncate(0), writeAll(f, strconv.Itoa(os.Getpid()))); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+func writeAll(f *os.File, s string) error {
+	_, err := f.WriteAt([]byte(s), 0)
+	return err
+}
+
+// openStore starts the embedded etcd, or connects to the external one, and
+// waits until that answers. done receives the end of the embedded etcd.
+func (m *machine) openStore(ctx context.Context) (*store.Etcd, <-chan error, error) {
+	done, ready := make(chan error, 1), true
+	client := store.EtcdConfig{Endpoints: m.EtcdEndpoints}
+	if len(m.EtcdEndpoints) > 0 {
+		if m.EtcdCA != "" || m.EtcdCert != "" {
+			conf, err := pki.ClientTLS(m.EtcdCA, m.EtcdCert, m.EtcdKey)
+			if err != nil {
+				return nil, nil, err
+			}
+			client.TLS = conf
+		}
+		go func() { <-ctx.Done(); done <- context.Canceled }()
+	} else {
+		cfg := embedded.Config{
+			Dir: filepath.Join(m.DataDir, "etcd"), Name: m.Node, Address: m.Advertise, Token: m.cluster,
+			ClientPort: m.EtcdClientPort, PeerPort: m.EtcdPeerPort,
+			CAFile: m.pki.CAFile(), ServerFile: m.pki.ServerFile(), PeerFile: m.pki.PeerFile(), PeerName: pki.NamePeer,
+			Quota: m.quota, Now: m.now,
+		}
+		if m.settings != nil && !m.settings.Member {
+			if err := m.become(ctx, &cfg); err != nil {
+				return nil, nil, err
+			}
+		}
+		srv, err := embedded.New(cfg, m.Log)
+		if err != nil {
+			return nil, nil, err
+		}
+		m.alarms.embedded = srv.Alarm
+		go func() {
+			// Closed after it: who waits for the end finds it also when another took the
+			// news, as happens when etcd ends by itself.
+			defer close(done)
+			done <- srv.Run(ctx)
+		}()
+		if ready, err = m.awaitStore(ctx, srv.Ready(), done); err != nil {
+			if ctx.Err() != nil { // it ends in order
+				err = errors.Join(err, ignoreCancel(<-done))
+			}
+			return nil, nil, err
+		}
+		client.Endpoints, client.TLS = []string{cfg.Endpoint()}, m.pki.RootTLS()
+		m.etcd = cfg.Advertised()
+		m.private = append(m.private, uint16(m.EtcdClientPort), uint16(m.EtcdPeerPort)) //nolint:gosec // validated
+	}
+	st, err := store.NewEtcd(client, m.Log)
+	if err != nil {
+		return nil, nil, err
+	}
+	if m.etcd == "" {
+		return st, done, nil // an external one may answer later
+	}
+	m.users, m.members = st, st
+	if !ready {
+		return st, done, nil
+	}
+	if err = st.Healthy(ctx); err == nil {
+		err = st.Secure(ctx)
+	}
+	if cluster.KindOf(err) == cluster.KindTransient && m.served() {
+		return st, done, nil // the others went again: they are waited for as above
+	}
+	return st, done, err
+}
+
+// quorumPatience is how long a server that has served before waits for the others
+// before it starts what ran there last.
+const quorumPatience = 5 * time.Second
+
+// awaitStore waits until the embedded etcd answers and votes; false: it has no
+// quorum, and this server has served before. done receives etcd's end.
+func (m *machine) awaitStore(ctx context.Context, ready <-chan struct{}, done <-chan error) (bool, error) {
+	var patience <-chan time.Time
+	if m.served() {
+		t := time.NewTimer(quorumPatience)
+		defer t.Stop()
+		patience = t.C
+	}
+	select {
+	case err := <-done:
+		if strings.Contains(err.Error(), "was removed from the cluster") {
+			err = fmt.Errorf("%w; this server is of the cluster no more: `fairlead system uninstall --purge` here, then it can join again", err)
+		}
+		return false, fmt.Errorf("start the embedded etcd: %w", err)
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	case <-ready:
+	case <-patience:
+		m.Log.Error("the store has no quorum: most of the servers do not answer; starting what ran here last, and waiting for them")
+		return false, nil
+	}
+	if m.settings == nil || m.settings.Member {
+		return true, nil
+	}
+	m.Log.Info("joined: this server votes now")
+	m.settings.Member = true
+	return true, m.settings.write(m.DataDir)
+}

@@ -1,0 +1,315 @@
+package embedded_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/pki"
+	"github.com/fairlead/fairlead/store"
+	"github.com/fairlead/fairlead/store/embedded/etcdtest"
+)
+
+// identity is a certificate of node n2, of a key of its own, and its etcd user.
+func identity(t *testing.T, srv *etcdtest.Server) (conf *tls.Config, user string) {
+	t.Helper()
+	const id = cluster.NodeID("n2")
+	dir := filepath.Join(t.TempDir(), "pki")
+	csr, err := pki.PrepareMember(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := pki.ParseRequest(csr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := srv.PKI.IssueNode(id, r, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pki.SaveMember(dir, "abcdefghij", srv.PKI.PEM(), chain); err != nil {
+		t.Fatal(err)
+	}
+	m, err := pki.OpenMember(dir, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.TLS(), pki.MemberName(id, r.Key)
+}
+
+// joined returns the store as node n2 sees it, with a certificate of its own.
+func joined(t *testing.T, srv *etcdtest.Server, root *store.Etcd) (st *store.Etcd, user string) {
+	t.Helper()
+	conf, user := identity(t, srv)
+	if err := root.AddUser(t.Context(), user, store.NodeGrants(cluster.NodeSpec{ID: "n2"})); err != nil {
+		t.Fatal(err)
+	}
+	st, err := store.NewEtcd(store.EtcdConfig{Endpoints: []string{srv.Config.Endpoint()}, TLS: conf}, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = st.Close() })
+	return st, user
+}
+
+// A node's certificate opens that node's keys and no others: every prefix is tried.
+func TestANodeReachesItsOwnKeysOnly(t *testing.T) {
+	srv := etcdtest.Start(t)
+	root, err := store.NewEtcd(store.EtcdConfig{Endpoints: []string{srv.Config.Endpoint()}, TLS: srv.PKI.RootTLS()}, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = root.Close() })
+	for range 2 { // at each start
+		if err := root.Secure(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n2, user := joined(t, srv, root)
+	if err := n2.Healthy(t.Context()); err != nil {
+		t.Errorf("health: %v", err)
+	}
+	ctx := t.Context()
+	put := func(st *store.Etcd, key string) error {
+		_, err := st.Commit(ctx, store.Txn{Then: []store.Op{{Key: key, Value: []byte(`{}`)}}})
+		return err
+	}
+	type access struct {
+		key         string
+		read, write bool
+	}
+	svc := cluster.ServiceID{App: "a", Name: "s"}
+	for _, a := range []access{
+		{store.NodeInfoKey("n2"), true, true},
+		{store.AliveKey("n2"), true, true},
+		{store.StatusKey("n2", "t"), true, true},
+		{store.AgentAckKey("n2"), true, true},
+		{store.PlacementKey("n2", "t"), true, false},
+		{store.SealedKey("n2", "t"), true, false},
+		{store.EndpointsKey(svc), true, false},
+		{store.NodeNetKey("n1"), true, false},
+		{store.ServerInfoKey("n1"), true, false},
+		{store.ServerInfoKey("n2"), true, false},
+		{store.ServerSpecKey("n2"), true, false},
+
+		{store.NodeSpecKey("n2"), false, false},
+		{store.GatewayAckKey("n2"), false, false},
+		{store.NodeInfoKey("n1"), false, false},
+		{store.AliveKey("n1"), false, false},
+		{store.AliveKey("n20"), false, false},
+		{store.StatusKey("n1", "t"), false, false},
+		{store.StatusKey("n20", "t"), false, false},
+		{store.AgentAckKey("n1"), false, false},
+		{store.PlacementKey("n1", "t"), false, false},
+		{store.SealedKey("n1", "t"), false, false},
+		{store.AppKey("a"), false, false},
+		{store.ServiceKey(svc), false, false},
+		{store.ScaleKey(svc), false, false},
+		{store.ReleaseKey("a", 1), false, false},
+		{store.ConfigKey("a", "c", "h"), false, false},
+		{store.SecretKey(cluster.SecretRef{App: "a", Name: "s"}), false, false},
+		{store.RolloutKey(svc), false, false},
+		{store.TaskKey("a", "t"), false, false},
+		{store.OutcomeKey("a", 1), false, false},
+		{store.DemandKey(svc), false, false},
+		{store.AddressKey(svc), false, false},
+		{store.DecisionKey("rollout", "a"), false, false},
+		{store.TurnKey("scheduler"), false, false},
+		{store.LockKey("leader"), false, false},
+		{store.ClaimsKey, false, false},
+		{store.CertKey("c"), false, false},
+		{store.RegistryCredentialKey("h"), false, false},
+		{store.TokenKey("h"), false, false},
+		{store.PrefixCluster + "claim", false, false},
+		{store.TraefikRoot, false, false},
+		{store.TraefikRoot + "/x", false, false},
+		{store.GatewayFileKey("n2", cluster.GatewayCert, "", "c"), false, false},
+	} {
+		if err := put(root, a.key); err != nil {
+			t.Fatalf("%s by the control plane: %v", a.key, err)
+		}
+		_, err := n2.Get(ctx, a.key)
+		if forbidden := cluster.KindOf(err) == cluster.KindForbidden; forbidden == a.read || err != nil && !forbidden {
+			t.Errorf("read %s: %v", a.key, err)
+		}
+		err = put(n2, a.key)
+		if forbidden := cluster.KindOf(err) == cluster.KindForbidden; forbidden == a.write || err != nil && !forbidden {
+			t.Errorf("write %s: %v", a.key, err)
+		}
+	}
+	for _, prefix := range []string{"", store.Root, store.PrefixNodes, store.PrefixSealed, store.PrefixApps, store.PrefixAccess, store.TraefikRoot} {
+		if _, _, err := n2.List(ctx, prefix); cluster.KindOf(err) != cluster.KindForbidden {
+			t.Errorf("list %q: %v", prefix, err)
+		}
+		wctx, cancel := context.WithCancel(ctx)
+		b, open := <-n2.Watch(wctx, prefix, 0)
+		cancel()
+		if open && b.Err == nil {
+			t.Errorf("watch %q delivers %d events", prefix, len(b.Events))
+		}
+	}
+	// A lease works.
+	lctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	lease, _, err := n2.Lease(lctx, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n2.Commit(ctx, store.Txn{Then: []store.Op{{Key: store.AliveKey("n2"), Value: []byte("{}"), Lease: lease}}}); err != nil {
+		t.Error(err)
+	}
+	// A removed node is refused at once, on the connection that stands.
+	if err := root.RemoveUser(ctx, user); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n2.Get(ctx, store.NodeInfoKey("n2")); err == nil {
+		t.Error("a removed node still reads")
+	}
+	if err := put(n2, store.StatusKey("n2", "t")); err == nil {
+		t.Error("a removed node still writes")
+	}
+	// One that joins again under the name is another user.
+	again, user2 := joined(t, srv, root)
+	if user2 == user || !strings.HasPrefix(user2, "node:n2:") {
+		t.Errorf("users %s and %s", user, user2)
+	}
+	if _, err := again.Get(ctx, store.NodeInfoKey("n2")); err != nil {
+		t.Errorf("the node that joined again: %v", err)
+	}
+	if _, err := n2.Get(ctx, store.NodeInfoKey("n2")); err == nil {
+		t.Error("the old certificate works again")
+	}
+}
+
+// A node's certificate makes no server: it may not look at etcd's members nor change
+// them, nor who may do what, nor speak to them as one of them.
+func TestANodeBecomesNoServer(t *testing.T) {
+	srv := etcdtest.Start(t)
+	root := srv.Client(t)
+	if err := root.Secure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n2, user := joined(t, srv, root)
+	list, err := root.Members(t.Context())
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%v, %v", list, err)
+	}
+	for what, f := range map[string]func() error{
+		"add a member":      func() error { _, err := n2.AddLearner(t.Context(), "https://127.0.0.1:1"); return err },
+		"remove a member":   func() error { return n2.RemoveMember(t.Context(), list[0].ID) },
+		"let a member vote": func() error { return n2.Promote(t.Context(), list[0].ID) },
+		"add a user":        func() error { return n2.AddUser(t.Context(), "other", nil) },
+		"grant itself more": func() error {
+			return n2.AddUser(t.Context(), user, []store.Grant{{Key: store.Root, Prefix: true, Write: true}})
+		},
+		"remove a user": func() error { return n2.RemoveUser(t.Context(), user) },
+	} {
+		if err := f(); cluster.KindOf(err) != cluster.KindForbidden {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	// The members' own port.
+	conf, _ := identity(t, srv)
+	conn, err := (&tls.Dialer{Config: conf}).DialContext(t.Context(), "tcp", strings.TrimPrefix(srv.Config.Peer(), "https://"))
+	if err == nil { // TLS 1.3: a refused certificate shows with the first read
+		_, _ = conn.Write([]byte("GET /members HTTP/1.1\r\nHost: x\r\n\r\n"))
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		n, rerr := conn.Read(make([]byte, 1))
+		_ = conn.Close()
+		if err = rerr; n > 0 {
+			t.Error("a member talks to a node's certificate")
+		}
+	}
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("as a member: %v", err)
+	}
+}
+
+// A gateway's certificate opens, beside a node's keys, all routes and what is sealed
+// to it, and its acknowledgement: nothing of another gateway, and no route to write.
+func TestAGatewayReachesItsOwnKeysOnly(t *testing.T) {
+	srv := etcdtest.Start(t)
+	root, err := store.NewEtcd(store.EtcdConfig{Endpoints: []string{srv.Config.Endpoint()}, TLS: srv.PKI.RootTLS()}, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = root.Close() })
+	if err := root.Secure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n2, user := joined(t, srv, root)
+	if err := root.AddUser(t.Context(), user, store.NodeGrants(cluster.NodeSpec{ID: "n2", Gateway: true})); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []struct {
+		key         string
+		read, write bool
+	}{
+		{store.TraefikRoot, true, false},
+		{store.TraefikRoot + "/http/x", true, false},
+		{store.GatewayFileKey("n2", cluster.GatewayCert, "", "c"), true, false},
+		{store.GatewayFileKey("n2", cluster.GatewayUsers, "a", "u"), true, false},
+		{store.GatewayAckKey("n2"), true, true},
+		{store.GatewayFileKey("n1", cluster.GatewayCert, "", "c"), false, false},
+		{store.GatewayFileKey("n20", cluster.GatewayCert, "", "c"), false, false},
+		{store.GatewayAckKey("n1"), false, false},
+		{store.CertKey("c"), false, false},
+		{store.UserListKey("a", "u"), false, false},
+		{store.NodeSpecKey("n2"), false, false},
+	} {
+		put := func(st *store.Etcd) error {
+			_, err := st.Commit(t.Context(), store.Txn{Then: []store.Op{{Key: a.key, Value: []byte(`{}`)}}})
+			return err
+		}
+		if err := put(root); err != nil {
+			t.Fatalf("%s by the control plane: %v", a.key, err)
+		}
+		_, err := n2.Get(t.Context(), a.key)
+		if forbidden := cluster.KindOf(err) == cluster.KindForbidden; forbidden == a.read || err != nil && !forbidden {
+			t.Errorf("read %s: %v", a.key, err)
+		}
+		err = put(n2)
+		if forbidden := cluster.KindOf(err) == cluster.KindForbidden; forbidden == a.write || err != nil && !forbidden {
+			t.Errorf("write %s: %v", a.key, err)
+		}
+	}
+	for _, prefix := range []string{store.TraefikRoot, store.GatewayFilesPrefix("n2")} {
+		if _, _, err := n2.List(t.Context(), prefix); err != nil {
+			t.Errorf("list %s: %v", prefix, err)
+		}
+	}
+}
+
+// A later version's nodes may need more, or less.
+func TestGrantsChange(t *testing.T) {
+	srv := etcdtest.Start(t)
+	root, err := store.NewEtcd(store.EtcdConfig{Endpoints: []string{srv.Config.Endpoint()}, TLS: srv.PKI.RootTLS()}, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = root.Close() })
+	if err := root.Secure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n2, user := joined(t, srv, root)
+	grants := append(store.NodeGrants(cluster.NodeSpec{ID: "n2"})[1:], store.Grant{Key: store.LockKey("leader")})
+	if err := root.AddUser(t.Context(), user, grants); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n2.Get(t.Context(), store.PlacementKey("n2", "t")); cluster.KindOf(err) != cluster.KindForbidden {
+		t.Errorf("what was taken back: %v", err)
+	}
+	for _, k := range []string{store.LockKey("leader"), store.EndpointsKey(cluster.ServiceID{App: "a", Name: "s"})} {
+		if _, err := n2.Get(t.Context(), k); cluster.KindOf(err) != cluster.KindNotFound {
+			t.Errorf("%s: %v", k, err)
+		}
+	}
+}

@@ -1,0 +1,115 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// Errors of changing members that are waited out.
+var (
+	ErrLearnerBusy = &cluster.Error{Kind: cluster.KindTransient, Msg: "another server is joining, and etcd takes one at a time"}
+	ErrNotCaughtUp = &cluster.Error{Kind: cluster.KindTransient, Msg: "it has not caught up yet"}
+)
+
+// Member is one etcd of the cluster.
+type Member struct {
+	ID      uint64
+	Name    string // the node's; "" when it never started
+	Peer    string // URL for other members
+	Client  string // URL for clients; "" when it never started
+	Learner bool   // it follows, and does not vote
+}
+
+// Members lists the etcd cluster's members, as a quorum has them.
+func (e *Etcd) Members(ctx context.Context) ([]Member, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.timeout)
+	defer cancel()
+	r, err := e.client.MemberList(ctx)
+	if err != nil {
+		return nil, wrap(err, "list etcd's members")
+	}
+	return membersOf(r.Members), nil
+}
+
+func membersOf(list []*etcdserverpb.Member) []Member {
+	var out []Member
+	for _, m := range list {
+		x := Member{ID: m.ID, Name: m.Name, Learner: m.IsLearner}
+		if len(m.PeerURLs) > 0 {
+			x.Peer = m.PeerURLs[0]
+		}
+		if len(m.ClientURLs) > 0 {
+			x.Client = m.ClientURLs[0]
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+// AddLearner makes room for a member that is to start at this peer URL, and returns
+// all members with it. ErrLearnerBusy while another one has not caught up.
+func (e *Etcd) AddLearner(ctx context.Context, peer string) ([]Member, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.timeout)
+	defer cancel()
+	r, err := e.client.MemberAddAsLearner(ctx, []string{peer})
+	if errors.Is(rpctypes.Error(err), rpctypes.ErrTooManyLearners) {
+		return nil, ErrLearnerBusy
+	}
+	if err != nil {
+		return nil, wrap(err, "add a member to etcd")
+	}
+	return membersOf(r.Members), nil
+}
+
+// Promote lets a learner vote. ErrNotCaughtUp while it lags.
+func (e *Etcd) Promote(ctx context.Context, id uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, e.timeout)
+	defer cancel()
+	_, err := e.client.MemberPromote(ctx, id)
+	if errors.Is(rpctypes.Error(err), rpctypes.ErrMemberLearnerNotReady) {
+		return ErrNotCaughtUp
+	}
+	return wrap(err, fmt.Sprintf("let etcd's member %x vote", id))
+}
+
+// RemoveMember takes a member out of etcd; its process ends.
+func (e *Etcd) RemoveMember(ctx context.Context, id uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, e.timeout)
+	defer cancel()
+	_, err := e.client.MemberRemove(ctx, id)
+	if errors.Is(rpctypes.Error(err), rpctypes.ErrMemberNotFound) {
+		return nil
+	}
+	return wrap(err, fmt.Sprintf("remove etcd's member %x", id))
+}
+
+// MemberState is what one member says of itself.
+type MemberState struct {
+	Leader uint64 // ID of the member that leads, 0 when none does
+	Size   int64  // of its database, in bytes
+}
+
+// Ask asks one member how it is, by its client URL.
+func (e *Etcd) Ask(ctx context.Context, m Member) (MemberState, error) {
+	if m.Client == "" {
+		return MemberState{}, cluster.Transientf("it never started")
+	}
+	r, err := e.client.Status(ctx, m.Client)
+	if err != nil {
+		return MemberState{}, wrap(err, "ask "+m.Client)
+	}
+	return MemberState{Leader: r.Leader, Size: r.DbSize}, nil
+}
+
+// SetEndpoints changes which servers are asked, without ending what is under way.
+func (e *Etcd) SetEndpoints(urls []string) {
+	if len(urls) > 0 {
+		e.client.SetEndpoints(urls...)
+	}
+}

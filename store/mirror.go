@@ -1,0 +1,258 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// Mirror keeps one prefix of the store in memory, from one list and one watch,
+// so that a loop's snapshot costs no request. Decoded values are kept with
+// their entry: an unchanged value is decoded once.
+type Mirror struct {
+	store  Store
+	prefix string
+	log    hclog.Logger
+
+	mu      sync.RWMutex
+	rev     int64
+	byKey   map[string]*item
+	sorted  []string // keys in order; nil when it must be made again
+	changed chan struct{}
+	ready   chan struct{}
+}
+
+type item struct {
+	Entry
+	once    sync.Once
+	decoded any
+	err     error
+}
+
+// NewMirror makes a mirror of prefix; it is empty until Run has listed it.
+func NewMirror(s Store, prefix string, log hclog.Logger) *Mirror {
+	return &Mirror{
+		store: s, prefix: prefix, log: log, byKey: map[string]*item{},
+		changed: make(chan struct{}), ready: make(chan struct{}),
+	}
+}
+
+// Run keeps the mirror current until ctx ends, and returns the context's cause.
+func (m *Mirror) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		entries, rev, err := m.store.List(ctx, m.prefix)
+		if err != nil {
+			m.pause(ctx, "could not list the store; will retry", err)
+			continue
+		}
+		m.replace(entries, rev)
+		wctx, cancel := context.WithCancel(ctx)
+		for b := range m.store.Watch(wctx, m.prefix, rev) {
+			if b.Err != nil {
+				m.log.Info("watch ended; listing again", "prefix", m.prefix, "error", b.Err)
+				break
+			}
+			m.apply(b)
+		}
+		cancel()
+		if ctx.Err() == nil {
+			m.pause(ctx, "", nil)
+		}
+	}
+	return context.Cause(ctx)
+}
+
+func (m *Mirror) pause(ctx context.Context, msg string, err error) {
+	if err != nil && ctx.Err() == nil {
+		m.log.Warn(msg, "prefix", m.prefix, "error", err)
+	}
+	t := time.NewTimer(200 * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// Ready is closed once the first list is in.
+func (m *Mirror) Ready() <-chan struct{} { return m.ready }
+
+// Changed returns a channel that is closed at the next change.
+func (m *Mirror) Changed() <-chan struct{} {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.changed
+}
+
+// Rev is the revision the mirror stands at.
+func (m *Mirror) Rev() int64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.rev
+}
+
+func (m *Mirror) replace(entries []Entry, rev int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next := make(map[string]*item, len(entries))
+	for _, e := range entries {
+		if old := m.byKey[e.Key]; old != nil && old.Rev == e.Rev {
+			next[e.Key] = old
+			continue
+		}
+		next[e.Key] = &item{Entry: e}
+	}
+	m.byKey, m.sorted, m.rev = next, nil, rev
+	m.announce()
+	select {
+	case <-m.ready:
+	default:
+		close(m.ready)
+	}
+}
+
+func (m *Mirror) apply(b Batch) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, ev := range b.Events {
+		_, known := m.byKey[ev.Key]
+		if ev.Deleted {
+			delete(m.byKey, ev.Key)
+		} else {
+			m.byKey[ev.Key] = &item{Entry: ev.Entry}
+		}
+		if known == ev.Deleted {
+			m.sorted = nil
+		}
+	}
+	m.rev = b.Rev
+	m.announce()
+}
+
+func (m *Mirror) announce() {
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// View is a consistent look at a mirror, at one revision. Do not keep it.
+type View struct{ m *Mirror }
+
+// Read calls f with a view that does not change while f runs.
+func (m *Mirror) Read(f func(v View)) {
+	m.mu.RLock()
+	for m.sorted == nil {
+		m.mu.RUnlock()
+		m.sort()
+		m.mu.RLock()
+	}
+	defer m.mu.RUnlock()
+	f(View{m})
+}
+
+func (m *Mirror) sort() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.sorted == nil {
+		m.sorted = make([]string, 0, len(m.byKey))
+		for k := range m.byKey {
+			m.sorted = append(m.sorted, k)
+		}
+		sort.Strings(m.sorted)
+	}
+}
+
+// Rev is the revision of the view.
+func (v View) Rev() int64 { return v.m.rev }
+
+// Entry returns a key's entry.
+func (v View) Entry(key string) (Entry, bool) {
+	it, ok := v.m.byKey[key]
+	if !ok {
+		return Entry{}, false
+	}
+	return it.Entry, true
+}
+
+// Keys returns the keys below prefix, in order.
+func (v View) Keys(prefix string) []string {
+	keys := v.m.sorted
+	from := sort.SearchStrings(keys, prefix)
+	to := from
+	for to < len(keys) && strings.HasPrefix(keys[to], prefix) {
+		to++
+	}
+	return keys[from:to]
+}
+
+// Value is a decoded value with its entry's revisions.
+type Value[T any] struct {
+	Key     string
+	Rev     int64
+	Created int64
+	V       T
+}
+
+// One returns the decoded value of a key. A value that does not decode is an
+// error that names the key. Do not change what V points to: it is shared.
+func One[T any](v View, key string) (Value[T], bool, error) {
+	it, ok := v.m.byKey[key]
+	if !ok {
+		return Value[T]{}, false, nil
+	}
+	val, err := decode[T](it)
+	return val, err == nil, err
+}
+
+// All returns the decoded values below prefix, in key order. With keep, only
+// keys for which it returns true are decoded. Values that do not decode are
+// left out and logged: one bad value must not stop the others.
+func All[T any](v View, prefix string, keep func(key string) bool) []Value[T] {
+	keys := v.Keys(prefix)
+	out := make([]Value[T], 0, len(keys))
+	for _, k := range keys {
+		if keep != nil && !keep(k) {
+			continue
+		}
+		val, err := decode[T](v.m.byKey[k])
+		if err != nil {
+			v.m.log.Error("left out a value that does not decode", "key", k, "error", err)
+			continue
+		}
+		out = append(out, val)
+	}
+	return out
+}
+
+func decode[T any](it *item) (Value[T], error) {
+	it.once.Do(func() {
+		var t T
+		if err := json.Unmarshal(it.Value, &t); err != nil {
+			it.err = fmt.Errorf("decode %s: %w", it.Key, err)
+			return
+		}
+		it.decoded = t
+	})
+	if it.err != nil {
+		return Value[T]{}, it.err
+	}
+	t, ok := it.decoded.(T)
+	if !ok {
+		return Value[T]{}, fmt.Errorf("decode %s: it was read before as %T, now as %T", it.Key, it.decoded, t)
+	}
+	return Value[T]{Key: it.Key, Rev: it.Rev, Created: it.Created, V: t}, nil
+}
+
+// PutJSON is the operation that writes v to key.
+func PutJSON(key string, v any) (Op, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return Op{}, fmt.Errorf("encode %s: %w", key, err)
+	}
+	return Op{Key: key, Value: b}, nil
+}

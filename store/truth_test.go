@@ -1,0 +1,64 @@
+package store_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/store"
+)
+
+// A node may write its own keys alone, and what it writes there is about itself,
+// whatever name stands in it.
+func TestANodeSpeaksForItselfAlone(t *testing.T) {
+	st := store.NewMemory()
+	put := func(key string, v any) {
+		t.Helper()
+		op, err := store.PutJSON(key, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := st.Commit(t.Context(), store.Txn{Then: []store.Op{op}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range []cluster.NodeID{"n1", "n2"} {
+		put(store.NodeInfoKey(n), cluster.NodeInfo{ID: n})
+		put(store.AgentAckKey(n), cluster.AgentAck{Node: n, Endpoint: 5})
+		put(store.GatewayAckKey(n), cluster.GatewayAck{Node: n})
+		put(store.StatusKey(n, "mine"), cluster.Status{Task: "mine", Node: n})
+	}
+	// As n2, in n1's name.
+	put(store.NodeInfoKey("n2"), cluster.NodeInfo{ID: "n1", Address: "10.0.0.66"})
+	put(store.AgentAckKey("n2"), cluster.AgentAck{Node: "n1", Endpoint: 99})
+	put(store.GatewayAckKey("n2"), cluster.GatewayAck{Node: "n1"})
+	put(store.StatusKey("n2", "theirs"), cluster.Status{Task: "theirs", Node: "n1", State: cluster.StateRunning, Ready: true})
+	put(store.StatusKey("n2", "other"), cluster.Status{Task: "mine", Node: "n2"})
+	m := store.NewMirror(st, store.Root, hclog.NewNullLogger())
+	go func() { _ = m.Run(t.Context()) }()
+	<-m.Ready()
+	m.Read(func(v store.View) {
+		for _, n := range store.Nodes(v) {
+			if n.Info.Address != "" || n.ID != n.Info.ID {
+				t.Errorf("n2 describes %s: %+v", n.ID, n.Info)
+			}
+		}
+		for _, a := range store.AgentAcks(v) {
+			if a.Endpoint == 99 {
+				t.Errorf("n2 acknowledges for %s", a.Node)
+			}
+		}
+		if acks := store.GatewayAcks(v); len(acks) != 1 || acks[0].Node != "n1" {
+			t.Errorf("gateways %v", acks)
+		}
+		var tasks []cluster.TaskID
+		for _, s := range store.Statuses(v) {
+			tasks = append(tasks, s.Task)
+		}
+		if !slices.Equal(tasks, []cluster.TaskID{"mine", "mine"}) {
+			t.Errorf("statuses of %v", tasks)
+		}
+	})
+}

@@ -1,0 +1,350 @@
+package tunnel
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fairlead/fairlead/api"
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// fakeNode is a node whose one task echoes.
+type fakeNode struct {
+	mu     sync.Mutex
+	copied []byte
+	tagged [2]string
+	sizes  chan [2]uint
+	ended  chan struct{} // a call saw its context end
+}
+
+func (f *fakeNode) Logs(ctx context.Context, task cluster.TaskID, o cluster.LogOptions, emit func(cluster.LogLine) error) error {
+	if task == "gone" {
+		return cluster.NotFoundf("no task %s here", task)
+	}
+	for range o.Tail {
+		if err := emit(cluster.LogLine{Task: task, Text: strings.Repeat("x", 100_000)}); err != nil {
+			return err
+		}
+	}
+	if o.Follow {
+		<-ctx.Done()
+		f.ended <- struct{}{}
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+func (f *fakeNode) Exec(ctx context.Context, _ cluster.TaskID, o cluster.ExecOptions, s api.Streams) (int, error) {
+	switch o.Command[0] {
+	case "cat":
+		if _, err := io.Copy(s.Stdout, s.Stdin); err != nil {
+			return 0, err
+		}
+		_, err := io.WriteString(s.Stderr, "done")
+		return 7, err
+	case "size":
+		size := <-s.Resize
+		f.sizes <- size
+		return 0, nil
+	case "hang":
+		<-ctx.Done()
+		f.ended <- struct{}{}
+		return 0, context.Cause(ctx)
+	}
+	return 0, cluster.Invalidf("no command %s", o.Command[0])
+}
+
+func (f *fakeNode) CopyTo(_ context.Context, _ cluster.TaskID, _ string, tar io.Reader) error {
+	b, err := io.ReadAll(tar)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.copied = b
+	return err
+}
+
+func (f *fakeNode) CopyFrom(_ context.Context, _ cluster.TaskID, path string) (io.ReadCloser, error) {
+	if path != "/data" {
+		return nil, cluster.NotFoundf("no %s", path)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return io.NopCloser(bytes.NewReader(f.copied)), nil
+}
+
+func (f *fakeNode) Dial(_ context.Context, _ cluster.TaskID, port int) (net.Conn, error) {
+	if port != 80 {
+		return nil, cluster.Transientf("connection refused")
+	}
+	near, far := net.Pipe()
+	go func() {
+		defer func() { _ = far.Close() }()
+		_, _ = io.Copy(far, far)
+	}()
+	return near, nil
+}
+
+func (f *fakeNode) Build(_ context.Context, tar io.Reader, o v1.BuildOptions, progress io.Writer) (string, error) {
+	b, err := io.ReadAll(tar)
+	if err != nil {
+		return "", err
+	}
+	_, err = io.WriteString(progress, "step 1")
+	return "sha256:" + string(o.Service) + string(b), err
+}
+
+func (f *fakeNode) Tag(_ context.Context, id, ref string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tagged = [2]string{id, ref}
+	return nil
+}
+
+func (*fakeNode) Images(context.Context) ([]cluster.Image, error) {
+	var out []cluster.Image
+	for range 2000 { // more than one frame holds
+		out = append(out, cluster.Image{ID: strings.Repeat("a", 64)})
+	}
+	return out, nil
+}
+
+func (f *fakeNode) Save(ctx context.Context, ref string) (io.ReadCloser, error) {
+	if ref != "web:1" {
+		return nil, cluster.NotFoundf("no image %s", ref)
+	}
+	return f.CopyFrom(ctx, "", "/data")
+}
+
+func (*fakeNode) ImageID(_ context.Context, ref string) (string, error) { return "id of " + ref, nil }
+
+// open makes a tunnel over a real connection.
+func open(t *testing.T) (*Hub, *Remote, *fakeNode) {
+	t.Helper()
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fakeNode{sizes: make(chan [2]uint, 1), ended: make(chan struct{}, 4)}
+	h := Node{
+		Tasks: f, Images: f, SampleEvery: time.Millisecond,
+		Samples: func() []cluster.Sample { return []cluster.Sample{{Task: "t1", CPU: 500}} },
+	}.Handler()
+	ctx, cancel := context.WithCancel(t.Context())
+	hub := NewHub(hclog.NewNullLogger())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		conn, err := l.Accept()
+		if err == nil {
+			Serve(ctx, conn, h)
+		}
+	})
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wg.Go(func() { _ = hub.Serve(ctx, "n2", conn) })
+	t.Cleanup(func() {
+		cancel()
+		_ = l.Close()
+		wg.Wait()
+	})
+	var r *Remote
+	eventually(t, "the node is connected", func() bool { r, err = hub.Node("n2"); return err == nil })
+	return hub, r, f
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(20 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+func TestLogs(t *testing.T) {
+	_, r, f := open(t)
+	n := 0
+	err := r.Logs(t.Context(), "t1", cluster.LogOptions{Tail: 30}, func(l cluster.LogLine) error {
+		n += len(l.Text)
+		return nil
+	})
+	if err != nil || n != 3_000_000 {
+		t.Errorf("%d bytes: %v", n, err)
+	}
+	err = r.Logs(t.Context(), "gone", cluster.LogOptions{}, nil)
+	if cluster.KindOf(err) != cluster.KindNotFound || !strings.Contains(err.Error(), "no task gone here") {
+		t.Errorf("an error became %v", err)
+	}
+	// The end of the reader ends the node's side.
+	stop := errors.New("enough")
+	err = r.Logs(t.Context(), "t1", cluster.LogOptions{Tail: 1, Follow: true}, func(cluster.LogLine) error { return stop })
+	if !errors.Is(err, stop) {
+		t.Errorf("got %v", err)
+	}
+	<-f.ended
+}
+
+func TestExec(t *testing.T) {
+	_, r, f := open(t)
+	in := strings.Repeat("0123456789", 50_000)
+	var out, errs bytes.Buffer
+	code, err := r.Exec(t.Context(), "t1", cluster.ExecOptions{Command: []string{"cat"}}, api.Streams{Stdin: strings.NewReader(in), Stdout: &out, Stderr: &errs})
+	if err != nil || code != 7 || out.String() != in || errs.String() != "done" {
+		t.Errorf("code %d, %d bytes, %q: %v", code, out.Len(), errs.String(), err)
+	}
+	sizes := make(chan [2]uint, 1)
+	sizes <- [2]uint{80, 24}
+	if _, err := r.Exec(t.Context(), "t1", cluster.ExecOptions{Command: []string{"size"}}, api.Streams{Resize: sizes}); err != nil {
+		t.Error(err)
+	}
+	if got := <-f.sizes; got != [2]uint{80, 24} {
+		t.Errorf("size %v", got)
+	}
+	if _, err := r.Exec(t.Context(), "t1", cluster.ExecOptions{Command: []string{"rm"}}, api.Streams{}); cluster.KindOf(err) != cluster.KindInvalid {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		_, err := r.Exec(ctx, "t1", cluster.ExecOptions{Command: []string{"hang"}}, api.Streams{})
+		ended <- err
+	}()
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestFilesAndImages(t *testing.T) {
+	_, r, f := open(t)
+	data := bytes.Repeat([]byte("tar"), 200_000)
+	if err := r.CopyTo(t.Context(), "t1", "/data", bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+	back, err := r.CopyFrom(t.Context(), "t1", "/data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(back)
+	if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes came back: %v", len(got), err)
+	}
+	if err := back.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.CopyFrom(t.Context(), "t1", "/none"); cluster.KindOf(err) != cluster.KindNotFound {
+		t.Errorf("got %v", err)
+	}
+	var progress bytes.Buffer
+	id, err := r.Build(t.Context(), strings.NewReader("ctx"), v1.BuildOptions{Service: "web"}, &progress)
+	if err != nil || id != "sha256:webctx" || progress.String() != "step 1" {
+		t.Errorf("%q %q: %v", id, progress.String(), err)
+	}
+	if err := r.Tag(t.Context(), "a", "b"); err != nil || f.tagged != [2]string{"a", "b"} {
+		t.Errorf("%v: %v", f.tagged, err)
+	}
+	if list, err := r.Images(t.Context()); err != nil || len(list) != 2000 {
+		t.Errorf("%d images: %v", len(list), err)
+	}
+	if tar, err := r.Save(t.Context(), "web:1"); err != nil {
+		t.Error(err)
+	} else if got, err := io.ReadAll(tar); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("an image of %d bytes: %v", len(got), err)
+	}
+	if _, err := r.Save(t.Context(), "web:2"); cluster.KindOf(err) != cluster.KindNotFound {
+		t.Errorf("got %v", err)
+	}
+	if id, err := r.ImageID(t.Context(), "web:1"); err != nil || id != "id of web:1" {
+		t.Errorf("%q: %v", id, err)
+	}
+}
+
+func TestDial(t *testing.T) {
+	_, r, _ := open(t)
+	if _, err := r.Dial(t.Context(), "t1", 81); cluster.KindOf(err) != cluster.KindTransient || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	conn, err := r.Dial(ctx, "t1", 80)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel() // the call that opened it is over; the connection is not
+	in := bytes.Repeat([]byte("ping"), 100_000)
+	go func() { _, _ = conn.Write(in) }()
+	got := make([]byte, len(in))
+	if _, err := io.ReadFull(conn, got); err != nil || !bytes.Equal(got, in) {
+		t.Errorf("the echo differs: %v", err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSamplesAndTheEnd(t *testing.T) {
+	hub, r, f := open(t)
+	if !cmp.Equal(hub.Nodes(), []cluster.NodeID{"n2"}) {
+		t.Errorf("nodes %v", hub.Nodes())
+	}
+	eventually(t, "samples come", func() bool {
+		return cmp.Equal(hub.Samples(), []cluster.Sample{{Task: "t1", CPU: 500}})
+	})
+	ended := make(chan error)
+	go func() { ended <- r.Logs(t.Context(), "t1", cluster.LogOptions{Follow: true}, nil) }()
+	hub.Cut("n2")
+	if err := <-ended; cluster.KindOf(err) != cluster.KindTransient {
+		t.Errorf("a call on a cut tunnel ends with %v", err)
+	}
+	eventually(t, "the node is gone", func() bool { _, err := hub.Node("n2"); return cluster.KindOf(err) == cluster.KindTransient })
+	if s := hub.Samples(); len(s) != 0 {
+		t.Errorf("a gone node still has samples: %v", s)
+	}
+	select {
+	case <-f.ended: // when the call had reached the node
+	case <-time.After(time.Second):
+	}
+}
+
+// A server that knows the node no more is believed when it says so again and again.
+func TestARefusedNodeEnds(t *testing.T) {
+	var asked atomic.Int32
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != v1.ProtocolTunnel || r.URL.Path != Path {
+			t.Errorf("asked for %s %q", r.URL.Path, r.Header.Get("Upgrade"))
+		}
+		code := http.StatusForbidden
+		if asked.Add(1) == 1 {
+			code = http.StatusServiceUnavailable
+		}
+		w.WriteHeader(code)
+		_, _ = io.WriteString(w, `{"detail":"it was removed"}`)
+	}))
+	defer srv.Close()
+	conf := srv.Client().Transport.(*http.Transport).TLSClientConfig //nolint:forcetypeassert // httptest's own
+	d := Dialer{Server: srv.Listener.Addr().String(), TLS: conf, Handler: http.NotFoundHandler(), Retry: time.Millisecond, Log: hclog.NewNullLogger()}
+	err := d.Run(t.Context())
+	if cluster.KindOf(err) != cluster.KindForbidden || !strings.Contains(err.Error(), "it was removed") || asked.Load() != 1+refusals {
+		t.Errorf("after %d: %v", asked.Load(), err)
+	}
+}
