@@ -12,7 +12,7 @@ GOTESTSUM := v1.13.0
 
 export GOFLAGS
 
-.PHONY: build demo demo-down setup traefik vault engine static check fmt lint tidy unit integration current integration-current integration-etcd test bench install clean help
+.PHONY: build demo demo-down setup traefik vault engine static check fmt lint tidy unit integration integration-clusters current integration-current integration-etcd test bench install clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
@@ -66,8 +66,17 @@ unit: ## unit and property tests
 
 # One package at a time, and without the tests' cache: they share the machine's
 # Docker engine and kernel tables.
-integration: setup vault engine build ## tests on the real Docker, etcd and Traefik; needs root
-	FAIRLEAD_MUST_RUN=1 go test -count=1 -timeout 40m -p 1 ./integration/...
+INTEGRATION := FAIRLEAD_MUST_RUN=1 go test -count=1 -timeout 40m -p 1
+integration: setup vault engine build ## tests on the real Docker, etcd, Traefik and Vault; needs root
+	$(INTEGRATION) -skip '$(CLUSTERS)' ./integration/...
+
+# The long tests of several servers, of labs, and of etcds that are an operator's own.
+EMPTY    :=
+CLUSTERS := ^($(subst $(EMPTY) ,|,$(strip TestThreeServers TestTwoWholeServers TestServerJoinInterrupted TestOperatorsEtcd \
+	TestSlowLink TestTwoLabs TestLabIsKept TestInterrupted TestMachineIsLeftAlone TestServersAndGateways)))$$
+
+integration-clusters: setup vault engine build ## the long tests of several servers, labs and external etcds; needs root
+	$(INTEGRATION) -run '$(CLUSTERS)' ./integration/...
 
 # What engines differ in, on a current one: networks, names, ports, builds, control
 # groups, streams, errors. About three minutes, on an engine of their own.
@@ -92,7 +101,7 @@ integration-etcd: setup vault build ## the end-to-end tests on external etcds, o
 			-skip '^(TestFullDisk|TestTwoNodes|TestExternalEtcd|TestOperatorsEtcd|TestDockerKilled|TestRulesFlushedByAnotherProgram)$$' ./integration/e2e || exit; \
 	done
 
-test: setup unit integration ## everything: unit, property and integration tests
+test: setup unit integration ## unit, property and integration tests; the longest have targets of their own
 
 bench: setup build ## measure every figure into bench/results/latest.json
 	go run ./bench

@@ -96,7 +96,8 @@ func (m *machine) storeName() string { return m.cluster + " " + strings.Join(m.E
 // openGate claims the store and opens the gate. A store that does not answer is
 // waited for meanwhile where this machine has served from it before: its agent
 // and gateway then go on from what they have on disk. wait does the waiting.
-func (m *machine) openGate(ctx context.Context, g *gate) (wait func(context.Context) error, err error) {
+// ended receives the embedded etcd's end.
+func (m *machine) openGate(ctx context.Context, g *gate, ended <-chan error) (wait func(context.Context) error, err error) {
 	try := func(ctx context.Context) error {
 		if err := m.claimStore(ctx, store.Guarded(g.Store, store.WriterServer)); err != nil {
 			return err
@@ -107,7 +108,7 @@ func (m *machine) openGate(ctx context.Context, g *gate) (wait func(context.Cont
 		}
 		return atomicfile.Write(m.servedFile(), []byte(m.storeName()))
 	}
-	err = try(ctx)
+	err = m.insist(ctx, ended, try)
 	if cluster.KindOf(err) != cluster.KindTransient || !m.served() {
 		return func(context.Context) error { return nil }, err
 	}

@@ -27,12 +27,12 @@ func TestGateWaitsForItsOwnStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := store.NewMemory()
 		st.Down(true)
-		if _, err := m.openGate(t.Context(), newGate(st)); cluster.KindOf(err) != cluster.KindTransient {
+		if _, err := m.openGate(t.Context(), newGate(st), nil); cluster.KindOf(err) != cluster.KindTransient {
 			t.Fatalf("a store that never answered: %v", err)
 		}
 		st.Down(false)
 		g := newGate(st)
-		if _, err := m.openGate(t.Context(), g); err != nil {
+		if _, err := m.openGate(t.Context(), g, nil); err != nil {
 			t.Fatal(err)
 		}
 		if _, _, err := g.List(t.Context(), store.Root); err != nil {
@@ -42,7 +42,7 @@ func TestGateWaitsForItsOwnStore(t *testing.T) {
 		// The next start finds it away.
 		st.Down(true)
 		g = newGate(st)
-		wait, err := m.openGate(t.Context(), g)
+		wait, err := m.openGate(t.Context(), g, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +67,7 @@ func TestGateWaitsForItsOwnStore(t *testing.T) {
 		}
 		other.Down(true)
 		g = newGate(other)
-		if wait, err = m.openGate(t.Context(), g); err != nil {
+		if wait, err = m.openGate(t.Context(), g, nil); err != nil {
 			t.Fatal(err)
 		}
 		other.Down(false)

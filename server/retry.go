@@ -3,9 +3,12 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/fairlead/fairlead/cluster"
 )
 
 const (
@@ -15,6 +18,31 @@ const (
 
 // errEnded is the reason of a part that ended without one.
 var errEnded = errors.New("it ended")
+
+// insist asks the embedded etcd again while it is merely slow, as on a disk that is
+// busy: a first start has nothing to go on from, and ending would help nobody. A
+// server that has served goes on from what it has, and does not wait here; nor does
+// one with an external etcd, whose address may be wrong. ended receives the end of
+// the embedded one.
+func (m *machine) insist(ctx context.Context, ended <-chan error, ask func(context.Context) error) error {
+	for {
+		err := ask(ctx)
+		if cluster.KindOf(err) != cluster.KindTransient || m.etcd == "" || m.served() {
+			return err
+		}
+		m.Log.Warn("the embedded etcd is slow to answer; asking again", "error", err)
+		t := time.NewTimer(firstRetry)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return context.Cause(ctx)
+		case end := <-ended:
+			t.Stop()
+			return fmt.Errorf("the embedded etcd ended: %w", errors.Join(end, err))
+		case <-t.C:
+		}
+	}
+}
 
 // keepUp runs a part of the server until ctx ends, again after a pause whenever
 // it fails: what keeps one part from working must not take the others down. A

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/fairlead/fairlead/cluster"
 )
 
 func TestAPartThatFailsIsTriedAgain(t *testing.T) {
@@ -79,4 +81,38 @@ func TestAPartThatFailsIsTriedAgain(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A first start waits for an embedded etcd on a busy disk, and for nothing else.
+func TestFirstStartWaitsForItsOwnStore(t *testing.T) {
+	slow, wrong, gone := cluster.Transientf("etcd is slow"), cluster.Invalidf("not this cluster's"), errors.New("gone")
+	for name, c := range map[string]struct {
+		etcd  string
+		says  []error // one after the other
+		ends  error   // of etcd, while it is asked
+		want  error
+		asked int
+	}{
+		"slow":                  {etcd: "https://10.0.0.1:2379", says: []error{slow, slow, nil}, asked: 3},
+		"wrong":                 {etcd: "https://10.0.0.1:2379", says: []error{slow, wrong}, want: wrong, asked: 2},
+		"ends":                  {etcd: "https://10.0.0.1:2379", says: []error{slow, slow, slow}, ends: gone, want: gone, asked: 1},
+		"external, may be none": {says: []error{slow}, want: slow, asked: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &machine{local: local{Config: Config{DataDir: t.TempDir(), Log: hclog.NewNullLogger()}}, etcd: c.etcd}
+			synctest.Test(t, func(t *testing.T) {
+				ended, asked := make(chan error, 1), 0
+				if c.ends != nil {
+					ended <- c.ends
+				}
+				err := m.insist(t.Context(), ended, func(context.Context) error {
+					asked++
+					return c.says[asked-1]
+				})
+				if !errors.Is(err, c.want) || (err == nil) != (c.want == nil) || asked != c.asked {
+					t.Errorf("%v after %d, want %v after %d", err, asked, c.want, c.asked)
+				}
+			})
+		})
+	}
 }

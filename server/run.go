@@ -82,7 +82,7 @@ func run(ctx context.Context, cfg Config, token func() (string, error), now func
 		return err
 	}
 	gated := newGate(st)
-	wait, err := m.openGate(ctx, gated)
+	wait, err := m.openGate(ctx, gated, storeDone)
 	if err != nil {
 		stopStore(context.Canceled)
 		return errors.Join(err, st.Close(), ignoreCancel(<-storeDone))
@@ -301,9 +301,12 @@ func (m *machine) openStore(ctx context.Context) (*store.Etcd, <-chan error, err
 	if !ready {
 		return st, done, nil
 	}
-	if err = st.Healthy(ctx); err == nil {
-		err = st.Secure(ctx)
-	}
+	err = m.insist(ctx, done, func(ctx context.Context) error {
+		if err := st.Healthy(ctx); err != nil {
+			return err
+		}
+		return st.Secure(ctx)
+	})
 	if cluster.KindOf(err) == cluster.KindTransient && m.served() {
 		return st, done, nil // the others went again: they are waited for as above
 	}

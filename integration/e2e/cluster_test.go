@@ -183,10 +183,13 @@ func (n *node) dump() {
 		n.t.Logf("fairlead %s (%v):\n%s", strings.Join(args, " "), err, out)
 	}
 	b, _ := os.ReadFile(filepath.Join(n.dir, "server.log"))
-	if len(b) > 16<<10 {
-		b = b[len(b)-16<<10:]
+	var lines []string
+	for line := range strings.Lines(string(b)) {
+		if !strings.Contains(line, "[DEBUG] fairlead.etcd") {
+			lines = append(lines, line)
+		}
 	}
-	n.t.Logf("server log:\n%s", b)
+	n.t.Logf("server log:\n%s", strings.Join(lines[max(0, len(lines)-100):], ""))
 }
 
 // inside is a command that runs in the node's network.
