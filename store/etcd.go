@@ -189,14 +189,21 @@ func (e *Etcd) Commit(ctx context.Context, t Txn) (int64, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
-	r, err := e.client.Txn(ctx).If(conds...).Then(ops...).Commit()
-	switch {
-	case err != nil:
-		return 0, wrap(err, "write "+t.firstKey())
-	case !r.Succeeded:
-		return 0, t.conflict()
+	what := "write " + t.firstKey()
+	propose := func(ctx context.Context) (int64, error) {
+		r, err := e.client.Txn(ctx).If(conds...).Then(ops...).Commit()
+		switch {
+		case err != nil:
+			return 0, wrap(err, what)
+		case !r.Succeeded:
+			return 0, t.conflict()
+		}
+		return r.Header.Revision, nil
 	}
-	return r.Header.Revision, nil
+	if t.once() {
+		return insist(ctx, what, propose)
+	}
+	return propose(ctx)
 }
 
 // Compact forgets what was before rev. The embedded server does so by itself.
