@@ -39,8 +39,8 @@ const (
 )
 
 // lab runs f on a new lab that has the test application's image on every node, and
-// removes every trace of it, however f ends.
-func (b *bench) lab(ctx context.Context, f func(*bed) error) (err error) {
+// removes every trace of it, however f ends. flags are of "lab up".
+func (b *bench) lab(ctx context.Context, f func(*bed) error, flags ...string) (err error) {
 	bin, err := b.binary(ctx)
 	if err != nil {
 		return err
@@ -64,7 +64,7 @@ func (b *bench) lab(ctx context.Context, f func(*bed) error) (err error) {
 			fmt.Fprintln(os.Stderr, "error:", end)
 		}
 	}()
-	if err := l.up(ctx); err != nil {
+	if err := l.up(ctx, flags...); err != nil {
 		return err
 	}
 	defer l.client.Close()
@@ -117,8 +117,8 @@ func (l *bed) lab(ctx context.Context, args ...string) (string, error) {
 }
 
 // up makes the lab, and learns how it is reached.
-func (l *bed) up(ctx context.Context) (err error) {
-	if _, err := l.lab(ctx, "up", "--nodes", "3"); err != nil {
+func (l *bed) up(ctx context.Context, flags ...string) (err error) {
+	if _, err := l.lab(ctx, append([]string{"up", "--nodes", "3"}, flags...)...); err != nil {
 		return err
 	}
 	out, err := l.lab(ctx, "status", "-o", "json")
@@ -138,7 +138,7 @@ func (l *bed) up(ctx context.Context) (err error) {
 			l.http, _ = strconv.Atoi(x.Port())
 		}
 	}
-	if l.http == 0 {
+	if l.http == 0 && len(flags) == 0 {
 		return fmt.Errorf("the lab has no gateway: %v", l.status.URLs)
 	}
 	l.client, err = client.New(client.Options{Socket: l.api})

@@ -38,6 +38,8 @@ func groups() []group {
 		{"rolling", measureRolling, true},
 		{"lab", measureLab, true},
 		{"swarm", measureSwarm, true},
+		{"leaders", measureLeaders, true},
+		{"stolen", measureStolen, true},
 		{"demo", measureDemo, true},
 	}
 }
@@ -48,6 +50,7 @@ type options struct {
 	pairs, samples int
 	demoCold       bool
 	dry, list      bool
+	walk           string // see stolen.go
 }
 
 func main() {
@@ -58,6 +61,7 @@ func main() {
 	flag.BoolVar(&o.demoCold, "demo-cold", false, "also measure demo_cold_s: everything is fetched and built again into an empty cache, for many minutes")
 	flag.BoolVar(&o.dry, "n", false, "print the figures, write nothing")
 	flag.BoolVar(&o.list, "list", false, "list the groups")
+	flag.StringVar(&o.walk, "walk", "", "used by this command itself, in the network of a lab's node")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -69,6 +73,9 @@ func main() {
 }
 
 func run(ctx context.Context, o options) error {
+	if o.walk != "" {
+		return walk(ctx, o.walk, os.Stdout)
+	}
 	if o.list {
 		for _, g := range groups() {
 			fmt.Println(g.name)

@@ -49,6 +49,11 @@ func figures() []figure {
 		{"node_cut_to_replaced_s_p50", "swarm", "≤ 10", "seconds from when a node's cable is cut to when all replicas of a service of 6 are ready on the other two nodes; median of five, a node with replicas each time"},
 		{"swarm_node_cut_to_replaced_s_p50", "swarm", "", "the same with Docker Swarm on the same three engines in the same run: until 6 of its tasks run on the other two; it is told of no health check"},
 		{"deploy50_over_swarm", "swarm", "≤ 0.4", "time from the start of `fairlead deploy` to 50 healthy replicas on three nodes of a lab, on the app's own network with a service address, over the time from the start of `docker service create` to 50 running tasks of Docker Swarm on the same engines, with no network of their own; median of three pairs, which take turns"},
+		{"leader_kills", "leaders", "", "how often the server that led the stores of a lab of three lost its power, while labels were written without a pause through the two others; then each server is cut off once"},
+		{"leader_failover_s_p50", "leaders", "≤ 5", "seconds from the start of `fairlead lab kill` of the leader to the first write accepted after it through another server; median of the kills"},
+		{"leader_acked_writes", "leaders", "", "writes that were accepted during the kills and the cuts"},
+		{"leader_acked_writes_lost", "leaders", "0", "those of them that one of the three servers does not know in the end"},
+		{"stolen_node_keys_reachable", "stolen", "0", "what the certificate of a node opens beyond its own: each key of the store of a lab in use is read, written and deleted with it, and everything read, users made, a snapshot taken and the like; its own are its placements, its sealed secrets, what it says of itself, and, to be read, endpoints, where the nodes' networks and the servers are"},
 		{"demo_cold_s", "demo -demo-cold", "", "seconds of `make demo` with empty caches: Go modules fetched, everything built, Traefik included. Go and Docker are there"},
 		{"demo_warm_s", "demo", "", "seconds of `make demo` on a machine on which it ran before, from no server to the shop's answer"},
 	}
