@@ -17,6 +17,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"github.com/fairlead/fairlead/pki"
 	"github.com/fairlead/fairlead/store"
@@ -91,7 +92,7 @@ func walk(ctx context.Context, disks string, out io.Writer) error {
 		return err
 	}
 	connect := func(conf *tls.Config) (*clientv3.Client, error) {
-		return clientv3.New(clientv3.Config{Endpoints: []string{storeURL}, TLS: conf, DialTimeout: 5 * time.Second})
+		return clientv3.New(clientv3.Config{Endpoints: []string{storeURL}, TLS: conf, DialTimeout: 5 * time.Second, Logger: zap.NewNop()})
 	}
 	root, err := connect(conf)
 	if err != nil {
@@ -118,7 +119,7 @@ func walk(ctx context.Context, disks string, out io.Writer) error {
 }
 
 // storeURL is where the store of a lab answers its nodes.
-const storeURL = "https://10.99.0.1:2379"
+const storeURL = "https://10.99.0.1:7421"
 
 // walked is what a stolen certificate was tried on, and what it opened that is not
 // the node's own.
@@ -169,7 +170,7 @@ func (w *walked) calls(ctx context.Context, as *clientv3.Client) error {
 		"add a user":      func() error { _, err := as.UserAdd(ctx, "thief", "x"); return err },
 		"grant a role":    func() error { _, err := as.UserGrantRole(ctx, "thief", "root"); return err },
 		"open the store":  func() error { _, err := as.AuthDisable(ctx); return err },
-		"add a member":    func() error { _, err := as.MemberAdd(ctx, []string{"https://10.99.0.9:2380"}); return err },
+		"add a member":    func() error { _, err := as.MemberAdd(ctx, []string{"https://10.99.0.9:7422"}); return err },
 		"defragment":      func() error { _, err := as.Defragment(ctx, storeURL); return err },
 		"take a snapshot": func() error {
 			r, err := as.Snapshot(ctx)
