@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/fairlead/fairlead/integration/dockerd"
+	"github.com/fairlead/fairlead/integration/load"
 )
 
 // startApart starts a cluster of one with a Docker engine and a network of its
@@ -135,8 +136,8 @@ func dockerKilled(t *testing.T, args []string) {
 	n.do("deploy", "-f", n.write("compose.yaml", web(image, "kill", "1", 3, calling(image))))
 	n.serves("http://caller.example.com/")
 	before := n.started("kill")
-	l := n.startLoad(everyKind("http://kill.example.com/"))
-	var spans []span
+	l := n.startLoad(load.EveryKind("http://kill.example.com/"))
+	var spans []load.Span
 	for round := range 2 {
 		was, err := n.counted()
 		if err != nil {
@@ -148,14 +149,14 @@ func dockerKilled(t *testing.T, args []string) {
 		if c, err := n.counted(); err != nil || c.Failed-was.Failed > c.Unresolved-was.Unresolved {
 			t.Errorf("without an engine: %v; %s; before that %s", err, c, was)
 		}
-		s := span{from: time.Now()}
+		s := load.Span{From: time.Now()}
 		engine.Start()
 		back := time.Now()
-		n.sameTasks("kill", before, s.from, survive)
+		n.sameTasks("kill", before, s.From, survive)
 		ready := time.Now()
 		n.serves("http://kill.example.com/")
 		n.serves("http://caller.example.com/")
-		if s.to = time.Now(); !survive {
+		if s.To = time.Now(); !survive {
 			spans = append(spans, s)
 		}
 		now := n.insideAgain()
@@ -163,13 +164,9 @@ func dockerKilled(t *testing.T, args []string) {
 			t.Errorf("afterwards: %s", now)
 		}
 		t.Logf("round %d: engine back after %s, tasks ready after %s, all served after %s; %d requests from inside, %d failed, %d of them for want of Docker's resolver",
-			round+1, back.Sub(s.from).Round(time.Millisecond), ready.Sub(s.from).Round(time.Millisecond), s.to.Sub(s.from).Round(time.Millisecond), now.Requests, now.Failed, now.Unresolved)
+			round+1, back.Sub(s.From).Round(time.Millisecond), ready.Sub(s.From).Round(time.Millisecond), s.To.Sub(s.From).Round(time.Millisecond), now.Requests, now.Failed, now.Unresolved)
 	}
-	requests, failed := l.end()
-	t.Logf("%d requests from outside, %d failed", requests, failed)
-	if bad := l.outside(spans...); len(bad) > 0 {
-		t.Errorf("%d requests failed that were not on what was killed:\n%s", len(bad), strings.Join(bad[:min(len(bad), 10)], "\n"))
-	}
+	l.WantNone(t, "Docker killed twice", spans...)
 	out, err := n.docker("ps", "-a", "--format", "{{.Names}}").CombinedOutput()
 	if have := len(strings.Fields(string(out))); err != nil || have != len(before) {
 		t.Errorf("%d containers, want %d: %v\n%s", have, len(before), err, out)
@@ -221,14 +218,14 @@ func TestRulesFlushedByAnotherProgram(t *testing.T) {
 	n.do("deploy", "-f", n.write("compose.yaml", web(image, "flush", "1", 2, calling(image))))
 	n.serves("http://caller.example.com/")
 	rules := n.rules()
-	l := n.startLoad(everyKind("http://flush.example.com/"))
+	l := n.startLoad(load.EveryKind("http://flush.example.com/"))
 	time.Sleep(time.Second)
 	if c, err := n.counted(); err != nil || c.Failed > 0 {
 		t.Errorf("before: %v; %s", err, c)
 	}
-	var spans []span
+	var spans []load.Span
 	for range 2 {
-		s := span{from: time.Now()}
+		s := load.Span{From: time.Now()}
 		if out, err := n.inside(t.Context(), "nft", "flush", "ruleset").CombinedOutput(); err != nil {
 			t.Fatalf("flush: %v: %s", err, out)
 		}
@@ -239,15 +236,11 @@ func TestRulesFlushedByAnotherProgram(t *testing.T) {
 			return nil
 		})
 		n.serves("http://flush.example.com/")
-		s.to = time.Now()
+		s.To = time.Now()
 		spans = append(spans, s)
-		t.Logf("all back %s after the flush; %s", s.to.Sub(s.from).Round(time.Millisecond), n.insideAgain())
+		t.Logf("all back %s after the flush; %s", s.To.Sub(s.From).Round(time.Millisecond), n.insideAgain())
 	}
-	requests, failed := l.end()
-	t.Logf("%d requests from outside, %d failed", requests, failed)
-	if bad := l.outside(spans...); len(bad) > 0 {
-		t.Errorf("%d requests failed while the rules were there:\n%s", len(bad), strings.Join(bad[:min(len(bad), 10)], "\n"))
-	}
+	l.WantNone(t, "all rules flushed twice", spans...)
 }
 
 var handle = regexp.MustCompile(` # handle [0-9]+|counter packets [0-9]+ bytes [0-9]+`)

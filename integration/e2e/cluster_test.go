@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/fairlead/fairlead/integration/etcdd"
+	"github.com/fairlead/fairlead/integration/load"
 	"github.com/fairlead/fairlead/integration/need"
 )
 
@@ -282,6 +283,12 @@ func (n *node) client(keepAlive bool) *http.Client {
 			},
 		},
 	}
+}
+
+// startLoad makes requests to this node's gateway until the load is ended.
+func (n *node) startLoad(kinds []load.Request) *load.Load {
+	n.t.Helper()
+	return load.Start(n.t, n.client, kinds)
 }
 
 // write puts a file into the test's directory and returns its path.

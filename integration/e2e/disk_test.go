@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fairlead/fairlead/integration/load"
 )
 
 // smallDisk puts the data directory of a node that is not started yet on a
@@ -131,7 +133,7 @@ func TestFullDisk(t *testing.T) {
 	n.do("deploy", "-f", n.write("compose.yaml", web(n.image(), "full", "1", 2, "")))
 	n.serves("http://full.example.com/")
 	before := n.ready("full")
-	l := n.startLoad(everyKind("http://full.example.com/"))
+	l := n.startLoad(load.EveryKind("http://full.example.com/"))
 
 	fill(t, disk, "filler")
 	var acknowledged []string
@@ -175,5 +177,5 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("tasks changed from %v to %v", before, after)
 	}
 	n.do("scale", "full/web=3")
-	l.wantNone(t, "while the disk was full")
+	l.WantNone(t, "while the disk was full")
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fairlead/fairlead/integration/etcdd"
+	"github.com/fairlead/fairlead/integration/load"
 )
 
 // On an etcd of an operator's, of an older and of the current version: an update under
@@ -18,7 +19,7 @@ func TestOperatorsEtcd(t *testing.T) {
 			n := start(t, e.Flags()...)
 			image := n.image()
 			n.do("deploy", "-f", n.write("compose.yaml", web(image, "operated", "1", 4, "")))
-			l := n.startLoad([]request{{name: "GET", method: "GET", url: "http://operated.example.com/"}})
+			l := n.startLoad([]load.Request{{Name: "GET", Method: "GET", URL: "http://operated.example.com/"}})
 			n.do("deploy", "-f", n.write("compose.yaml", web(image, "operated", "2", 4, "")))
 			cmd := n.command(t.Context(), "secret", "set", "operated/kept")
 			cmd.Stdin = strings.NewReader("value")
@@ -37,7 +38,7 @@ func TestOperatorsEtcd(t *testing.T) {
 				_, err := n.try("scale", "operated/web=3")
 				return err
 			})
-			l.wantNone(t, "while the app was updated, etcd and the server killed and started")
+			l.WantNone(t, "while the app was updated, etcd and the server killed and started")
 			if body, err := n.answer("http://operated.example.com/"); err != nil || !strings.HasPrefix(body, "2 ") {
 				t.Errorf("it answers %q, %v", body, err)
 			}

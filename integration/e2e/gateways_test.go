@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fairlead/fairlead/integration/load"
 )
 
 // tlsClient speaks to the gateway's public TLS port, whatever host a URL names.
@@ -55,7 +57,7 @@ func TestTwoGateways(t *testing.T) {
 	for _, g := range []*node{n, w.node} {
 		g.serves("http://plain.example.com/")
 		g.eventually(15*time.Second, "the certificate is served", func() error {
-			return fetch(g.tlsClient(pool), request{"GET", http.MethodGet, "https://two.example.com/", "", false})
+			return load.Get(g.tlsClient(pool), "https://two.example.com/")
 		})
 		g.eventually(15*time.Second, "it asks for a user", func() error { return g.guards("users.example.com", "ann", "open") })
 		answers := map[string]bool{}
@@ -78,7 +80,7 @@ func TestTwoGateways(t *testing.T) {
 	}
 	nothingInClear(t, w, secret)
 
-	through := map[string]*load{"the server's": n.startLoad(everyKind("http://plain.example.com/")), "the node's": w.startLoad(everyKind("http://plain.example.com/"))}
+	through := map[string]*load.Load{"the server's": n.startLoad(load.EveryKind("http://plain.example.com/")), "the node's": w.startLoad(load.EveryKind("http://plain.example.com/"))}
 	n.do("deploy", "-f", file("2"))
 	w.stop(syscall.SIGKILL)
 	time.Sleep(time.Second) // requests go on while the agent is away
@@ -89,10 +91,10 @@ func TestTwoGateways(t *testing.T) {
 	})
 	n.do("deploy", "-f", file("3"))
 	for what, l := range through {
-		l.wantNone(t, "two rolling updates and the node's agent killed, through "+what+" gateway")
+		l.WantNone(t, "two rolling updates and the node's agent killed, through "+what+" gateway")
 	}
 
-	l := n.startLoad(everyKind("http://plain.example.com/"))
+	l := n.startLoad(load.EveryKind("http://plain.example.com/"))
 	was, err := w.traefik()
 	if err != nil {
 		t.Fatal(err)
@@ -103,7 +105,7 @@ func TestTwoGateways(t *testing.T) {
 	w.replaced(was.Current.PID)
 	w.serves("http://plain.example.com/")
 	w.eventually(15*time.Second, "it asks for a user again", func() error { return w.guards("users.example.com", "ann", "open") })
-	l.wantNone(t, "the node's Traefik killed, through the server's gateway")
+	l.WantNone(t, "the node's Traefik killed, through the server's gateway")
 
 	// Without the server it serves on; started anew too.
 	n.stop(syscall.SIGKILL)
@@ -111,7 +113,7 @@ func TestTwoGateways(t *testing.T) {
 	w.stop(syscall.SIGTERM)
 	w.launch()
 	w.serves("http://plain.example.com/")
-	if err := fetch(w.tlsClient(pool), request{"GET", http.MethodGet, "https://two.example.com/", "", false}); err != nil {
+	if err := load.Get(w.tlsClient(pool), "https://two.example.com/"); err != nil {
 		t.Errorf("without the server: %v", err)
 	}
 	n.up()

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead/fairlead/integration/load"
 	"github.com/fairlead/fairlead/integration/need"
 )
 
@@ -176,7 +177,7 @@ func TestTwoNodes(t *testing.T) {
 	}
 	commandsReach(t, n, n.on("two", "n2")[0].ID)
 
-	l := n.startLoad(everyKind("http://two.example.com/"))
+	l := n.startLoad(load.EveryKind("http://two.example.com/"))
 	n.do("deploy", "-f", n.write("compose.yaml", web(image, "two", "2", 4, calling(image))))
 	n.do("node", "drain", "n1")
 	n.eventually(60*time.Second, "the server's tasks have moved", func() error {
@@ -197,7 +198,7 @@ func TestTwoNodes(t *testing.T) {
 	if after := w.containers("two"); strings.Join(after, " ") != strings.Join(before, " ") {
 		t.Errorf("a killed agent's containers were %v and are %v", before, after)
 	}
-	l.wantNone(t, "rolling update, drain, agent killed")
+	l.WantNone(t, "rolling update, drain, agent killed")
 	if c, err := n.counted(); err != nil || c.Failed > 0 {
 		t.Errorf("%v: %s", err, c)
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead/fairlead/integration/load"
 	"github.com/fairlead/fairlead/integration/need"
 )
 
@@ -163,7 +164,7 @@ func (n *node) notes(want ...string) error {
 
 func (n *node) note(text string) {
 	n.t.Helper()
-	if err := fetch(n.client(false), request{"note", "POST", "http://shop.example.com/?note=" + text, "", false}); err != nil {
+	if err := load.Fetch(n.client(false), load.Request{Name: "note", Method: "POST", URL: "http://shop.example.com/?note=" + text}); err != nil {
 		n.t.Fatalf("keep a note: %v", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fairlead/fairlead/integration/load"
 	"github.com/fairlead/fairlead/integration/need"
 )
 
@@ -37,7 +38,7 @@ func TestPublishedPortThatAnotherProgramHas(t *testing.T) {
 		}
 	}
 	answers := func(port int) error {
-		return fetch(http.DefaultClient, request{"GET", http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", port), "", false})
+		return load.Get(http.DefaultClient, fmt.Sprintf("http://127.0.0.1:%d/", port))
 	}
 	// As the advice says: another port, or an end of that program. When deploy ends, the port answers.
 	n.do("deploy", "-f", n.write("compose.yaml", publishing(image, free)))

@@ -23,6 +23,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/fairlead/fairlead/integration/load"
 	"github.com/fairlead/fairlead/integration/need"
 	"github.com/fairlead/fairlead/pki"
 	"github.com/fairlead/fairlead/store"
@@ -72,7 +73,7 @@ func TestOwnCertificate(t *testing.T) {
 		},
 	}}
 	n.eventually(15*time.Second, "the certificate is served", func() error {
-		return fetch(client, request{"GET", http.MethodGet, "https://tls.example.com/", "", false})
+		return load.Get(client, "https://tls.example.com/")
 	})
 	if out, err := exec.Command("grep", "-rl", "PRIVATE KEY", filepath.Join(n.data, "etcd"), filepath.Join(n.data, "gateway")).CombinedOutput(); err == nil {
 		t.Errorf("the key is on disk in\n%s", out)
@@ -96,7 +97,7 @@ services:
 `, n.image(), healthcheck, gateway, local)))
 	for _, port := range []int{gateway, local} {
 		n.eventually(15*time.Second, fmt.Sprintf("port %d answers", port), func() error {
-			return fetch(http.DefaultClient, request{"GET", http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", port), "", false})
+			return load.Get(http.DefaultClient, fmt.Sprintf("http://127.0.0.1:%d/", port))
 		})
 	}
 	out := n.do("exposure")
@@ -186,7 +187,7 @@ func TestSecretRotation(t *testing.T) {
 	if err != nil || len(first) != 16 {
 		t.Fatalf("TOKEN = %q, %v, want 16 characters", first, err)
 	}
-	l := n.startLoad(everyKind("http://rotate.example.com/"))
+	l := n.startLoad(load.EveryKind("http://rotate.example.com/"))
 	cmd := n.command(t.Context(), "secret", "set", "rotate/token")
 	cmd.Stdin = strings.NewReader("second-value\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -203,7 +204,7 @@ func TestSecretRotation(t *testing.T) {
 		}
 		return nil
 	})
-	l.wantNone(t, "while the secret changed")
+	l.WantNone(t, "while the secret changed")
 }
 
 // orDiffers is err, or what to say of an answer that came but is not the one.

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fairlead/fairlead/integration/load"
 )
 
 // An orderly stop of the server and a start cost no request: its tasks stay
@@ -16,7 +18,7 @@ func TestServerRestartedOrderly(t *testing.T) {
 	n := start(t)
 	n.do("deploy", "-f", n.write("compose.yaml", web(n.image(), "again", "1", 3, "")))
 	before := n.ready("again")
-	l := n.startLoad(everyKind("http://again.example.com/"))
+	l := n.startLoad(load.EveryKind("http://again.example.com/"))
 	for range 3 {
 		n.stop(syscall.SIGTERM)
 		time.Sleep(time.Second) // requests go on while the server is away
@@ -31,7 +33,7 @@ func TestServerRestartedOrderly(t *testing.T) {
 	if body, err := n.answer("http://again.example.com/"); err != nil {
 		t.Errorf("it answers %q, %v", body, err)
 	}
-	l.wantNone(t, "server stopped and started")
+	l.WantNone(t, "server stopped and started")
 	n.stop(syscall.SIGTERM)
 	noErrors(t, n)
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fairlead/fairlead/integration/load"
 )
 
 // lan is a switch that servers and nodes are on, each in a network of its own.
@@ -239,7 +241,7 @@ func TestThreeServers(t *testing.T) {
 
 	movesOn(t, servers)
 
-	load := w.startLoad(everyKind("http://three.example.com/"))
+	requests := w.startLoad(load.EveryKind("http://three.example.com/"))
 	wr := &writer{t: t, servers: servers, acked: map[string]string{}}
 	var killed, cut []time.Duration
 	for range 4 {
@@ -261,7 +263,7 @@ func TestThreeServers(t *testing.T) {
 		servers[id].cut("up")
 		one.voters(3)
 	}
-	load.wantNone(t, "the leader killed four times, each server cut off once, and an update")
+	requests.WantNone(t, "the leader killed four times, each server cut off once, and an update")
 	t.Logf("killed to the first accepted write: %v; cut off: %v", killed, cut)
 	for id, s := range servers {
 		s.eventually(20*time.Second, "all is there through "+id, func() error {
@@ -282,7 +284,7 @@ func TestThreeServers(t *testing.T) {
 // and everything serves on; with a second one changes are accepted again.
 func withoutMajority(t *testing.T, servers map[string]*server, w *worker) {
 	t.Helper()
-	load := w.startLoad(everyKind("http://three.example.com/"))
+	requests := w.startLoad(load.EveryKind("http://three.example.com/"))
 	for _, s := range servers {
 		s.stop(syscall.SIGKILL)
 	}
@@ -303,7 +305,7 @@ func withoutMajority(t *testing.T, servers map[string]*server, w *worker) {
 	})
 	servers["n1"].up()
 	three.voters(3)
-	load.wantNone(t, "all servers killed")
+	requests.WantNone(t, "all servers killed")
 }
 
 // A server that is killed again and again while it joins has joined in the end, and

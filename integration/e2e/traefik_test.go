@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead/fairlead/integration/load"
 	"github.com/fairlead/fairlead/integration/need"
 )
 
@@ -92,11 +93,11 @@ func TestTraefikReplacedUnderLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := n.startLoad(everyKind("http://steady.example.com/"))
+	l := n.startLoad(load.EveryKind("http://steady.example.com/"))
 
 	port := need.Port(t)
 	n.do("deploy", "-f", n.write("ports/compose.yaml", publishing(image, port)))
-	if err := fetch(http.DefaultClient, request{"GET", http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", port), "", false}); err != nil {
+	if err := load.Get(http.DefaultClient, fmt.Sprintf("http://127.0.0.1:%d/", port)); err != nil {
 		t.Errorf("right after the deploy: %v", err)
 	}
 	second := n.replaced(first.Current.PID)
@@ -119,5 +120,5 @@ func TestTraefikReplacedUnderLoad(t *testing.T) {
 		}
 		return err
 	})
-	l.wantNone(t, "while Traefik was replaced three times")
+	l.WantNone(t, "while Traefik was replaced three times")
 }

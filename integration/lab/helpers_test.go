@@ -293,6 +293,12 @@ func (b *bed) leader() string {
 // deploy runs an app of so many tasks, whose image is built on n1.
 func (b *bed) deploy(replicas int) {
 	b.t.Helper()
+	b.deployVersion("1", replicas, "")
+}
+
+// deployVersion deploys a version of it; more are further services.
+func (b *bed) deployVersion(version string, replicas int, more string) {
+	b.t.Helper()
 	dir := b.t.TempDir()
 	build := exec.Command("go", "build", "-o", filepath.Join(dir, "app"), "../e2e/app")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -312,11 +318,11 @@ name: demo
 services:
   web:
     build: .
-    environment: {VERSION: "1"}
-    healthcheck: {test: [CMD, /app, check], interval: 1s, timeout: 2s, retries: 2, start_period: 20s}
+    image: demo-web
+    environment: {VERSION: %q}
     deploy: {replicas: %d, update_config: {monitor: 1s}}
-    x-fairlead: {routes: [{host: demo.example.com, port: 8080}]}
-`, replicas)))
+    x-fairlead: {health: {port: 8080, http: /health, interval: 1s, timeout: 10s}, routes: [{host: demo.example.com, port: 8080}]}
+%s`, version, replicas, more)))
 }
 
 // tasks counts the app's ready tasks by node.
