@@ -170,6 +170,7 @@ func underLoad(t *testing.T, engine string) {
 	b.do("kill", "n1/fairlead") // server, agent and gateway; its Traefik goes on
 	time.Sleep(2 * time.Second)
 	b.do("start", "n1/fairlead")
+	b.do("status", "--wait", "1m")
 	b.aliveSoon("n1 n2 n3")
 	b.insideFails(gates[0], "agent and server killed")
 	for i, l := range through {
@@ -261,6 +262,7 @@ func withoutServer(t *testing.T, b *bed, gates []gate) {
 	t.Logf("n2 started without a server: %d tasks and its gateway after %s", on, s.To.Sub(s.From).Round(time.Millisecond))
 	time.Sleep(time.Second)
 	b.do("start", "n1/fairlead")
+	b.do("status", "--wait", "1m")
 	b.aliveSoon("n1 n2 n3")
 	b.spread(13, "")
 	l.WantNone(t, "n2 started anew without a server, through n1's gateway", s)
