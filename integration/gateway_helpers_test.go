@@ -213,7 +213,7 @@ func (l *gatewayLab) acked(rev cluster.StoreRev) {
 
 func (l *gatewayLab) until(what string, ok func() bool) {
 	l.t.Helper()
-	deadline := time.Now().Add(40 * time.Second)
+	deadline := time.Now().Add(need.Patience * 40 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
 			l.t.Fatalf("waited in vain until: %s; last acknowledgement %+v", what, l.ack())

@@ -29,6 +29,7 @@ import (
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/gateway"
+	"github.com/fairlead/fairlead/integration/need"
 )
 
 // oneRoute brings up web.example.com on one server.
@@ -274,7 +275,7 @@ func startGatewayChild(t *testing.T, cfg gateway.Config) *exec.Cmd {
 
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(40 * time.Second)
+	deadline := time.Now().Add(need.Patience * 40 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for: %s", what)

@@ -24,6 +24,7 @@ import (
 	"github.com/fairlead/fairlead/client"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/control"
+	"github.com/fairlead/fairlead/integration/need"
 	"github.com/fairlead/fairlead/secrets"
 	"github.com/fairlead/fairlead/secrets/sealed"
 	"github.com/fairlead/fairlead/store"
@@ -193,7 +194,7 @@ func deployGuarded(t *testing.T, st store.Store, m *store.Mirror, key *sealed.Ke
 // waitForKey polls until a key is there.
 func waitForKey(t *testing.T, st store.Store, key string) []byte {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
+	for deadline := time.Now().Add(need.Patience * 10 * time.Second); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
 		e, err := st.Get(t.Context(), key)
 		if err == nil {
 			return e.Value

@@ -127,6 +127,9 @@ func (n *node) up() {
 		n.t.Fatal(err)
 	}
 	n.eventually(time.Minute, "the server answers", func() error {
+		if stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.cmd.Process.Pid)); bytes.Contains(stat, []byte(") Z ")) {
+			n.t.Fatal("the server has ended") // its log says why
+		}
 		out, err := n.try("system", "status", "--run-dir", n.run)
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
@@ -258,6 +261,7 @@ func get[T any](n *node, args ...string) T {
 // eventually polls f until it returns nil.
 func (n *node) eventually(limit time.Duration, what string, f func() error) {
 	n.t.Helper()
+	limit *= need.Patience
 	deadline := time.Now().Add(limit)
 	for {
 		err := f()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/fairlead/fairlead/integration/load"
+	"github.com/fairlead/fairlead/integration/need"
 )
 
 // smallDisk puts the data directory of a node that is not started yet on a
@@ -64,7 +65,7 @@ func (n *node) ended(limit time.Duration) {
 	go func() { _ = cmd.Wait(); close(done) }()
 	select {
 	case <-done:
-	case <-time.After(limit):
+	case <-time.After(need.Patience * limit):
 		n.t.Fatalf("the server has not ended by itself after %s", limit)
 	}
 	n.mu.Lock()
@@ -75,7 +76,7 @@ func (n *node) ended(limit time.Duration) {
 
 // setSecret sets a secret of so many bytes.
 func (n *node) setSecret(name string, size int) (string, error) {
-	ctx, cancel := context.WithTimeout(n.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
 	defer cancel()
 	cmd := n.command(ctx, "secret", "set", name)
 	cmd.Stdin = strings.NewReader(strings.Repeat("x", size))

@@ -211,6 +211,7 @@ func (b *bed) alive() string {
 // eventually polls f until it returns nil.
 func (b *bed) eventually(limit time.Duration, what string, f func() error) {
 	b.t.Helper()
+	limit *= need.Patience
 	deadline := time.Now().Add(limit)
 	for {
 		err := f()

@@ -37,6 +37,10 @@ func Port(tb testing.TB) int {
 	return 0
 }
 
+// Patience is how many times as long as on a quiet machine a test waits for something
+// before it fails: a busy one is slow, and waiting costs only what fails.
+const Patience = 3
+
 // Root is the project's directory.
 func Root(tb testing.TB) string {
 	tb.Helper()
