@@ -94,3 +94,18 @@ func (g GatewayStore) Fail(ctx context.Context, node cluster.NodeID, reason stri
 	a.Error = reason
 	return g.Ack(ctx, a)
 }
+
+// Retire forgets what a node's gateway served: there is none any more, and nobody
+// needs to wait for it.
+func (g GatewayStore) Retire(ctx context.Context, node cluster.NodeID) error {
+	key := store.GatewayAckKey(node)
+	e, err := g.Store.Get(ctx, key)
+	if cluster.KindOf(err) == cluster.KindNotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = g.Store.Commit(ctx, store.Txn{If: []store.Cond{{Key: key, Rev: e.Rev}}, Then: []store.Op{{Key: key, Delete: true}}})
+	return err
+}

@@ -41,4 +41,12 @@ func TestAGatewayThatCannotRunSaysWhy(t *testing.T) {
 	if d := cmp.Diff(cluster.GatewayAck{Node: "n1", Route: 7, Traefik: "3.6", Error: "no nft"}, read()); d != "" {
 		t.Error(d)
 	}
+	for range 2 {
+		if err := g.Retire(t.Context(), "n1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := st.Get(t.Context(), store.GatewayAckKey("n1")); cluster.KindOf(err) != cluster.KindNotFound {
+		t.Errorf("retired: %v", err)
+	}
 }

@@ -253,6 +253,13 @@ func (g *Gateway) Replace(ctx context.Context) error {
 	}
 }
 
+// Left reports whether a gateway of this configuration ran here that Shutdown has not
+// ended: its Traefik may serve on.
+func Left(cfg Config) bool {
+	_, err := os.Stat(stateFile(cfg.WithDefaults()))
+	return err == nil
+}
+
 // Shutdown ends every Traefik of this configuration and removes the table. Run
 // must have returned, in this process or another.
 func Shutdown(ctx context.Context, cfg Config, log hclog.Logger) error {

@@ -1,7 +1,9 @@
 package integration
 
 import (
+	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -145,5 +147,40 @@ func TestMeshUDPMovesOn(t *testing.T) {
 	if res.r.Names["api1"] == 0 || res.r.Names["api2"] == 0 || total(res.r.Names) != 100 {
 		n.dump()
 		t.Errorf("one socket was answered by %v, errors %v", res.r.Names, res.r.Errors)
+	}
+}
+
+// TestMeshLostFirstPacketMovesOn: a connection whose first packet was lost goes to
+// the task that serves when it is sent again, not to the one that has gone.
+func TestMeshLostFirstPacketMovesOn(t *testing.T) {
+	n := newMeshNode(t, "default")
+	n.start()
+	net := n.network(0)
+	nets := []cluster.NetworkName{net}
+	a, b := n.run("api1", 1, net), n.run("api2", 2, net)
+	n.run("web1", 1, net)
+	n.serve(meshAPI, n.vip(0), nets, a)
+	// The packet is lost in the task's own network: the node has let it pass.
+	pid := n.docker("inspect", "-f", "{{.State.Pid}}", n.id+"_api1")
+	lose := exec.Command("nsenter", "--net", "--target", pid, "nft", "-f", "-")
+	lose.Stdin = strings.NewReader("table ip lost { chain in { type filter hook input priority 0; tcp dport 7000 drop; }; }")
+	if out, err := lose.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	type result struct {
+		r   meshReport
+		err error
+	}
+	got := make(chan result, 1)
+	go func() {
+		r, err := n.try("web1", "dial", n.vip(0)+":7000", "1")
+		got <- result{r, err}
+	}()
+	<-time.After(500 * time.Millisecond)
+	n.serve(meshAPI, n.vip(0), nets, b)
+	n.docker("kill", n.id+"_api1") // nothing answers there any more
+	res := <-got
+	if res.err != nil || res.r.Names["api2"] != 1 {
+		t.Errorf("answers %v, errors %v, %v", res.r.Names, res.r.Errors, res.err)
 	}
 }

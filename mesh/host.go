@@ -5,7 +5,8 @@ import (
 	"net/netip"
 )
 
-// flow is one UDP conversation as the kernel tracks it.
+// flow is a UDP conversation, or a TCP connection that nobody has answered yet, as
+// the kernel tracks it.
 type flow struct {
 	from netip.Addr // who started it
 	to   netip.Addr // the address it was sent to
@@ -25,7 +26,7 @@ type host interface {
 	// reach makes these the only routes of ours to other nodes' containers, and has
 	// the engine let in what the rules mark.
 	reach(peers []Peer) error
-	// dropFlows forgets the UDP flows to these addresses (none: to any) for which
+	// dropFlows forgets the flows to these addresses (none: to any) for which
 	// gone returns true.
 	dropFlows(to []netip.Addr, gone func(flow) bool) error
 	// deletions calls told after nftables rules were deleted, by anyone, until ctx ends.

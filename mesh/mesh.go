@@ -406,15 +406,17 @@ func (m *Mesh) hairpin(want Ruleset) error {
 }
 
 // flush makes UDP flows to tasks that are gone choose again: without it a
-// client that keeps its port would talk to the old task for ever. It looks at the
-// flows to these services; none means at all.
+// client that keeps its port would talk to the old task for ever. So would a TCP
+// connection whose first packet was lost: it is sent again a second later, to the
+// old task, which has stopped listening by then. It looks at the flows to these
+// services; none means at all.
 func (m *Mesh) flush(to []netip.Addr, want Ruleset) error {
 	err := m.host.dropFlows(to, func(f flow) bool {
 		return m.lay.services.Contains(f.to) && !want.backends[backend{f.to, f.via}] &&
 			slices.ContainsFunc(want.subnets, func(p netip.Prefix) bool { return p.Contains(f.from) })
 	})
 	if err != nil {
-		return fmt.Errorf("drop UDP flows to tasks that are gone: %w", err)
+		return fmt.Errorf("drop flows to tasks that are gone: %w", err)
 	}
 	return nil
 }

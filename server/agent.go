@@ -126,8 +126,12 @@ func runAgent(ctx context.Context, cfg Config, token func() (string, error), now
 // startJoined starts the agent, and the gateway where this node runs one: that one
 // reads what is sealed to this node.
 func (n *nodeParts) startJoined() error {
-	if err := n.startAgent(); err != nil || n.NoGateway {
+	if err := n.startAgent(); err != nil {
 		return err
+	}
+	if n.NoGateway {
+		n.retireGateway()
+		return nil
 	}
 	mirror := store.NewMirror(n.store, store.GatewayFilesPrefix(cluster.NodeID(n.Node)), n.Log.Named("mirror"))
 	n.g.Go(func() error { return mirror.Run(n.ctx) })

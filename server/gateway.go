@@ -51,6 +51,27 @@ func (n *nodeParts) startGateway(mirror *store.Mirror) error {
 	return nil
 }
 
+// retireGateway ends the gateway that this node ran when it was started before: it
+// runs none now, and a Traefik without its gateway would serve old routes for ever.
+func (n *nodeParts) retireGateway() {
+	cfg := n.gatewayConfig()
+	if !gateway.Left(cfg) {
+		return
+	}
+	log := n.Log.Named("gateway")
+	log.Info("this node runs no gateway any more: its Traefik ends")
+	n.g.Go(func() error {
+		own := control.GatewayStore{Store: store.Guarded(n.store, store.WriterGateway)}
+		return untilDone(n.ctx, log, "end the gateway of this node", func() error {
+			// What is asked last is what tells that it was done.
+			if err := own.Retire(n.ctx, cfg.Node); err != nil {
+				return err
+			}
+			return gateway.Shutdown(n.ctx, cfg, log)
+		})
+	})
+}
+
 // waitFor waits for a change, and then a moment for more of them.
 func waitFor(ctx context.Context, changed <-chan struct{}, gather time.Duration) error {
 	select {

@@ -45,10 +45,10 @@ func (m *machine) parts(ctx context.Context, g *errgroup.Group, st store.Store) 
 			return err
 		}
 	}
-	if !m.NoGateway {
-		if err := n.startGateway(mirror); err != nil {
-			return err
-		}
+	if m.NoGateway {
+		n.retireGateway()
+	} else if err := n.startGateway(mirror); err != nil {
+		return err
 	}
 	if err := m.serveAPI(ctx, g, st, mirror, n); err != nil {
 		return err

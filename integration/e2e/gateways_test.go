@@ -5,12 +5,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -117,6 +119,26 @@ func TestTwoGateways(t *testing.T) {
 		t.Errorf("without the server: %v", err)
 	}
 	n.up()
+
+	// Started without a gateway it has none: nothing is left that serves old routes, or
+	// that an update would wait for.
+	was, err = w.traefik()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.stop(syscall.SIGTERM)
+	w.args = slices.DeleteFunc(w.args, func(a string) bool { return a == "--gateway" })
+	w.launch()
+	n.eventually(20*time.Second, "its gateway is gone", func() error {
+		if err := syscall.Kill(was.Current.PID, 0); !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("Traefik %d is there", was.Current.PID)
+		}
+		if st := get[served](n, "status"); len(st.Gateways) != 1 {
+			return fmt.Errorf("%+v", st)
+		}
+		return nil
+	})
+	n.do("deploy", "-f", file("4"))
 }
 
 // nothingInClear looks for users' hashes and private keys on a gateway's disk, and
