@@ -70,10 +70,11 @@ INTEGRATION := FAIRLEAD_MUST_RUN=1 go test -count=1 -timeout 40m -p 1
 integration: setup vault engine build ## tests on the real Docker, etcd, Traefik and Vault; needs root
 	$(INTEGRATION) -skip '$(CLUSTERS)' ./integration/...
 
-# The long tests of several servers, of labs, and of etcds that are an operator's own.
+# The long tests of several servers, of labs, of etcds that are an operator's own, and
+# of a machine with systemd (the package must be there).
 EMPTY    :=
 CLUSTERS := ^($(subst $(EMPTY) ,|,$(strip TestThreeServers TestTwoWholeServers TestServerJoinInterrupted TestOperatorsEtcd \
-	TestSlowLink TestTwoLabs TestLabIsKept TestInterrupted TestMachineIsLeftAlone TestServersAndGateways)))$$
+	TestSlowLink TestTwoLabs TestLabIsKept TestInterrupted TestMachineIsLeftAlone TestServersAndGateways TestNodesUnderLoad TestSystemd)))$$
 
 integration-clusters: setup vault engine build ## the long tests of several servers, labs and external etcds; needs root
 	$(INTEGRATION) -run '$(CLUSTERS)' ./integration/...

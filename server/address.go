@@ -9,7 +9,8 @@ import (
 )
 
 // defaultAddress is the address that this machine uses towards others: the
-// source address of its default route, else its first global one, else loopback.
+// source address of its default route, else its first global one, a bridge's last,
+// else loopback.
 func defaultAddress() (string, error) {
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
 	if err == nil {
@@ -25,19 +26,24 @@ func defaultAddress() (string, error) {
 			}
 		}
 	}
-	ifaces, err := net.Interfaces()
+	links, err := netlink.LinkList()
 	if err != nil {
 		return "", cluster.Transientf("find this machine's address: %w", err)
 	}
-	for _, i := range ifaces {
-		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 {
+	last := "127.0.0.1"
+	for _, l := range links {
+		a := l.Attrs()
+		if a.Flags&net.FlagUp == 0 || a.Flags&net.FlagLoopback != 0 {
 			continue
 		}
-		if ip := firstGlobal(i.Index); ip != "" {
+		ip := firstGlobal(a.Index)
+		if _, bridge := l.(*netlink.Bridge); bridge && ip != "" {
+			last = ip // Docker's, more likely than not: no other machine reaches it
+		} else if ip != "" {
 			return ip, nil
 		}
 	}
-	return "127.0.0.1", nil
+	return last, nil
 }
 
 func firstGlobal(index int) string {
