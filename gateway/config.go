@@ -22,6 +22,9 @@ const (
 	DefaultWeb       = 80
 	DefaultWebSecure = 443
 	DefaultInternal  = 8088
+
+	DefaultPrivateFrom = 21000
+	DefaultPrivateTo   = 21999
 )
 
 // Config says how a node's gateway runs.
@@ -77,8 +80,8 @@ func (c Config) WithDefaults() Config {
 	def(&c.Web, DefaultWeb)
 	def(&c.WebSecure, DefaultWebSecure)
 	def(&c.Internal, DefaultInternal)
-	def(&c.PrivateFrom, 21000)
-	def(&c.PrivateTo, 21999)
+	def(&c.PrivateFrom, DefaultPrivateFrom)
+	def(&c.PrivateTo, DefaultPrivateTo)
 	wait(&c.KeepAliveMaxTime, 30*time.Second)
 	wait(&c.Grace, 10*time.Second)
 	wait(&c.ReadTimeout, 10*time.Minute)

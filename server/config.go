@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/gateway"
 	"github.com/fairlead/fairlead/secrets/vault"
 )
 
@@ -123,6 +124,9 @@ func (c *Config) validate() error {
 	} {
 		if p < 1 || p > 65535 {
 			return cluster.Invalidf("%s %d: ports are 1 to 65535", flag, p)
+		}
+		if !c.NoGateway && p >= gateway.DefaultPrivateFrom && p <= gateway.DefaultPrivateTo {
+			return cluster.Invalidf("%s %d: Traefik itself listens on ports %d to %d; give one outside them", flag, p, gateway.DefaultPrivateFrom, gateway.DefaultPrivateTo)
 		}
 		if other := ports[p]; other != "" {
 			return cluster.Invalidf("%s and %s are both %d", min(flag, other), max(flag, other), p)

@@ -105,7 +105,7 @@ func run(ctx context.Context, cfg Config, token func() (string, error), now func
 		g.Go(func() error { return m.vault.Run(gctx) })
 	}
 	if err := m.parts(gctx, g, gated); err != nil {
-		stopStore(err)
+		stopStore(context.Canceled)
 		return errors.Join(err, ignoreCancel(g.Wait()))
 	}
 	err = ignoreCancel(g.Wait())

@@ -23,11 +23,12 @@ func Skip(tb testing.TB, format string, args ...any) {
 }
 
 // Port is a port that nothing listens on now. It lies below the range of outgoing
-// connections, one of which could have it by the time it is used.
+// connections, one of which could have it by the time it is used, and above the
+// ports that Traefik listens on.
 func Port(tb testing.TB) int {
 	tb.Helper()
 	for range 200 {
-		port := 18000 + rand.N(14000)
+		port := 22000 + rand.N(10000)
 		if l, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
 			_ = l.Close()
 			return port

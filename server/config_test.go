@@ -1,0 +1,36 @@
+package server
+
+import (
+	"testing"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// What cannot work is refused before anything is started.
+func TestConfigIsRefused(t *testing.T) {
+	good := Config{Node: "n1", Advertise: "10.0.0.1"}
+	if err := good.SetDefaults(); err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(*Config){
+		"--advertise \"n1\": give an IP address that other machines reach":                          func(c *Config) { c.Advertise = "n1" },
+		"--pool \"10.213.0.0/24\": give an IPv4 range of at least /20, such as 10.213.0.0/16":       func(c *Config) { c.Pool = "10.213.0.0/24" },
+		"--http-port 70000: ports are 1 to 65535":                                                   func(c *Config) { c.HTTPPort = 70000 },
+		"--http-port and --https-port are both 443":                                                 func(c *Config) { c.HTTPPort = 443 },
+		"--https-port 21076: Traefik itself listens on ports 21000 to 21999; give one outside them": func(c *Config) { c.HTTPSPort = 21076 },
+		"--etcd-quota \"1KiB\": give a size from 16MiB to 8GiB":                                     func(c *Config) { c.EtcdQuota = "1KiB" },
+		"--etcd-cert and --etcd-key go together":                                                    func(c *Config) { c.EtcdCert = "cert.pem" },
+		"the flags --vault-… need --vault, the address of the Vault":                                func(c *Config) { c.Vault.TokenFile = "t" },
+	} {
+		c := good
+		spoil(&c)
+		if err := c.validate(); cluster.KindOf(err) != cluster.KindInvalid || err.Error() != name {
+			t.Errorf("%v; want %s", err, name)
+		}
+	}
+	without := good
+	without.NoGateway, without.HTTPSPort = true, 21076
+	if err := without.validate(); err != nil {
+		t.Errorf("without a gateway: %v", err)
+	}
+}
