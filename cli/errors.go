@@ -16,6 +16,7 @@ const (
 	codeUnreachable = 3
 	codeNotFound    = 4
 	codeTimeout     = 5
+	codeRemoved     = 6
 	codeChanges     = 10
 )
 
@@ -50,6 +51,8 @@ func Code(err error) int {
 		return 0
 	case errors.As(err, &e):
 		return e.code
+	case errors.Is(err, cluster.ErrRemoved):
+		return codeRemoved
 	case errors.Is(err, context.DeadlineExceeded):
 		return codeTimeout
 	case strings.HasPrefix(err.Error(), "unknown command"): // cobra's own, which has no type

@@ -121,6 +121,7 @@ func TestExitCodes(t *testing.T) {
 		codeUnreachable: {cluster.Transientf("x"), &cluster.Error{Kind: cluster.KindForbidden, Msg: "x"}},
 		codeNotFound:    {cluster.NotFoundf("x")},
 		codeTimeout:     {fmt.Errorf("x: %w", context.DeadlineExceeded)},
+		codeRemoved:     {&cluster.Error{Kind: cluster.KindForbidden, Err: fmt.Errorf("x: %w", cluster.ErrRemoved)}},
 		codeChanges:     {&exitError{code: codeChanges}},
 	} {
 		for _, err := range errs {

@@ -69,8 +69,8 @@ func New(s Streams, more ...*cobra.Command) *cobra.Command {
 
 Exit codes: 0 done · 1 tried, and failed · 2 wrong input, nothing was changed ·
 3 the server cannot be reached, or refuses you · 4 no such thing · 5 timed out
-waiting, the change goes on. exec ends with its command's code, plan --exit-code
-with 10 when there are changes.`,
+waiting, the change goes on · 6 this machine was removed from its cluster. exec
+ends with its command's code, plan --exit-code with 10 when there are changes.`,
 		Version:           Version,
 		SilenceUsage:      true,
 		SilenceErrors:     true,

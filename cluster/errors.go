@@ -55,6 +55,10 @@ func (e *Error) Error() string {
 // Unwrap lets errors.Is and errors.As see the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// ErrRemoved is why a machine's server or agent ends and is not started again: an
+// operator took it out of its cluster.
+var ErrRemoved = errors.New("not of the cluster any more")
+
 // KindOf returns the outermost set kind in err's chain.
 func KindOf(err error) Kind {
 	for err != nil {

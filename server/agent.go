@@ -117,7 +117,7 @@ func runAgent(ctx context.Context, cfg Config, token func() (string, error), now
 	}
 	err = ignoreCancel(g.Wait())
 	if cluster.KindOf(err) == cluster.KindForbidden {
-		err = &cluster.Error{Kind: cluster.KindForbidden, Err: fmt.Errorf("this node is not of the cluster any more; its containers run on. To join again: `fairlead system uninstall --purge`, then the line of `fairlead node invite`: %w", err)}
+		err = &cluster.Error{Kind: cluster.KindForbidden, Err: fmt.Errorf("this node is %w; its containers run on. To join again: `fairlead system uninstall --purge`, then the line of `fairlead node invite`: %w", cluster.ErrRemoved, err)}
 	}
 	j.Log.Info("stopping")
 	return errors.Join(err, st.Close())

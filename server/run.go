@@ -329,7 +329,7 @@ func (m *machine) awaitStore(ctx context.Context, ready <-chan struct{}, done <-
 	select {
 	case err := <-done:
 		if strings.Contains(err.Error(), "was removed from the cluster") {
-			err = fmt.Errorf("%w; this server is of the cluster no more: `fairlead system uninstall --purge` here, then it can join again", err)
+			err = fmt.Errorf("%w; this server is %w: `fairlead system uninstall --purge` here, then it can join again", err, cluster.ErrRemoved)
 		}
 		return false, fmt.Errorf("start the embedded etcd: %w", err)
 	case <-ctx.Done():

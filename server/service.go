@@ -29,7 +29,8 @@ const plainUnit = gateway.LibDir + "/" + unitName
 // unit keeps Traefik and containers running while the server restarts
 // (KillMode=process), and starts after Docker where Docker is a service, and
 // after firewalls, which flush all rules when they start. systemd never gives up
-// on it, and no core file takes secrets to the disk.
+// on it, unless the machine was removed from its cluster (exit code 6), and no core
+// file takes secrets to the disk.
 const unit = `# Written by "fairlead system install"; changes are lost with the next install.
 [Unit]
 Description=Fairlead server
@@ -42,6 +43,7 @@ StartLimitIntervalSec=0
 ExecStart=%s
 Restart=always
 RestartSec=1
+RestartPreventExitStatus=6
 KillMode=process
 TimeoutStopSec=30
 LimitNOFILE=1048576
