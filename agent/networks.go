@@ -219,6 +219,10 @@ func (n *netset) make(ctx context.Context, name string, ref cluster.NetworkRef, 
 	for range 16 {
 		subnet, ok := freeSubnet(pools, used)
 		if !ok {
+			if n.giveBack(ctx) {
+				used = slices.Concat(n.others, hostSubnets())
+				continue
+			}
 			return docker.Network{}, cluster.Transientf("no free /24 is left in %s for network %s: either the server's --pool is used up, or this machine's own networks overlap it; give the server another --pool", join(pools), ref.Name)
 		}
 		x := docker.Network{
@@ -319,18 +323,38 @@ func (n *netset) tidy(ctx context.Context, inUse func() map[cluster.NetworkName]
 		case !seen:
 			n.unused[name] = now
 		case now.Sub(since) >= unusedFor:
-			if n.ours(x) {
-				if err := n.cfg.Engine.RemoveNetwork(ctx, x.ID); err != nil {
-					n.unused[name] = now // containers that are being stopped still use it
-					errs = append(errs, err)
-					continue
-				}
+			if err := n.remove(ctx, name, x); err != nil {
+				n.unused[name] = now // containers that are being stopped still use it
+				errs = append(errs, err)
 			}
-			delete(n.known, name)
-			delete(n.unused, name)
-			n.addresses.gone(name)
-			n.announce()
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (n *netset) remove(ctx context.Context, name cluster.NetworkName, x docker.Network) error {
+	if n.ours(x) {
+		if err := n.cfg.Engine.RemoveNetwork(ctx, x.ID); err != nil {
+			return err
+		}
+	}
+	delete(n.known, name)
+	delete(n.unused, name)
+	n.addresses.gone(name)
+	n.announce()
+	return nil
+}
+
+// giveBack removes networks without a task before their time: another needs an
+// address range. It reports whether there is one more.
+func (n *netset) giveBack(ctx context.Context) bool {
+	for name := range n.unused {
+		x, known := n.known[name]
+		if !known || !n.ours(x) || n.remove(ctx, name, x) != nil {
+			continue
+		}
+		n.others = slices.DeleteFunc(n.others, func(p netip.Prefix) bool { return slices.Contains(x.Subnets, p) })
+		return true
+	}
+	return false
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/fairlead/fairlead/agent/docker"
 	"github.com/fairlead/fairlead/cluster"
@@ -85,5 +86,52 @@ func TestNetworksOfOthersAreKnownAfterAStart(t *testing.T) {
 	}
 	if want := []string{"legacy 10.2.0.0/24 true", "shop_default 10.1.0.0/24 false"}; !slices.Equal(got, want) {
 		t.Errorf("announced %v, want %v", got, want)
+	}
+}
+
+// Networks that no task has used for a moment give their addresses to one that needs
+// some; those in use do not.
+func TestUnusedNetworksMakeRoom(t *testing.T) {
+	e := newFakeEngine()
+	cfg := &Config{
+		ClusterID: "c1", Node: "n1", Engine: e, Now: time.Now, OnNetworks: func([]Network) {},
+		Pools: func() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("10.251.0.0/23")} },
+	}
+	used := map[cluster.NetworkName]bool{}
+	n := newNetset(cfg, func() map[cluster.NetworkName]bool { return used })
+	ensure := func(app cluster.AppName) error {
+		p := &cluster.NodePlacement{ServiceID: cluster.ServiceID{App: app}}
+		p.Spec.Networks = []cluster.NetworkRef{{Name: cluster.NetworkName(app + "_default")}}
+		_, err := n.ensure(t.Context(), p)
+		if err == nil {
+			used[cluster.NetworkName(app+"_default")] = true
+		}
+		return err
+	}
+	for _, app := range []cluster.AppName{"a", "b"} {
+		if err := ensure(app); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inUse := func() map[cluster.NetworkName]bool { return used }
+	if err := n.tidy(t.Context(), inUse); err != nil {
+		t.Fatal(err)
+	}
+	if err := ensure("c"); cluster.KindOf(err) != cluster.KindTransient {
+		t.Errorf("a third network where two fit: %v", err)
+	}
+	delete(used, "a_default")
+	if err := n.tidy(t.Context(), inUse); err != nil {
+		t.Fatal(err)
+	}
+	if err := ensure("c"); err != nil {
+		t.Errorf("a's network has no task: %v", err)
+	}
+	var names []string
+	for _, x := range e.nets {
+		names = append(names, x.Name)
+	}
+	if want := []string{"b_default", "c_default"}; !slices.Equal(names, want) {
+		t.Errorf("networks %v, want %v", names, want)
 	}
 }
