@@ -18,8 +18,8 @@ import (
 // hold keeps a public port from other programs, which would start, get no
 // request and wonder why: packets to it go to Traefik's private port before any
 // socket sees them. For TCP the socket listens, so that nobody else can, and has a
-// filter that drops what reaches it while another program has flushed those rules:
-// who asks then asks again a second later.
+// filter that drops what reaches it before the first Traefik serves, and while another
+// program has flushed those rules: who asks then asks again a second later (see forgetUnmapped).
 type hold struct{ fd int }
 
 // holdPort takes a public port, or says who has it and what to do: stop that

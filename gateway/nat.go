@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 	"sigs.k8s.io/knftables"
 
 	"github.com/fairlead/fairlead/cluster"
@@ -171,27 +169,4 @@ func (n *nat) remove(ctx context.Context) error {
 		return fmt.Errorf("remove the map of the public ports: %w", err)
 	}
 	return nil
-}
-
-// forget deletes the connections that are still mapped to the ports of a process
-// that has ended: packets of a client that tries again would follow them there.
-func forget(p *process) error {
-	f := portFilter{}
-	for _, port := range p.Ports {
-		f[uint16(port)] = true //nolint:gosec // a port
-	}
-	for _, fam := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
-		if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, fam, f); err != nil {
-			return fmt.Errorf("forget connections to a Traefik that ended: %w", err)
-		}
-	}
-	return nil
-}
-
-// portFilter matches connections that were mapped to one of its ports.
-type portFilter map[uint16]bool
-
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (f portFilter) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	return f[flow.Reverse.SrcPort] && flow.Forward.DstPort != flow.Reverse.SrcPort
 }

@@ -401,6 +401,11 @@ func (g *Gateway) publish(ctx context.Context) error {
 	if err := g.nat.publish(ctx, g.state.Current, g.state.all(), g.state.Etcd); err != nil {
 		return err
 	}
+	if p := g.state.Current; p != nil {
+		if err := forgetUnmapped(g.cfg, p); err != nil {
+			g.log.Warn("who asked before the public ports were mapped may wait for minutes", "error", err)
+		}
+	}
 	for _, p := range slices.Clone(g.state.Old) {
 		if p.gone() {
 			g.clean(p)

@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -21,11 +22,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/gateway"
@@ -148,6 +151,46 @@ func TestGatewayBootsWithoutControlPlane(t *testing.T) {
 	}
 	l.background(gw.Run)
 	l.until("it answers without a control plane", func() bool { s, _ := l.get("web.example.com", "/"); return s == http.StatusOK })
+}
+
+// Who comes while the first Traefik starts waits for it, and is not forgotten.
+func TestGatewayStartLeavesNobodyWaiting(t *testing.T) {
+	l := newGatewayLab(t)
+	l.oneRoute("127.77.9.1")
+	l.stop()
+	if err := gateway.Shutdown(t.Context(), l.cfg, hclog.NewNullLogger()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var clients errgroup.Group
+	var waited, closed atomic.Int64
+	clients.Go(func() error {
+		for ctx.Err() == nil {
+			clients.Go(func() error {
+				c, err := net.DialTimeout("tcp", l.web, need.Patience*10*time.Second)
+				if errors.Is(err, syscall.ECONNREFUSED) { // the gateway has not begun
+					closed.Add(1)
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+				waited.Add(1)
+				return c.Close()
+			})
+			time.Sleep(5 * time.Millisecond)
+		}
+		return nil
+	})
+	waitFor(t, "the port to be closed", func() bool { return closed.Load() > 0 })
+	l.run()
+	l.until("it answers", func() bool { s, _ := l.get("web.example.com", "/"); return s == http.StatusOK })
+	cancel()
+	if err := clients.Wait(); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d connections, %d before the start", waited.Load(), closed.Load())
 }
 
 type absentCluster struct{}
