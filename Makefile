@@ -68,7 +68,7 @@ unit: ## unit and property tests
 # Docker engine and kernel tables.
 INTEGRATION := FAIRLEAD_MUST_RUN=1 go test -count=1 -timeout 40m -p 1
 integration: setup vault engine build ## tests on the real Docker, etcd, Traefik and Vault; needs root
-	$(INTEGRATION) -skip '$(CLUSTERS)' ./integration/...
+	scripts/integration '$(CLUSTERS)'
 
 # The long tests of several servers, of labs, of etcds that are an operator's own, and
 # of a machine with systemd (the package must be there).
@@ -86,7 +86,7 @@ CURRENT := TestShop TestRollingUpdateLosesNoRequest TestAppsAreApart TestNetwork
 	TestMetricsOfRealContainers TestAgentHonoursTheSpec TestAgentStreams TestAgentSaysWhyATaskFailed \
 	TestAgentAdoptsItsContainersWithoutTouchingThem TestAgentStartsACrashedContainerAgainInPlace \
 	TestAgentContainersKeepTheirAddresses TestOwnDNSServers TestNamesOutliveTheServer TestUsersOfARoute
-ON_CURRENT := FAIRLEAD_MUST_RUN=1 scripts/on-current-engine go test -count=1 -timeout 40m -p 1
+ON_CURRENT := FAIRLEAD_MUST_RUN=1 scripts/apart current go test -count=1 -timeout 40m -p 1
 
 current: setup vault engine build ## the integration tests that engines can differ in, on a current Docker engine; needs root
 	$(ON_CURRENT) -run "^($$(echo $(CURRENT) | tr ' ' '|'))$$" ./integration/...
