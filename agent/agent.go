@@ -252,9 +252,19 @@ func (a *Agent) beat(ctx context.Context) error {
 // followEngine keeps a connection to the engine and passes on what happens there.
 func (a *Agent) followEngine(ctx context.Context) error {
 	wait := 50 * time.Millisecond
-	for ctx.Err() == nil {
-		err := a.oneSession(ctx, func() { wait = 50 * time.Millisecond })
+	away := time.AfterFunc(engineAway, func() { a.about.setAway(true) })
+	defer away.Stop()
+	for gone := true; ctx.Err() == nil; {
+		err := a.oneSession(ctx, func() {
+			wait, gone = 50*time.Millisecond, false
+			away.Stop()
+			a.about.setAway(false)
+		})
 		a.engineGone()
+		if !gone {
+			gone = true
+			away.Reset(engineAway)
+		}
 		if ctx.Err() != nil {
 			break
 		}
@@ -281,21 +291,28 @@ func (a *Agent) oneSession(ctx context.Context, up func()) error {
 				return
 			}
 			up()
-			a.resyncs(ctx)
+			cancel(a.resyncs(ctx))
 		})
 	}, a.event)
 	cancel(err)
 	return err
 }
 
-// resyncs lists the containers now and then, in case an event was lost.
-func (a *Agent) resyncs(ctx context.Context) {
+// resyncs lists the containers now and then, in case an event was lost, until the
+// engine does not answer: it can be stuck while its events are still connected.
+func (a *Agent) resyncs(ctx context.Context) error {
 	for ctx.Err() == nil {
 		pause(ctx, time.Minute)
-		if err := a.resync(ctx, false); err != nil && ctx.Err() == nil {
+		err := a.resync(ctx, false)
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, docker.ErrAway):
+			return err
+		case err != nil:
 			a.cfg.Log.Warn("could not list the containers", "error", err)
 		}
 	}
+	return context.Cause(ctx)
 }
 
 // resync reads what is on the engine and tells every task its container.
@@ -415,7 +432,10 @@ func (a *Agent) externalInUse() map[cluster.NetworkName]bool {
 
 const (
 	callTimeout = 30 * time.Second
-	tidyEvery   = 10 * time.Second
+	// engineAway is how long the engine may not answer before the node says so, and
+	// gets no new tasks: longer than a restart of Docker takes.
+	engineAway = 10 * time.Second
+	tidyEvery  = 10 * time.Second
 )
 
 func pause(ctx context.Context, d time.Duration) {

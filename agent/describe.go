@@ -17,6 +17,7 @@ type description struct {
 	mu       sync.Mutex
 	engine   docker.Info
 	known    bool // the engine was asked
+	away     bool // it does not answer for a while now
 	networks map[cluster.NetworkName]netip.Prefix
 	wake     chan struct{}
 }
@@ -28,6 +29,16 @@ func (d *description) setEngine(i docker.Info) {
 	d.engine, d.known = i, true
 	d.mu.Unlock()
 	d.again()
+}
+
+func (d *description) setAway(away bool) {
+	d.mu.Lock()
+	same := d.away == away
+	d.away = away
+	d.mu.Unlock()
+	if !same {
+		d.again()
+	}
 }
 
 // setNetworks takes note of the networks that the node made; those of others are
@@ -62,7 +73,7 @@ func (d *description) info(cfg *Config) (cluster.NodeInfo, bool) {
 	info := cluster.NodeInfo{
 		ID: cfg.Node, Hostname: i.Hostname, Address: cfg.Address, OS: i.OS, Arch: i.Arch, Engine: i.Version,
 		Version: cfg.Version, CPU: i.CPU, Memory: i.Memory, PublicKey: cfg.Identity.Recipient().String(),
-		Roles: cfg.Roles, Labels: i.Labels, Networks: maps.Clone(d.networks),
+		Roles: cfg.Roles, Labels: i.Labels, Networks: maps.Clone(d.networks), EngineAway: d.away,
 	}
 	if info.OS == "" {
 		info.OS = runtime.GOOS

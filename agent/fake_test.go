@@ -26,6 +26,7 @@ type fakeEngine struct {
 	mu       sync.Mutex
 	up       bool
 	refuses  bool // new connections only
+	stuck    bool // its events stay connected, and nothing else is answered
 	calls    []string
 	boxes    map[string]docker.Container // by name
 	nets     []docker.Network
@@ -52,7 +53,7 @@ func away() error { return &cluster.Error{Kind: cluster.KindTransient, Err: dock
 func (e *fakeEngine) call(what string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.up {
+	if !e.up || (e.stuck && what != "events") {
 		return away()
 	}
 	e.calls = append(e.calls, what)
@@ -108,6 +109,12 @@ func (e *fakeEngine) goAway() {
 	e.up = false
 	close(e.broken)
 	e.events = nil
+}
+
+func (e *fakeEngine) stick(stuck bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.stuck = stuck
 }
 
 func (e *fakeEngine) comeBack(now time.Time) {
@@ -325,6 +332,7 @@ type fakeStore struct {
 	statuses map[cluster.TaskID]cluster.Status
 	writes   int
 	states   map[cluster.TaskID][]string
+	info     cluster.NodeInfo
 }
 
 func newFakeStore() *fakeStore {
@@ -387,7 +395,19 @@ func (s *fakeStore) status(t cluster.TaskID) cluster.Status {
 	return s.statuses[t]
 }
 
-func (s *fakeStore) WriteInfo(context.Context, cluster.NodeInfo) error { return nil }
+func (s *fakeStore) WriteInfo(_ context.Context, i cluster.NodeInfo) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.info = i
+	return nil
+}
+
+// described is what the node says about itself.
+func (s *fakeStore) described() cluster.NodeInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.info
+}
 
 func (s *fakeStore) Beat(ctx context.Context, _ cluster.NodeID, _ time.Duration) error {
 	<-ctx.Done()

@@ -32,7 +32,7 @@ type NodePath struct {
 func (m *model) node(n cluster.Node) v1.NodeSummary {
 	out := v1.NodeSummary{
 		ID: n.ID, Hostname: n.Info.Hostname, Address: n.Info.Address, Alive: n.Alive, Availability: n.Availability,
-		Roles: n.Info.Roles, Engine: n.Info.Engine, Version: n.Info.Version, OS: n.Info.OS, Arch: n.Info.Arch,
+		Roles: n.Info.Roles, Engine: n.Info.Engine, EngineAway: n.Info.EngineAway, Version: n.Info.Version, OS: n.Info.OS, Arch: n.Info.Arch,
 		CPU: n.Info.CPU, Memory: n.Info.Memory, Labels: n.Labels,
 	}
 	if out.Availability == "" {
@@ -167,10 +167,14 @@ func (s *Server) status(_ context.Context, _ *noInput) (v1.ClusterStatus, error)
 		out.Alarms = append(out.Alarms, s.Alarms()...)
 	}
 	for _, n := range m.sortedNodes() {
-		if n.Alive {
-			out.NodesAlive++
-		} else {
+		switch {
+		case !n.Alive:
 			out.Alarms = append(out.Alarms, fmt.Sprintf("node %s does not answer", n.ID))
+		case n.Info.EngineAway:
+			out.NodesAlive++
+			out.Alarms = append(out.Alarms, fmt.Sprintf("node %s: its Docker engine does not answer; nothing starts or stops there until it does (systemctl restart docker)", n.ID))
+		default:
+			out.NodesAlive++
 		}
 	}
 	for _, svc := range m.services {

@@ -214,6 +214,12 @@ func TestStates(t *testing.T) {
 	if a, err := b.App(ctx, "shop"); err != nil || a.Each[0].State != "pending" {
 		t.Errorf("a record of another release: %+v %v", a.Each, err)
 	}
+	// Its engine is stuck: the node lives, and someone must look at it.
+	b.put(store.NodeInfoKey("n1"), cluster.NodeInfo{ID: "n1", EngineAway: true})
+	b.await(func() bool {
+		st, err := b.Status(ctx)
+		return err == nil && st.NodesAlive == 1 && strings.Contains(strings.Join(st.Alarms, "\n"), "node n1: its Docker engine does not answer")
+	})
 	// The node goes away: what it said no longer counts.
 	rev, err := b.store.Commit(ctx, store.Txn{Then: []store.Op{{Key: store.AliveKey("n1"), Delete: true}}})
 	if err != nil {

@@ -35,7 +35,11 @@ func nodeTable(list []v1.NodeSummary) *table {
 		if avail == "" {
 			avail = cluster.Active
 		}
-		t.add(string(n.ID), yesNo(n.Alive), string(avail), strings.Join(n.Roles, ","), fmt.Sprint(n.Tasks),
+		alive := yesNo(n.Alive)
+		if n.Alive && n.EngineAway {
+			alive = "no engine"
+		}
+		t.add(string(n.ID), alive, string(avail), strings.Join(n.Roles, ","), fmt.Sprint(n.Tasks),
 			fmt.Sprintf("%.2f/%.2f", float64(n.ReservedCPU)/1000, float64(n.CPU)/1000),
 			fmt.Sprintf("%s/%s", size(n.ReservedMemory), size(n.Memory)), n.Address, n.Engine, n.Version, n.OS+"/"+n.Arch, strings.Join(labels, " "))
 	}

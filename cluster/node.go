@@ -39,18 +39,20 @@ type LostVolumes struct {
 
 // NodeInfo is what a node says about itself. Writer: its agent.
 type NodeInfo struct {
-	ID        NodeID            `json:"id"`
-	Hostname  string            `json:"hostname"`
-	Address   string            `json:"address"` // IP that other nodes reach
-	OS        string            `json:"os"`
-	Arch      string            `json:"arch"`
-	Engine    string            `json:"engine"`
-	Version   string            `json:"version"`          // of fairlead
-	CPU       int64             `json:"cpu"`              // thousandths of a core
-	Memory    int64             `json:"memory"`           // bytes
-	PublicKey string            `json:"public_key"`       // age recipient
-	Roles     []string          `json:"roles,omitempty"`  // "server", "agent", "gateway"
-	Labels    map[string]string `json:"labels,omitempty"` // engine labels
+	ID       NodeID `json:"id"`
+	Hostname string `json:"hostname"`
+	Address  string `json:"address"` // IP that other nodes reach
+	OS       string `json:"os"`
+	Arch     string `json:"arch"`
+	Engine   string `json:"engine"`
+	// EngineAway: the Docker engine does not answer. What runs, runs on; nothing new starts.
+	EngineAway bool              `json:"engine_away,omitempty"`
+	Version    string            `json:"version"`          // of fairlead
+	CPU        int64             `json:"cpu"`              // thousandths of a core
+	Memory     int64             `json:"memory"`           // bytes
+	PublicKey  string            `json:"public_key"`       // age recipient
+	Roles      []string          `json:"roles,omitempty"`  // "server", "agent", "gateway"
+	Labels     map[string]string `json:"labels,omitempty"` // engine labels
 	// Networks are the subnets of the networks that the node made.
 	Networks map[NetworkName]netip.Prefix `json:"networks,omitempty"`
 }
@@ -67,7 +69,7 @@ type Node struct {
 
 // Schedulable reports whether new tasks may go there.
 func (n Node) Schedulable() bool {
-	return n.Alive && (n.Availability == "" || n.Availability == Active)
+	return n.Alive && !n.Info.EngineAway && (n.Availability == "" || n.Availability == Active)
 }
 
 // HasRole reports whether the node plays a role.

@@ -80,7 +80,7 @@ func (ready) explain(refused []*node) (string, []string) {
 		count[unready(n)]++
 	}
 	var parts []string
-	for _, why := range []string{"down", "paused", "drained"} {
+	for _, why := range []string{"down", "without a Docker engine that answers", "paused", "drained"} {
 		if c := count[why]; c > 0 {
 			parts = append(parts, fmt.Sprintf("%s %s", nodes(c), why))
 		}
@@ -92,6 +92,8 @@ func unready(n *node) string {
 	switch {
 	case !n.Alive:
 		return "down"
+	case n.Info.EngineAway:
+		return "without a Docker engine that answers"
 	case n.Availability == cluster.Pause:
 		return "paused"
 	}

@@ -143,8 +143,9 @@ func TestPlan(t *testing.T) {
 				node("b", 1000, 100, func(n *cluster.Node) { n.Availability = cluster.Drain }).
 				node("c", 1000, 100, func(n *cluster.Node) { n.Availability = cluster.Pause }).
 				node("d", 500, 1<<20, zone("x")).node("e", 9000, 1<<20, zone("y")).
+				node("f", 1000, 100, func(n *cluster.Node) { n.Info.EngineAway = true }).
 				service(web, cluster.Placement{Constraints: []string{"node.labels.zone==x"}}).task(web, 1, reserve(2000, 2<<20)),
-			[]string{"refuse web.1.0: no suitable node (1 node down; 1 node paused; 1 node drained; scheduling constraints not satisfied on 1 node, " +
+			[]string{"refuse web.1.0: no suitable node (1 node down; 1 node without a Docker engine that answers; 1 node paused; 1 node drained; scheduling constraints not satisfied on 1 node, " +
 				"e: node.labels.zone==x, has y; insufficient resources on 1 node, d: needs 2 CPU, 0.5 free; needs 2M of memory, 1M free)"},
 		},
 		{

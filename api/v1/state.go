@@ -149,6 +149,7 @@ type NodeSummary struct {
 	Availability cluster.Availability `json:"availability"`
 	Roles        []string             `json:"roles,omitempty"`
 	Engine       string               `json:"engine"`
+	EngineAway   bool                 `json:"engine_away,omitempty"` // it does not answer
 	Version      string               `json:"version"`
 	OS           string               `json:"os"`
 	Arch         string               `json:"arch"`
