@@ -249,7 +249,10 @@ func (a *app) lookUp(ctx context.Context, cl *client.Client, what string) (any, 
 func (a *app) explainCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "explain [ADDRESS]", Short: "Say why a service or task is as it is",
-		Example:           "  fairlead explain shop/web\n  fairlead explain web.2\n  fairlead explain   # the app here, else all",
+		Long: `Of a service: what stands in its way, who decided its count, and how far its
+release is. Of one slot (web.2): what runs in it, where and why there, how often
+it was started, and what went wrong last.`,
+		Example:           "  fairlead explain shop/web\n  fairlead explain web.2   # that one task\n  fairlead explain   # the app here, else all",
 		Args:              rangeArgs(0, 1, ""),
 		ValidArgsFunction: a.completeServices(1),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
