@@ -321,13 +321,15 @@ func (a *app) exposureCommand() *cobra.Command {
 }
 
 func exposureTable(list []v1.Exposed) *table {
-	t := &table{columns: columns("SCOPE", "ADDRESS", "KIND", "SERVICE", "PORT", "WHERE", "+GATEWAYS", "BECAUSE OF"), empty: "nothing is reachable from outside"}
+	t := &table{columns: columns("SCOPE", "ADDRESS", "SERVICE", "PORT", "WHERE", "+GATEWAYS", "BECAUSE OF"), empty: "nothing is reachable from outside"}
 	for _, e := range list {
 		from := ""
 		if e.Source.File != "" {
 			from = fmt.Sprintf("%s:%d", e.Source.File, e.Source.Line)
 		}
-		t.add(strings.ToUpper(e.Scope), e.Address, e.Kind, fmt.Sprintf("%s/%s", e.App, e.Service), fmt.Sprint(e.Port), e.Where, strings.Join(e.Gateways, ", "), from)
+		for _, place := range e.Places() {
+			t.add(strings.ToUpper(e.Scope), place, fmt.Sprintf("%s/%s", e.App, e.Service), fmt.Sprint(e.Port), e.Where, strings.Join(e.Gateways, ", "), from)
+		}
 	}
 	return t
 }
