@@ -30,7 +30,8 @@ type load struct {
 	report
 	o     Options
 	app   cluster.AppName
-	files []string // absolute, the main ones
+	named cluster.Source // of the name: that is the app's
+	files []string       // absolute, the main ones
 	env   map[string]string
 	idx   index
 	shown []string // every file read
