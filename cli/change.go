@@ -40,6 +40,8 @@ func (a *app) rmCommand() *cobra.Command {
 	var purge, yes bool
 	c := &cobra.Command{
 		Use: "rm [APP]", Aliases: []string{"down"}, Short: "Remove an app; its volumes and secrets stay",
+		Long: `Removes the app and waits until its tasks are gone. At a terminal it asks when
+neither an argument nor -p names the app, and always with --purge-secrets.`,
 		Example:           "  fairlead rm shop\n  fairlead rm shop --purge-secrets --yes",
 		Args:              rangeArgs(0, 1, "the app"),
 		ValidArgsFunction: a.completeApps(),
@@ -196,7 +198,7 @@ func (a *app) restartCommand() *cobra.Command {
 	var w waitFlags
 	c := &cobra.Command{
 		Use: "restart [APP | SERVICE...]", Short: "Replace the tasks of services, one after the other",
-		Example:           "  fairlead restart shop\n  fairlead restart shop/web",
+		Example:           "  fairlead restart shop\n  fairlead restart web   # of the app here",
 		Args:              rangeArgs(0, -1, ""),
 		ValidArgsFunction: a.completeServices(-1),
 		RunE: a.changing(&w, func(args []string) (change, error) {
@@ -309,7 +311,7 @@ func (a *app) rollbackCommand() *cobra.Command {
 		Use: "rollback [APP] [RELEASE]", Short: "Go back to an earlier release",
 		Long: `Makes a new release equal to an earlier one: the newest one that did not fail
 and that differs from the current one, unless a number is given.`,
-		Example:           "  fairlead rollback shop\n  fairlead rollback shop 3",
+		Example:           "  fairlead rollback shop\n  fairlead rollback 3   # the app here",
 		Args:              rangeArgs(0, 2, "the app"),
 		ValidArgsFunction: a.completeApps(),
 		RunE: a.changing(&w, func(args []string) (change, error) {
@@ -339,15 +341,18 @@ func (a *app) historyCommand() *cobra.Command {
 	var release int
 	c := &cobra.Command{
 		Use: "history [APP]", Short: "List an app's releases, or show one",
-		Example:           "  fairlead history shop\n  fairlead history shop --release 3 -o yaml",
+		Example:           "  fairlead history shop\n  fairlead history --release 3   # of the app here",
 		Args:              rangeArgs(0, 1, "the app"),
 		ValidArgsFunction: a.completeApps(),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			if cmd.Flags().Changed("release") && release < 1 {
+				return usagef("--release %d: releases count from 1", release)
+			}
 			name, err := a.appArg(args)
 			if err != nil {
 				return err
 			}
-			if release > 0 {
+			if cmd.Flags().Changed("release") {
 				d, err := cl.Release(cmd.Context(), name, release)
 				if err != nil {
 					return err

@@ -121,7 +121,7 @@ func (a *app) execCommand() *cobra.Command {
 	var env []string
 	c := &cobra.Command{
 		Use: "exec ADDRESS -- COMMAND [ARG...]", Short: "Run a command in a task's container",
-		Long:              "Runs a command in a container of the service, in the named slot or in one that runs. Exits with the command's exit code.",
+		Long:              "Runs a command in a container of the service: in the named slot, else in one that runs. Exits\nwith the command's exit code.",
 		Example:           "  fairlead exec -it shop/web.2 -- sh\n  echo 'select 1' | fairlead exec -i db -- psql -U postgres",
 		Args:              rangeArgs(2, -1, "ADDRESS and COMMAND"),
 		ValidArgsFunction: a.completeServices(1),

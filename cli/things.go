@@ -168,7 +168,7 @@ func (a *app) certAdd() *cobra.Command {
 	var chain, key string
 	c := &cobra.Command{
 		Use: "add NAME --cert CHAIN --key KEY", Short: "Add a certificate, or replace one", Args: oneArg("the certificate's name"),
-		Long:    "Adds a certificate chain and its key (PEM). The key is sealed in the store; every gateway serves it for the hosts it names.",
+		Long:    "Adds a certificate chain and its key (PEM). The key is sealed in the store; every gateway serves\nit for the hosts it names.",
 		Example: "  fairlead cert add shop --cert fullchain.pem --key privkey.pem",
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			if chain == "" || key == "" {
@@ -261,7 +261,7 @@ func (a *app) imageLogin() *cobra.Command {
 	var user string
 	c := &cobra.Command{
 		Use: "login HOST", Short: "Give the cluster credentials of an image registry", Args: oneArg("the registry's host"),
-		Long:    "The password comes from standard input or a prompt. It is sealed in the store, and used by nodes when they pull.",
+		Long:    "The password comes from standard input or a prompt. It is sealed in the store, and used by\nnodes when they pull.",
 		Example: "  fairlead image login registry.example.com -u ci <token.txt",
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			if user == "" {
