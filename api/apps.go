@@ -266,6 +266,10 @@ func (s *Server) explain(_ context.Context, in *explainInput) ([]v1.Explanation,
 	if _, ok := m.byID[id]; in.Service != "" && !ok {
 		return nil, noService(m, id)
 	}
+	there := func(t cluster.Task) bool { return t.Slot == in.Slot }
+	if in.Slot > 0 && in.Service != "" && !slices.ContainsFunc(m.ofService[id], there) {
+		return nil, cluster.NotFoundf("there is no task %s.%d; `fairlead ps %s` lists those there are", id, in.Slot, in.App)
+	}
 	out := []v1.Explanation{}
 	for _, svc := range m.servicesOf(in.app()) {
 		if in.Service == "" || svc.Name == id.Name {
@@ -282,7 +286,7 @@ func (m *model) explanation(svc cluster.Service, slot int) v1.Explanation {
 	sum := m.service(svc)
 	out := v1.Explanation{
 		Address:   cluster.Address{App: svc.App, Service: svc.Name, Slot: slot}.String(),
-		Decisions: m.about(svc.ServiceID, slot), Tasks: []v1.TaskStatus{}, Summary: m.problems(svc, sum),
+		Decisions: m.about(svc.ServiceID, slot), Tasks: []v1.TaskStatus{},
 	}
 	for _, ts := range m.tasksOf(svc.ServiceID) {
 		if slot == 0 || ts.Slot == slot {
@@ -292,8 +296,14 @@ func (m *model) explanation(svc cluster.Service, slot int) v1.Explanation {
 	if r, ok := m.rollouts[svc.ServiceID]; ok {
 		out.Rollout = &r
 	}
-	if sc, ok := m.scales[svc.ServiceID]; ok {
+	sc, scaled := m.scales[svc.ServiceID]
+	if scaled {
 		out.Scale = &sc
+	}
+	whole := "release %d is %s; %s"
+	if slot > 0 {
+		out.Summary, whole = m.ofSlot(svc, slot), svc.String()+" as a whole: "+whole
+	} else if out.Summary = m.problems(svc, sum); scaled {
 		out.Summary = append(out.Summary, fmt.Sprintf("%s, decided by %s: %s", count(sc.Replicas, "replica"), sc.Owner, sc.Reason))
 	}
 	state := strings.ReplaceAll(sum.State, "_", " ")
@@ -304,7 +314,7 @@ func (m *model) explanation(svc cluster.Service, slot int) v1.Explanation {
 	case sum.Complete > 0:
 		how += fmt.Sprintf(", of which %d complete: ended well, and not started again", sum.Complete)
 	}
-	out.Summary = append(out.Summary, fmt.Sprintf("release %d is %s; %s", svc.Release, state, how))
+	out.Summary = append(out.Summary, fmt.Sprintf(whole, svc.Release, state, how))
 	return out
 }
 

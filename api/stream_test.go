@@ -74,6 +74,14 @@ func TestWatchSaysWhyItFailed(t *testing.T) {
 	if !last.Done || !last.Failed || s.Message != "shop/web.1 exited with 1" || s.Tail[0] != "no database" {
 		t.Errorf("%+v", last)
 	}
+	for created, stable := range map[cluster.StoreRev]int{0: 3, 1: 0} { // 1: an earlier service of that name
+		b.put(store.RolloutKey(webID), cluster.Rollout{ServiceID: webID, Target: svc.Version, Release: 1, State: cluster.RolloutRolledBack, StableRelease: 3, Created: created})
+		stop := errors.New("enough")
+		err := b.Watch(t.Context(), "shop", 0, func(p v1.Progress) error { last = p; return stop })
+		if !errors.Is(err, stop) || last.Services[0].Stable != stable {
+			t.Errorf("created at %d: %+v %v", created, last.Services[0], err)
+		}
+	}
 	if _, err := b.Remove(t.Context(), "shop", v1.RemoveOptions{}); err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -66,6 +67,12 @@ func (s *Server) host(in SlotPath) (cluster.TaskID, TaskHost, error) {
 			return "", nil, noService(m, in.id())
 		}
 		a := cluster.Address{App: in.app(), Service: in.id().Name, Slot: in.Slot}
+		if why == "" {
+			why = fmt.Sprintf("; `fairlead ps %s -a` lists those there are and were", a.App)
+		}
+		if a.Slot > 0 {
+			return "", nil, cluster.NotFoundf("task %s does not run%s", a, why)
+		}
 		return "", nil, cluster.NotFoundf("no task of %s runs%s", a, why)
 	}
 	h, err := s.Hosts.Tasks(m.nodeOf(best))

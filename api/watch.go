@@ -149,6 +149,9 @@ func (m *model) progress(app cluster.AppName, release int) v1.Progress {
 func (m *model) serviceProgress(svc cluster.Service) v1.ServiceProgress {
 	n := m.tally(svc)
 	p := v1.ServiceProgress{Service: svc.Name, Wanted: n.wanted, Ready: n.ready, Updated: n.updated, Old: n.old}
+	if r := m.rollouts[svc.ServiceID]; r.Created == 0 || r.Created == svc.Created {
+		p.Stable = r.StableRelease
+	}
 	p.State, p.Message = m.rolloutState(svc)
 	switch cluster.RolloutState(p.State) {
 	case cluster.RolloutRolledBack, cluster.RolloutPaused, cluster.RolloutFailed, cluster.RolloutRollingBack:

@@ -131,7 +131,7 @@ func (p *planner) service(svc *cluster.Service, scale cluster.Scale) Action {
 		// Somebody else set the count: the windows begin with it.
 		st.Recommended, st.Changes = []Recommendation{{p.Now, current}}, nil
 		if scale.Owner == ownerPerson {
-			took = fmt.Sprintf("a person set %d replicas; ", current)
+			took = fmt.Sprintf("a person set the count to %d; ", current)
 		}
 	}
 	st.Checked = p.Now

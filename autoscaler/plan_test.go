@@ -159,7 +159,7 @@ func TestPersonSetsTheCount(t *testing.T) {
 	}
 	w.s.Scales[0] = cluster.Scale{ServiceID: web, Replicas: 30, Owner: "person", Rev: 20}
 	w.want("beyond the bounds", w.steps(1), []int{10})
-	if n := w.notes[len(w.notes)-1]; n != "scaled 30 to 10: a person set 30 replicas; 30 is more than the maximum 10" {
+	if n := w.notes[len(w.notes)-1]; n != "scaled 30 to 10: a person set the count to 30; 30 is more than the maximum 10" {
 		t.Errorf("decision: %q", n)
 	}
 }

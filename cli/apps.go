@@ -94,15 +94,23 @@ func (a *app) taskTable(tasks []v1.TaskStatus, none string) *table {
 }
 
 func (a *app) statusCommand() *cobra.Command {
-	return &cobra.Command{
+	var whole bool
+	c := &cobra.Command{
 		Use: "status [APP]", Short: "Show how an app, or the whole cluster, is doing",
-		Example:           "  fairlead status          # the app here, else the cluster\n  fairlead status shop",
+		Example:           "  fairlead status             # the app here, else the cluster\n  fairlead status shop\n  fairlead status --cluster   # also in an app's directory",
 		Args:              rangeArgs(0, 1, ""),
 		ValidArgsFunction: a.completeApps(),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
-			name, err := a.currentApp()
-			if len(args) > 0 {
-				name, err = a.appArg(args)
+			var name cluster.AppName
+			var err error
+			switch {
+			case whole && (len(args) > 0 || a.appFlag != ""):
+				return usagef("--cluster shows the cluster: leave the app out")
+			case whole:
+			case len(args) > 0:
+				name, err = appNamed(args[0])
+			default:
+				name, err = a.currentApp()
 			}
 			if err != nil {
 				return err
@@ -124,6 +132,8 @@ func (a *app) statusCommand() *cobra.Command {
 			return a.print(d, func() *table { return serviceTable(d.Each, false) })
 		}),
 	}
+	c.Flags().BoolVar(&whole, "cluster", false, "show the cluster, not the app here")
+	return c
 }
 
 func clusterTable(st v1.ClusterStatus) *table {
@@ -197,13 +207,13 @@ func serviceTable(list []v1.ServiceSummary, full bool) *table {
 
 func (a *app) inspectCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "inspect ADDRESS", Short: "Print all that is known of an app, a service or a task",
-		Long:              "Prints JSON, or YAML with -o yaml. ADDRESS is APP/SERVICE, APP/SERVICE.SLOT, or the name of an app.",
-		Example:           "  fairlead inspect shop/web\n  fairlead inspect shop/web.2 -o yaml",
-		Args:              oneArg("what to inspect"),
+		Use: "inspect [APP | ADDRESS]", Short: "Print all that is known of an app, a service or a task",
+		Long:              "Prints JSON, or YAML with -o yaml.",
+		Example:           "  fairlead inspect shop/web\n  fairlead inspect shop/web.2 -o yaml\n  fairlead inspect   # the app here",
+		Args:              rangeArgs(0, 1, ""),
 		ValidArgsFunction: a.completeServices(1),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
-			v, err := a.lookUp(cmd.Context(), cl, args[0])
+			v, err := a.lookUp(cmd.Context(), cl, args)
 			if err != nil {
 				return err
 			}
@@ -212,20 +222,13 @@ func (a *app) inspectCommand() *cobra.Command {
 	}
 }
 
-func (a *app) lookUp(ctx context.Context, cl *client.Client, what string) (any, error) {
-	if !strings.ContainsAny(what, "/._") {
-		current, err := a.currentApp()
-		if err != nil {
-			return nil, err
-		}
-		d, err := cl.App(ctx, cluster.AppName(what))
-		if err == nil || current == "" || cluster.KindOf(err) != cluster.KindNotFound {
-			return d, err
-		}
-	}
-	addr, err := a.address(what)
+func (a *app) lookUp(ctx context.Context, cl *client.Client, args []string) (any, error) {
+	addr, err := a.appOrAddress(ctx, cl, args)
 	if err != nil {
 		return nil, err
+	}
+	if addr.Service == "" {
+		return cl.App(ctx, addr.App)
 	}
 	if addr.Slot == 0 {
 		return cl.Service(ctx, cluster.ServiceID{App: addr.App, Name: addr.Service})
@@ -248,8 +251,11 @@ func (a *app) lookUp(ctx context.Context, cl *client.Client, what string) (any, 
 
 func (a *app) explainCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "explain [ADDRESS]", Short: "Say why a service or task is as it is",
-		Example:           "  fairlead explain shop/web\n  fairlead explain web.2\n  fairlead explain   # the app here, else all",
+		Use: "explain [APP | ADDRESS]", Short: "Say why a service or task is as it is",
+		Long: `Of a service: what stands in its way, who decided its count, and how far its
+release is. Of one slot (web.2): what runs in it, where and why there, how often
+it was started, and what went wrong last.`,
+		Example:           "  fairlead explain shop/web\n  fairlead explain web.2   # that one task\n  fairlead explain   # the app here, else all",
 		Args:              rangeArgs(0, 1, ""),
 		ValidArgsFunction: a.completeServices(1),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
@@ -278,12 +284,16 @@ func (a *app) explainCommand() *cobra.Command {
 
 // explanations are those of an address, an app, or without either of all apps.
 func (a *app) explanations(ctx context.Context, cl *client.Client, args []string) ([]v1.Explanation, error) {
-	current, err := a.currentApp()
-	if err != nil {
-		return nil, err
+	all := len(args) == 0
+	if all {
+		c, err := a.current()
+		if err != nil {
+			return nil, err
+		}
+		all = c.app == ""
 	}
-	if len(args) > 0 || current != "" {
-		addr, err := a.addressOrApp(args)
+	if !all {
+		addr, err := a.appOrAddress(ctx, cl, args)
 		if err != nil {
 			return nil, err
 		}
@@ -296,15 +306,15 @@ func (a *app) explanations(ctx context.Context, cl *client.Client, args []string
 	if err != nil {
 		return nil, err
 	}
-	all := []v1.Explanation{}
+	out := []v1.Explanation{}
 	for _, x := range apps {
 		list, err := cl.Explain(ctx, cluster.Address{App: x.Name})
 		if err != nil && cluster.KindOf(err) != cluster.KindNotFound { // it may just have gone
 			return nil, err
 		}
-		all = append(all, list...)
+		out = append(out, list...)
 	}
-	return all, nil
+	return out, nil
 }
 
 func (a *app) exposureCommand() *cobra.Command {
@@ -318,13 +328,15 @@ func (a *app) exposureCommand() *cobra.Command {
 }
 
 func exposureTable(list []v1.Exposed) *table {
-	t := &table{columns: columns("SCOPE", "ADDRESS", "KIND", "SERVICE", "PORT", "WHERE", "+GATEWAYS", "BECAUSE OF"), empty: "nothing is reachable from outside"}
+	t := &table{columns: columns("SCOPE", "ADDRESS", "SERVICE", "PORT", "WHERE", "+GATEWAYS", "BECAUSE OF"), empty: "nothing is reachable from outside"}
 	for _, e := range list {
 		from := ""
 		if e.Source.File != "" {
 			from = fmt.Sprintf("%s:%d", e.Source.File, e.Source.Line)
 		}
-		t.add(strings.ToUpper(e.Scope), e.Address, e.Kind, fmt.Sprintf("%s/%s", e.App, e.Service), fmt.Sprint(e.Port), e.Where, strings.Join(e.Gateways, ", "), from)
+		for _, place := range e.Places() {
+			t.add(strings.ToUpper(e.Scope), place, fmt.Sprintf("%s/%s", e.App, e.Service), fmt.Sprint(e.Port), e.Where, strings.Join(e.Gateways, ", "), from)
+		}
 	}
 	return t
 }

@@ -40,7 +40,7 @@ func interruptible[T any](ctx context.Context, f func() (T, error)) (T, error) {
 // ask puts a question to the person at the terminal; without one it refuses.
 func (a *app) ask(ctx context.Context, question string) error {
 	if f, ok := a.in.(*os.File); !ok || !isTerminal(f) {
-		return usagef("%s: nobody is there to confirm; add --yes", question)
+		return usagef("%s Nobody is there to confirm: add --yes", question)
 	}
 	_, _ = fmt.Fprintf(a.errw, "%s Type yes to go on: ", question)
 	answer, err := interruptible(ctx, func() (string, error) {

@@ -20,7 +20,7 @@ func (a *app) withClient(f func(cmd *cobra.Command, cl *client.Client, args []st
 		if err != nil {
 			return err
 		}
-		return f(cmd, cl, args)
+		return a.lost(f(cmd, cl, args))
 	}
 }
 
@@ -62,7 +62,7 @@ func (a *app) changing(w *waitFlags, read func(args []string) (change, error)) b
 		}
 		res, err := do(cmd.Context(), cl)
 		if err != nil {
-			return err
+			return a.lost(err)
 		}
 		return a.finish(cmd.Context(), cl, res, w)
 	}

@@ -40,6 +40,8 @@ func (a *app) rmCommand() *cobra.Command {
 	var purge, yes bool
 	c := &cobra.Command{
 		Use: "rm [APP]", Aliases: []string{"down"}, Short: "Remove an app; its volumes and secrets stay",
+		Long: `Removes the app and waits until its tasks are gone. At a terminal it asks when
+neither an argument nor -p names the app, and always with --purge-secrets.`,
 		Example:           "  fairlead rm shop\n  fairlead rm shop --purge-secrets --yes",
 		Args:              rangeArgs(0, 1, "the app"),
 		ValidArgsFunction: a.completeApps(),
@@ -48,7 +50,8 @@ func (a *app) rmCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !yes && (purge || (len(args) == 0 && a.terminal())) {
+			a.sayTook()
+			if !yes && (purge || (a.took.from != "" && a.terminal())) {
 				question := fmt.Sprintf("Remove app %s?", name)
 				if purge {
 					question = fmt.Sprintf("Remove app %s and its secrets?", name)
@@ -195,14 +198,20 @@ func (a *app) restartCommand() *cobra.Command {
 	var w waitFlags
 	c := &cobra.Command{
 		Use: "restart [APP | SERVICE...]", Short: "Replace the tasks of services, one after the other",
-		Example:           "  fairlead restart shop\n  fairlead restart shop/web",
+		Example:           "  fairlead restart shop\n  fairlead restart web   # of the app here",
 		Args:              rangeArgs(0, -1, ""),
 		ValidArgsFunction: a.completeServices(-1),
 		RunE: a.changing(&w, func(args []string) (change, error) {
-			name, services, err := a.appServices(args)
 			return func(ctx context.Context, cl *client.Client) (v1.DeployResult, error) {
+				name, services, err := a.appServices(ctx, cl, args)
+				if err != nil {
+					return v1.DeployResult{}, err
+				}
+				if len(services) == 0 {
+					a.sayTook()
+				}
 				return cl.Restart(ctx, name, v1.RestartRequest{Services: services})
-			}, err
+			}, nil
 		}),
 	}
 	w.register(c)
@@ -210,33 +219,29 @@ func (a *app) restartCommand() *cobra.Command {
 }
 
 // appServices reads "APP", "APP/SERVICE…" or, in an app's directory, "SERVICE…" or nothing.
-func (a *app) appServices(args []string) (cluster.AppName, []cluster.ServiceName, error) {
-	current, err := a.currentApp()
-	if err != nil {
-		return "", nil, err
-	}
-	if len(args) == 0 || (len(args) == 1 && current == "" && !strings.ContainsAny(args[0], "/_")) {
-		name, err := a.appArg(args)
+func (a *app) appServices(ctx context.Context, cl *client.Client, args []string) (cluster.AppName, []cluster.ServiceName, error) {
+	if len(args) == 0 {
+		name, err := a.appArg(nil)
 		return name, nil, err
-	}
-	if len(args) == 1 && cluster.AppName(args[0]) == current {
-		return current, nil, nil
 	}
 	var name cluster.AppName
 	var services []cluster.ServiceName
 	for _, arg := range args {
 		addr, err := a.address(arg)
-		if err != nil {
+		if len(args) == 1 {
+			addr, err = a.appOrAddress(ctx, cl, args)
+		}
+		switch {
+		case err != nil:
 			return "", nil, err
-		}
-		if name != "" && name != addr.App {
+		case name != "" && name != addr.App:
 			return "", nil, usagef("%s and %s are different apps: one at a time", name, addr.App)
-		}
-		if addr.Slot != 0 {
+		case addr.Slot != 0:
 			return "", nil, usagef("%s: name a service, not one of its tasks", arg)
 		}
-		name = addr.App
-		services = append(services, addr.Service)
+		if name = addr.App; addr.Service != "" {
+			services = append(services, addr.Service)
+		}
 	}
 	return name, services, nil
 }
@@ -258,10 +263,11 @@ func (a *app) updateCommand() *cobra.Command {
 				return nil, err
 			}
 			req := v1.UpdateRequest{Note: note}
-			if req.Images, err = newImages(images); err != nil {
+			if req.Images, err = a.newImages(name, images); err != nil {
 				return nil, err
 			}
 			return func(ctx context.Context, cl *client.Client) (v1.DeployResult, error) {
+				a.sayTook()
 				return cl.Update(ctx, name, req)
 			}, nil
 		}),
@@ -274,7 +280,7 @@ func (a *app) updateCommand() *cobra.Command {
 }
 
 // newImages reads SERVICE=REF of each --image.
-func newImages(flags []string) (map[cluster.ServiceName]v1.ImageRef, error) {
+func (a *app) newImages(name cluster.AppName, flags []string) (map[cluster.ServiceName]v1.ImageRef, error) {
 	if len(flags) == 0 {
 		return nil, usagef("nothing to update: give --image SERVICE=REF")
 	}
@@ -287,7 +293,14 @@ func newImages(flags []string) (map[cluster.ServiceName]v1.ImageRef, error) {
 		if !imageRef.MatchString(ref) {
 			return nil, usagef("--image %q: %q is no image reference (registry/name:tag)", i, ref)
 		}
-		out[cluster.ServiceName(service)] = v1.ImageRef{Ref: ref}
+		at, err := cluster.ParseAddress(service, name)
+		switch {
+		case err != nil:
+			return nil, usagef("--image %q: %w", i, err)
+		case at.App != name || at.Slot != 0:
+			return nil, usagef("--image %q: name a service of %s", i, name)
+		}
+		out[at.Service] = v1.ImageRef{Ref: ref}
 	}
 	return out, nil
 }
@@ -298,7 +311,7 @@ func (a *app) rollbackCommand() *cobra.Command {
 		Use: "rollback [APP] [RELEASE]", Short: "Go back to an earlier release",
 		Long: `Makes a new release equal to an earlier one: the newest one that did not fail
 and that differs from the current one, unless a number is given.`,
-		Example:           "  fairlead rollback shop\n  fairlead rollback shop 3",
+		Example:           "  fairlead rollback shop\n  fairlead rollback 3   # the app here",
 		Args:              rangeArgs(0, 2, "the app"),
 		ValidArgsFunction: a.completeApps(),
 		RunE: a.changing(&w, func(args []string) (change, error) {
@@ -315,6 +328,7 @@ and that differs from the current one, unless a number is given.`,
 			}
 			name, err := a.appArg(args)
 			return func(ctx context.Context, cl *client.Client) (v1.DeployResult, error) {
+				a.sayTook()
 				return cl.Rollback(ctx, name, release)
 			}, err
 		}),
@@ -327,15 +341,18 @@ func (a *app) historyCommand() *cobra.Command {
 	var release int
 	c := &cobra.Command{
 		Use: "history [APP]", Short: "List an app's releases, or show one",
-		Example:           "  fairlead history shop\n  fairlead history shop --release 3 -o yaml",
+		Example:           "  fairlead history shop\n  fairlead history --release 3   # of the app here",
 		Args:              rangeArgs(0, 1, "the app"),
 		ValidArgsFunction: a.completeApps(),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			if cmd.Flags().Changed("release") && release < 1 {
+				return usagef("--release %d: releases count from 1", release)
+			}
 			name, err := a.appArg(args)
 			if err != nil {
 				return err
 			}
-			if release > 0 {
+			if cmd.Flags().Changed("release") {
 				d, err := cl.Release(cmd.Context(), name, release)
 				if err != nil {
 					return err

@@ -30,7 +30,7 @@ func (a *app) logsCommand() *cobra.Command {
 	var lines int
 	var since time.Duration
 	c := &cobra.Command{
-		Use: "logs [ADDRESS]", Short: "Print what the tasks of an app, a service or a slot have written",
+		Use: "logs [APP | ADDRESS]", Short: "Print what the tasks of an app, a service or a slot have written",
 		Long: `Prints what the containers there have written. Where there is no container any
 more, of a job that is done or a task that failed, it prints the last lines that
 were kept of it, and says so on standard error.`,
@@ -38,12 +38,12 @@ were kept of it, and says so on standard error.`,
 		Args:              rangeArgs(0, 1, ""),
 		ValidArgsFunction: a.completeServices(1),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
-			addr, err := a.addressOrApp(args)
-			if err != nil {
-				return err
-			}
 			if lines < -1 || since < 0 {
 				return usagef("--tail counts from 0 (-1 is all), and --since looks back: 10m is ten minutes ago")
+			}
+			addr, err := a.appOrAddress(cmd.Context(), cl, args)
+			if err != nil {
+				return err
 			}
 			if err := slotExists(cmd.Context(), cl, addr); err != nil {
 				return err
@@ -88,24 +88,6 @@ func (a *app) logs(ctx context.Context, cl *client.Client, addr cluster.Address,
 	return err
 }
 
-// addressOrApp is the given address, the given app, or the app here.
-func (a *app) addressOrApp(args []string) (cluster.Address, error) {
-	current, err := a.currentApp()
-	if err != nil {
-		return cluster.Address{}, err
-	}
-	if len(args) == 0 {
-		if current == "" {
-			return cluster.Address{}, usagef("name an app or a service, or run this in the directory of a compose.yaml")
-		}
-		return cluster.Address{App: current}, nil
-	}
-	if (current == "" && !strings.ContainsAny(args[0], "/_")) || cluster.AppName(args[0]) == current {
-		return cluster.Address{App: cluster.AppName(args[0])}, cluster.ValidAppName(cluster.AppName(args[0]))
-	}
-	return a.address(args[0])
-}
-
 func (a *app) logLine(l cluster.LogLine, timestamps bool) error {
 	switch a.output {
 	case formatYAML:
@@ -139,7 +121,7 @@ func (a *app) execCommand() *cobra.Command {
 	var env []string
 	c := &cobra.Command{
 		Use: "exec ADDRESS -- COMMAND [ARG...]", Short: "Run a command in a task's container",
-		Long:              "Runs a command in a container of the service, in the named slot or in one that runs. Exits with the command's exit code.",
+		Long:              "Runs a command in a container of the service: in the named slot, else in one that runs. Exits\nwith the command's exit code.",
 		Example:           "  fairlead exec -it shop/web.2 -- sh\n  echo 'select 1' | fairlead exec -i db -- psql -U postgres",
 		Args:              rangeArgs(2, -1, "ADDRESS and COMMAND"),
 		ValidArgsFunction: a.completeServices(1),

@@ -79,9 +79,9 @@ func describe(s v1.ServiceProgress) string {
 	case s.Old == 0:
 	case s.Wanted == 0 && s.Updated == 0:
 		text = "" // what stops altogether: nothing of it is to be ready
-	case s.Ready > s.Updated: // the old version serves
+	case s.Ready > s.Updated && s.Stable > 0: // the old version serves
 		text = fmt.Sprintf("%d/%d updated, %d of the old version", s.Updated, s.Wanted, s.Old)
-	default: // it never did, or only stops now
+	default: // it never did (what crashes again and again is up for a moment, too), or only stops now
 		text += fmt.Sprintf(", %d of an earlier release to stop", s.Old)
 	}
 	if s.State != "" {

@@ -56,7 +56,8 @@ func TestDescribe(t *testing.T) {
 	t.Parallel()
 	for want, s := range map[string]v1.ServiceProgress{
 		"0/1 ready, running":                                   {Wanted: 1, State: "running"},
-		"1/3 updated, 2 of the old version, running":           {Wanted: 3, Updated: 1, Ready: 3, Old: 2, State: "running"},
+		"1/3 updated, 2 of the old version, running":           {Wanted: 3, Updated: 1, Ready: 3, Old: 2, Stable: 1, State: "running"},
+		"0/1 ready, 1 of an earlier release to stop, running":  {Wanted: 1, Ready: 1, Old: 1, State: "running"},
 		"0/1 ready, 1 of an earlier release to stop: x":        {Wanted: 1, Old: 1, Message: "x"},
 		"1/1 ready, 1 of an earlier release to stop, complete": {Wanted: 1, Updated: 1, Ready: 1, Old: 1, State: "complete"},
 		"removing: 1 task still to stop":                       {Old: 1, State: "removing", Message: "1 task still to stop"},

@@ -28,6 +28,7 @@ type app struct {
 	output  string
 	appFlag string
 	conn    connFlags
+	took    current // where the app of this command came from, when its arguments name none
 }
 
 // Streams are the program's standard streams and its clock; tests give their own.
@@ -67,6 +68,14 @@ func New(s Streams, more ...*cobra.Command) *cobra.Command {
   fairlead deploy    make it so, and wait until it is healthy
   fairlead ps        what runs where
 
+Which app: the one that an argument names, else -p, else, in a directory with a
+Compose file, the one its name: says, else the directory's own name. Where none is
+named, ls, ps, service ls, secret ls and exposure show all apps, status and explain
+outside of such a directory the cluster. A command that then changes the app here
+says which one it took, and from where. ADDRESS is APP/SERVICE or APP/SERVICE.SLOT
+(shop/web.2), or without APP/ a service of the app here or of -p (web.2);
+shop_web.2 is understood.
+
 Exit codes: 0 done · 1 tried, and failed · 2 wrong input, nothing was changed ·
 3 the server cannot be reached, or refuses you · 4 no such thing · 5 timed out
 waiting, the change goes on · 6 this machine was removed from its cluster. exec
@@ -82,7 +91,7 @@ ends with its command's code, plan --exit-code with 10 when there are changes.`,
 	root.SetFlagErrorFunc(flagError)
 	f := root.PersistentFlags()
 	f.StringVarP(&a.output, "output", "o", formatTable, "output: table, wide, json or yaml")
-	f.StringVarP(&a.appFlag, "app", "p", "", "the app (default: the Compose file's name, else the directory's)")
+	f.StringVarP(&a.appFlag, "app", "p", "", "the app, where no argument names one (default: the one here; lists show all)")
 	a.conn.register(f)
 	_ = root.RegisterFlagCompletionFunc("app", a.completeApps())
 	_ = root.RegisterFlagCompletionFunc("context", completeContexts)

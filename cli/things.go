@@ -30,7 +30,7 @@ func (a *app) secretRef(s string) (cluster.SecretRef, error) {
 			return cluster.SecretRef{}, err
 		}
 		if current == "" {
-			return cluster.SecretRef{}, usagef("%q names no app: write APP/%s", s, s)
+			return cluster.SecretRef{}, usagef("%q names no app: write APP/%s, or run this in the app's directory", s, s)
 		}
 		app, name = string(current), s
 	}
@@ -44,7 +44,7 @@ func (a *app) secretSet() *cobra.Command {
 	var generate int
 	var vault string
 	c := &cobra.Command{
-		Use: "set APP/NAME", Short: "Set a secret, from standard input or a prompt",
+		Use: "set [APP/]NAME", Short: "Set a secret, from standard input or a prompt",
 		Long: `Sets a secret and rolls the new value out to the services that use it. The
 value comes from standard input (its last line end is dropped) or, at a
 terminal, from a prompt that does not show it. It is never an argument: those
@@ -54,7 +54,7 @@ With --vault the value stays in the Vault that the servers are set up with (serv
 --vault), and is read there when a task is made. After a change of the value in
 Vault, the same command rolls it out.`,
 		Example: "  fairlead secret set shop/db-password <password.txt\n  fairlead secret set shop/session-key --generate 64\n  fairlead secret set shop/db-password --vault kv/shop/db#password",
-		Args:    oneArg("APP/NAME"), ValidArgsFunction: a.completeSecrets(),
+		Args:    oneArg("[APP/]NAME"), ValidArgsFunction: a.completeSecrets(),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			ref, err := a.secretRef(args[0])
 			if err != nil {
@@ -125,7 +125,7 @@ func (a *app) secretList() *cobra.Command {
 
 func (a *app) secretInspect() *cobra.Command {
 	return &cobra.Command{
-		Use: "inspect APP/NAME", Short: "Show a secret, without its value", Args: oneArg("APP/NAME"), ValidArgsFunction: a.completeSecrets(),
+		Use: "inspect [APP/]NAME", Short: "Show a secret, without its value", Args: oneArg("[APP/]NAME"), ValidArgsFunction: a.completeSecrets(),
 		Example: "  fairlead secret inspect shop/db-password -o yaml",
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			ref, err := a.secretRef(args[0])
@@ -144,7 +144,7 @@ func (a *app) secretInspect() *cobra.Command {
 func (a *app) secretRemove() *cobra.Command {
 	var force bool
 	c := &cobra.Command{
-		Use: "rm APP/NAME", Short: "Remove a secret", Args: oneArg("APP/NAME"), ValidArgsFunction: a.completeSecrets(),
+		Use: "rm [APP/]NAME", Short: "Remove a secret", Args: oneArg("[APP/]NAME"), ValidArgsFunction: a.completeSecrets(),
 		Example: "  fairlead secret rm shop/old-key",
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			ref, err := a.secretRef(args[0])
@@ -168,7 +168,7 @@ func (a *app) certAdd() *cobra.Command {
 	var chain, key string
 	c := &cobra.Command{
 		Use: "add NAME --cert CHAIN --key KEY", Short: "Add a certificate, or replace one", Args: oneArg("the certificate's name"),
-		Long:    "Adds a certificate chain and its key (PEM). The key is sealed in the store; every gateway serves it for the hosts it names.",
+		Long:    "Adds a certificate chain and its key (PEM). The key is sealed in the store; every gateway serves\nit for the hosts it names.",
 		Example: "  fairlead cert add shop --cert fullchain.pem --key privkey.pem",
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			if chain == "" || key == "" {
@@ -261,7 +261,7 @@ func (a *app) imageLogin() *cobra.Command {
 	var user string
 	c := &cobra.Command{
 		Use: "login HOST", Short: "Give the cluster credentials of an image registry", Args: oneArg("the registry's host"),
-		Long:    "The password comes from standard input or a prompt. It is sealed in the store, and used by nodes when they pull.",
+		Long:    "The password comes from standard input or a prompt. It is sealed in the store, and used by\nnodes when they pull.",
 		Example: "  fairlead image login registry.example.com -u ci <token.txt",
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			if user == "" {

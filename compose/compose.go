@@ -70,20 +70,31 @@ type Build struct {
 	Source           cluster.Source
 }
 
+// Here is what a directory says of the app that commands in it are about.
+type Here struct {
+	App      cluster.AppName
+	Services []string
+	// Source is where the file names the app; without it the directory does.
+	Source cluster.Source
+	// Err is why Load would refuse the file before it knew the app's name.
+	Err error
+}
+
 // AppIn is the app that the Compose file in dir, by its usual name, describes,
 // and its services: what Load would call them, as far as the file can be read.
 // False: there is none.
-func AppIn(dir string, env map[string]string) (app cluster.AppName, services []string, found bool) {
+func AppIn(dir string, env map[string]string) (Here, bool) {
 	l, err := newLoader(Options{Dir: dir, Env: env})
 	if err != nil {
-		return "", nil, false
+		return Here{}, false
 	}
 	if err := l.readEnv(); err != nil {
 		l.env = env
 	}
 	l.readMain()
 	l.nameApp()
-	return l.app, serviceNames(slices.DeleteFunc(l.idx.docs, func(d *doc) bool { return d.base })), true
+	names := serviceNames(slices.DeleteFunc(l.idx.docs, func(d *doc) bool { return d.base }))
+	return Here{App: l.app, Services: names, Source: l.named, Err: l.err()}, true
 }
 
 // Load reads Compose files. The error is *Problems when the files are refused.

@@ -273,7 +273,7 @@ func (c *converter) autoscale(name string, spec *cluster.ServiceSpec) {
 	case n == nil && m == nil:
 		spec.Replicas = out.Min
 	case spec.Replicas < out.Min || spec.Replicas > out.Max:
-		c.say(fmt.Sprintf("%d replicas are outside of autoscale, which keeps %d to %d", spec.Replicas, out.Min, out.Max), "", name, "x-fairlead", "autoscale")
+		c.say(fmt.Sprintf("a count of %d is outside of autoscale, which keeps %d to %d", spec.Replicas, out.Min, out.Max), "", name, "x-fairlead", "autoscale")
 		spec.Replicas = max(out.Min, min(out.Max, spec.Replicas))
 	}
 	spec.Autoscale = out

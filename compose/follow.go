@@ -354,6 +354,7 @@ func (l *load) nameApp() {
 		}
 		l.app = cluster.AppName(n.value)
 		if cluster.ValidAppName(l.app) == nil {
+			l.named = cluster.Source{File: d.file, Line: n.line}
 			return
 		}
 		l.app = appName(n.value)

@@ -30,7 +30,8 @@ type load struct {
 	report
 	o     Options
 	app   cluster.AppName
-	files []string // absolute, the main ones
+	named cluster.Source // of the name: that is the app's
+	files []string       // absolute, the main ones
 	env   map[string]string
 	idx   index
 	shown []string // every file read
@@ -222,7 +223,11 @@ func (l *load) read(r request) []*doc {
 			l.refuse(cluster.Source{File: name}, "", se.msg, se.advice)
 			return nil
 		}
-		l.refuse(at, r.path, "cannot read the file "+name+": "+cause(err), "")
+		msg := "cannot read the file " + name + ": " + cause(err)
+		if r.by.File == "" { // its name stands before it
+			msg = "cannot read the file: " + cause(err)
+		}
+		l.refuse(at, r.path, msg, "")
 		return nil
 	}
 	if !slices.Contains(l.shown, name) {

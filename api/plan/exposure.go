@@ -33,7 +33,7 @@ func Exposures(services []cluster.Service, entry EntryPoints) []v1.Exposed {
 	return out
 }
 
-func exposedRoute(id cluster.ServiceID, rt cluster.Route, entry EntryPoints) v1.Exposed {
+func exposedRoute(id cluster.ServiceID, rt cluster.Route, ports EntryPoints) v1.Exposed {
 	e := v1.Exposed{
 		App: id.App, Service: id.Name, Kind: "http", Port: rt.Port, Scope: "public", Where: "gateway",
 		TLS: rt.TLS, Source: rt.Source, Address: rt.Rule,
@@ -41,6 +41,9 @@ func exposedRoute(id cluster.ServiceID, rt cluster.Route, entry EntryPoints) v1.
 	if rt.Internal {
 		e.Scope = "internal"
 	}
+	at := entries(rt)
+	e.Schemes = schemes(at)
+	e.Redirects = slices.Contains(e.Schemes, "http") && slices.ContainsFunc(rt.Middlewares, toHTTPS)
 	if rt.Rule != "" {
 		return e
 	}
@@ -53,17 +56,43 @@ func exposedRoute(id cluster.ServiceID, rt cluster.Route, entry EntryPoints) v1.
 		host = "*"
 	}
 	e.Address = host + path
-	scheme, port, usual := "http", entry.Web, 80
-	switch {
-	case rt.Internal:
-		port = entry.Internal
-	case rt.TLS || (len(rt.EntryPoints) > 0 && !slices.Contains(rt.EntryPoints, "web")):
-		scheme, port, usual = "https", entry.WebSecure, 443
+	for _, entry := range at {
+		scheme, port, usual := "http", ports.Web, 80
+		switch entry {
+		case "internal":
+			port = ports.Internal
+		case "websecure":
+			scheme, port, usual = "https", ports.WebSecure, 443
+		}
+		e.URLs = append(e.URLs, scheme+"://"+host+suffix(port, usual)+path)
 	}
 	if rt.Host != "" {
-		e.URL = scheme + "://" + rt.Host + suffix(port, usual) + path
+		e.URL = e.URLs[len(e.URLs)-1] // the one with TLS, where there is one
 	}
 	return e
+}
+
+// schemes are those of entry points.
+func schemes(entries []string) []string {
+	var out []string
+	for _, e := range entries {
+		scheme := "http"
+		if e == "websecure" {
+			scheme = "https"
+		}
+		out = append(out, scheme)
+	}
+	return slices.Compact(out)
+}
+
+// toHTTPS reports whether a middleware sends those who come by HTTP on to HTTPS.
+func toHTTPS(m cluster.Middleware) bool {
+	for k, v := range m.Options {
+		if strings.EqualFold(k, "redirectscheme/scheme") {
+			return v == "https"
+		}
+	}
+	return false
 }
 
 func suffix(port, usual int) string {
@@ -140,7 +169,7 @@ func (r *Result) exposure(s State, in Input) {
 }
 
 func exposedKey(e v1.Exposed) string {
-	return fmt.Sprintf("%s %s %s %s %d %s %v", e.Service, e.Kind, e.Scope, e.Address, e.Port, e.Where, e.TLS)
+	return fmt.Sprintf("%s %s %s %s %d %s %v", e.Service, e.Kind, e.Scope, e.Address, e.Port, e.Where, e.Schemes)
 }
 
 // claim is something that one service in the cluster can have.

@@ -309,7 +309,7 @@ func (r *Result) scale(s State, in Input, name cluster.ServiceName, spec cluster
 	want := Scale(in.App, name, spec, old, exists)
 	if exists && old.Owner == OwnerPerson && spec.Autoscale == nil && old.Replicas != spec.Replicas {
 		r.warn(spec.Source, "services."+string(name)+".replicas",
-			"%s keeps the %d replicas that a person asked for, not the file's %d; `fairlead scale %s=auto` gives it back to the file",
+			"%s keeps the count of %d that a person asked for, not the file's %d; `fairlead scale %s=auto` gives it back to the file",
 			name, old.Replicas, spec.Replicas, name)
 	}
 	if exists && want.Replicas == old.Replicas && want.Owner == old.Owner {

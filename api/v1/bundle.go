@@ -3,6 +3,8 @@ package v1
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/fairlead/fairlead/cluster"
@@ -99,10 +101,16 @@ type Exposed struct {
 	// Address is "shop.example.com/", ":5432", "127.0.0.1:5432" or a Traefik rule.
 	Address string `json:"address"`
 	// URL is where to fetch it, when it is HTTP and has a host.
-	URL   string `json:"url,omitempty"`
-	Port  int    `json:"port"`                              // the container's
-	Scope string `json:"scope" enum:"public,internal,node"` // node: on the task's own node, loopback only
-	Where string `json:"where" enum:"gateway,node"`
+	URL string `json:"url,omitempty"`
+	// URLs are all of them, with "*" where every host is answered; Schemes are
+	// what is spoken there, also where a rule takes the place of a host.
+	URLs    []string `json:"urls,omitempty"`
+	Schemes []string `json:"schemes,omitempty" doc:"http, https, or both"`
+	// Redirects: who comes by HTTP is sent on to HTTPS.
+	Redirects bool   `json:"redirects,omitempty"`
+	Port      int    `json:"port"`                              // the container's
+	Scope     string `json:"scope" enum:"public,internal,node"` // node: on the task's own node, loopback only
+	Where     string `json:"where" enum:"gateway,node"`
 	// Gateways are the nodes whose gateways serve it now, each as "n1 (10.0.0.1)"; in
 	// a list of what is exposed, not in a plan.
 	Gateways []string       `json:"gateways,omitempty"`
@@ -111,14 +119,32 @@ type Exposed struct {
 	Source   cluster.Source `json:"source,omitzero"`
 }
 
-// String is the line that plan and exposure print: "PUBLIC :5432 → db (compose.yaml:12)".
+// Places are where it is reached, each in a word or two: "https://shop.example.com/", ":53/udp".
+func (e Exposed) Places() []string {
+	out := slices.Clone(e.URLs)
+	if len(out) == 0 && e.Kind == "http" {
+		for _, scheme := range e.Schemes {
+			out = append(out, scheme+" "+e.Address) // a rule
+		}
+	}
+	for i := range out {
+		if e.Redirects && !strings.HasPrefix(out[i], "https") {
+			out[i] += " (sent on to https)"
+		}
+	}
+	switch {
+	case len(out) > 0:
+		return out
+	case e.Kind == "udp":
+		return []string{e.Address + "/udp"}
+	}
+	return []string{e.Address}
+}
+
+// String is the line that plan and status print: "PUBLIC :5432 → db :5432 (compose.yaml:12)".
 func (e Exposed) String() string {
 	word := map[string]string{"public": "PUBLIC", "internal": "INTERNAL", "node": "NODE"}[e.Scope]
-	addr := e.Address
-	if e.Kind == "udp" {
-		addr += "/udp"
-	}
-	s := fmt.Sprintf("%s %s → %s", word, addr, e.Service)
+	s := fmt.Sprintf("%s %s → %s :%d", word, strings.Join(e.Places(), ", "), e.Service, e.Port)
 	if e.Source.File != "" {
 		s += fmt.Sprintf(" (%s:%d)", e.Source.File, e.Source.Line)
 	}

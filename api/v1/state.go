@@ -134,7 +134,9 @@ type ServiceProgress struct {
 	Ready   int                 `json:"ready"`
 	Updated int                 `json:"updated"`
 	Old     int                 `json:"old,omitempty"` // tasks of other versions that still run
-	Message string              `json:"message,omitempty"`
+	// Stable is the last release whose version of the service completed; none: it never served.
+	Stable  int    `json:"stable,omitempty"`
+	Message string `json:"message,omitempty"`
 	// Task and Tail are the failed task and its last log lines.
 	Task cluster.TaskID `json:"task,omitempty"`
 	Tail []string       `json:"tail,omitempty"`

@@ -120,10 +120,13 @@ func TestShop(t *testing.T) {
 	t.Run("no secret is seen from outside", func(t *testing.T) { noSecretSeen(t, n, "shop", "store", "store-password") })
 	t.Run("only web is exposed", func(t *testing.T) {
 		out := n.do("exposure")
-		if !strings.Contains(out, "shop.localhost") || strings.Contains(out, "shop/api") || strings.Contains(out, "shop/store") {
+		if !strings.Contains(out, "http://shop.localhost") || strings.Contains(out, "shop/api") || strings.Contains(out, "shop/store") {
 			t.Errorf("exposure prints\n%s", out)
 		}
 	})
+	if out := n.do("explain", "shop/api.1"); !strings.Contains(out, ": running and ready\n") || !strings.Contains(out, "there is no other node") {
+		t.Errorf("explain of a task prints\n%s", out)
+	}
 	n.do("rm", "shop", "--yes")
 	if tasks := get[[]task](n, "ps"); len(tasks) != 0 {
 		t.Errorf("tasks left after rm: %v", tasks)
