@@ -172,7 +172,7 @@ func TestAppsAndExposure(t *testing.T) {
 		t.Errorf("%+v %v", apps, err)
 	}
 	ex, err := b.Exposure(ctx, "")
-	if err != nil || len(ex) != 1 || ex[0].String() != "PUBLIC http://shop.test/ → web :80 (compose.yaml:12)" {
+	if err != nil || len(ex) != 1 || ex[0].String() != "PUBLIC http://shop.test/ → web (compose.yaml:12)" {
 		t.Errorf("%+v %v", ex, err)
 	}
 	svcs, err := b.Services(ctx, "shop")

@@ -224,8 +224,8 @@ func TestPlanOutput(t *testing.T) {
 	if d := cmp.Diff(`shop: release 0 → 1
   + service old: shop/old:1
   + service web: shop/web:1
-  PUBLIC http://shop.example.com/ → web :80 (compose.yaml:5)  (new)
-  PUBLIC :5432 → web :5432 (compose.yaml:4)  (new)
+  PUBLIC http://shop.example.com/ → web (compose.yaml:5)  (new)
+  PUBLIC :5432 → web (compose.yaml:4)  (new)
 `, without(s.out, "secret")); d != "" {
 		t.Error(d)
 	}

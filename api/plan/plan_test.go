@@ -300,16 +300,16 @@ func TestExposure(t *testing.T) {
 		}
 	}
 	want := []string{
-		"NODE 127.0.0.1:9000 → db :9 (compose.yaml:12) ",
-		"PUBLIC :5432 → db :5432 (compose.yaml:12) ",
-		"PUBLIC :53/udp → db :53 (compose.yaml:12) ",
-		"PUBLIC http://*:8000/ → web :80 (compose.yaml:12) ",
-		"PUBLIC http Path(`/y`), https Path(`/y`) → web :80 (compose.yaml:12) ",
-		"INTERNAL http://admin.test:8080/x → web :80 (compose.yaml:12) http://admin.test:8080/x",
-		"PUBLIC http://old.test:8000/ (sent on to https) → web :80 (compose.yaml:12) http://old.test:8000/",
-		"PUBLIC http://safe.test:8000/, https://safe.test/ → web :80 (compose.yaml:12) https://safe.test/",
-		"PUBLIC http://shop.test:8000/ → web :80 (compose.yaml:12) http://shop.test:8000/",
-		"PUBLIC https://tls.test/ → web :80 (compose.yaml:12) https://tls.test/",
+		"NODE 127.0.0.1:9000 → db (compose.yaml:12) ",
+		"PUBLIC :5432 → db (compose.yaml:12) ",
+		"PUBLIC :53/udp → db (compose.yaml:12) ",
+		"PUBLIC http://*:8000/ → web (compose.yaml:12) ",
+		"PUBLIC http Path(`/y`), https Path(`/y`) → web (compose.yaml:12) ",
+		"INTERNAL http://admin.test:8080/x → web (compose.yaml:12) http://admin.test:8080/x",
+		"PUBLIC http://old.test:8000/ (sent on to https) → web (compose.yaml:12) http://old.test:8000/",
+		"PUBLIC http://safe.test:8000/, https://safe.test/ → web (compose.yaml:12) https://safe.test/",
+		"PUBLIC http://shop.test:8000/ → web (compose.yaml:12) http://shop.test:8000/",
+		"PUBLIC https://tls.test/ → web (compose.yaml:12) https://tls.test/",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

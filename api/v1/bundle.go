@@ -141,10 +141,10 @@ func (e Exposed) Places() []string {
 	return []string{e.Address}
 }
 
-// String is the line that plan and status print: "PUBLIC :5432 → db :5432 (compose.yaml:12)".
+// String is the line that plan and status print: "PUBLIC :5432 → db (compose.yaml:12)".
 func (e Exposed) String() string {
 	word := map[string]string{"public": "PUBLIC", "internal": "INTERNAL", "node": "NODE"}[e.Scope]
-	s := fmt.Sprintf("%s %s → %s :%d", word, strings.Join(e.Places(), ", "), e.Service, e.Port)
+	s := fmt.Sprintf("%s %s → %s", word, strings.Join(e.Places(), ", "), e.Service)
 	if e.Source.File != "" {
 		s += fmt.Sprintf(" (%s:%d)", e.Source.File, e.Source.Line)
 	}

@@ -209,7 +209,7 @@ func TestReadme(t *testing.T) {
 	if err := n.notes("first", "second", "third"); err != nil {
 		t.Errorf("removed and deployed again: %v", err)
 	}
-	if out := n.do("exposure"); !strings.Contains(out, "shop.example.com") || strings.Contains(out, "→ db") || strings.Contains(out, "→ api") {
+	if out := n.do("exposure"); !strings.Contains(out, "shop.example.com") || strings.Contains(out, "shop/db") || strings.Contains(out, "shop/api") {
 		t.Errorf("exposure prints\n%s", out)
 	}
 }
