@@ -49,7 +49,7 @@ func EveryKind(url string) []Request {
 // limit is how long a load goes on when nobody ends it.
 const limit = 6 * time.Minute
 
-// Start makes each request every 5 ms, one worker a kind, until End is called.
+// Start makes each request every 10 ms, one worker a kind, until End is called.
 // client makes the client of a worker.
 func Start(tb testing.TB, client func(keepAlive bool) *http.Client, kinds []Request) *Load {
 	tb.Helper()
@@ -59,7 +59,7 @@ func Start(tb testing.TB, client func(keepAlive bool) *http.Client, kinds []Requ
 		c := client(k.KeepAlive)
 		l.done.Go(func() {
 			defer c.CloseIdleConnections()
-			tick := time.NewTicker(5 * time.Millisecond)
+			tick := time.NewTicker(10 * time.Millisecond)
 			defer tick.Stop()
 			for {
 				select {
