@@ -293,7 +293,7 @@ func TestABuiltImageComesFromAnotherNode(t *testing.T) {
 		n := newFakeNode(t)
 		asked, off := 0, true
 		n.change = func(c *Config) {
-			c.Fetch = func(_ context.Context, ref, _ string) (io.ReadCloser, error) {
+			c.Fetch = func(_ context.Context, ref, _ string, _ bool) (io.ReadCloser, error) {
 				switch {
 				case ref != "built":
 					return nil, cluster.NotFoundf("no other node has the image %s", ref)

@@ -121,11 +121,23 @@ func (*fakeNode) Images(context.Context) ([]cluster.Image, error) {
 	return out, nil
 }
 
-func (f *fakeNode) Save(ctx context.Context, ref string) (io.ReadCloser, error) {
+func (f *fakeNode) Save(ctx context.Context, ref string, _ cluster.ImageHave) (io.ReadCloser, error) {
 	if ref != "web:1" {
 		return nil, cluster.NotFoundf("no image %s", ref)
 	}
 	return f.CopyFrom(ctx, "", "/data")
+}
+
+func (f *fakeNode) Load(ctx context.Context, tar io.Reader) error {
+	return f.CopyTo(ctx, "", "/image", tar)
+}
+
+func (*fakeNode) ImageLayers(_ context.Context, ref string) ([]string, error) {
+	return []string{ref}, nil
+}
+
+func (*fakeNode) Have(_ context.Context, layers []string) (cluster.ImageHave, error) {
+	return cluster.ImageHave{Layers: len(layers)}, nil
 }
 
 func (*fakeNode) ImageID(_ context.Context, ref string) (string, error) { return "id of " + ref, nil }
@@ -267,12 +279,12 @@ func TestFilesAndImages(t *testing.T) {
 	if list, err := r.Images(t.Context()); err != nil || len(list) != 2000 {
 		t.Errorf("%d images: %v", len(list), err)
 	}
-	if tar, err := r.Save(t.Context(), "web:1"); err != nil {
+	if tar, err := r.Save(t.Context(), "web:1", cluster.ImageHave{}); err != nil {
 		t.Error(err)
 	} else if got, err := io.ReadAll(tar); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("an image of %d bytes: %v", len(got), err)
 	}
-	if _, err := r.Save(t.Context(), "web:2"); cluster.KindOf(err) != cluster.KindNotFound {
+	if _, err := r.Save(t.Context(), "web:2", cluster.ImageHave{}); cluster.KindOf(err) != cluster.KindNotFound {
 		t.Errorf("got %v", err)
 	}
 	if id, err := r.ImageID(t.Context(), "web:1"); err != nil || id != "id of web:1" {
