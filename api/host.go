@@ -39,6 +39,13 @@ type ImageHost interface {
 	// Tag gives an image a further name.
 	Tag(ctx context.Context, id, ref string) error
 	Images(ctx context.Context) ([]cluster.Image, error)
+	// ImageID is the ID of an image that the node has. It never asks a registry.
+	ImageID(ctx context.Context, ref string) (string, error)
+	ImageMover
+}
+
+// ImageMover sends and takes images, without layers that are there.
+type ImageMover interface {
 	// Save returns an image, named or by its ID, as the engine's tar, without the layers
 	// that its receiver has; the caller closes it.
 	Save(ctx context.Context, ref string, have cluster.ImageHave) (io.ReadCloser, error)
@@ -48,8 +55,6 @@ type ImageHost interface {
 	ImageLayers(ctx context.Context, ref string) ([]string, error)
 	// Have says which layers of an image, by their diff IDs, need not be sent there.
 	Have(ctx context.Context, layers []string) (cluster.ImageHave, error)
-	// ImageID is the ID of an image that the node has. It never asks a registry.
-	ImageID(ctx context.Context, ref string) (string, error)
 }
 
 // Hosts finds nodes. An error of KindTransient says that a node cannot be asked now.

@@ -62,6 +62,7 @@ func (n *nodeParts) image(ctx context.Context, asks cluster.NodeID, ref, id stri
 		if to, err := n.Images(asks); err == nil && !whole {
 			have = api.HaveOf(ctx, h, to, want)
 		}
+		n.Log.Info("sends an image from node to node", "image", ref, "from", node, "to", asks, "layers_there", have.Layers, "blobs_there", len(have.Blobs))
 		return h.Save(ctx, want, have)
 	}
 	return nil, cluster.NotFoundf("no other node has the image %s", ref)

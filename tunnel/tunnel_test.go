@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -286,6 +287,18 @@ func TestFilesAndImages(t *testing.T) {
 	}
 	if _, err := r.Save(t.Context(), "web:2", cluster.ImageHave{}); cluster.KindOf(err) != cluster.KindNotFound {
 		t.Errorf("got %v", err)
+	}
+	if err := r.Load(t.Context(), strings.NewReader("an image")); err != nil || string(f.copied) != "an image" {
+		t.Errorf("%q: %v", f.copied, err)
+	}
+	if err := r.Load(t.Context(), iotest.ErrReader(io.ErrClosedPipe)); err == nil {
+		t.Error("half an image was taken for a whole one")
+	}
+	if layers, err := r.ImageLayers(t.Context(), "web:1"); err != nil || len(layers) != 1 {
+		t.Errorf("%v: %v", layers, err)
+	}
+	if have, err := r.Have(t.Context(), []string{"a", "b"}); err != nil || have.Layers != 2 {
+		t.Errorf("%+v: %v", have, err)
 	}
 	if id, err := r.ImageID(t.Context(), "web:1"); err != nil || id != "id of web:1" {
 		t.Errorf("%q: %v", id, err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -142,14 +143,28 @@ func TestImagePush(t *testing.T) {
 	interrupted(t, n, d)
 	refusals(t, d)
 
-	// To one node; what runs on another is left alone, and fetches the same layer when
-	// a task needs it there.
+	// To one node; the other is left alone, and gets the same layer from it when a task
+	// needs it.
 	d.build("three")
 	if only := d.push("--node", "n2").Nodes; len(only) != 1 || only[0].Node != "n2" || only[0].Bytes > bulk/50 {
 		t.Errorf("to n2 alone: %+v", only)
 	}
 	if got := n.content(d.ref, "/version"); got != "two" {
 		t.Errorf("n1 has version %q", got)
+	}
+	d.ref += "-next"
+	d.build("four")
+	d.push("--node", "n2")
+	n.do("deploy", "-f", n.write("compose.yaml", web(d.ref, "pushed", "2", 2, "")))
+	if got := n.content(d.ref, "/version"); got != "four" {
+		t.Errorf("n1 runs version %q", got)
+	}
+	log, err := os.ReadFile(filepath.Join(n.dir, "server.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if spared := regexp.MustCompile(`sends an image from node to node: .*from=n2 to=n1 (layers_there=[1-9]|layers_there=0 blobs_there=[1-9])`); !spared.Match(log) {
+		t.Error("n2 sent n1 layers that were there")
 	}
 }
 
