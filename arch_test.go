@@ -53,7 +53,7 @@ var allowed = map[string][]string{
 	"client":         {"cluster", "api/v1"},
 	"tunnel":         {"cluster", "api", "api/v1"},
 	"lab":            {"cluster", "client", "api/v1", "proc", "atomicfile", "agent/docker", "gateway"},
-	"cli":            {"cluster", "client", "api/v1", "compose", "lab"},
+	"cli":            {"cluster", "client", "api/v1", "compose", "lab", "agent/docker"}, // images of the user's own engine
 }
 
 // free lists the packages that wire or test others, and may import anything.

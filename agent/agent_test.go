@@ -293,13 +293,16 @@ func TestABuiltImageComesFromAnotherNode(t *testing.T) {
 		n := newFakeNode(t)
 		asked, off := 0, true
 		n.change = func(c *Config) {
-			c.Fetch = func(_ context.Context, ref, _ string) (io.ReadCloser, error) {
+			c.Fetch = func(_ context.Context, ref, _ string, whole bool) (io.ReadCloser, error) {
 				switch {
 				case ref != "built":
 					return nil, cluster.NotFoundf("no other node has the image %s", ref)
 				case off:
 					off = false
 					return nil, cluster.Transientf("no server answers")
+				}
+				if !whole { // layers that were there have gone meanwhile
+					return io.NopCloser(strings.NewReader(partial)), nil
 				}
 				asked++
 				return io.NopCloser(strings.NewReader(ref)), nil

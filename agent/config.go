@@ -46,8 +46,9 @@ type Config struct {
 	Credentials func(ctx context.Context, host string) (user, password string, err error)
 	// Fetch returns an image that another node of the cluster has, as the engine's
 	// tar: the one with this ID when it is not "", else the one that ref names.
-	// KindNotFound says that none has it. Nil: there are no others.
-	Fetch func(ctx context.Context, ref, id string) (io.ReadCloser, error)
+	// KindNotFound says that none has it. The tar may lack layers that this node has,
+	// unless whole is set. Nil: there are no others.
+	Fetch func(ctx context.Context, ref, id string, whole bool) (io.ReadCloser, error)
 	// Trusted are host interfaces that may bring packets to containers from other nodes.
 	Trusted []string
 	// TTL of the heartbeat; 0 means 5s.

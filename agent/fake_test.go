@@ -292,11 +292,17 @@ func (e *fakeEngine) Image(_ context.Context, ref string) (docker.ImageInfo, err
 	return docker.ImageInfo{}, cluster.NotFoundf("No such image: %s", ref)
 }
 
-// Load takes a tar whose only content is the image's name.
+// partial is a tar without layers that the engine has not.
+const partial = "partial"
+
+// Load takes a tar whose only content is the image's name. It misses layers of "partial".
 func (e *fakeEngine) Load(_ context.Context, tar io.Reader) error {
 	ref, err := io.ReadAll(tar)
 	if err != nil {
 		return err
+	}
+	if string(ref) == partial {
+		return cluster.Transientf("no such layer")
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -199,13 +199,20 @@ func (c *imageCache) fetch(ctx context.Context, s *cluster.TaskSpec, progress fu
 // fromPeers gets an image from another node: what was built or loaded there is in
 // no registry, and what was pulled there need not come over the uplink again.
 func (c *imageCache) fromPeers(ctx context.Context, s *cluster.TaskSpec, progress func(string)) error {
-	tar, err := c.cfg.Fetch(ctx, s.Image, s.ImageID)
-	if err != nil {
-		return err
+	load := func(whole bool) (fetched bool, err error) {
+		tar, err := c.cfg.Fetch(ctx, s.Image, s.ImageID, whole)
+		if err != nil {
+			return false, err
+		}
+		defer func() { _ = tar.Close() }()
+		progress("from another node")
+		return true, c.cfg.Engine.Load(ctx, tar)
 	}
-	defer func() { _ = tar.Close() }()
-	progress("from another node")
-	return c.cfg.Engine.Load(ctx, tar)
+	fetched, err := load(false)
+	if fetched && err != nil && ctx.Err() == nil {
+		_, err = load(true) // a layer that was not sent may have been removed here meanwhile
+	}
+	return err
 }
 
 // check refuses an image that is not the one pinned: the tag moved on.

@@ -48,8 +48,9 @@ type Config struct {
 	// Servers are the cluster's servers; nil: they cannot be changed.
 	Servers Servers
 	// Images finds an image on another node than the one that asks, as the engine's
-	// tar: the one with this ID when it is not "", else the one that ref names.
-	Images func(ctx context.Context, not cluster.NodeID, ref, id string) (io.ReadCloser, error)
+	// tar: the one with this ID when it is not "", else the one that ref names. Unless
+	// whole is set, the layers that the one that asks has may be absent.
+	Images func(ctx context.Context, asks cluster.NodeID, ref, id string, whole bool) (io.ReadCloser, error)
 	// Logins opens the login of an image registry; empty when there is none.
 	Logins func(ctx context.Context, registry string) (user, password string, err error)
 	// Preview says what would wait, were an app these services with these counts;

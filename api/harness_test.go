@@ -317,8 +317,16 @@ func (f fakeImages) Images(context.Context) ([]cluster.Image, error) {
 	return f.h.images, nil
 }
 
-func (fakeImages) Save(context.Context, string) (io.ReadCloser, error) {
+func (fakeImages) Save(context.Context, string, cluster.ImageHave) (io.ReadCloser, error) {
 	return nil, cluster.NotFoundf("no image is saved in this test")
+}
+
+func (fakeImages) Load(context.Context, io.Reader) error { return nil }
+
+func (fakeImages) ImageLayers(context.Context, string) ([]string, error) { return nil, nil }
+
+func (fakeImages) Have(context.Context, []string) (cluster.ImageHave, error) {
+	return cluster.ImageHave{}, nil
 }
 
 func (f fakeImages) ImageID(_ context.Context, ref string) (string, error) {

@@ -39,10 +39,22 @@ type ImageHost interface {
 	// Tag gives an image a further name.
 	Tag(ctx context.Context, id, ref string) error
 	Images(ctx context.Context) ([]cluster.Image, error)
-	// Save returns an image, named or by its ID, as the engine's tar; the caller closes it.
-	Save(ctx context.Context, ref string) (io.ReadCloser, error)
 	// ImageID is the ID of an image that the node has. It never asks a registry.
 	ImageID(ctx context.Context, ref string) (string, error)
+	ImageMover
+}
+
+// ImageMover sends and takes images, without layers that are there.
+type ImageMover interface {
+	// Save returns an image, named or by its ID, as the engine's tar, without the layers
+	// that its receiver has; the caller closes it.
+	Save(ctx context.Context, ref string, have cluster.ImageHave) (io.ReadCloser, error)
+	// Load adds the image of a tar that Save made.
+	Load(ctx context.Context, tar io.Reader) error
+	// ImageLayers are the diff IDs of an image's layers, the lowest first.
+	ImageLayers(ctx context.Context, ref string) ([]string, error)
+	// Have says which layers of an image, by their diff IDs, need not be sent there.
+	Have(ctx context.Context, layers []string) (cluster.ImageHave, error)
 }
 
 // Hosts finds nodes. An error of KindTransient says that a node cannot be asked now.

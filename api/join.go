@@ -374,6 +374,8 @@ func (s *Server) nodeLogin(ctx context.Context, in *nodeLoginInput) (v1.Login, e
 type nodeImageInput struct {
 	Ref string `query:"ref" maxLength:"512"`
 	ID  string `query:"id" maxLength:"200"`
+	// Whole asks for the layers that the node has too.
+	Whole bool `query:"whole"`
 }
 
 // nodeImage gives a node an image that one of its tasks needs.
@@ -387,7 +389,7 @@ func (s *Server) nodeImage(ctx context.Context, in *nodeImageInput) (*huma.Strea
 	if !needed || s.Images == nil {
 		return nil, problemOf(cluster.NotFoundf("no task of node %s has the image %s", id, in.Ref))
 	}
-	tar, err := s.Images(ctx, id, in.Ref, in.ID)
+	tar, err := s.Images(ctx, id, in.Ref, in.ID, in.Whole)
 	if err != nil {
 		return nil, problemOf(err)
 	}

@@ -26,6 +26,7 @@ func (s *Server) registerInside(api huma.API) {
 	handleUpgrade(api, exec, v1.ProtocolExec, s.exec)
 	handleUpgrade(api, op(http.MethodPost, "/apps/{app}/services/{service}/forward", "forward", "inside", "Connect to a port of a task; upgrades to "+v1.ProtocolTCP), v1.ProtocolTCP, s.forward)
 	s.registerFiles(api)
+	s.registerPush(api)
 }
 
 // SlotPath names one task of a service.

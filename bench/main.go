@@ -40,6 +40,7 @@ func groups() []group {
 		{"swarm", measureSwarm, true},
 		{"leaders", measureLeaders, true},
 		{"stolen", measureStolen, true},
+		{"push", measurePush, true},
 		{"demo", measureDemo, true},
 	}
 }

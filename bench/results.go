@@ -54,6 +54,8 @@ func figures() []figure {
 		{"leader_acked_writes", "leaders", "", "writes that were accepted during the kills and the cuts"},
 		{"leader_acked_writes_lost", "leaders", "0", "those of them that one of the three servers does not know in the end"},
 		{"stolen_node_keys_reachable", "stolen", "0", "what the certificate of a node opens beyond its own: each key of the store of a lab in use is read, written and deleted with it, and everything read, users made, a snapshot taken and the like; its own are its placements, its sealed secrets, what it says of itself, and, to be read, endpoints, where the nodes' networks and the servers are"},
+		{"image_push_second_over_first", "push", "", "time of `fairlead image push` of an image of 65 MiB to the three nodes of a lab, with its upper layer of 1 MiB changed since, over the time of its first push; the image is in the machine's engine, and made of what nothing packs; median of the pairs"},
+		{"image_push_second_bytes_over_first", "push", "", "bytes that the same second pushes sent to the three nodes, over those of the first"},
 		{"demo_cold_s", "demo -demo-cold", "", "seconds of `make demo` with empty caches: Go modules fetched, everything built, Traefik included. Go and Docker are there"},
 		{"demo_warm_s", "demo", "", "seconds of `make demo` on a machine on which it ran before, from no server to the shop's answer"},
 	}

@@ -228,8 +228,8 @@ func (a *app) certRemove() *cobra.Command {
 }
 
 func (a *app) imageCommand() *cobra.Command {
-	c := &cobra.Command{Use: "image", Short: "Images on the nodes, and logins of registries", Example: "  fairlead image ls\n  fairlead image login registry.example.com -u ci"}
-	c.AddCommand(a.imageList(), a.imageLogin(), a.imageLogout())
+	c := &cobra.Command{Use: "image", Short: "Images on the nodes, and logins of registries", Example: "  fairlead image ls\n  fairlead image push shop/web:1.5\n  fairlead image login registry.example.com -u ci"}
+	c.AddCommand(a.imageList(), a.imagePush(), a.imageLogin(), a.imageLogout())
 	return c
 }
 

@@ -64,3 +64,15 @@ type Image struct {
 	Size    int64     `json:"size"` // bytes
 	Created time.Time `json:"created"`
 }
+
+// ImageHave is what an engine already has of an image's layers.
+type ImageHave struct {
+	// Layers is how many it has from the lowest up, each above the same ones.
+	Layers int `json:"layers,omitempty"`
+	// Blobs are the digests of packed layers that it keeps: an engine with
+	// containerd's image store needs these, and Layers is 0.
+	Blobs []string `json:"blobs,omitempty"`
+}
+
+// None reports that everything must be sent.
+func (h ImageHave) None() bool { return h.Layers == 0 && len(h.Blobs) == 0 }

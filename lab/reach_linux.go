@@ -129,7 +129,8 @@ func LoadImage(ctx context.Context, d Dir, image string, nodes []string) ([]stri
 		return nil, err
 	}
 	defer from.Close() //nolint:errcheck // only asked
-	if _, err := from.ImageID(ctx, image); err != nil {
+	source, err := from.Image(ctx, image)
+	if err != nil {
 		return nil, fmt.Errorf("image %s of this machine's Docker: %w", image, err)
 	}
 	var g errgroup.Group
@@ -142,7 +143,11 @@ func LoadImage(ctx context.Context, d Dir, image string, nodes []string) ([]stri
 				return err
 			}
 			defer engine.Close() //nolint:errcheck // it has said all
-			tar, err := from.Save(ctx, image)
+			have, err := engine.Have(ctx, source.Layers)
+			if err != nil {
+				return err
+			}
+			tar, err := from.Save(ctx, image, have)
 			if err != nil {
 				return err
 			}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -356,8 +357,8 @@ func (j *joined) login(ctx context.Context, registry string) (user, password str
 }
 
 // fetch asks a server for an image that another node has.
-func (j *joined) fetch(ctx context.Context, ref, id string) (io.ReadCloser, error) {
-	path := "/v1/node/image?" + url.Values{"ref": {ref}, "id": {id}}.Encode()
+func (j *joined) fetch(ctx context.Context, ref, id string, whole bool) (io.ReadCloser, error) {
+	path := "/v1/node/image?" + url.Values{"ref": {ref}, "id": {id}, "whole": {strconv.FormatBool(whole)}}.Encode()
 	err := cluster.Transientf("this node knows no server")
 	for _, s := range j.servers() {
 		tr := &http.Transport{TLSClientConfig: j.member.TLS(), DisableKeepAlives: true, ResponseHeaderTimeout: time.Minute}

@@ -35,15 +35,16 @@ func (n *nodeParts) Images(node cluster.NodeID) (api.ImageHost, error) {
 	return n.hub.Node(node)
 }
 
-// image finds an image on this node or a connected one, but not on the one that asks.
-func (n *nodeParts) image(ctx context.Context, not cluster.NodeID, ref, id string) (io.ReadCloser, error) {
+// image finds an image on this node or a connected one, for another that asks: its
+// tar is without the layers that are there, unless whole is set.
+func (n *nodeParts) image(ctx context.Context, asks cluster.NodeID, ref, id string, whole bool) (io.ReadCloser, error) {
 	want := ref
 	if id != "" {
 		want = id
 	}
 	for _, node := range append([]cluster.NodeID{cluster.NodeID(n.Node)}, n.hub.Nodes()...) {
 		h, err := n.Images(node)
-		if node == not || err != nil {
+		if node == asks || err != nil {
 			continue
 		}
 		has, err := h.ImageID(ctx, want)
@@ -57,7 +58,12 @@ func (n *nodeParts) image(ctx context.Context, not cluster.NodeID, ref, id strin
 		if named, err := h.ImageID(ctx, ref); err == nil && named == has {
 			want = ref
 		}
-		return h.Save(ctx, want)
+		var have cluster.ImageHave
+		if to, err := n.Images(asks); err == nil && !whole {
+			have = api.HaveOf(ctx, h, to, want)
+		}
+		n.Log.Info("sends an image from node to node", "image", ref, "from", node, "to", asks, "layers_there", have.Layers, "blobs_there", len(have.Blobs))
+		return h.Save(ctx, want, have)
 	}
 	return nil, cluster.NotFoundf("no other node has the image %s", ref)
 }

@@ -37,8 +37,8 @@ func (m *machine) parts(ctx context.Context, g *errgroup.Group, st store.Store) 
 			return m.login(ctx, st, registry)
 		},
 	}
-	n.fetch = func(ctx context.Context, ref, id string) (io.ReadCloser, error) {
-		return n.image(ctx, cluster.NodeID(n.Node), ref, id)
+	n.fetch = func(ctx context.Context, ref, id string, whole bool) (io.ReadCloser, error) {
+		return n.image(ctx, cluster.NodeID(n.Node), ref, id, whole)
 	}
 	if !m.NoAgent {
 		if err := n.startAgent(); err != nil {
@@ -63,7 +63,7 @@ type nodeParts struct {
 	// credentials opens the login of an image registry.
 	credentials func(ctx context.Context, registry string) (user, password string, err error)
 	// fetch gets an image from another node.
-	fetch  func(ctx context.Context, ref, id string) (io.ReadCloser, error)
+	fetch  func(ctx context.Context, ref, id string, whole bool) (io.ReadCloser, error)
 	keys   *sealed.Key     // of the gateway's certificates and users
 	hub    *tunnel.Hub     // nil: this node is no server
 	ctx    context.Context //nolint:containedctx // the parts live as long as it does

@@ -222,8 +222,25 @@ func (r *Remote) CopyFrom(ctx context.Context, task cluster.TaskID, path string)
 }
 
 // Save implements api.ImageHost.
-func (r *Remote) Save(ctx context.Context, ref string) (io.ReadCloser, error) {
-	return r.tar(ctx, callSave, args{Ref: ref})
+func (r *Remote) Save(ctx context.Context, ref string, have cluster.ImageHave) (io.ReadCloser, error) {
+	return r.tar(ctx, callSave, args{Ref: ref, Have: have})
+}
+
+// Load implements api.ImageHost.
+func (r *Remote) Load(ctx context.Context, tar io.Reader) error {
+	return r.simple(ctx, callLoad, args{}, tar, nil, nil)
+}
+
+// ImageLayers implements api.ImageHost.
+func (r *Remote) ImageLayers(ctx context.Context, ref string) (layers []string, err error) {
+	err = r.simple(ctx, callLayers, args{Ref: ref}, nil, nil, &layers)
+	return layers, err
+}
+
+// Have implements api.ImageHost.
+func (r *Remote) Have(ctx context.Context, layers []string) (have cluster.ImageHave, err error) {
+	err = r.simple(ctx, callHave, args{Layers: layers}, nil, nil, &have)
+	return have, err
 }
 
 func (r *Remote) tar(ctx context.Context, path string, a args) (io.ReadCloser, error) {

@@ -37,6 +37,9 @@ const (
 	callTag      = "tag"
 	callImages   = "images"
 	callSave     = "save"
+	callLoad     = "load"
+	callLayers   = "image-layers"
+	callHave     = "have"
 	callImageID  = "image-id"
 	callSamples  = "samples"
 )
@@ -53,6 +56,9 @@ type args struct {
 	Build v1.BuildOptions     `json:"build,omitzero"`
 	ID    string              `json:"id,omitempty"`
 	Ref   string              `json:"ref,omitempty"`
+	Have  cluster.ImageHave   `json:"have,omitzero"`
+	// Layers are diff IDs, the lowest first.
+	Layers []string `json:"layers,omitempty"`
 }
 
 // failure is an error on its way through the tunnel.
@@ -66,7 +72,8 @@ func (n Node) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for path, f := range map[string]func(context.Context, *call) (any, error){
 		callLogs: n.logs, callExec: n.exec, callCopyTo: n.copyTo, callCopyFrom: n.copyFrom, callDial: n.dial,
-		callBuild: n.build, callTag: n.tag, callImages: n.images, callSave: n.save, callImageID: n.imageID, callSamples: n.samples,
+		callBuild: n.build, callTag: n.tag, callImages: n.images, callSave: n.save, callLoad: n.load,
+		callLayers: n.imageLayers, callHave: n.have, callImageID: n.imageID, callSamples: n.samples,
 	} {
 		mux.HandleFunc("POST /"+path, func(w http.ResponseWriter, r *http.Request) { answer(w, r, f) })
 	}
@@ -167,7 +174,19 @@ func (n Node) copyFrom(ctx context.Context, c *call) (any, error) {
 }
 
 func (n Node) save(ctx context.Context, c *call) (any, error) {
-	return c.send(n.Images.Save(ctx, c.Ref))
+	return c.send(n.Images.Save(ctx, c.Ref, c.Have))
+}
+
+func (n Node) load(ctx context.Context, c *call) (any, error) {
+	return nil, n.Images.Load(ctx, c.in)
+}
+
+func (n Node) imageLayers(ctx context.Context, c *call) (any, error) {
+	return n.Images.ImageLayers(ctx, c.Ref)
+}
+
+func (n Node) have(ctx context.Context, c *call) (any, error) {
+	return n.Images.Have(ctx, c.Layers)
 }
 
 // send sends a tar; an empty frame first says that there is one.

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -121,11 +122,23 @@ func (*fakeNode) Images(context.Context) ([]cluster.Image, error) {
 	return out, nil
 }
 
-func (f *fakeNode) Save(ctx context.Context, ref string) (io.ReadCloser, error) {
+func (f *fakeNode) Save(ctx context.Context, ref string, _ cluster.ImageHave) (io.ReadCloser, error) {
 	if ref != "web:1" {
 		return nil, cluster.NotFoundf("no image %s", ref)
 	}
 	return f.CopyFrom(ctx, "", "/data")
+}
+
+func (f *fakeNode) Load(ctx context.Context, tar io.Reader) error {
+	return f.CopyTo(ctx, "", "/image", tar)
+}
+
+func (*fakeNode) ImageLayers(_ context.Context, ref string) ([]string, error) {
+	return []string{ref}, nil
+}
+
+func (*fakeNode) Have(_ context.Context, layers []string) (cluster.ImageHave, error) {
+	return cluster.ImageHave{Layers: len(layers)}, nil
 }
 
 func (*fakeNode) ImageID(_ context.Context, ref string) (string, error) { return "id of " + ref, nil }
@@ -267,13 +280,25 @@ func TestFilesAndImages(t *testing.T) {
 	if list, err := r.Images(t.Context()); err != nil || len(list) != 2000 {
 		t.Errorf("%d images: %v", len(list), err)
 	}
-	if tar, err := r.Save(t.Context(), "web:1"); err != nil {
+	if tar, err := r.Save(t.Context(), "web:1", cluster.ImageHave{}); err != nil {
 		t.Error(err)
 	} else if got, err := io.ReadAll(tar); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("an image of %d bytes: %v", len(got), err)
 	}
-	if _, err := r.Save(t.Context(), "web:2"); cluster.KindOf(err) != cluster.KindNotFound {
+	if _, err := r.Save(t.Context(), "web:2", cluster.ImageHave{}); cluster.KindOf(err) != cluster.KindNotFound {
 		t.Errorf("got %v", err)
+	}
+	if err := r.Load(t.Context(), strings.NewReader("an image")); err != nil || string(f.copied) != "an image" {
+		t.Errorf("%q: %v", f.copied, err)
+	}
+	if err := r.Load(t.Context(), iotest.ErrReader(io.ErrClosedPipe)); err == nil {
+		t.Error("half an image was taken for a whole one")
+	}
+	if layers, err := r.ImageLayers(t.Context(), "web:1"); err != nil || len(layers) != 1 {
+		t.Errorf("%v: %v", layers, err)
+	}
+	if have, err := r.Have(t.Context(), []string{"a", "b"}); err != nil || have.Layers != 2 {
+		t.Errorf("%+v: %v", have, err)
 	}
 	if id, err := r.ImageID(t.Context(), "web:1"); err != nil || id != "id of web:1" {
 		t.Errorf("%q: %v", id, err)

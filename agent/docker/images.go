@@ -13,7 +13,6 @@ import (
 	"github.com/distribution/reference"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/registry"
-	"github.com/docker/docker/client"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -25,6 +24,8 @@ type ImageInfo struct {
 	Command    []string
 	HealthTest []string // the image's own health check
 	Digests    []string // "name@sha256:…"
+	Layers     []string // diff IDs, the lowest first
+	OS, Arch   string
 }
 
 // Image returns the image that ref names. It never asks a registry.
@@ -33,7 +34,7 @@ func (e *Engine) Image(ctx context.Context, ref string) (ImageInfo, error) {
 	if err != nil {
 		return ImageInfo{}, kind(err)
 	}
-	out := ImageInfo{ID: r.ID, Digests: r.RepoDigests}
+	out := ImageInfo{ID: r.ID, Digests: r.RepoDigests, Layers: r.RootFS.Layers, OS: r.Os, Arch: r.Architecture}
 	if r.Config != nil {
 		out.Entrypoint, out.Command = r.Config.Entrypoint, r.Config.Cmd
 		if h := r.Config.Healthcheck; h != nil {
@@ -61,22 +62,6 @@ func (e *Engine) Images(ctx context.Context) ([]cluster.Image, error) {
 		out = append(out, cluster.Image{ID: i.ID, Tags: i.RepoTags, Size: i.Size, Created: time.Unix(i.Created, 0)})
 	}
 	return out, nil
-}
-
-// Save returns an image, named or by its ID, as the engine's tar; the caller closes it.
-func (e *Engine) Save(ctx context.Context, ref string) (io.ReadCloser, error) {
-	tar, err := e.cli.ImageSave(ctx, []string{ref})
-	return tar, kind(err)
-}
-
-// Load adds the images of a tar that Save made.
-func (e *Engine) Load(ctx context.Context, tar io.Reader) error {
-	r, err := e.cli.ImageLoad(ctx, tar, client.ImageLoadWithQuiet(true))
-	if err != nil {
-		return kind(err)
-	}
-	defer func() { _ = r.Body.Close() }()
-	return pullProgress(r.Body, func(string) {})
 }
 
 // RegistryHost returns the registry that a reference's image comes from.

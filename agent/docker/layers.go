@@ -1,0 +1,245 @@
+package docker
+
+import (
+	"archive/tar"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/client"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// ImageLayers returns the diff IDs of an image's layers, the lowest first.
+func (e *Engine) ImageLayers(ctx context.Context, ref string) ([]string, error) {
+	i, err := e.Image(ctx, ref)
+	return i.Layers, err
+}
+
+// Have says which layers of an image, the diff IDs from the lowest up, need not be
+// sent to this engine. Where it cannot tell, all must.
+func (e *Engine) Have(ctx context.Context, layers []string) (cluster.ImageHave, error) {
+	list, err := e.cli.ImageList(ctx, image.ListOptions{})
+	if err != nil {
+		return cluster.ImageHave{}, kind(err)
+	}
+	best, common, packed := "", 0, false
+	for _, i := range list {
+		r, err := e.cli.ImageInspect(ctx, i.ID)
+		if err != nil {
+			continue // it was removed meanwhile
+		}
+		if n := sharedLayers(layers, r.RootFS.Layers); n > common {
+			best, common, packed = i.ID, n, r.Descriptor != nil
+		}
+	}
+	if !packed {
+		return cluster.ImageHave{Layers: common}, nil
+	}
+	// containerd's image store: an archive without a layer is taken when that very
+	// blob is there, and only the image's own archive says which are.
+	archive, err := e.Save(ctx, best, cluster.ImageHave{})
+	if err != nil {
+		return cluster.ImageHave{}, err
+	}
+	defer func() { _ = archive.Close() }()
+	blobs, err := blobsOf(archive)
+	return cluster.ImageHave{Blobs: blobs}, err
+}
+
+// sharedLayers is how many layers two images have in common from the lowest up: a
+// layer is the same only above the same ones.
+func sharedLayers(a, b []string) int {
+	n := 0
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+// Save returns an image, named or by its ID, as the engine's tar, without the layers
+// that its receiver has; the caller closes it.
+func (e *Engine) Save(ctx context.Context, ref string, have cluster.ImageHave) (io.ReadCloser, error) {
+	whole, err := e.cli.ImageSave(ctx, []string{ref})
+	if err != nil || have.None() {
+		return whole, kind(err)
+	}
+	defer func() { _ = whole.Close() }()
+	return withoutLayers(whole, have)
+}
+
+// unpackFailed begins what an engine with containerd's image store says after it has
+// taken an image that it cannot use, as if that were no error.
+const unpackFailed = "Error unpacking image"
+
+// Load adds the images of a tar that Save made.
+func (e *Engine) Load(ctx context.Context, archive io.Reader) error {
+	r, err := e.cli.ImageLoad(ctx, archive, client.ImageLoadWithQuiet(true))
+	if err != nil {
+		return kind(err)
+	}
+	defer func() { _ = r.Body.Close() }()
+	for dec := json.NewDecoder(r.Body); ; {
+		var m struct {
+			Stream string `json:"stream"`
+			Error  string `json:"error"`
+		}
+		if err := dec.Decode(&m); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return kind(err)
+		}
+		if strings.HasPrefix(m.Stream, unpackFailed) {
+			m.Error = strings.TrimSpace(m.Stream)
+		}
+		if m.Error != "" {
+			return cluster.Transientf("load the image: %s", m.Error)
+		}
+	}
+}
+
+// archived is what an archive's manifest.json says of an image.
+type archived struct {
+	Config string   `json:"Config"`
+	Layers []string `json:"Layers"` // files, the lowest first
+}
+
+// blobDir is where newer archives have layers, named by their digest.
+const blobDir = "blobs/sha256/"
+
+// spare are the files of an archive that its receiver does without: layers that it
+// has. layers are their diff IDs. A file that any missing layer has stays: two layers
+// can have the same content.
+func spare(files, layers []string, have cluster.ImageHave) map[string]bool {
+	out := map[string]bool{}
+	if len(files) != len(layers) {
+		return out // not understood
+	}
+	from := min(max(have.Layers, 0), len(layers))
+	for i, f := range files {
+		digest, blob := strings.CutPrefix(f, blobDir)
+		if blob && slices.Contains(have.Blobs, "sha256:"+digest) || i < from && !slices.Contains(layers[from:], layers[i]) {
+			out[f] = true
+		}
+	}
+	return out
+}
+
+// withoutLayers spools an archive, whose table of contents may come last, and returns
+// it without the layers that its receiver has.
+func withoutLayers(whole io.Reader, have cluster.ImageHave) (io.ReadCloser, error) {
+	// An image does not belong in memory, where /tmp may be.
+	f, err := os.CreateTemp(cmp.Or(os.Getenv("TMPDIR"), "/var/tmp"), "fairlead-image-")
+	if err != nil {
+		return nil, err
+	}
+	_ = os.Remove(f.Name()) //nolint:gosec // just made; nothing is left of it whatever happens
+	omit, err := func() (map[string]bool, error) {
+		if _, err := io.Copy(f, whole); err != nil {
+			return nil, fmt.Errorf("spool an image: %w", err)
+		}
+		return spareOf(f, have)
+	}()
+	if err != nil {
+		_ = f.Close()
+		return nil, kind(err)
+	}
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(errors.Join(copyWithout(w, f, omit), f.Close())) }()
+	return r, nil
+}
+
+// spareOf are the files of a spooled archive that its receiver does without; none in
+// an archive of another make.
+func spareOf(f io.ReadSeeker, have cluster.ImageHave) (map[string]bool, error) {
+	var images []archived
+	var config struct {
+		RootFS struct {
+			DiffIDs []string `json:"diff_ids"`
+		} `json:"rootfs"`
+	}
+	if found, err := decodeFile(f, "manifest.json", &images); !found || len(images) != 1 {
+		return nil, err
+	}
+	if found, err := decodeFile(f, images[0].Config, &config); !found {
+		return nil, err
+	}
+	return spare(images[0].Layers, config.RootFS.DiffIDs, have), nil
+}
+
+// maxDocument bounds a manifest or configuration of an image.
+const maxDocument = 8 << 20
+
+func decodeFile(f io.ReadSeeker, name string, into any) (found bool, err error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return false, err
+	}
+	err = eachFile(f, func(h *tar.Header, r io.Reader) error {
+		if h.Name != name || found {
+			return nil
+		}
+		found = true
+		return json.NewDecoder(io.LimitReader(r, maxDocument)).Decode(into)
+	})
+	if err != nil {
+		return false, fmt.Errorf("read %s of an image's archive: %w", name, err)
+	}
+	return found, nil
+}
+
+// eachFile calls do with each entry of a tar.
+func eachFile(r io.Reader, do func(h *tar.Header, r io.Reader) error) error {
+	for tr := tar.NewReader(r); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := do(h, tr); err != nil {
+			return err
+		}
+	}
+}
+
+func copyWithout(w io.Writer, f io.ReadSeeker, omit map[string]bool) error {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	tw := tar.NewWriter(w)
+	err := eachFile(f, func(h *tar.Header, r io.Reader) error {
+		if omit[h.Name] {
+			return nil
+		}
+		if err := tw.WriteHeader(h); err != nil {
+			return err
+		}
+		_, err := io.Copy(tw, r)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return tw.Close()
+}
+
+// blobsOf are the digests of the blobs in an archive; none in one of the older make.
+func blobsOf(r io.Reader) ([]string, error) {
+	var out []string
+	err := eachFile(r, func(h *tar.Header, _ io.Reader) error {
+		if digest, ok := strings.CutPrefix(h.Name, blobDir); ok && digest != "" {
+			out = append(out, "sha256:"+digest)
+		}
+		return nil
+	})
+	return out, err
+}

@@ -1,0 +1,291 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"golang.org/x/sync/errgroup"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+)
+
+func (s *Server) registerPush(api huma.API) {
+	handle(api, op(http.MethodPost, "/images/push/plan", "plan-push", "images", "Which layers of an image the nodes lack"), s.planPush)
+	push := op(http.MethodPost, "/images/push", "push-image", "images", "Give an image, sent as the engine's tar, to nodes; answers with lines of JSON")
+	push.Responses = map[string]*huma.Response{"200": {
+		Description: "A line for each node that is done",
+		Content:     map[string]*huma.MediaType{"application/x-ndjson": {Schema: schemaOf[v1.PushEvent](api.OpenAPI().Components.Schemas)}},
+	}}
+	handleTar(api, push, s.push)
+}
+
+// HaveOf says which layers of an image one host need not send to another: none are
+// spared where that cannot be told.
+func HaveOf(ctx context.Context, from, to ImageHost, ref string) cluster.ImageHave {
+	layers, err := from.ImageLayers(ctx, ref)
+	if err != nil {
+		return cluster.ImageHave{}
+	}
+	have, err := to.Have(ctx, layers)
+	if err != nil {
+		return cluster.ImageHave{}
+	}
+	return have
+}
+
+// pushTargets are the nodes that get an image, and those that do not; an error when a
+// node that was named cannot.
+func pushTargets(nodes []cluster.Node, p v1.ImagePush) (to []cluster.NodeID, skipped []v1.PushSkipped, err error) {
+	for _, want := range p.Nodes {
+		if !slices.ContainsFunc(nodes, func(n cluster.Node) bool { return n.ID == want }) {
+			return nil, nil, noNode(string(want))
+		}
+	}
+	for _, n := range nodes {
+		named := slices.Contains(p.Nodes, n.ID)
+		if len(p.Nodes) > 0 && !named {
+			continue
+		}
+		reason := ""
+		switch {
+		case !n.Alive:
+			reason = "it does not answer"
+		case n.Info.OS != p.OS || cluster.NormalArch(n.Info.Arch) != cluster.NormalArch(p.Arch):
+			reason = fmt.Sprintf("it is %s/%s, and the image %s/%s", n.Info.OS, n.Info.Arch, p.OS, p.Arch)
+		case !named && !n.Schedulable():
+			reason = "it takes no new tasks"
+		default:
+			to = append(to, n.ID)
+			continue
+		}
+		if named {
+			return nil, nil, cluster.Invalidf("node %s cannot have %s: %s", n.ID, p.Ref, reason)
+		}
+		skipped = append(skipped, v1.PushSkipped{Node: n.ID, Reason: reason})
+	}
+	return to, skipped, nil
+}
+
+// candidate is a node that could take a push from the client.
+type candidate struct {
+	node    cluster.NodeID
+	present bool
+	have    cluster.ImageHave
+}
+
+// lacksLess orders candidates: first the one that the client has least to send to.
+func lacksLess(a, b candidate) int {
+	return cmp.Or(boolRank(b.present)-boolRank(a.present), b.have.Layers-a.have.Layers,
+		len(b.have.Blobs)-len(a.have.Blobs), cmp.Compare(a.node, b.node))
+}
+
+type planPushInput struct{ Body v1.ImagePush }
+
+func (s *Server) planPush(ctx context.Context, in *planPushInput) (v1.PushPlan, error) {
+	p := in.Body
+	to, skipped, err := pushTargets(s.read("").sortedNodes(), p)
+	if err != nil {
+		return v1.PushPlan{}, err
+	}
+	var mu sync.Mutex
+	var found []candidate
+	var g errgroup.Group
+	g.SetLimit(pushAtOnce)
+	for _, node := range to {
+		g.Go(func() error {
+			c, err := s.lookForPush(ctx, node, p)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				found = append(found, c)
+			case len(p.Nodes) > 0:
+				return fmt.Errorf("node %s: %w", node, err)
+			default:
+				skipped = append(skipped, v1.PushSkipped{Node: node, Reason: err.Error()})
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return v1.PushPlan{}, err
+	}
+	slices.SortFunc(skipped, func(a, b v1.PushSkipped) int { return cmp.Compare(a.Node, b.Node) })
+	if len(found) == 0 {
+		err := cluster.Transientf("no node can have %s", p.Ref)
+		for _, k := range skipped {
+			err = fmt.Errorf("%w; %s: %s", err, k.Node, k.Reason)
+		}
+		return v1.PushPlan{}, err
+	}
+	slices.SortFunc(found, lacksLess)
+	plan := v1.PushPlan{Node: found[0].node, Present: found[0].present, Have: found[0].have, Skipped: skipped}
+	for _, c := range found {
+		plan.Nodes = append(plan.Nodes, c.node)
+	}
+	slices.Sort(plan.Nodes[1:])
+	return plan, nil
+}
+
+// pushAtOnce bounds how many nodes are asked, or given an image, at a time.
+const pushAtOnce = 8
+
+func (s *Server) lookForPush(ctx context.Context, node cluster.NodeID, p v1.ImagePush) (candidate, error) {
+	h, err := s.Hosts.Images(node)
+	if err != nil {
+		return candidate{}, err
+	}
+	if id, err := h.ImageID(ctx, p.Ref); err == nil && id == p.ID {
+		return candidate{node: node, present: true}, nil
+	}
+	have, err := h.Have(ctx, p.Layers)
+	return candidate{node: node, have: have}, err
+}
+
+type pushInput struct {
+	tarBody
+	Start string `header:"Image-Push" required:"true" maxLength:"262144" doc:"PushStart as JSON, in base64"`
+}
+
+func (in *pushInput) start() (v1.PushStart, error) {
+	var p v1.PushStart
+	b, err := base64.StdEncoding.DecodeString(in.Start)
+	if err == nil {
+		err = json.Unmarshal(b, &p)
+	}
+	if err != nil {
+		return p, cluster.Invalidf("Image-Push is not PushStart as JSON in base64: %w", err)
+	}
+	if p.Ref == "" || len(p.Nodes) == 0 {
+		return p, cluster.Invalidf("Image-Push names no image, or no node")
+	}
+	return p, nil
+}
+
+func (s *Server) push(ctx context.Context, in *pushInput) (*huma.StreamResponse, error) {
+	p, err := in.start()
+	if err != nil {
+		return nil, err
+	}
+	m := s.read("")
+	for _, n := range p.Nodes {
+		if _, ok := m.nodes[n]; !ok {
+			return nil, noNode(string(n))
+		}
+	}
+	first, err := s.Hosts.Images(p.Nodes[0])
+	if err != nil {
+		return nil, err
+	}
+	s.Log.Info("takes an image", "image", p.Ref, "nodes", p.Nodes, "by", who(ctx))
+	return &huma.StreamResponse{Body: func(hc huma.Context) {
+		_, w := humago.Unwrap(hc)
+		_ = http.NewResponseController(w).EnableFullDuplex() // as a build
+		tar := in.open(v1.MaxImage)
+		defer in.finish()
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		lines := &pushLines{w: w}
+		taken := v1.PushedNode{Node: p.Nodes[0]}
+		if !p.Present {
+			counted := &counter{r: tar}
+			if err := first.Load(ctx, counted); err != nil {
+				pr := problemOf(tarError(err, v1.MaxImage)).Problem
+				lines.event(v1.PushEvent{Error: &pr})
+				return
+			}
+			taken.Bytes = counted.n.Load()
+		}
+		lines.event(v1.PushEvent{Node: &taken})
+		var g errgroup.Group
+		g.SetLimit(pushAtOnce)
+		for _, node := range p.Nodes[1:] {
+			g.Go(func() error {
+				done := s.passOn(ctx, first, p, node)
+				lines.event(v1.PushEvent{Node: &done})
+				return nil
+			})
+		}
+		_ = g.Wait()
+		lines.event(v1.PushEvent{Done: true})
+	}}, nil
+}
+
+// passOn gives a node an image that the first one has.
+func (s *Server) passOn(ctx context.Context, first ImageHost, p v1.PushStart, node cluster.NodeID) v1.PushedNode {
+	out := v1.PushedNode{Node: node, From: p.Nodes[0]}
+	to, err := s.Hosts.Images(node)
+	if err == nil {
+		out.Bytes, err = copyImage(ctx, first, to, p.Ref)
+	}
+	if err != nil {
+		out.Error = err.Error()
+	}
+	return out
+}
+
+// copyImage sends an image that the other host does not have yet, and returns how many bytes
+// that took.
+func copyImage(ctx context.Context, from, to ImageHost, ref string) (int64, error) {
+	id, err := from.ImageID(ctx, ref)
+	if err != nil {
+		return 0, err
+	}
+	if has, err := to.ImageID(ctx, ref); err == nil && has == id {
+		return 0, nil
+	}
+	var counted counter
+	send := func(have cluster.ImageHave) error {
+		tar, err := from.Save(ctx, ref, have)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tar.Close() }()
+		counted.r = tar
+		return to.Load(ctx, &counted)
+	}
+	have := HaveOf(ctx, from, to, ref)
+	err = send(have)
+	if err != nil && !have.None() && ctx.Err() == nil {
+		err = send(cluster.ImageHave{}) // a layer may have been removed there meanwhile
+	}
+	return counted.n.Load(), err
+}
+
+// counter counts what is read. A transport may still read when the count is asked for.
+type counter struct {
+	r io.Reader
+	n atomic.Int64
+}
+
+// Read implements io.Reader.
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// pushLines makes what comes of a push into lines of JSON.
+type pushLines struct {
+	mu sync.Mutex
+	w  http.ResponseWriter
+}
+
+// event sends a line; a client that is gone needs none.
+func (l *pushLines) event(e v1.PushEvent) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if json.NewEncoder(l.w).Encode(e) == nil {
+		_ = http.NewResponseController(l.w).Flush()
+	}
+}

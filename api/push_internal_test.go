@@ -1,0 +1,139 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+)
+
+func pushNode(id, arch string, alive bool, a cluster.Availability) cluster.Node {
+	return cluster.Node{
+		NodeSpec: cluster.NodeSpec{ID: cluster.NodeID(id), Availability: a}, Alive: alive,
+		Info: cluster.NodeInfo{ID: cluster.NodeID(id), OS: "linux", Arch: arch},
+	}
+}
+
+func TestPushTargets(t *testing.T) {
+	nodes := []cluster.Node{
+		pushNode("arm", "arm64", true, cluster.Active), pushNode("away", "amd64", false, cluster.Active),
+		pushNode("n1", "amd64", true, cluster.Active), pushNode("n2", "amd64", true, ""),
+		pushNode("paused", "amd64", true, cluster.Pause),
+	}
+	for _, c := range []struct {
+		name    string
+		named   []cluster.NodeID
+		to      []cluster.NodeID
+		skipped string // nodes
+		err     string
+	}{
+		{name: "all that take tasks", to: []cluster.NodeID{"n1", "n2"}, skipped: "arm away paused"},
+		{name: "one", named: []cluster.NodeID{"n2"}, to: []cluster.NodeID{"n2"}},
+		{name: "one that takes no tasks", named: []cluster.NodeID{"paused"}, to: []cluster.NodeID{"paused"}},
+		{name: "one of another platform", named: []cluster.NodeID{"n1", "arm"}, err: "linux/arm64"},
+		{name: "one that is away", named: []cluster.NodeID{"away"}, err: "does not answer"},
+		{name: "one that is not there", named: []cluster.NodeID{"n1", "n9"}, err: `no node "n9"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			to, skipped, err := pushTargets(nodes, v1.ImagePush{Ref: "a:1", OS: "linux", Arch: "amd64", Nodes: c.named})
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			var left []string
+			for _, s := range skipped {
+				left = append(left, string(s.Node))
+			}
+			if err != nil || !slices.Equal(to, c.to) || strings.Join(left, " ") != c.skipped {
+				t.Errorf("%v, not %v: %v", to, left, err)
+			}
+		})
+	}
+}
+
+// What the client has least to send to goes first; then names decide.
+func TestTheNodeThatLacksLeastTakesAPush(t *testing.T) {
+	layers := func(n int) cluster.ImageHave { return cluster.ImageHave{Layers: n} }
+	want := []candidate{
+		{node: "z", present: true},
+		{node: "y", have: layers(3)},
+		{node: "a", have: layers(1)},
+		{node: "x", have: cluster.ImageHave{Blobs: []string{"b"}}},
+		{node: "b"},
+		{node: "c"},
+	}
+	got := slices.Clone(want)
+	slices.Reverse(got)
+	slices.SortFunc(got, lacksLess)
+	for i := range want {
+		if got[i].node != want[i].node {
+			t.Errorf("%d: %s, not %s", i, got[i].node, want[i].node)
+		}
+	}
+}
+
+// stockedHost is a node with an image, or without, whose layers may vanish.
+type stockedHost struct {
+	ImageHost
+	id     string
+	have   cluster.ImageHave
+	loaded []string
+	refuse string // what Load refuses
+}
+
+func (h *stockedHost) ImageID(context.Context, string) (string, error) {
+	if h.id == "" {
+		return "", cluster.NotFoundf("no image")
+	}
+	return h.id, nil
+}
+
+func (h *stockedHost) ImageLayers(context.Context, string) ([]string, error) {
+	return []string{"1", "2"}, nil
+}
+
+func (h *stockedHost) Have(context.Context, []string) (cluster.ImageHave, error) { return h.have, nil }
+
+func (h *stockedHost) Save(_ context.Context, _ string, have cluster.ImageHave) (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader("12"[have.Layers:])), nil
+}
+
+func (h *stockedHost) Load(_ context.Context, tar io.Reader) error {
+	b, err := io.ReadAll(tar)
+	h.loaded = append(h.loaded, string(b))
+	if string(b) == h.refuse {
+		return errors.New("no layer 1")
+	}
+	return err
+}
+
+func TestCopyImage(t *testing.T) {
+	from := &stockedHost{id: "x"}
+	for _, c := range []struct {
+		name   string
+		to     stockedHost
+		loaded string
+		bytes  int64
+		fails  bool
+	}{
+		{name: "nothing there", loaded: "12", bytes: 2},
+		{name: "a layer there", to: stockedHost{id: "old", have: cluster.ImageHave{Layers: 1}}, loaded: "2", bytes: 1},
+		{name: "a layer that vanishes", to: stockedHost{have: cluster.ImageHave{Layers: 1}, refuse: "2"}, loaded: "2 12", bytes: 3},
+		{name: "the image there", to: stockedHost{id: "x"}},
+		{name: "a node that takes none", to: stockedHost{refuse: "12"}, loaded: "12", bytes: 2, fails: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n, err := copyImage(t.Context(), from, &c.to, "a:1")
+			if got := strings.Join(c.to.loaded, " "); got != c.loaded || n != c.bytes || (err != nil) != c.fails {
+				t.Errorf("took %q, %d bytes: %v", got, n, err)
+			}
+		})
+	}
+}
