@@ -85,7 +85,8 @@ CURRENT := TestShop TestRollingUpdateLosesNoRequest TestAppsAreApart TestNetwork
 	TestMeshIsolation TestMeshInternalNetwork TestMeshSeveralNetworks TestMeshNamesInsideContainers TestMeshHairpin \
 	TestMetricsOfRealContainers TestAgentHonoursTheSpec TestAgentStreams TestAgentSaysWhyATaskFailed \
 	TestAgentAdoptsItsContainersWithoutTouchingThem TestAgentStartsACrashedContainerAgainInPlace \
-	TestAgentContainersKeepTheirAddresses TestOwnDNSServers TestNamesOutliveTheServer TestUsersOfARoute
+	TestAgentContainersKeepTheirAddresses TestOwnDNSServers TestNamesOutliveTheServer TestUsersOfARoute \
+	TestImagePush TestImageWhoseLayersAreGone
 ON_CURRENT := FAIRLEAD_MUST_RUN=1 scripts/apart current go test -count=1 -timeout 40m -p 1
 
 current: setup vault engine build ## the integration tests that engines can differ in, on a current Docker engine; needs root

@@ -156,6 +156,8 @@ func (s *Server) sendTar(ctx context.Context, tar io.ReadCloser, what, name stri
 		_, w := humago.Unwrap(hc)
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 		w.Header().Set("Content-Type", tarType)
+		// The first byte may be long in coming; the one that asks is not to give up.
+		_ = http.NewResponseController(w).Flush()
 		if _, err := io.Copy(w, tar); err != nil && ctx.Err() == nil {
 			s.Log.Warn("a tar was cut short", "of", what, "name", name, "error", err)
 			// The header is out: breaking the connection is the only way to say

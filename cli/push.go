@@ -104,7 +104,7 @@ func (a *app) push(ctx context.Context, cl *client.Client, ref string, nodes []c
 		return pushed{}, failedf("this machine's Docker has no image %s; `docker images` lists what it has", ref)
 	case err != nil:
 		return pushed{}, failedf("this machine's Docker: %s", docker.Message(err))
-	case strings.HasPrefix(strings.TrimPrefix(img.ID, "sha256:"), strings.TrimPrefix(ref, "sha256:")):
+	case !img.Named(ref):
 		return pushed{}, usagef("%s is an image's ID: services need a name; `docker tag %s NAME:TAG` gives it one", ref, ref)
 	}
 	plan, err := cl.PlanPush(ctx, v1.ImagePush{Ref: ref, ID: img.ID, Layers: img.Layers, OS: img.OS, Arch: img.Arch, Nodes: nodes})

@@ -20,6 +20,7 @@ import (
 // ImageInfo is an image on the engine.
 type ImageInfo struct {
 	ID         string
+	Tags       []string
 	Entrypoint []string
 	Command    []string
 	HealthTest []string // the image's own health check
@@ -34,7 +35,7 @@ func (e *Engine) Image(ctx context.Context, ref string) (ImageInfo, error) {
 	if err != nil {
 		return ImageInfo{}, kind(err)
 	}
-	out := ImageInfo{ID: r.ID, Digests: r.RepoDigests, Layers: r.RootFS.Layers, OS: r.Os, Arch: r.Architecture}
+	out := ImageInfo{ID: r.ID, Tags: r.RepoTags, Digests: r.RepoDigests, Layers: r.RootFS.Layers, OS: r.Os, Arch: r.Architecture}
 	if r.Config != nil {
 		out.Entrypoint, out.Command = r.Config.Entrypoint, r.Config.Cmd
 		if h := r.Config.Healthcheck; h != nil {
@@ -42,6 +43,12 @@ func (e *Engine) Image(ctx context.Context, ref string) (ImageInfo, error) {
 		}
 	}
 	return out, nil
+}
+
+// Named reports that ref is one of the image's names, not its ID.
+func (i ImageInfo) Named(ref string) bool {
+	n, err := reference.ParseNormalizedNamed(ref)
+	return err == nil && slices.Contains(i.Tags, reference.FamiliarString(reference.TagNameOnly(n)))
 }
 
 // ImageID returns the ID of the image that ref names.

@@ -72,8 +72,7 @@ func (e *Engine) Save(ctx context.Context, ref string, have cluster.ImageHave) (
 	if err != nil || have.None() {
 		return whole, kind(err)
 	}
-	defer func() { _ = whole.Close() }()
-	return withoutLayers(whole, have)
+	return withoutLayers(whole, have), nil
 }
 
 // unpackFailed begins what an engine with containerd's image store says after it has
@@ -133,28 +132,39 @@ func spare(files, layers []string, have cluster.ImageHave) map[string]bool {
 	return out
 }
 
-// withoutLayers spools an archive, whose table of contents may come last, and returns
-// it without the layers that its receiver has.
-func withoutLayers(whole io.Reader, have cluster.ImageHave) (io.ReadCloser, error) {
+// withoutLayers is an archive without the layers that its receiver has. It is spooled
+// as soon as it is read, since its table of contents may come last.
+func withoutLayers(whole io.ReadCloser, have cluster.ImageHave) io.ReadCloser {
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(kind(spool(w, whole, have))) }()
+	return &lighter{PipeReader: r, whole: whole}
+}
+
+// lighter reads what is left of an archive.
+type lighter struct {
+	*io.PipeReader
+	whole io.Closer
+}
+
+// Close implements io.Closer: it ends the spooling too.
+func (l *lighter) Close() error { return errors.Join(l.whole.Close(), l.PipeReader.Close()) }
+
+func spool(w io.Writer, whole io.Reader, have cluster.ImageHave) error {
 	// An image does not belong in memory, where /tmp may be.
 	f, err := os.CreateTemp(cmp.Or(os.Getenv("TMPDIR"), "/var/tmp"), "fairlead-image-")
 	if err != nil {
-		return nil, err
+		return err
 	}
+	defer f.Close()         //nolint:errcheck // read alone
 	_ = os.Remove(f.Name()) //nolint:gosec // just made; nothing is left of it whatever happens
-	omit, err := func() (map[string]bool, error) {
-		if _, err := io.Copy(f, whole); err != nil {
-			return nil, fmt.Errorf("spool an image: %w", err)
-		}
-		return spareOf(f, have)
-	}()
-	if err != nil {
-		_ = f.Close()
-		return nil, kind(err)
+	if _, err := io.Copy(f, whole); err != nil {
+		return fmt.Errorf("spool an image: %w", err)
 	}
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(errors.Join(copyWithout(w, f, omit), f.Close())) }()
-	return r, nil
+	omit, err := spareOf(f, have)
+	if err != nil {
+		return err
+	}
+	return copyWithout(w, f, omit)
 }
 
 // spareOf are the files of a spooled archive that its receiver does without; none in

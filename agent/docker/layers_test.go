@@ -106,10 +106,7 @@ func TestArchivesWithoutLayers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := archiveOf(t, c.files)
-			out, err := withoutLayers(bytes.NewReader(in), c.have)
-			if err != nil {
-				t.Fatal(err)
-			}
+			out := withoutLayers(io.NopCloser(bytes.NewReader(in)), c.have)
 			want := slices.DeleteFunc(slices.Clone(c.files), func(f file) bool { return slices.Contains(c.without, f.Name) })
 			if diff := cmp.Diff(want, filesOf(t, out)); diff != "" {
 				t.Error(diff)
@@ -125,11 +122,23 @@ func TestArchivesWithoutLayers(t *testing.T) {
 func TestABrokenArchiveIsNoArchive(t *testing.T) {
 	in := archiveOf(t, []file{{"a/layer.tar", string(bytes.Repeat([]byte("x"), 5000))}, {"manifest.json", "[]"}})
 	broken := errors.New("the engine went away")
-	if _, err := withoutLayers(io.MultiReader(bytes.NewReader(in[:3000]), iotest.ErrReader(broken)), cluster.ImageHave{Layers: 1}); !errors.Is(err, broken) {
+	read := func(r io.Reader) error {
+		_, err := io.ReadAll(withoutLayers(io.NopCloser(r), cluster.ImageHave{Layers: 1}))
+		return err
+	}
+	if err := read(io.MultiReader(bytes.NewReader(in[:3000]), iotest.ErrReader(broken))); !errors.Is(err, broken) {
 		t.Error(err)
 	}
-	if _, err := withoutLayers(bytes.NewReader(in[:3000]), cluster.ImageHave{Layers: 1}); err == nil {
+	if err := read(bytes.NewReader(in[:3000])); err == nil {
 		t.Error("half an archive was taken for a whole one")
+	}
+	// Whoever gives up ends the spooling of an engine that says nothing.
+	never, engine := io.Pipe()
+	if err := withoutLayers(never, cluster.ImageHave{Layers: 1}).Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := engine.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("still read: %v", err)
 	}
 }
 

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -146,7 +147,7 @@ func TestImagePush(t *testing.T) {
 	// To one node; the other is left alone, and gets the same layer from it when a task
 	// needs it.
 	d.build("three")
-	if only := d.push("--node", "n2").Nodes; len(only) != 1 || only[0].Node != "n2" || only[0].Bytes > bulk/50 {
+	if only := d.pushByTLS(n, "--node", "n2").Nodes; len(only) != 1 || only[0].Node != "n2" || only[0].Bytes > bulk/50 {
 		t.Errorf("to n2 alone: %+v", only)
 	}
 	if got := n.content(d.ref, "/version"); got != "two" {
@@ -196,11 +197,47 @@ func interrupted(t *testing.T, n *node, d *desk) {
 	}
 }
 
+// pushByTLS pushes as from another machine: through a context with a token.
+func (d *desk) pushByTLS(n *node, args ...string) (out pushResult) {
+	d.t.Helper()
+	made := get[struct{ Value, CA string }](n, "token", "create", "laptop")
+	home := d.t.TempDir()
+	run := func(args ...string) []byte {
+		d.t.Helper()
+		cmd := n.inside(d.t.Context(), fairlead, args...) // where the API answers
+		cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "DOCKER_HOST=" + d.engine}
+		cmd.Stdin, cmd.Stderr = strings.NewReader(made.Value), d.t.Output()
+		b, err := cmd.Output()
+		if err != nil {
+			d.t.Fatalf("fairlead %v: %v\n%s", args, err, b)
+		}
+		return b
+	}
+	listen := ""
+	for i, a := range n.args { // the last one counts
+		if a == "--listen" {
+			listen = n.args[i+1]
+		}
+	}
+	run("context", "add", "lab", "--server", "https://"+listen, "--ca", made.CA, "--token-stdin")
+	if err := json.Unmarshal(run(append([]string{"image", "push", d.ref, "-o", "json"}, args...)...), &out); err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Logf("pushed by TLS: %+v", out)
+	return out
+}
+
 func refusals(t *testing.T, d *desk) {
 	t.Helper()
 	t.Setenv("DOCKER_HOST", d.engine)
 	defer func() { _ = os.Unsetenv("DOCKER_HOST") }()
+	id, err := d.docker("image", "inspect", "--format", "{{.Id}}", d.ref).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	short := strings.TrimPrefix(string(id), "sha256:")[:12]
 	for says, args := range map[string][]string{
+		"is an image's ID":       {short},
 		"has no image none:1":    {"none:1"},
 		`there is no node "n9"`:  {d.ref, "--node", "n9"},
 		"is no name of an image": {"a b"},
