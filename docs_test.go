@@ -19,9 +19,6 @@ var (
 	placeName = regexp.MustCompile(`^([A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*)/?(?::([A-Za-z]\w*))?$`)
 )
 
-// pending are places that documents name ahead of the change that brings them.
-var pending = []string{"bench/README.md"}
-
 // TestDocsNamePlacesThatExist follows what README.md and docs name: links, paths,
 // and declarations written as path.go:Name. A document that names what is gone
 // sends a newcomer astray.
@@ -49,7 +46,7 @@ func TestDocsNamePlacesThatExist(t *testing.T) {
 			}
 			checked[doc]++
 			to = filepath.Join(filepath.Dir(doc), to)
-			if _, err := os.Stat(to); err != nil && !slices.Contains(pending, to) {
+			if _, err := os.Stat(to); err != nil {
 				t.Errorf("%s links to %s, which does not exist", doc, m[1])
 			}
 		}

@@ -319,6 +319,8 @@ func (m *model) service(svc cluster.Service) v1.ServiceSummary {
 		switch {
 		case e.URL != "":
 			out.URLs = append(out.URLs, e.URL)
+		case e.Kind == "host":
+			out.Ports = append(out.Ports, "host network")
 		case e.Kind != "http":
 			out.Ports = append(out.Ports, fmt.Sprintf("%s→%d/%s", e.Address, e.Port, e.Kind))
 		}

@@ -300,6 +300,9 @@ func (a *app) newImages(name cluster.AppName, flags []string) (map[cluster.Servi
 		case at.App != name || at.Slot != 0:
 			return nil, usagef("--image %q: name a service of %s", i, name)
 		}
+		if _, twice := out[at.Service]; twice {
+			return nil, usagef("--image %q: %s is given twice", i, at.Service)
+		}
 		out[at.Service] = v1.ImageRef{Ref: ref}
 	}
 	return out, nil

@@ -237,6 +237,9 @@ func (a *app) portForwardCommand() *cobra.Command {
 			if _, err := cl.Service(cmd.Context(), cluster.ServiceID{App: addr.App, Name: addr.Service}); err != nil {
 				return err
 			}
+			if err := slotExists(cmd.Context(), cl, addr); err != nil {
+				return err
+			}
 			ctx, cancel := context.WithCancelCause(cmd.Context())
 			defer cancel(nil)
 			for _, p := range pairs {

@@ -199,6 +199,9 @@ func (c *converter) networks(name string, s types.ServiceConfig, t *cluster.Task
 		}
 	case "none", "host":
 		t.NetworkMode = s.NetworkMode
+		if t.NetworkMode == "host" {
+			c.say("public: every port that the program listens on is open on its node", "leave it out, and publish what is meant to be with ports:", name, "network_mode")
+		}
 		if n, _ := c.idx.find("services", name, "networks"); n != nil && !n.empty() {
 			c.no("network_mode and networks exclude each other", "keep one of them", name, "network_mode")
 		}
@@ -238,6 +241,9 @@ func (c *converter) networkName(key string, def types.NetworkConfig) cluster.Net
 	}
 	if err := cluster.ValidName("network", full); err != nil {
 		c.refuse(c.idx.at("networks", key, "name"), dotted("networks", key, "name"), shortened(err.Error()), "")
+	}
+	if bool(def.External) && (full == "host" || full == "none" || full == "bridge") {
+		c.refuse(c.idx.at("networks", key), dotted("networks", key), "Docker's own network "+full+" is not the cluster's", "write network_mode: host or none in the service, or leave it out")
 	}
 	switch def.Driver {
 	case "", "bridge", "overlay", "default":
@@ -318,6 +324,9 @@ func (c *converter) cycles(names []string) {
 func (c *converter) restart(name string, s types.ServiceConfig, spec *cluster.ServiceSpec) {
 	r := &spec.Restart
 	policy, attempts, counted := strings.Cut(s.Restart, ":")
+	if counted && policy != types.RestartPolicyOnFailure {
+		policy = s.Restart // there is none of that name
+	}
 	switch policy {
 	case "":
 		if c.oneshot[name] && (s.Deploy == nil || s.Deploy.RestartPolicy == nil) {
@@ -330,7 +339,8 @@ func (c *converter) restart(name string, s types.ServiceConfig, spec *cluster.Se
 	case types.RestartPolicyOnFailure:
 		r.Condition = "on-failure"
 		if counted {
-			if _, err := fmt.Sscanf(attempts, "%d", &r.MaxAttempts); err != nil || r.MaxAttempts < 0 {
+			n, err := strconv.ParseUint(attempts, 10, 31)
+			if r.MaxAttempts = int(n); err != nil {
 				c.no(quote(attempts)+" is not a number of attempts", "write on-failure:3", name, "restart")
 			}
 		}

@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"os"
@@ -129,6 +130,9 @@ func (c *converter) restartPolicy(name string, r *types.RestartPolicy, spec *clu
 	if r.MaxAttempts != nil {
 		out.MaxAttempts = int(min(*r.MaxAttempts, math.MaxInt32))
 	}
+	if was := spec.Restart; was.Condition != "" && (was.Condition != cmp.Or(out.Condition, "any") || was.MaxAttempts != out.MaxAttempts) {
+		c.say("deploy.restart_policy says otherwise, and counts", "keep one of them", name, "restart")
+	}
 	spec.Restart = out
 }
 
@@ -195,7 +199,12 @@ func (c *converter) resources(name string, s types.ServiceConfig, t *cluster.Tas
 		if period <= 0 {
 			period = 100_000 // Docker's default, in microseconds
 		}
+		if s.CPUQuota*1000 < period {
+			c.no("is less than a thousandth of a processor", "", name, "cpu_quota")
+		}
 		c.old(&r.LimitCPU, s.CPUQuota*1000/period, "deploy.resources.limits.cpus", name, "cpu_quota")
+	} else if s.CPUPeriod != 0 {
+		c.say("does nothing without cpu_quota", "leave it out, or write cpus:", name, "cpu_period")
 	}
 	c.old(&r.LimitMemory, c.bytes(int64(s.MemLimit), name, "mem_limit"), "deploy.resources.limits.memory", name, "mem_limit")
 	c.old(&r.ReserveMemory, c.bytes(int64(s.MemReservation), name, "mem_reservation"), "deploy.resources.reservations.memory", name, "mem_reservation")

@@ -27,6 +27,13 @@ func (c *converter) secretName(key string) string {
 	return key
 }
 
+// ownName warns of a name: that names nothing: what is not external is called by its key.
+func (c *converter) ownName(section, key string, external bool) {
+	if n, _ := c.idx.find(section, key, "name"); n != nil && !n.empty() && !external {
+		c.warn(c.idx.at(section, key, "name"), dotted(section, key, "name"), "ignored: what is not external is called by its key, "+key, "leave it out")
+	}
+}
+
 // secretDecls reads the secrets section.
 func (c *converter) secretDecls() {
 	for _, key := range slices.Sorted(maps.Keys(c.p.Secrets)) {
@@ -37,6 +44,7 @@ func (c *converter) secretDecls() {
 			c.refuse(at, where, shortened(err.Error()), "")
 			continue
 		}
+		c.ownName("secrets", key, bool(s.External))
 		if x := c.secretExtension(key); x != nil {
 			d.Generate, d.Vault = x.Generate, x.Vault
 		}
@@ -119,6 +127,7 @@ func (c *converter) configDecls() {
 	for _, key := range slices.Sorted(maps.Keys(c.p.Configs)) {
 		s := c.p.Configs[key]
 		at, where := c.idx.at("configs", key), dotted("configs", key)
+		c.ownName("configs", key, bool(s.External))
 		var content []byte
 		switch {
 		case bool(s.External): // the table of keys has refused it

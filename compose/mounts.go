@@ -172,8 +172,11 @@ var tmpfsRE = regexp.MustCompile(`^[^:]+(:[^:]*)?$`)
 func tmpfs(spec string) (cluster.Mount, error) {
 	target, opts, _ := strings.Cut(spec, ":")
 	m := cluster.Mount{Type: cluster.MountTmpfs, Target: path.Clean(target)}
-	if bad := badPath(target); bad != "" || !tmpfsRE.MatchString(spec) {
+	if bad := badPath(target); bad != "" {
 		return m, fmt.Errorf("the target %s %s", quote(target), bad)
+	}
+	if !tmpfsRE.MatchString(spec) {
+		return m, fmt.Errorf("%s is not a path and its options; write for example /run:size=64m,mode=1777", quote(spec))
 	}
 	for o := range strings.SplitSeq(opts, ",") {
 		k, v, _ := strings.Cut(o, "=")

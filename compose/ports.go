@@ -2,6 +2,7 @@ package compose
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -138,7 +139,7 @@ func (c *converter) publish(name string, p cluster.PublishedPort, spec *cluster.
 	where := dotted("services", name, "ports")
 	web := p.Protocol == "tcp" && (p.Published == c.o.HTTPPort || p.Published == c.o.HTTPSPort)
 	if p.Mode == "node" {
-		if web && c.o.SingleNode && !strings.HasPrefix(p.HostIP, "127.") {
+		if web && c.o.SingleNode {
 			c.refuse(p.Source, where, fmt.Sprintf("port %d of this node is the gateway's", p.Published), "leave out mode: host and the address: the gateway routes the port to the service")
 			return
 		}
@@ -168,7 +169,7 @@ func (c *converter) collisions(names []string) {
 		service string
 		at      cluster.Source
 	}
-	ports, routes := map[string]claim{}, map[string]claim{}
+	ports, routes := map[string]map[string]claim{}, map[string]claim{}
 	for _, n := range names {
 		s := c.res.Services[cluster.ServiceName(n)]
 		for _, p := range s.Ports {
@@ -176,13 +177,16 @@ func (c *converter) collisions(names []string) {
 				continue // another node may have it free: the scheduler knows
 			}
 			key := fmt.Sprintf("%d/%s", p.Published, p.Protocol)
-			for _, k := range []string{key + "@", key + "@" + p.HostIP} {
-				if first, taken := ports[k]; taken {
+			for _, ip := range slices.Sorted(maps.Keys(ports[key])) {
+				if first := ports[key][ip]; ip == "" || p.HostIP == "" || ip == p.HostIP { // "" is every address
 					c.refuse(p.Source, dotted("services", n, "ports"), fmt.Sprintf("port %s is taken by %s (%s:%d)", key, first.service, first.at.File, first.at.Line), "publish another port")
 					break
 				}
 			}
-			ports[key+"@"+p.HostIP] = claim{n, p.Source}
+			if ports[key] == nil {
+				ports[key] = map[string]claim{}
+			}
+			ports[key][p.HostIP] = claim{n, p.Source}
 		}
 		for _, r := range s.Routes {
 			for _, key := range routeKeys(r) {

@@ -23,6 +23,12 @@ func Exposures(services []cluster.Service, entry EntryPoints) []v1.Exposed {
 		for _, p := range s.Spec.Ports {
 			out = append(out, exposedPort(s.ServiceID, p))
 		}
+		if s.Spec.Task.NetworkMode == "host" {
+			out = append(out, v1.Exposed{
+				App: s.App, Service: s.Name, Kind: "host", Scope: "public", Where: "node",
+				Address: "every port it listens on", Source: s.Spec.Source,
+			})
+		}
 	}
 	slices.SortStableFunc(out, func(a, b v1.Exposed) int {
 		if c := (cluster.ServiceID{App: a.App, Name: a.Service}).Compare(cluster.ServiceID{App: b.App, Name: b.Service}); c != 0 {

@@ -278,6 +278,7 @@ func TestExposure(t *testing.T) {
 			}
 			s.Task.NodePorts = []cluster.PublishedPort{{Published: 9000, Target: 9, Protocol: "tcp", Mode: "node", HostIP: "127.0.0.1", Source: src}}
 		}),
+		"probe": spec("probe", func(s *cluster.ServiceSpec) { s.Task.NetworkMode, s.Source = "host", src }),
 		"web": spec("web", func(s *cluster.ServiceSpec) {
 			s.Routes = []cluster.Route{
 				{Host: "shop.test", Port: 80, Source: src},
@@ -303,6 +304,7 @@ func TestExposure(t *testing.T) {
 		"NODE 127.0.0.1:9000 → db (compose.yaml:12) ",
 		"PUBLIC :5432 → db (compose.yaml:12) ",
 		"PUBLIC :53/udp → db (compose.yaml:12) ",
+		"PUBLIC every port it listens on → probe (compose.yaml:12) ",
 		"PUBLIC http://*:8000/ → web (compose.yaml:12) ",
 		"PUBLIC http Path(`/y`), https Path(`/y`) → web (compose.yaml:12) ",
 		"INTERNAL http://admin.test:8080/x → web (compose.yaml:12) http://admin.test:8080/x",

@@ -97,7 +97,7 @@ type FieldChange struct {
 type Exposed struct {
 	App     cluster.AppName     `json:"app"`
 	Service cluster.ServiceName `json:"service"`
-	Kind    string              `json:"kind" enum:"http,tcp,udp"`
+	Kind    string              `json:"kind" enum:"http,tcp,udp,host"` // host: network_mode: host
 	// Address is "shop.example.com/", ":5432", "127.0.0.1:5432" or a Traefik rule.
 	Address string `json:"address"`
 	// URL is where to fetch it, when it is HTTP and has a host.
