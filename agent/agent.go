@@ -252,19 +252,13 @@ func (a *Agent) beat(ctx context.Context) error {
 // followEngine keeps a connection to the engine and passes on what happens there.
 func (a *Agent) followEngine(ctx context.Context) error {
 	wait := 50 * time.Millisecond
-	away := time.AfterFunc(engineAway, func() { a.about.setAway(true) })
-	defer away.Stop()
-	for gone := true; ctx.Err() == nil; {
+	for ctx.Err() == nil {
+		a.about.lost(a.cfg.Now()) // until it answers
 		err := a.oneSession(ctx, func() {
-			wait, gone = 50*time.Millisecond, false
-			away.Stop()
-			a.about.setAway(false)
+			wait = 50 * time.Millisecond
+			a.about.back()
 		})
 		a.engineGone()
-		if !gone {
-			gone = true
-			away.Reset(engineAway)
-		}
 		if ctx.Err() != nil {
 			break
 		}

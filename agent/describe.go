@@ -16,8 +16,8 @@ import (
 type description struct {
 	mu       sync.Mutex
 	engine   docker.Info
-	known    bool // the engine was asked
-	away     bool // it does not answer for a while now
+	known    bool      // the engine was asked
+	gone     time.Time // since when it does not answer; zero: it does
 	networks map[cluster.NetworkName]netip.Prefix
 	wake     chan struct{}
 }
@@ -31,14 +31,23 @@ func (d *description) setEngine(i docker.Info) {
 	d.again()
 }
 
-func (d *description) setAway(away bool) {
+// lost takes note that the engine does not answer since now, and says so again when
+// that is long.
+func (d *description) lost(now time.Time) {
 	d.mu.Lock()
-	same := d.away == away
-	d.away = away
-	d.mu.Unlock()
-	if !same {
-		d.again()
+	defer d.mu.Unlock()
+	if d.gone.IsZero() {
+		d.gone = now
+		time.AfterFunc(engineAway, d.again)
 	}
+}
+
+// back takes note that the engine answers.
+func (d *description) back() {
+	d.mu.Lock()
+	d.gone = time.Time{}
+	d.mu.Unlock()
+	d.again()
 }
 
 // setNetworks takes note of the networks that the node made; those of others are
@@ -73,7 +82,7 @@ func (d *description) info(cfg *Config) (cluster.NodeInfo, bool) {
 	info := cluster.NodeInfo{
 		ID: cfg.Node, Hostname: i.Hostname, Address: cfg.Address, OS: i.OS, Arch: i.Arch, Engine: i.Version,
 		Version: cfg.Version, CPU: i.CPU, Memory: i.Memory, PublicKey: cfg.Identity.Recipient().String(),
-		Roles: cfg.Roles, Labels: i.Labels, Networks: maps.Clone(d.networks), EngineAway: d.away,
+		Roles: cfg.Roles, Labels: i.Labels, Networks: maps.Clone(d.networks), EngineAway: !d.gone.IsZero() && cfg.Now().Sub(d.gone) >= engineAway,
 	}
 	if info.OS == "" {
 		info.OS = runtime.GOOS
