@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -237,16 +238,25 @@ type buildInput struct {
 	Options string `header:"Build-Options" required:"true" maxLength:"262144" doc:"BuildOptions as JSON, in base64"`
 }
 
-func (in *buildInput) options() (v1.BuildOptions, error) {
-	var o v1.BuildOptions
-	b, err := base64.StdEncoding.DecodeString(in.Options)
+// fromHeader reads what a header holds as JSON in base64, beside a body that is a tar.
+func fromHeader[T any](name, value string) (T, error) {
+	var v T
+	b, err := base64.StdEncoding.DecodeString(value)
 	if err != nil {
-		return o, cluster.Invalidf("Build-Options is not base64: %w", err)
+		return v, cluster.Invalidf("%s is not base64: %w", name, err)
 	}
-	dec := json.NewDecoder(strings.NewReader(string(b)))
+	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&o); err != nil {
-		return o, cluster.Invalidf("Build-Options: %w", err)
+	if err := dec.Decode(&v); err != nil {
+		return v, cluster.Invalidf("%s: %w", name, err)
+	}
+	return v, nil
+}
+
+func (in *buildInput) options() (v1.BuildOptions, error) {
+	o, err := fromHeader[v1.BuildOptions]("Build-Options", in.Options)
+	if err != nil {
+		return o, err
 	}
 	if err := cluster.ValidAppName(o.App); err != nil {
 		return o, err

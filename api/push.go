@@ -3,7 +3,6 @@ package api
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -159,13 +158,9 @@ type pushInput struct {
 }
 
 func (in *pushInput) start() (v1.PushStart, error) {
-	var p v1.PushStart
-	b, err := base64.StdEncoding.DecodeString(in.Start)
-	if err == nil {
-		err = json.Unmarshal(b, &p)
-	}
+	p, err := fromHeader[v1.PushStart]("Image-Push", in.Start)
 	if err != nil {
-		return p, cluster.Invalidf("Image-Push is not PushStart as JSON in base64: %w", err)
+		return p, err
 	}
 	if p.Ref == "" || len(p.Nodes) == 0 {
 		return p, cluster.Invalidf("Image-Push names no image, or no node")
@@ -195,6 +190,7 @@ func (s *Server) push(ctx context.Context, in *pushInput) (*huma.StreamResponse,
 		tar := in.open(v1.MaxImage)
 		defer in.finish()
 		w.Header().Set("Content-Type", "application/x-ndjson")
+		w.Header().Set("X-Accel-Buffering", "no")
 		lines := &pushLines{w: w}
 		taken := v1.PushedNode{Node: p.Nodes[0]}
 		if !p.Present {
