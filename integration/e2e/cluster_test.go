@@ -217,6 +217,9 @@ func (n *node) docker(args ...string) *exec.Cmd {
 func (n *node) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, fairlead, args...)
 	cmd.Env = append(os.Environ(), "FAIRLEAD_SOCKET="+filepath.Join(n.run, "fairlead.sock"), "HOME="+n.dir)
+	if n.engine != "" {
+		cmd.Env = append(cmd.Env, "DOCKER_HOST="+n.engine)
+	}
 	return cmd
 }
 

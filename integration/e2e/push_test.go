@@ -64,8 +64,6 @@ type pushResult struct {
 
 func (d *desk) push(args ...string) pushResult {
 	d.t.Helper()
-	d.t.Setenv("DOCKER_HOST", d.engine)
-	defer func() { _ = os.Unsetenv("DOCKER_HOST") }()
 	began := time.Now()
 	res := get[pushResult](d.node, append([]string{"image", "push", d.ref}, args...)...)
 	d.t.Logf("pushed in %s: %+v", time.Since(began).Round(time.Millisecond), res)
@@ -229,8 +227,6 @@ func (d *desk) pushByTLS(n *node, args ...string) (out pushResult) {
 
 func refusals(t *testing.T, d *desk) {
 	t.Helper()
-	t.Setenv("DOCKER_HOST", d.engine)
-	defer func() { _ = os.Unsetenv("DOCKER_HOST") }()
 	id, err := d.docker("image", "inspect", "--format", "{{.Id}}", d.ref).Output()
 	if err != nil {
 		t.Fatal(err)
