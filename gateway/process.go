@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -168,4 +169,22 @@ func listens(ctx context.Context, proto string, port int) error {
 		return err
 	}
 	return l.Close()
+}
+
+// lastWords returns the last error in a process's log, for a message.
+func lastWords(c Config, p *process) string {
+	words := "its log has no error"
+	for _, path := range []string{p.logFile(c), filepath.Join(p.dir(c), "output")} {
+		b, err := os.ReadFile(path) //nolint:gosec // a path of ours
+		if err != nil {
+			continue
+		}
+		b = b[max(0, len(b)-64<<10):]
+		for line := range bytes.Lines(b) {
+			if bytes.Contains(line, []byte(" ERR ")) || bytes.Contains(line, []byte(" FTL ")) || bytes.HasPrefix(line, []byte("panic:")) {
+				words = string(bytes.TrimSpace(line[:min(len(line), 500)]))
+			}
+		}
+	}
+	return words
 }

@@ -1,13 +1,11 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -497,22 +495,4 @@ func (g *Gateway) clean(p *process) {
 			g.log.Warn("could not remove what a Traefik left", "error", err)
 		}
 	}
-}
-
-// lastWords returns the last error in a process's log, for a message.
-func lastWords(c Config, p *process) string {
-	words := "its log has no error"
-	for _, path := range []string{p.logFile(c), filepath.Join(p.dir(c), "output")} {
-		b, err := os.ReadFile(path) //nolint:gosec // a path of ours
-		if err != nil {
-			continue
-		}
-		b = b[max(0, len(b)-64<<10):]
-		for line := range bytes.Lines(b) {
-			if bytes.Contains(line, []byte(" ERR ")) || bytes.Contains(line, []byte(" FTL ")) || bytes.HasPrefix(line, []byte("panic:")) {
-				words = string(bytes.TrimSpace(line[:min(len(line), 500)]))
-			}
-		}
-	}
-	return words
 }
