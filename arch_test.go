@@ -28,7 +28,7 @@ var allowed = map[string][]string{
 	"store/storetest": {"cluster", "store"},
 
 	"store/internal/zaplog":   {},
-	"store/embedded/etcdtest": {"store", "store/embedded", "pki"},
+	"store/embedded/etcdtest": {"store", "store/embedded", "pki", "integration/need"},
 
 	"control": {
 		"cluster", "store", "loop", "scheduler", "rollout", "autoscaler", "registry", "proxyconf", "secrets", "preview",

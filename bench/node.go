@@ -66,11 +66,9 @@ func (b *bench) with(ctx context.Context, f func(*node) error) (err error) {
 }
 
 func (n *node) start(ctx context.Context) (err error) {
-	ports := make([]string, 5)
-	for i := range ports {
-		if ports[i], err = freePort(ctx); err != nil {
-			return err
-		}
+	ports, err := freePorts(ctx, 5)
+	if err != nil {
+		return err
 	}
 	if n.http, err = strconv.Atoi(ports[0]); err != nil {
 		return err
@@ -205,15 +203,22 @@ func (n *node) traefik(keepAlive bool) *http.Client {
 	}}
 }
 
-func freePort(ctx context.Context) (string, error) {
+// freePorts are n ports that nothing listens on, no two the same.
+func freePorts(ctx context.Context, n int) (ports []string, err error) {
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for range n {
+		l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = l.Close() }() // after all of them are found
+		_, port, err := net.SplitHostPort(l.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		ports = append(ports, port)
 	}
-	defer func() { _ = l.Close() }()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
+	return ports, nil
 }
 
 // until polls f until it returns nil.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -22,13 +23,19 @@ func Skip(tb testing.TB, format string, args ...any) {
 	tb.Skipf(format, args...)
 }
 
-// Port is a port that nothing listens on now. It lies below the range of outgoing
-// connections, one of which could have it by the time it is used, and above the
-// ports that Traefik listens on.
+const firstPort, ports = 22000, 10000
+
+var lastPort atomic.Int64
+
+func init() { lastPort.Store(rand.Int64N(ports)) }
+
+// Port is a port that nothing listens on now, another one each time. It lies below the
+// range of outgoing connections, one of which could have it by the time it is used, and
+// above the ports that Traefik listens on.
 func Port(tb testing.TB) int {
 	tb.Helper()
 	for range 200 {
-		port := 22000 + rand.N(10000)
+		port := firstPort + int(lastPort.Add(1)%ports)
 		if l, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
 			_ = l.Close()
 			return port

@@ -5,13 +5,13 @@ package etcdtest
 import (
 	"context"
 	"errors"
-	"net"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/fairlead/fairlead/integration/need"
 	"github.com/fairlead/fairlead/pki"
 	"github.com/fairlead/fairlead/store"
 	"github.com/fairlead/fairlead/store/embedded"
@@ -36,7 +36,7 @@ func New(tb testing.TB) *Server {
 		PKI: p, Log: hclog.NewNullLogger(),
 		Config: embedded.Config{
 			Dir: filepath.Join(dir, "etcd"), Name: "n1", Address: "127.0.0.1", Token: "test",
-			ClientPort: freePort(tb), PeerPort: freePort(tb),
+			ClientPort: need.Port(tb), PeerPort: need.Port(tb),
 			CAFile: p.CAFile(), ServerFile: p.ServerFile(), PeerFile: p.PeerFile(), PeerName: pki.NamePeer,
 			Now: time.Now, //nolint:forbidigo // as above
 		},
@@ -48,7 +48,7 @@ func (s *Server) Beside(tb testing.TB, name string) *Server {
 	tb.Helper()
 	o := &Server{PKI: s.PKI, Log: s.Log, Config: s.Config}
 	o.Config.Dir, o.Config.Name = filepath.Join(tb.TempDir(), "etcd"), name
-	o.Config.ClientPort, o.Config.PeerPort = freePort(tb), freePort(tb)
+	o.Config.ClientPort, o.Config.PeerPort = need.Port(tb), need.Port(tb)
 	return o
 }
 
@@ -133,14 +133,4 @@ func (s *Server) Client(tb testing.TB) *store.Etcd {
 		}
 	})
 	return c
-}
-
-func freePort(tb testing.TB) int {
-	tb.Helper()
-	l, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
 }
