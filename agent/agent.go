@@ -227,7 +227,7 @@ func (a *Agent) settle(ctx context.Context) error {
 			s, placed := t.prev, t.placement != nil
 			t.mu.Unlock()
 			if placed && s.Task != "" && !sameStatus(s, known[s.Task]) {
-				a.writer.put(s)
+				a.writer.put(s, 0)
 			}
 		}
 		return nil

@@ -443,14 +443,14 @@ func (t *task) report(d Desired, o Observed, step Step, now time.Time) {
 		prev.LogTail = t.tail
 	}
 	s := Report(d, o, step, prev, now)
-	changed := !sameStatus(s, t.prev)
+	changed, wait := !sameStatus(s, t.prev), patience(t.prev, s)
 	if changed {
 		s.At = now
 		t.prev = s
 	}
 	t.mu.Unlock()
 	if changed {
-		t.a.writer.put(s)
+		t.a.writer.put(s, wait)
 		t.a.disk.changed()
 	}
 }

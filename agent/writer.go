@@ -13,29 +13,47 @@ import (
 // meanwhile goes into one transaction.
 const gather = 25 * time.Millisecond
 
+// canWait is how long a status may wait for others to be written with. Each write
+// has the whole cluster look at its state anew; while fifty containers start, most
+// of what they say on the way is of interest to nobody but who watches them start.
+const canWait = 200 * time.Millisecond
+
+// patience says how long a change of a task's status may wait: not at all, unless it
+// is a step of a start on which nothing waits.
+func patience(prev, next cluster.Status) time.Duration {
+	onTheWay := next.State == cluster.StateStarting || next.State == cluster.StateRunning && !next.Ready
+	if onTheWay && !prev.Ready && prev.Task != "" && next.Restarts == prev.Restarts && next.ExitCode == prev.ExitCode {
+		return canWait
+	}
+	return 0
+}
+
 // statusWriter writes the newest status of each task to the store.
 type statusWriter struct {
 	cfg  *Config
-	kick chan struct{}
+	kick chan struct{} // something must be written now
 
 	mu      sync.Mutex
 	pending map[cluster.TaskID]*cluster.Status // nil: the task is gone
+	waits   *time.Timer                        // kicks when what waits must be written; nil: nothing waits
 }
 
 func newStatusWriter(cfg *Config) *statusWriter {
 	return &statusWriter{cfg: cfg, kick: make(chan struct{}, 1), pending: map[cluster.TaskID]*cluster.Status{}}
 }
 
-func (w *statusWriter) put(s cluster.Status)   { w.set(s.Task, &s) }
-func (w *statusWriter) gone(id cluster.TaskID) { w.set(id, nil) }
+func (w *statusWriter) put(s cluster.Status, wait time.Duration) { w.set(s.Task, &s, wait) }
+func (w *statusWriter) gone(id cluster.TaskID)                   { w.set(id, nil, 0) }
 
-func (w *statusWriter) set(id cluster.TaskID, s *cluster.Status) {
+func (w *statusWriter) set(id cluster.TaskID, s *cluster.Status, wait time.Duration) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.pending[id] = s
-	w.mu.Unlock()
-	select {
-	case w.kick <- struct{}{}:
-	default:
+	switch {
+	case wait == 0:
+		w.again()
+	case w.waits == nil:
+		w.waits = time.AfterFunc(wait, w.again)
 	}
 }
 
@@ -44,6 +62,10 @@ func (w *statusWriter) take() map[cluster.TaskID]*cluster.Status {
 	defer w.mu.Unlock()
 	out := w.pending
 	w.pending = map[cluster.TaskID]*cluster.Status{}
+	if w.waits != nil {
+		w.waits.Stop()
+		w.waits = nil
+	}
 	return out
 }
 
@@ -58,7 +80,8 @@ func (w *statusWriter) back(batch map[cluster.TaskID]*cluster.Status) {
 	}
 }
 
-// run writes until ctx ends. The first change after a quiet time goes out at once.
+// run writes until ctx ends. The first change after a quiet time goes out at once,
+// if it may not wait; what waits goes out with it.
 func (w *statusWriter) run(ctx context.Context) error {
 	wait := gather
 	for {

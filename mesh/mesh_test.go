@@ -5,6 +5,7 @@ package mesh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -218,6 +219,60 @@ func TestReportsWhatTheKernelServes(t *testing.T) {
 		synctest.Wait()
 		if !slices.Equal(w.reported(), []cluster.StoreRev{7, 9, 12}) {
 			t.Fatalf("reported %v, want 7, 9 and 12", w.reported())
+		}
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run returned %v", err)
+		}
+	})
+}
+
+// Services that get one more task again and again are written now and then; a task
+// that is lost, or a service's first, is written at once.
+func TestMoreTasksAreWrittenTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, nft := newWorld(), newFake()
+		api := func(tasks ...cluster.Endpoint) cluster.Endpoints {
+			return service("api", "10.212.0.1", []cluster.NetworkName{front.Name}, tasks...)
+		}
+		w.set(7, api())
+		m := newMesh(w.config(), nft, &fakeHost{})
+		m.networks, m.networksKnown = []Network{front}, true
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- m.Run(ctx) }()
+		synctest.Wait()
+
+		runs := func() int {
+			synctest.Wait()
+			nft.mu.Lock()
+			defer nft.mu.Unlock()
+			return nft.runs
+		}
+		tasks := []cluster.Endpoint{at(1, "10.213.1.5")}
+		before := runs()
+		w.set(8, api(tasks...))
+		if n := runs() - before; n != 1 {
+			t.Errorf("a service's first task: %d transactions, want 1 at once", n)
+		}
+		before = runs()
+		for i := range 10 {
+			tasks = append(tasks, at(i+2, fmt.Sprintf("10.213.1.%d", 10+i)))
+			w.set(cluster.StoreRev(10+i), api(tasks...))
+			time.Sleep(50 * time.Millisecond)
+		}
+		time.Sleep(gatherFor)
+		if n := runs() - before; n < 2 || n > 4 {
+			t.Errorf("ten more tasks in half a second: %d transactions, want 3", n)
+		}
+		before = runs()
+		w.set(30, api(append(tasks, at(99, "10.213.1.99"))...))
+		if n := runs() - before; n != 0 {
+			t.Errorf("one more task: %d transactions at once", n)
+		}
+		w.set(31, api(append(tasks[1:], at(99, "10.213.1.99"))...))
+		if n := runs() - before; n != 1 {
+			t.Errorf("one task more and one lost: %d transactions, want 1 at once", n)
 		}
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {

@@ -228,6 +228,16 @@ func (e element) compare(o element) int {
 	return strings.Compare(e.key, o.key)
 }
 
+// grew reports whether want has more tasks behind services of have, and is the same
+// in all else.
+func grew(have, want Ruleset) bool {
+	c := diff(have, want)
+	known := func(chain string) bool { return have.chains[chain] != "" }
+	return len(c.writeChains) > 0 && len(c.delElements) == 0 && len(c.delChains) == 0 && len(lost(have, want)) == 0 &&
+		!slices.ContainsFunc(c.addElements, func(e element) bool { return e.set != setHairpin }) &&
+		!slices.ContainsFunc(c.writeChains, func(chain string) bool { return !known(chain) })
+}
+
 // lost returns the service addresses that had a task which want does not have.
 func lost(have, want Ruleset) []netip.Addr {
 	var out []netip.Addr
