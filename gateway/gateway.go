@@ -101,7 +101,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 // watchRules says when rules were deleted, by anyone.
 func (g *Gateway) watchRules(ctx context.Context) error {
-	err := nftwatch.Deletions(ctx, func() {
+	err := nftwatch.Deletions(ctx, nftwatch.Watched{Table: g.cfg.tableName()}, func() {
 		select {
 		case g.deleted <- struct{}{}:
 		default:

@@ -29,6 +29,6 @@ type host interface {
 	// dropFlows forgets the flows to these addresses (none: to any) for which
 	// gone returns true.
 	dropFlows(to []netip.Addr, gone func(flow) bool) error
-	// deletions calls told after nftables rules were deleted, by anyone, until ctx ends.
+	// deletions calls told after the table or its first rules were deleted, by anyone, until ctx ends.
 	deletions(ctx context.Context, told func()) error
 }

@@ -27,8 +27,9 @@ type kernel struct {
 
 var _ host = (*kernel)(nil)
 
-func (*kernel) deletions(ctx context.Context, told func()) error {
-	return nftwatch.Deletions(ctx, told)
+func (k *kernel) deletions(ctx context.Context, told func()) error {
+	// Chains of services come and go: that the first one stands is enough.
+	return nftwatch.Deletions(ctx, nftwatch.Watched{Table: TableName(k.cluster), Chains: []string{chainPrerouting}}, told)
 }
 
 const bridgeSwitch = "/proc/sys/net/bridge/bridge-nf-call-iptables"
