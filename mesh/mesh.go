@@ -306,10 +306,12 @@ func (m *Mesh) Attach(ctx context.Context, c Container) error {
 	defer m.mu.Unlock()
 	m.attached[c.Task] = c
 	delete(m.routed, c.Task)
-	if err := m.sync(ctx, false); err != nil {
-		return err
+	if m.applied == nil {
+		return m.sync(ctx, false)
 	}
-	if m.applied != nil && !m.routed[c.Task] {
+	eps, _ := m.cfg.Endpoints()
+	m.route(eps)
+	if !m.routed[c.Task] {
 		return cluster.Transientf("task %s: its routes to service addresses could not be set", c.Task)
 	}
 	return nil

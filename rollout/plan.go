@@ -143,30 +143,35 @@ func index(s Snapshot) *planner {
 
 func (p *planner) indexTasks() {
 	placed := make(map[cluster.TaskID]cluster.NodeID, len(p.Placements))
-	for _, x := range p.Placements {
+	for i := range p.Placements {
+		x := &p.Placements[i] // its specification is large
 		if n, ok := placed[x.Task]; !ok || x.Node < n {
 			placed[x.Task] = x.Node
 		}
 	}
-	statuses := make(map[cluster.TaskID]cluster.Status, len(p.Statuses))
-	for _, x := range p.Statuses {
+	statuses := make(map[cluster.TaskID]*cluster.Status, len(p.Statuses))
+	for i := range p.Statuses {
+		x := &p.Statuses[i]
 		have, ok := statuses[x.Task]
 		// The node that the task is placed on speaks for it.
 		if !ok || (have.Node != placed[x.Task] && (x.Node == placed[x.Task] || x.Node < have.Node)) {
 			statuses[x.Task] = x
 		}
 	}
-	for _, x := range p.Tasks {
-		t := &task{Task: x}
-		node, isPlaced := placed[x.ID]
-		st, seen := statuses[x.ID]
-		t.status, t.node = st, node
+	for i := range p.Tasks {
+		t := &task{Task: p.Tasks[i]}
+		node, isPlaced := placed[t.ID]
+		st, seen := statuses[t.ID]
+		if seen {
+			t.status = *st
+		}
+		t.node = node
 		if !isPlaced {
-			t.node = st.Node
+			t.node = t.status.Node
 		}
 		t.alive = t.node != "" && p.nodes[t.node].Alive
 		t.traces = isPlaced || (seen && !p.lost(t)) // a lost node's agent cannot take its status back
-		p.tasks[x.ServiceID] = append(p.tasks[x.ServiceID], t)
+		p.tasks[t.ServiceID] = append(p.tasks[t.ServiceID], t)
 	}
 	for _, ts := range p.tasks {
 		slices.SortFunc(ts, func(a, b *task) int {

@@ -205,47 +205,73 @@ func One[T any](v View, key string) (Value[T], bool, error) {
 	if !ok {
 		return Value[T]{}, false, nil
 	}
-	val, err := decode[T](it)
-	return val, err == nil, err
+	t, err := decode[T](it)
+	if err != nil {
+		return Value[T]{}, false, err
+	}
+	return valueOf(it, t), true, nil
 }
 
 // All returns the decoded values below prefix, in key order. With keep, only
 // keys for which it returns true are decoded. Values that do not decode are
 // left out and logged: one bad value must not stop the others.
 func All[T any](v View, prefix string, keep func(key string) bool) []Value[T] {
+	out := make([]Value[T], 0, count(v, prefix, keep))
+	each(v, prefix, keep, func(it *item, t *T) { out = append(out, valueOf(it, t)) })
+	return out
+}
+
+func valueOf[T any](it *item, t *T) Value[T] {
+	return Value[T]{Key: it.Key, Rev: it.Rev, Created: it.Created, V: *t}
+}
+
+// count is how many keys below prefix are kept.
+func count(v View, prefix string, keep func(key string) bool) (n int) {
 	keys := v.Keys(prefix)
-	out := make([]Value[T], 0, len(keys))
+	if keep == nil {
+		return len(keys)
+	}
 	for _, k := range keys {
+		if keep(k) {
+			n++
+		}
+	}
+	return n
+}
+
+// each calls f with what All returns, without a copy of it: f must not change it.
+func each[T any](v View, prefix string, keep func(key string) bool, f func(it *item, t *T)) {
+	for _, k := range v.Keys(prefix) {
 		if keep != nil && !keep(k) {
 			continue
 		}
-		val, err := decode[T](v.m.byKey[k])
+		it := v.m.byKey[k]
+		t, err := decode[T](it)
 		if err != nil {
 			v.m.log.Error("left out a value that does not decode", "key", k, "error", err)
 			continue
 		}
-		out = append(out, val)
+		f(it, t)
 	}
-	return out
 }
 
-func decode[T any](it *item) (Value[T], error) {
+func decode[T any](it *item) (*T, error) {
 	it.once.Do(func() {
-		var t T
-		if err := json.Unmarshal(it.Value, &t); err != nil {
+		t := new(T)
+		if err := json.Unmarshal(it.Value, t); err != nil {
 			it.err = fmt.Errorf("decode %s: %w", it.Key, err)
 			return
 		}
 		it.decoded = t
 	})
 	if it.err != nil {
-		return Value[T]{}, it.err
+		return nil, it.err
 	}
-	t, ok := it.decoded.(T)
+	t, ok := it.decoded.(*T)
 	if !ok {
-		return Value[T]{}, fmt.Errorf("decode %s: it was read before as %T, now as %T", it.Key, it.decoded, t)
+		return nil, fmt.Errorf("decode %s: it was read before as %T, now as %T", it.Key, it.decoded, t)
 	}
-	return Value[T]{Key: it.Key, Rev: it.Rev, Created: it.Created, V: t}, nil
+	return t, nil
 }
 
 // PutJSON is the operation that writes v to key.

@@ -12,61 +12,56 @@ import (
 
 // Services returns every service.
 func Services(v View) []cluster.Service {
-	vals := All[cluster.Service](v, PrefixApps, func(k string) bool { return segment(k, 4) == "services" })
-	return fill(vals, func(s *cluster.Service, rev, created int64) {
+	return list(v, PrefixApps, named("services"), nil, func(s *cluster.Service, rev, created int64) {
 		s.Rev, s.Created = cluster.StoreRev(rev), cluster.StoreRev(created)
 	})
 }
 
 // Scales returns every service's live count.
 func Scales(v View) []cluster.Scale {
-	vals := All[cluster.Scale](v, PrefixApps, func(k string) bool { return segment(k, 4) == "scale" })
-	return fill(vals, func(s *cluster.Scale, rev, _ int64) { s.Rev = cluster.StoreRev(rev) })
+	return list(v, PrefixApps, named("scale"), nil, func(s *cluster.Scale, rev, _ int64) { s.Rev = cluster.StoreRev(rev) })
 }
 
 // UserLists returns the sealed user lists of every app.
 func UserLists(v View) []cluster.UserList {
-	return fill(All[cluster.UserList](v, PrefixApps, func(k string) bool { return segment(k, 4) == "users" }), nil)
+	return list[cluster.UserList](v, PrefixApps, named("users"), nil, nil)
 }
 
 // Tasks returns every task.
 func Tasks(v View) []cluster.Task {
-	return fill(All[cluster.Task](v, PrefixTasks, nil), func(t *cluster.Task, rev, _ int64) { t.Rev = cluster.StoreRev(rev) })
+	return list(v, PrefixTasks, nil, nil, func(t *cluster.Task, rev, _ int64) { t.Rev = cluster.StoreRev(rev) })
 }
 
 // Placements returns every placement.
 func Placements(v View) []cluster.NodePlacement {
-	return fill(All[cluster.NodePlacement](v, PrefixPlacements, nil), func(p *cluster.NodePlacement, rev, _ int64) { p.Rev = cluster.StoreRev(rev) })
+	return list(v, PrefixPlacements, nil, nil, func(p *cluster.NodePlacement, rev, _ int64) { p.Rev = cluster.StoreRev(rev) })
 }
 
 // What a node writes is about that node alone, as its key has it: etcd keeps nodes
 // to their own keys, and no value may speak in another's name. One that does is
 // left out.
-func truthful[T any](vals []Value[T], node func(T) cluster.NodeID) []Value[T] {
-	return slices.DeleteFunc(vals, func(x Value[T]) bool { return segment(x.Key, 3) != string(node(x.V)) })
-}
+func truthful(key string, node cluster.NodeID) bool { return segment(key, 3) == string(node) }
 
 // Statuses returns every status.
 func Statuses(v View) []cluster.Status {
-	vals := truthful(All[cluster.Status](v, PrefixStatus, nil), func(s cluster.Status) cluster.NodeID { return s.Node })
-	vals = slices.DeleteFunc(vals, func(x Value[cluster.Status]) bool { return segment(x.Key, 4) != string(x.V.Task) })
-	return fill(vals, func(s *cluster.Status, rev, _ int64) { s.Rev = cluster.StoreRev(rev) })
+	own := func(k string, s *cluster.Status) bool { return truthful(k, s.Node) && segment(k, 4) == string(s.Task) }
+	return list(v, PrefixStatus, nil, own, func(s *cluster.Status, rev, _ int64) { s.Rev = cluster.StoreRev(rev) })
 }
 
 // NodeInfos returns what each node says about itself, with its revision.
 func NodeInfos(v View) []Value[cluster.NodeInfo] {
-	vals := All[cluster.NodeInfo](v, PrefixNodes, func(k string) bool { return strings.HasSuffix(k, "/info") })
-	return truthful(vals, func(i cluster.NodeInfo) cluster.NodeID { return i.ID })
+	vals := All[cluster.NodeInfo](v, PrefixNodes, named("info"))
+	return slices.DeleteFunc(vals, func(x Value[cluster.NodeInfo]) bool { return !truthful(x.Key, x.V.ID) })
 }
 
 // Rollouts returns where every rollout stands.
 func Rollouts(v View) []cluster.Rollout {
-	return fill(All[cluster.Rollout](v, PrefixRollouts, nil), func(r *cluster.Rollout, rev, _ int64) { r.Rev = cluster.StoreRev(rev) })
+	return list(v, PrefixRollouts, nil, nil, func(r *cluster.Rollout, rev, _ int64) { r.Rev = cluster.StoreRev(rev) })
 }
 
 // EndpointSets returns the endpoints of every service.
 func EndpointSets(v View) []cluster.Endpoints {
-	return fill(All[cluster.Endpoints](v, PrefixEndpoints, nil), func(e *cluster.Endpoints, rev, _ int64) { e.Rev = cluster.StoreRev(rev) })
+	return list(v, PrefixEndpoints, nil, nil, func(e *cluster.Endpoints, rev, _ int64) { e.Rev = cluster.StoreRev(rev) })
 }
 
 // Nodes returns every node that has said something about itself.
@@ -95,25 +90,22 @@ func LostVolumes(v View) []cluster.NodeID {
 
 // NodeNets returns where each node's containers are.
 func NodeNets(v View) []cluster.NodeNet {
-	return fill(All[cluster.NodeNet](v, PrefixNodeNets, nil), func(n *cluster.NodeNet, rev, _ int64) { n.Rev = cluster.StoreRev(rev) })
+	return list(v, PrefixNodeNets, nil, nil, func(n *cluster.NodeNet, rev, _ int64) { n.Rev = cluster.StoreRev(rev) })
 }
 
 // AgentAcks returns what each node's agent acknowledged.
 func AgentAcks(v View) []cluster.AgentAck {
-	vals := All[cluster.AgentAck](v, PrefixAcks, func(k string) bool { return strings.HasSuffix(k, "/agent") })
-	return fill(truthful(vals, func(a cluster.AgentAck) cluster.NodeID { return a.Node }), nil)
+	return list(v, PrefixAcks, named("agent"), func(k string, a *cluster.AgentAck) bool { return truthful(k, a.Node) }, nil)
 }
 
 // GatewayAcks returns what each gateway acknowledged.
 func GatewayAcks(v View) []cluster.GatewayAck {
-	vals := All[cluster.GatewayAck](v, PrefixAcks, func(k string) bool { return strings.HasSuffix(k, "/gateway") })
-	return fill(truthful(vals, func(a cluster.GatewayAck) cluster.NodeID { return a.Node }), nil)
+	return list(v, PrefixAcks, named("gateway"), func(k string, a *cluster.GatewayAck) bool { return truthful(k, a.Node) }, nil)
 }
 
 // Servers returns where each server is reached, in the order of their names.
 func Servers(v View) []cluster.ServerInfo {
-	vals := All[cluster.ServerInfo](v, PrefixServers, func(k string) bool { return strings.HasSuffix(k, "/info") })
-	return fill(truthful(vals, func(s cluster.ServerInfo) cluster.NodeID { return s.Node }), nil)
+	return list(v, PrefixServers, named("info"), func(k string, s *cluster.ServerInfo) bool { return truthful(k, s.Node) }, nil)
 }
 
 // GatewayFiles returns what gateways of nodes that joined get by files.
@@ -124,15 +116,25 @@ func GatewayFiles(v View) []Value[cluster.GatewayFile] {
 	})
 }
 
-func fill[T any](vals []Value[T], set func(*T, int64, int64)) []T {
-	out := make([]T, len(vals))
-	for i, v := range vals {
-		out[i] = v.V
-		if set != nil {
-			set(&out[i], v.Rev, v.Created)
+// list returns the values below prefix whose keys and values the filters, if any, let
+// through, with what set fills in.
+func list[T any](v View, prefix string, keep func(key string) bool, own func(key string, t *T) bool, set func(t *T, rev, created int64)) []T {
+	out := make([]T, 0, count(v, prefix, keep))
+	each(v, prefix, keep, func(it *item, t *T) {
+		if own != nil && !own(it.Key, t) {
+			return
 		}
-	}
+		out = append(out, *t)
+		if set != nil {
+			set(&out[len(out)-1], it.Rev, it.Created)
+		}
+	})
 	return slices.Clip(out)
+}
+
+// named returns a filter of keys by what follows the app or the node in them.
+func named(name string) func(key string) bool {
+	return func(key string) bool { return segment(key, 4) == name }
 }
 
 // segment returns the n-th part of a key: fairlead is 0, v1 is 1.
