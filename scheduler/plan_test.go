@@ -371,3 +371,22 @@ func removedWithVolume() *world {
 		task(web, 1, withVolume("data"), desire(cluster.DesireStop)).on("a", "").
 		task(web, 1, withVolume("data"))
 }
+
+// TestForeignNetworks: an external network is the cluster's when some app declares
+// it without external, also one without a task.
+func TestForeignNetworks(t *testing.T) {
+	on := func(refs ...cluster.NetworkRef) cluster.TaskSpec { return cluster.TaskSpec{Networks: refs} }
+	w := (&world{}).node("n1", 1000, 1<<30)
+	w.service(web, cluster.Placement{}).task(web, 1, on(
+		cluster.NetworkRef{Name: "shop_default"}, cluster.NetworkRef{Name: "shared", External: true}, cluster.NetworkRef{Name: "proxy", External: true},
+	))
+	for name, ref := range map[cluster.ServiceName]cluster.NetworkRef{"a": {Name: "shared"}, "b": {Name: "proxy", External: true}} {
+		w.service(cluster.ServiceID{App: "blog", Name: name}, cluster.Placement{})
+		w.Services[len(w.Services)-1].Spec.Task = on(ref)
+	}
+	for _, a := range Plan(w.Snapshot) {
+		if p, ok := a.(Place); !ok || !slices.Equal(p.Placement.Foreign, []cluster.NetworkName{"proxy"}) {
+			t.Errorf("%+v", a)
+		}
+	}
+}
