@@ -165,6 +165,10 @@ func (g *group) task(w *pending, filters []named) {
 			n = e.node
 		}
 	}
+	why := ""
+	if n != nil {
+		why = g.why(q, n)
+	}
 	for _, i := range others {
 		g.adjust(g.svc.uses[i], +1)
 	}
@@ -172,7 +176,7 @@ func (g *group) task(w *pending, filters []named) {
 		g.refused = append(g.refused, w)
 		return
 	}
-	g.put(w, n)
+	g.put(w, n, why)
 }
 
 // tell explains the group's refusals by what stands once all is placed: a reason
@@ -203,7 +207,7 @@ func (g *group) tell() {
 }
 
 // put places a task on n.
-func (g *group) put(w *pending, n *node) {
+func (g *group) put(w *pending, n *node, why string) {
 	n.reserve(&w.Spec)
 	u := use{task: w.ID, node: n, slot: w.Slot, runs: true}
 	g.svc.add(u)
@@ -215,7 +219,7 @@ func (g *group) put(w *pending, n *node) {
 	g.p.places = append(g.p.places, Place{
 		Placement: cluster.NodePlacement{
 			Task: w.ID, Node: n.ID, ServiceID: w.ServiceID, Slot: w.Slot, Version: w.Version, Release: w.Release,
-			Spec: w.Spec, Restart: g.svc.spec.Restart, Desire: w.Desire, Foreign: g.p.foreign(&w.Spec),
+			Spec: w.Spec, Restart: g.svc.spec.Restart, Desire: w.Desire, Foreign: g.p.foreign(&w.Spec), Why: why,
 		},
 		TaskRev: w.Rev, NodeRev: n.Rev,
 	})
