@@ -200,7 +200,7 @@ func (n *netset) find(ctx context.Context, ref cluster.NetworkRef, p *cluster.No
 	}
 	name := string(ref.Name)
 	if slices.Contains(p.Foreign, ref.Name) {
-		return docker.Network{}, cluster.NotFoundf("network %s does not exist and is external: leave external: out of the app that it belongs to (name: %s), and deploy that one first, or make one of this node with docker network create %s", name, name, name)
+		return docker.Network{}, cluster.NotFoundf("network %s does not exist and is external: no app declares it without external:. Deploy one that does, or make it on the node with docker network create %s", name, name)
 	}
 	if taken { // by docker compose, or by another cluster on this engine: not ours to use
 		name += "." + n.suffix()
