@@ -166,7 +166,7 @@ func (n *netset) ensure(ctx context.Context, p *cluster.NodePlacement) ([]docker
 		x, ok := n.known[ref.Name]
 		if !ok {
 			var err error
-			if x, err = n.find(ctx, ref, p.App); err != nil {
+			if x, err = n.find(ctx, ref, p); err != nil {
 				return nil, err
 			}
 			n.known[ref.Name] = x
@@ -177,8 +177,9 @@ func (n *netset) ensure(ctx context.Context, p *cluster.NodePlacement) ([]docker
 	return out, nil
 }
 
-// find looks for a network that others made and the app may use, else makes one.
-func (n *netset) find(ctx context.Context, ref cluster.NetworkRef, app cluster.AppName) (docker.Network, error) {
+// find looks for a network that others made and the app may use, else makes one if
+// an app has declared it.
+func (n *netset) find(ctx context.Context, ref cluster.NetworkRef, p *cluster.NodePlacement) (docker.Network, error) {
 	list, err := n.cfg.Engine.Networks(ctx)
 	if err != nil {
 		return docker.Network{}, err
@@ -198,10 +199,13 @@ func (n *netset) find(ctx context.Context, ref cluster.NetworkRef, app cluster.A
 		}
 	}
 	name := string(ref.Name)
+	if slices.Contains(p.Foreign, ref.Name) {
+		return docker.Network{}, cluster.NotFoundf("network %s does not exist and is external: no app declares it without external:. Deploy one that does, or make it on the node with docker network create %s", name, name)
+	}
 	if taken { // by docker compose, or by another cluster on this engine: not ours to use
 		name += "." + n.suffix()
 	}
-	return n.make(ctx, name, ref, app)
+	return n.make(ctx, name, ref, p.App)
 }
 
 func (n *netset) make(ctx context.Context, name string, ref cluster.NetworkRef, app cluster.AppName) (docker.Network, error) {

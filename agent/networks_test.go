@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -133,5 +134,30 @@ func TestUnusedNetworksMakeRoom(t *testing.T) {
 	}
 	if want := []string{"b_default", "c_default"}; !slices.Equal(names, want) {
 		t.Errorf("networks %v, want %v", names, want)
+	}
+}
+
+// An external network that no app has declared is used when it is there, and never
+// made; one that an app has declared is the cluster's.
+func TestForeignNetworksAreNotMade(t *testing.T) {
+	e := newFakeEngine()
+	n := newNetset(&Config{
+		ClusterID: "c1", Node: "n1", Engine: e, Now: time.Now, OnNetworks: func([]Network) {},
+		Pools: func() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("10.251.0.0/23")} },
+	}, func() map[cluster.NetworkName]bool { return nil })
+	p := &cluster.NodePlacement{ServiceID: cluster.ServiceID{App: "shop"}, Foreign: []cluster.NetworkName{"proxy"}}
+	p.Spec.Networks = []cluster.NetworkRef{{Name: "proxy", External: true}}
+	_, err := n.ensure(t.Context(), p)
+	if cluster.KindOf(err) != cluster.KindNotFound || !strings.Contains(err.Error(), "network proxy does not exist and is external") || len(e.nets) > 0 {
+		t.Errorf("%v, and there is %v", err, e.nets)
+	}
+	p.Spec.Networks = []cluster.NetworkRef{{Name: "shared", External: true}}
+	if got, err := n.ensure(t.Context(), p); err != nil || len(got) != 1 {
+		t.Errorf("a declared one: %v, %v", got, err)
+	}
+	e.nets = append(e.nets, docker.Network{ID: "theirs", Name: "proxy"})
+	p.Spec.Networks = []cluster.NetworkRef{{Name: "proxy", External: true}}
+	if got, err := n.ensure(t.Context(), p); err != nil || len(got) != 1 || got[0].ID != "theirs" {
+		t.Errorf("one that is there: %v, %v", got, err)
 	}
 }

@@ -47,7 +47,7 @@ func (s *Server) current(app cluster.AppName) (current, error) {
 		State: plan.State{
 			Services: map[cluster.ServiceName]cluster.Service{}, Scales: map[cluster.ServiceName]cluster.Scale{},
 			Rollouts: map[cluster.ServiceName]cluster.Rollout{}, Secrets: map[string]cluster.SecretRecord{},
-			Configs: map[string]bool{}, Users: map[string]bool{}, Same: map[string]bool{}, Unreadable: map[string]string{}, Entry: s.Entry,
+			OtherScales: map[cluster.ServiceID]cluster.Scale{}, Configs: map[string]bool{}, Users: map[string]bool{}, Same: map[string]bool{}, Unreadable: map[string]string{}, Entry: s.Entry,
 		},
 		serviceRevs: map[cluster.ServiceName]int64{}, scaleRevs: map[cluster.ServiceName]int64{}, secretRevs: map[string]int64{},
 	}
@@ -83,6 +83,11 @@ func (c *current) fill(v store.View) error {
 			continue
 		}
 		c.Services[svc.Name], c.serviceRevs[svc.Name] = svc, e.Rev
+	}
+	for _, e := range store.All[cluster.Scale](v, store.PrefixApps, part("scale")) {
+		if e.V.App != c.app {
+			c.OtherScales[e.V.ServiceID] = e.V
+		}
 	}
 	own := store.AppPrefix(c.app)
 	for _, e := range store.All[cluster.Scale](v, own+"scale/", nil) {

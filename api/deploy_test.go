@@ -478,3 +478,29 @@ func TestSecretsInVault(t *testing.T) {
 		}
 	}
 }
+
+// TestNodePortBetweenTransactions: another app that takes the port of the only node
+// meanwhile is seen; one that is scaled to nothing is not in the way.
+func TestNodePortBetweenTransactions(t *testing.T) {
+	b := newBench(t)
+	b.put(store.NodeInfoKey("n1"), cluster.NodeInfo{ID: "n1", CPU: 1000, Memory: 1 << 30})
+	taking := service("web:1")
+	taking.Replicas = 1
+	taking.Task.NodePorts = []cluster.PublishedPort{{Published: 5432, Target: 5432, Protocol: "tcp", Mode: "node"}}
+	app := bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": taking})
+	b.hook.once = func() {
+		if _, err := b.Deploy(t.Context(), "quick", app); err != nil {
+			t.Error(err)
+		}
+	}
+	_, err := b.Deploy(t.Context(), "slow", app)
+	if cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "slow/web wants port 5432/tcp of node n1, which quick/web already has") {
+		t.Fatalf("%v", err)
+	}
+	if _, err := b.Scale(t.Context(), "quick", v1.ScaleRequest{Services: map[cluster.ServiceName]v1.ScaleTo{"web": {}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Deploy(t.Context(), "slow", app); err != nil {
+		t.Error(err)
+	}
+}

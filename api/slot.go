@@ -103,16 +103,20 @@ func lastLine(ts v1.TaskStatus) []string {
 	return []string{"its last line: " + ts.LogTail[len(ts.LogTail)-1]}
 }
 
-// whyThere says what chose a task's node, as far as that can still be told: the
-// scheduler does not keep what the other nodes had free then.
+// whyThere says what chose a task's node: what the placement says, or as far as
+// that can still be told.
 func (m *model) whyThere(t cluster.Task, n cluster.NodeID) string {
 	svc := m.byID[t.ServiceID]
+	said := ""
+	if p := m.placements[t.ID]; p.Node == n {
+		said = p.Why
+	}
 	switch place := svc.Spec.Placement; {
 	case n == "":
 		return ""
 	case t.Node != "":
 		return fmt.Sprintf("it is on %s because the service has a task on each node (mode: global)", n)
-	case len(m.nodes) == 1:
+	case len(m.nodes) == 1 && said == "":
 		return fmt.Sprintf("it is on %s because there is no other node", n)
 	default:
 		var held []string
@@ -127,6 +131,9 @@ func (m *model) whyThere(t cluster.Task, n cluster.NodeID) string {
 		}
 		if len(place.Constraints) > 0 {
 			why += "; it had to fulfil " + strings.Join(place.Constraints, ", ")
+		}
+		if said != "" {
+			return fmt.Sprintf("%s was %s%s", n, said, why)
 		}
 		order := "fewest tasks of the service, then most room"
 		if len(place.Spread) > 0 {

@@ -66,6 +66,10 @@ func TestExplainASlot(t *testing.T) {
 	if got, want := explain(1)[2], "n1 was the best of the nodes that could take it (fewest tasks of the service, then most room)"; got != want {
 		t.Errorf("%q", got)
 	}
+	b.put(store.PlacementKey("n1", "shop_web.1.b"), cluster.NodePlacement{Task: "shop_web.1.b", Node: "n1", ServiceID: webID, Slot: 1, Why: "the only one of 2 nodes that could take it; n2: drained"})
+	if got, want := explain(1)[2], "n1 was the only one of 2 nodes that could take it; n2: drained"; got != want {
+		t.Errorf("%q", got)
+	}
 	if _, err := b.Explain(t.Context(), cluster.Address{App: "shop", Service: "web", Slot: 9}); cluster.KindOf(err) != cluster.KindNotFound {
 		t.Errorf("a slot that never was: %v", err)
 	}

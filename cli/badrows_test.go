@@ -125,6 +125,9 @@ func badClaims() []badInput {
 	return []badInput{
 		{what: "a route that another app has", setup: withFront, file: web("x-fairlead:\n  routes: [{host: Shop.example.com, port: 8080}]"), args: deployed, code: 2, says: []string{"compose.yaml:5:", "store/front already has", "other.yaml:7"}},
 		{what: "a port that another app has", setup: withFront, file: web("ports:\n  - \"5432:80\""), args: deployed, code: 2, says: []string{"compose.yaml:5:", "store/front already has"}},
+		{what: "a port of the only node that another app has", setup: func(h *hub) {
+			h.deploy("name: store\nservices:\n  front:\n    image: store/front:1\n    ports: [\"127.0.0.1:5432:5432\"]\n")
+		}, file: web("ports:\n  - {target: 80, published: 5432, mode: host}"), args: planned, code: 2, says: []string{"compose.yaml:5:", "node n1, which store/front already has", "other.yaml:5"}},
 		{what: "a port of the gateway itself", file: web("ports:\n  - \"8088:80\""), args: planned, code: 2, says: []string{"compose.yaml:5:", "use a route"}},
 		{what: "more than any node has", file: web("deploy:\n  resources:\n    reservations: {cpus: '64', memory: 1T}"), args: deployed, code: 2, says: []string{"compose.yaml:", "64 CPU", "n1"}},
 		{what: "a refused app is not built first", setup: withFront, file: "services:\n  web:\n    build: .\n    x-fairlead:\n      routes: [{host: shop.example.com, port: 80}]\n", files: map[string]string{"Dockerfile": "FROM scratch\n"}, args: deployed, code: 2, says: []string{"compose.yaml:5:", "store/front already has"}},

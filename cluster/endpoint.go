@@ -8,6 +8,9 @@ type Endpoints struct {
 	Address string   `json:"address,omitempty"`
 	Mode    string   `json:"mode,omitempty"`    // "dnsrr" or ""
 	Aliases []string `json:"aliases,omitempty"` // further names of the service
+	// AliasNetworks are the networks that an alias is answered on; one that is not
+	// here is answered on all of the service's.
+	AliasNetworks map[string][]NetworkName `json:"alias_networks,omitempty"`
 	// Networks that the service is on: only tasks on one of them may call it.
 	Networks []NetworkName `json:"networks,omitempty"`
 	Tasks    []Endpoint    `json:"tasks,omitempty"` // sorted by slot, then task

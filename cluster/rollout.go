@@ -14,7 +14,7 @@ const (
 	RolloutComplete    RolloutState = "complete"
 	RolloutRollingBack RolloutState = "rolling_back"
 	RolloutRolledBack  RolloutState = "rolled_back" // the target failed; Stable serves
-	RolloutPaused      RolloutState = "paused"      // the target failed; failure_action: pause
+	RolloutPaused      RolloutState = "paused"      // the target failed, or the way back from it; failure_action: pause
 	RolloutFailed      RolloutState = "failed"      // the target failed and there is no earlier version
 )
 

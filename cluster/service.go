@@ -163,3 +163,9 @@ func (p PublishedPort) EntryPoint() string {
 func (p PublishedPort) Public() bool {
 	return p.Mode == "gateway" || (!strings.HasPrefix(p.HostIP, "127.") && p.HostIP != "::1")
 }
+
+// OverlapIP reports whether two addresses of a host cannot both listen on a port.
+func OverlapIP(a, b string) bool {
+	every := func(ip string) bool { return ip == "" || ip == "0.0.0.0" || ip == "::" }
+	return a == b || every(a) || every(b)
+}

@@ -81,6 +81,11 @@ type NodePlacement struct {
 	Spec    TaskSpec      `json:"spec"`
 	Restart RestartPolicy `json:"restart,omitzero"`
 	Desire  Desire        `json:"desire"`
+	// Foreign are the external networks of Spec that no app has declared: the node
+	// makes none of them, someone else must have.
+	Foreign []NetworkName `json:"foreign,omitempty"`
+	// Why says what decided for the node, for explain; at most 180 bytes.
+	Why string `json:"why,omitempty"`
 
 	Rev StoreRev `json:"-"`
 }

@@ -96,7 +96,7 @@ type NetworkRef struct {
 	Name     NetworkName `json:"name"`
 	Aliases  []string    `json:"aliases,omitempty"`
 	Internal bool        `json:"internal,omitempty"` // no way out of the network
-	External bool        `json:"external,omitempty"` // shared with other apps; made when missing
+	External bool        `json:"external,omitempty"` // of another app, or Docker's own on the node
 }
 
 // Types of mounts.

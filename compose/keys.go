@@ -174,9 +174,8 @@ func deployRules() []rule {
 		"services.*.deploy.restart_policy.max_attempts", "services.*.deploy.restart_policy.window",
 		"services.*.deploy.placement", "services.*.deploy.placement.constraints", "services.*.deploy.placement.preferences",
 		"services.*.deploy.placement.preferences[].spread", "services.*.deploy.placement.max_replicas_per_node",
-	), updateRules("update_config", ".failure_action", ".max_failure_ratio"), updateRules("rollback_config"), []rule{
-		{path: "services.*.deploy.rollback_config.failure_action", use: warned, note: "a rollback whose tasks fail as well goes on, and says so"},
-		{path: "services.*.deploy.rollback_config.max_failure_ratio", use: warned, note: "a rollback whose tasks fail as well goes on, and says so"},
+	), updateRules("update_config", ".failure_action"), updateRules("rollback_config"), []rule{
+		{path: "services.*.deploy.rollback_config.failure_action", use: honoured, note: "without it tasks that fail on the way back are tried again before others are touched"},
 		{path: "services.*.deploy.resources.reservations.devices", use: refused, free: true, note: "GPUs and devices come later"},
 		{path: "services.*.deploy.resources.reservations.generic_resources", use: refused, free: true, note: "use placement.constraints with a node label"},
 	})
@@ -184,7 +183,7 @@ func deployRules() []rule {
 
 func updateRules(section string, more ...string) []rule {
 	var paths []string
-	for _, k := range append([]string{"", ".parallelism", ".delay", ".monitor", ".order"}, more...) {
+	for _, k := range append([]string{"", ".parallelism", ".delay", ".monitor", ".max_failure_ratio", ".order"}, more...) {
 		paths = append(paths, "services.*.deploy."+section+k)
 	}
 	return ok(paths...)

@@ -262,10 +262,11 @@ func TestBindMountsThatAreNotMade(t *testing.T) {
 	}
 }
 
-func TestWhatARollbackDoesNotReadIsWarnedOf(t *testing.T) {
+func TestRollbackConfig(t *testing.T) {
 	r := load1(t, in("deploy:\n  rollback_config: {parallelism: 2, failure_action: pause, max_failure_ratio: 0.5}"))
-	if len(r.Warnings) != 2 || r.Services["web"].Rollback.Parallelism != 2 {
-		t.Errorf("%v", r.Warnings)
+	want := cluster.UpdatePolicy{Parallelism: 2, FailureAction: "pause", MaxFailureRatio: 0.5}
+	if got := r.Services["web"].Rollback; len(r.Warnings) != 0 || got != want {
+		t.Errorf("%+v, %v", got, r.Warnings)
 	}
 }
 

@@ -133,6 +133,42 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// TestAliasOfOneNetwork: it is answered on that network only, as with Docker, and
+// so are the tasks under it; the others are known on all.
+func TestAliasOfOneNetwork(t *testing.T) {
+	e := cluster.Endpoints{
+		ServiceID: cluster.ServiceID{App: "shop", Name: "web"}, Address: "10.212.0.1", Networks: []cluster.NetworkName{back, front},
+		Aliases: []string{"both", "www"}, AliasNetworks: map[string][]cluster.NetworkName{"www": {front}},
+		Tasks: []cluster.Endpoint{{Slot: 1, Addresses: on(front, "10.213.1.11", back, "10.213.2.11")}},
+	}
+	const vip, inFront, inBack = "10.212.0.1", "10.213.1.11", "10.213.2.11"
+	for _, c := range []struct {
+		on   []cluster.NetworkName // the first is asked through
+		q    string
+		want string
+	}{
+		{[]cluster.NetworkName{front}, "www", vip},
+		{[]cluster.NetworkName{front}, "tasks.www", inFront},
+		{[]cluster.NetworkName{back}, "www", ""},
+		{[]cluster.NetworkName{back}, "tasks.www", ""},
+		{[]cluster.NetworkName{back}, "www.1.shop", ""},
+		{[]cluster.NetworkName{back}, "both", vip},
+		{[]cluster.NetworkName{back}, "tasks.both", inBack},
+		{[]cluster.NetworkName{back}, "web", vip},
+		{[]cluster.NetworkName{back, front}, "www", vip},
+		{[]cluster.NetworkName{back, front}, "tasks.www", inFront},
+		{[]cluster.NetworkName{back, front}, "tasks.web", inBack},
+	} {
+		got := ""
+		for _, a := range Answer(NewZone(services, []cluster.Endpoints{e}, networks), Client{App: "shop", Via: c.on[0], Networks: c.on}, Question{c.q, dns.TypeA}).Addrs {
+			got += a.String()
+		}
+		if got != c.want {
+			t.Errorf("%s on %v: %q, want %q", c.q, c.on, got, c.want)
+		}
+	}
+}
+
 // TestNoAnswerAcrossNetworks: whatever is asked, no client hears an address of a
 // service with which it shares no network, nor a task's address on a network
 // that it is not on; and the order of the endpoints does not matter.

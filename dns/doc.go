@@ -5,7 +5,7 @@
 // Names, for a service web of app shop, as its callers see them:
 //
 //	web, web.shop, shop_web   the service address (the tasks with dnsrr)
-//	an alias, alias.shop      the same
+//	an alias, alias.shop      the same, on the networks that it was given on
 //	tasks.web, tasks.web.shop the addresses of the ready tasks
 //	web.2, web.2.shop         the address of one slot
 //

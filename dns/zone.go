@@ -2,6 +2,7 @@ package dns
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -89,8 +90,10 @@ func (z *Zone) add(e cluster.Endpoints) {
 		service.vip = vip
 		z.reverse[vip] = append(z.reverse[vip], pointer{lower(e.Name) + "." + app, e.Networks})
 	}
-	for _, name := range names(e) {
-		z.name(service, name, app)
+	names := names(e)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		whole := whole.only(names[name])
+		z.name(service.only(names[name]), name, app)
 		z.name(whole, "tasks."+name, app)
 		for _, t := range whole.tasks {
 			one := whole
@@ -116,14 +119,35 @@ func (z *Zone) addTask(e cluster.Endpoints, t task) {
 	}
 }
 
-// names returns the service's names inside its app.
-func names(e cluster.Endpoints) []string {
-	out := []string{lower(e.Name)}
+// names returns the service's names inside its app, and the networks that each is
+// answered on.
+func names(e cluster.Endpoints) map[string][]cluster.NetworkName {
+	out := map[string][]cluster.NetworkName{}
 	for _, a := range e.Aliases {
-		out = append(out, lower(a))
+		on, narrow := e.AliasNetworks[a]
+		if !narrow {
+			on = e.Networks
+		}
+		out[lower(a)] = append(out[lower(a)], on...)
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	out[lower(e.Name)] = e.Networks
+	return out
+}
+
+// only returns what the entry means on some of its networks.
+func (e entry) only(nets []cluster.NetworkName) entry {
+	if !slices.ContainsFunc(e.networks, func(n cluster.NetworkName) bool { return !slices.Contains(nets, n) }) {
+		return e
+	}
+	e.networks = nets
+	tasks := e.tasks
+	e.tasks = nil
+	for _, t := range tasks {
+		t.on = maps.Clone(t.on)
+		maps.DeleteFunc(t.on, func(n cluster.NetworkName, _ netip.Addr) bool { return !slices.Contains(nets, n) })
+		e.tasks = append(e.tasks, t)
+	}
+	return e
 }
 
 // name enters e under a name, plain and with the app.

@@ -203,18 +203,30 @@ const ModeDNSRR = "dnsrr"
 func describe(svc cluster.Service) cluster.Endpoints {
 	e := cluster.Endpoints{ServiceID: svc.ServiceID}
 	t := svc.Spec.Task
-	aliases := slices.Clone(t.Aliases)
+	on := map[string][]cluster.NetworkName{} // by alias
 	for _, n := range t.Networks {
 		e.Networks = append(e.Networks, n.Name)
-		aliases = append(aliases, n.Aliases...)
+		for _, a := range n.Aliases {
+			on[a] = append(on[a], n.Name)
+		}
 	}
 	slices.Sort(e.Networks)
 	e.Networks = slices.Compact(e.Networks)
-	slices.Sort(aliases)
-	aliases = slices.Compact(aliases)
-	e.Aliases = slices.DeleteFunc(aliases, func(a string) bool { return a == "" || a == string(svc.Name) })
-	if len(e.Aliases) == 0 {
-		e.Aliases = nil
+	for _, a := range t.Aliases {
+		on[a] = e.Networks
+	}
+	for _, a := range slices.Sorted(maps.Keys(on)) {
+		if a == "" || a == string(svc.Name) {
+			continue
+		}
+		e.Aliases = append(e.Aliases, a)
+		slices.Sort(on[a])
+		if nets := slices.Compact(on[a]); len(nets) < len(e.Networks) {
+			if e.AliasNetworks == nil {
+				e.AliasNetworks = map[string][]cluster.NetworkName{}
+			}
+			e.AliasNetworks[a] = nets
+		}
 	}
 	// A service address is a rule on a network of the cluster: a service that is
 	// on none of them (host or no network) is known by its tasks' addresses only.
@@ -286,7 +298,8 @@ func endpoint(t cluster.Task, p cluster.NodePlacement, st cluster.Status, n clus
 
 func same(a, b cluster.Endpoints) bool {
 	return a.ServiceID == b.ServiceID && a.Address == b.Address && a.Mode == b.Mode &&
-		slices.Equal(a.Aliases, b.Aliases) && slices.Equal(a.Networks, b.Networks) &&
+		slices.Equal(a.Aliases, b.Aliases) && maps.EqualFunc(a.AliasNetworks, b.AliasNetworks, slices.Equal[[]cluster.NetworkName]) &&
+		slices.Equal(a.Networks, b.Networks) &&
 		slices.EqualFunc(a.Tasks, b.Tasks, func(x, y cluster.Endpoint) bool {
 			return x.Task == y.Task && x.Slot == y.Slot && x.Node == y.Node && x.Host == y.Host &&
 				maps.Equal(x.Addresses, y.Addresses)

@@ -109,6 +109,30 @@ func TestModes(t *testing.T) {
 	}
 }
 
+// TestAliases: an alias is answered on the networks that it was given on, a
+// container_name on all. What an older reader knows of stays a list of them all.
+func TestAliases(t *testing.T) {
+	svc := cluster.Service{ServiceID: id("web"), Spec: cluster.ServiceSpec{Task: cluster.TaskSpec{
+		Aliases: []string{"named"},
+		Networks: []cluster.NetworkRef{
+			{Name: "front", Aliases: []string{"www", "both", "web", "named", "www"}}, {Name: "back", Aliases: []string{"both", "db"}},
+		},
+	}}}
+	want := cluster.Endpoints{
+		ServiceID: id("web"), Networks: []cluster.NetworkName{"back", "front"}, Aliases: []string{"both", "db", "named", "www"},
+		AliasNetworks: map[string][]cluster.NetworkName{"www": {"front"}, "db": {"back"}},
+	}
+	got := describe(svc)
+	if diff := cmp.Diff(want, got, compare...); diff != "" {
+		t.Error(diff)
+	}
+	nets := svc.Spec.Task.Networks
+	nets[0].Aliases, nets[1].Aliases = nets[1].Aliases, nets[0].Aliases
+	if same(got, describe(svc)) {
+		t.Error("aliases changed networks, and nothing is written")
+	}
+}
+
 func TestWhatRewritesEndpoints(t *testing.T) {
 	for name, change := range map[string]func(*Snapshot){
 		"an alias":  func(s *Snapshot) { s.Services[0].Spec.Task.Aliases = []string{"other"} },

@@ -22,7 +22,9 @@
 // was started again, or is not ready in time (start period + retries × interval
 // + 1 minute after its container started; 10 minutes until then, for pulls).
 // More failed slots than the policy's ratio of all: the service goes back to
-// the last version that completed (or pauses, or goes on, as the policy says).
+// the last version that completed (or pauses, or goes on, as the policy says). On
+// the way back the rollback policy's ratio holds; of more failed slots than that it
+// pauses, goes on with the others, or by default tries those that failed again first.
 //
 // The first deploy of a service has nothing to go back to. It is then failed,
 // and its tasks are tried again with a back-off, so that it heals, and becomes

@@ -48,6 +48,7 @@ func (v *service) assess() {
 		}
 	}
 	if v.rec.State == cluster.RolloutRollingBack {
+		v.stuck(count, first)
 		return
 	}
 	v.rec.Failures = count
@@ -73,8 +74,28 @@ func (v *service) blame(f *failure) {
 	}
 }
 
+// stuck ends a way back on which too many slots fail. By default they are tried
+// again, ahead of the others.
+func (v *service) stuck(failures int, first *failure) {
+	if !v.tooMany(failures) || v.spec.Spec.Rollback.FailureAction == actionContinue {
+		return
+	}
+	v.rec.Settled, v.rec.State, v.rec.Ended = time.Time{}, cluster.RolloutRolledBack, v.Now
+	v.rec.Message += fmt.Sprintf("; release %d fails as well now: %s", v.rec.StableRelease, first.message)
+	if v.spec.Spec.Rollback.FailureAction == actionPause {
+		v.rec.State = cluster.RolloutPaused
+		v.explain("paused", v.rec.Message)
+	}
+}
+
+// tooMany reports whether more slots failed than the policy of the way forward,
+// or back, allows.
 func (v *service) tooMany(failures int) bool {
-	return float64(failures) > v.spec.Spec.Update.MaxFailureRatio*float64(v.want)+1e-9
+	policy := v.spec.Spec.Update
+	if v.rec.State == cluster.RolloutRollingBack {
+		policy = v.spec.Spec.Rollback
+	}
+	return float64(failures) > policy.MaxFailureRatio*float64(v.want)+1e-9
 }
 
 // turn ends the way forward: the service goes back, pauses, or stays failed.
@@ -200,11 +221,11 @@ func (v *service) tolerated(s *slot) bool {
 		return false
 	}
 	switch v.rec.State {
-	case cluster.RolloutRunning: // it would have turned, were there too many
+	case cluster.RolloutRunning, cluster.RolloutRollingBack: // it would have turned, were there too many
 		return true
 	case cluster.RolloutFailed:
 		return v.spec.Spec.Update.FailureAction == actionContinue
-	case cluster.RolloutRollingBack, cluster.RolloutComplete, cluster.RolloutRolledBack, cluster.RolloutPaused:
+	case cluster.RolloutComplete, cluster.RolloutRolledBack, cluster.RolloutPaused:
 	}
 	return false
 }
@@ -224,13 +245,7 @@ func (v *service) finish() {
 		return
 	case cluster.RolloutRolledBack, cluster.RolloutPaused:
 		return
-	case cluster.RolloutRollingBack:
-		if failing >= 0 {
-			v.rec.Settled, v.rec.State, v.rec.Ended = time.Time{}, cluster.RolloutRolledBack, v.Now
-			v.rec.Message += fmt.Sprintf("; release %d fails as well now: %s", v.rec.StableRelease, v.slots[failing].failure.message)
-			return
-		}
-	case cluster.RolloutRunning, cluster.RolloutFailed:
+	case cluster.RolloutRollingBack, cluster.RolloutRunning, cluster.RolloutFailed:
 	}
 	if v.gated != "" {
 		v.rec.Settled = time.Time{}
@@ -265,6 +280,9 @@ func (v *service) conclude() {
 	case v.rec.State == cluster.RolloutRollingBack:
 		v.rec.State = cluster.RolloutRolledBack
 		v.rec.Message += fmt.Sprintf("; release %d serves again", v.rec.StableRelease)
+		if i := slices.IndexFunc(v.slots, func(s *slot) bool { return s.failure != nil }); i >= 0 {
+			v.rec.Message += ", but not everywhere: " + v.slots[i].failure.message
+		}
 	case v.rec.State == cluster.RolloutRunning && v.tooMany(v.rec.Failures):
 		v.rec.State = cluster.RolloutFailed
 	default:

@@ -594,6 +594,53 @@ func TestPauseAndContinue(t *testing.T) {
 	}
 }
 
+// TestFailureOnTheWayBack: v2 fails in slot 4, and v1, which the service goes back
+// to, in slot 2.
+func TestFailureOnTheWayBack(t *testing.T) {
+	const again, asWell = "; release 1 serves again, but not everywhere: shop/web.2 failed on n1: exit code 1", "; release 1 fails as well now: shop/web.2 failed on n1: exit code 1"
+	for _, tc := range []struct {
+		name    string
+		policy  cluster.UpdatePolicy
+		state   cluster.RolloutState
+		v1, v2  int
+		message string
+	}{
+		{"by default", cluster.UpdatePolicy{}, cluster.RolloutRolledBack, 2, 2, asWell},
+		{"continue", cluster.UpdatePolicy{FailureAction: "continue"}, cluster.RolloutRolledBack, 3, 1, again},
+		{"pause", cluster.UpdatePolicy{FailureAction: "pause"}, cluster.RolloutPaused, 2, 2, asWell},
+		{"too many for the ratio", cluster.UpdatePolicy{FailureAction: "pause", MaxFailureRatio: 0.2}, cluster.RolloutPaused, 2, 2, asWell},
+		{"tolerated", cluster.UpdatePolicy{FailureAction: "pause", MaxFailureRatio: 0.25}, cluster.RolloutRolledBack, 3, 1, again},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := busy(t, 1)
+			policy := func(s *cluster.ServiceSpec) {
+				s.Update = cluster.UpdatePolicy{Parallelism: 1, MaxFailureRatio: 0.2}
+				s.Rollback = tc.policy
+				s.Rollback.Parallelism = 1
+			}
+			w.deploy(specs{"web": spec("v1", 4, policy)})
+			w.run(nil)
+			w.deploy(specs{"web": spec("v2", 4, policy)})
+			for range 600 {
+				w.steps(1, nil)
+				back := w.rollouts[sid("web")].State != cluster.RolloutRunning
+				for id, st := range w.statuses {
+					bad := st.Version == version("v2") && st.Slot == 4 || back && st.Version == version("v1") && st.Slot == 2
+					if bad && st.State == cluster.StateRunning {
+						st.State, st.Ready, st.ExitCode = cluster.StateFailed, false, 1
+						w.statuses[id] = st
+					}
+				}
+			}
+			if got := w.rollouts[sid("web")].State; got != tc.state || w.ready("web", version("v1")) != tc.v1 || w.ready("web", version("v2")) != tc.v2 {
+				t.Fatalf("%s, %d of v1, %d of v2; want %s, %d, %d\n%s", got,
+					w.ready("web", version("v1")), w.ready("web", version("v2")), tc.state, tc.v1, tc.v2, w.dump())
+			}
+			w.wantMessage("web", tc.message)
+		})
+	}
+}
+
 func TestWhatDoesNotServeGoesFirst(t *testing.T) {
 	w := busy(t, 1)
 	w.deploy(specs{"web": spec("v1", 3)})

@@ -25,6 +25,8 @@
 // Tasks in the same slot do not count in 1, 2 and max_per_node: of two tasks in
 // one slot one is about to go.
 //
+// What decided is told with the placement, in a cluster of up to 64 nodes.
+//
 // # Invariants
 //
 //   - Of the tasks that should run, each is placed or in the plan as Unplaced.

@@ -187,18 +187,12 @@ func (f *ports) check(n *node) bool { return f.taken(n) == "" }
 func (f *ports) taken(n *node) string {
 	for _, x := range f.want {
 		for _, ip := range n.ports[portOf(x)] {
-			if overlap(ip, x.HostIP) {
+			if cluster.OverlapIP(ip, x.HostIP) {
 				return fmt.Sprintf("%d/%s", x.Published, portOf(x).protocol)
 			}
 		}
 	}
 	return ""
-}
-
-// overlap reports whether two host addresses cannot both listen on a port.
-func overlap(a, b string) bool {
-	every := func(ip string) bool { return ip == "" || ip == "0.0.0.0" || ip == "::" }
-	return a == b || every(a) || every(b)
 }
 
 func (f *ports) explain(refused []*node) (string, []string) {

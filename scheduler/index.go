@@ -61,6 +61,9 @@ type planner struct {
 	// a task to place mounts one.
 	volumes map[string]map[cluster.ServiceID]map[cluster.NodeID]bool
 	classes map[string]*class
+	// declared are the networks that apps say are theirs; filled when a task to
+	// place is on an external one.
+	declared map[cluster.NetworkName]bool
 
 	removes []Action
 	desires []Action

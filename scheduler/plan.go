@@ -165,6 +165,10 @@ func (g *group) task(w *pending, filters []named) {
 			n = e.node
 		}
 	}
+	why := ""
+	if n != nil {
+		why = g.why(q, n)
+	}
 	for _, i := range others {
 		g.adjust(g.svc.uses[i], +1)
 	}
@@ -172,7 +176,7 @@ func (g *group) task(w *pending, filters []named) {
 		g.refused = append(g.refused, w)
 		return
 	}
-	g.put(w, n)
+	g.put(w, n, why)
 }
 
 // tell explains the group's refusals by what stands once all is placed: a reason
@@ -203,7 +207,7 @@ func (g *group) tell() {
 }
 
 // put places a task on n.
-func (g *group) put(w *pending, n *node) {
+func (g *group) put(w *pending, n *node, why string) {
 	n.reserve(&w.Spec)
 	u := use{task: w.ID, node: n, slot: w.Slot, runs: true}
 	g.svc.add(u)
@@ -215,10 +219,33 @@ func (g *group) put(w *pending, n *node) {
 	g.p.places = append(g.p.places, Place{
 		Placement: cluster.NodePlacement{
 			Task: w.ID, Node: n.ID, ServiceID: w.ServiceID, Slot: w.Slot, Version: w.Version, Release: w.Release,
-			Spec: w.Spec, Restart: g.svc.spec.Restart, Desire: w.Desire,
+			Spec: w.Spec, Restart: g.svc.spec.Restart, Desire: w.Desire, Foreign: g.p.foreign(&w.Spec), Why: why,
 		},
 		TaskRev: w.Rev, NodeRev: n.Rev,
 	})
+}
+
+// foreign returns the external networks of a task that no app has declared.
+func (p *planner) foreign(spec *cluster.TaskSpec) []cluster.NetworkName {
+	var out []cluster.NetworkName
+	for _, n := range spec.Networks {
+		if n.External && !p.declares(n.Name) {
+			out = append(out, n.Name)
+		}
+	}
+	return out
+}
+
+func (p *planner) declares(name cluster.NetworkName) bool {
+	if p.declared == nil {
+		p.declared = map[cluster.NetworkName]bool{}
+		for i := range p.Services {
+			for _, n := range p.Services[i].Spec.Task.Networks {
+				p.declared[n.Name] = p.declared[n.Name] || !n.External
+			}
+		}
+	}
+	return p.declared[name]
 }
 
 // holders returns the only nodes that have the volumes of a slot: where its last

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -370,4 +371,75 @@ func removedWithVolume() *world {
 	return (&world{}).node("b", 1, 1).service(web, cluster.Placement{}).
 		task(web, 1, withVolume("data"), desire(cluster.DesireStop)).on("a", "").
 		task(web, 1, withVolume("data"))
+}
+
+// TestForeignNetworks: an external network is the cluster's when some app declares
+// it without external, also one without a task.
+func TestForeignNetworks(t *testing.T) {
+	on := func(refs ...cluster.NetworkRef) cluster.TaskSpec { return cluster.TaskSpec{Networks: refs} }
+	w := (&world{}).node("n1", 1000, 1<<30)
+	w.service(web, cluster.Placement{}).task(web, 1, on(
+		cluster.NetworkRef{Name: "shop_default"}, cluster.NetworkRef{Name: "shared", External: true}, cluster.NetworkRef{Name: "proxy", External: true},
+	))
+	for name, ref := range map[cluster.ServiceName]cluster.NetworkRef{"a": {Name: "shared"}, "b": {Name: "proxy", External: true}} {
+		w.service(cluster.ServiceID{App: "blog", Name: name}, cluster.Placement{})
+		w.Services[len(w.Services)-1].Spec.Task = on(ref)
+	}
+	for _, a := range Plan(w.Snapshot) {
+		if p, ok := a.(Place); !ok || !slices.Equal(p.Placement.Foreign, []cluster.NetworkName{"proxy"}) {
+			t.Errorf("%+v", a)
+		}
+	}
+}
+
+// TestWhy: a placement says what decided for its node when it was made, in few bytes.
+func TestWhy(t *testing.T) {
+	reserves := func(cpu, memory int64) cluster.TaskSpec {
+		return cluster.TaskSpec{Resources: cluster.Resources{ReserveCPU: cpu, ReserveMemory: memory}}
+	}
+	drained := func(n *cluster.Node) { n.Availability = cluster.Drain }
+	db := cluster.ServiceID{App: "shop", Name: "db"}
+	long := "node.labels.zone==" + strings.Repeat("z", 200)
+	three := func() *world {
+		return (&world{}).node("n1", 1000, 1000).node("n2", 1000, 1000).node("n3", 1000, 1000, drained)
+	}
+	for name, c := range map[string]struct {
+		w    *world
+		want string
+	}{
+		"no choice":          {(&world{}).node("n1", 1000, 1000).service(web, cluster.Placement{}).task(web, 1, cluster.TaskSpec{}), ""},
+		"only one is left":   {three().node("n4", 100, 1000).service(web, cluster.Placement{Constraints: []string{"node.id!=n1"}}).task(web, 1, reserves(500, 0)), "the only one of 4 nodes that could take it; n3: drained; n1: node.id!=n1, has n1; n4: needs 0.5 CPU, 0.1 free"},
+		"tasks of a service": {three().service(web, cluster.Placement{}).task(web, 1, cluster.TaskSpec{}).on("n1", cluster.StateRunning).task(web, 2, cluster.TaskSpec{}), "the best of the 2 nodes that could take it (fewest tasks of the service 0, on n1 1); n3: drained"},
+		"room": {
+			three().service(web, cluster.Placement{}).service(db, cluster.Placement{}).task(db, 1, reserves(600, 0)).on("n1", cluster.StateRunning).task(web, 1, reserves(200, 0)),
+			"the best of the 2 nodes that could take it (most room: reserved with it 20 %, on n1 80 %); n3: drained",
+		},
+		"tasks": {
+			three().service(web, cluster.Placement{}).service(db, cluster.Placement{}).task(db, 1, cluster.TaskSpec{}).on("n1", cluster.StateRunning).task(web, 1, cluster.TaskSpec{}),
+			"the best of the 2 nodes that could take it (fewest tasks 0, on n1 1); n3: drained",
+		},
+		"spread": {
+			(&world{}).node("n1", 1000, 1000, zone("a")).node("n2", 1000, 1000, zone("a")).node("n3", 1000, 1000, zone("b")).
+				service(web, cluster.Placement{Spread: []string{"node.labels.zone"}}).task(web, 1, cluster.TaskSpec{}).on("n1", cluster.StateRunning).task(web, 2, cluster.TaskSpec{}),
+			"the best of the 3 nodes that could take it (fewest tasks of the service by node.labels.zone 0, on n2 1)",
+		},
+		"the name": {three().service(web, cluster.Placement{}).task(web, 1, cluster.TaskSpec{}), "the best of the 2 nodes that could take it (n2 is as good, the first name decides); n3: drained"},
+		"too long": {
+			(&world{}).node("n1", 1000, 1000).node("n2", 1000, 1000, zone(strings.Repeat("z", 200))).service(web, cluster.Placement{Constraints: []string{long}}).task(web, 1, cluster.TaskSpec{}),
+			("the only one of 2 nodes that could take it; n1: " + long)[:maxWhy-len("…")] + "…",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, a := range Plan(c.w.Snapshot) {
+				p, ok := a.(Place)
+				if !ok || p.Placement.Why != c.want || len(p.Placement.Why) > maxWhy {
+					t.Errorf("%+v\nwant %s", a, c.want)
+				}
+			}
+		})
+	}
+	large := big(whyNodes+1, 1, 1, nil)
+	if p, ok := Plan(large)[0].(Place); !ok || p.Placement.Why != "" {
+		t.Errorf("looks through %d nodes: %q", len(large.Nodes), p.Placement.Why)
+	}
 }

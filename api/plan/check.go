@@ -56,6 +56,7 @@ func (c *checker) check() error {
 	c.service, c.source = "", cluster.Source{}
 	c.checkCycles(b)
 	c.checkClaims(b)
+	c.checkNodePorts()
 	for _, name := range c.in.Restart {
 		if _, ok := b.Services[name]; !ok {
 			return cluster.NotFoundf("app %s has no service %q; it has %s", c.in.App, name, names(b.Services))

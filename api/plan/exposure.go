@@ -163,15 +163,27 @@ func (r *Result) exposure(s State, in Input) {
 	}
 	had := map[string]bool{}
 	for _, svc := range old {
-		for _, c := range claims(svc) {
-			had[c.key] = true
+		for _, k := range claimKeys(svc) {
+			had[k] = true
 		}
 	}
 	for _, svc := range now {
-		for _, c := range claims(svc) {
-			r.Claims = r.Claims || !had[c.key]
+		for _, k := range claimKeys(svc) {
+			r.Claims = r.Claims || !had[k]
 		}
 	}
+}
+
+// claimKeys names what a service takes of what others may take.
+func claimKeys(s cluster.Service) []string {
+	var out []string
+	for _, c := range claims(s) {
+		out = append(out, c.key)
+	}
+	for _, p := range s.Spec.Task.NodePorts {
+		out = append(out, fmt.Sprintf("node port %d %s %v", p.Published, p.Protocol, s.Spec.Placement.Constraints))
+	}
+	return out
 }
 
 func exposedKey(e v1.Exposed) string {

@@ -29,6 +29,7 @@ type State struct {
 	// cut short may have left one above App.Release.
 	LastRelease int
 	Others      []cluster.Service // of other apps
+	OtherScales map[cluster.ServiceID]cluster.Scale
 	Nodes       []cluster.Node
 	Entry       EntryPoints
 }
@@ -70,7 +71,7 @@ type Result struct {
 	Configs  []cluster.Config
 	// Rendered is every service of the app after the deploy: the release.
 	Rendered map[cluster.ServiceName]cluster.ServiceSpec
-	// Claims: routes or gateway ports are taken that the app did not have, so that
+	// Claims: routes or ports are taken that the app did not have, so that
 	// another app's deploy must not happen at the same time.
 	Claims bool
 }

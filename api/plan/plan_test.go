@@ -331,6 +331,78 @@ func TestExposure(t *testing.T) {
 	}
 }
 
+// TestNodePortClash: two services that must both have a port of one node are told
+// of before anything changes. Where one has another node to go to, the scheduler
+// sees to it; and what clashes already hinders no deploy.
+func TestNodePortClash(t *testing.T) {
+	node := func(id cluster.NodeID, zone string) cluster.Node {
+		return cluster.Node{NodeSpec: cluster.NodeSpec{ID: id, Labels: map[string]string{"zone": zone}}, Info: cluster.NodeInfo{ID: id, CPU: 2000, Memory: 4 << 30}}
+	}
+	one, two := []cluster.Node{node("n1", "a")}, []cluster.Node{node("n1", "a"), node("n2", "b")}
+	wants := func(line int, ip string, change ...func(*cluster.ServiceSpec)) cluster.ServiceSpec {
+		p := cluster.PublishedPort{Published: 5432, Target: 5432, Protocol: "tcp", Mode: "node", HostIP: ip, Source: cluster.Source{File: "f.yaml", Line: line}}
+		return spec("a", append(change, func(s *cluster.ServiceSpec) {
+			s.Ports, p.Source = []cluster.PublishedPort{p}, cluster.Source{}
+			s.Task.NodePorts = []cluster.PublishedPort{p}
+		})...)
+	}
+	in := func(zone string) func(*cluster.ServiceSpec) {
+		return func(s *cluster.ServiceSpec) { s.Placement.Constraints = []string{"node.labels.zone==" + zone} }
+	}
+	global := func(s *cluster.ServiceSpec) { s.Mode, s.Replicas = cluster.Global, 0 }
+	job := func(s *cluster.ServiceSpec) { s.Restart.Condition = "none" }
+	udp := wants(9, "")
+	udp.Task.NodePorts[0].Protocol, udp.Ports[0].Protocol = "udp", "udp"
+	const clash = "f.yaml:9: shop/web wants port 5432/tcp of node n1, which blog/db already has (f.yaml:5); choose another one, or remove that"
+	blog := func(s cluster.ServiceSpec) cluster.Service {
+		return cluster.Service{ServiceID: cluster.ServiceID{App: "blog", Name: "db"}, Spec: s}
+	}
+	for name, c := range map[string]struct {
+		nodes  []cluster.Node
+		other  cluster.ServiceSpec
+		count  int // of the other, when it is not 1
+		mine   services
+		before services // of the app
+		want   string
+	}{
+		"one node":                       {nodes: one, other: wants(5, ""), mine: services{"web": wants(9, "")}, want: clash},
+		"all addresses and one":          {nodes: one, other: wants(5, "127.0.0.1"), mine: services{"web": wants(9, "0.0.0.0")}, want: clash},
+		"two addresses":                  {nodes: one, other: wants(5, "127.0.0.1"), mine: services{"web": wants(9, "192.0.2.1")}},
+		"another protocol":               {nodes: one, other: wants(5, ""), mine: services{"web": udp}},
+		"two nodes":                      {nodes: two, other: wants(5, ""), mine: services{"web": wants(9, "")}},
+		"two nodes, one left":            {nodes: two, other: wants(5, "", in("a")), mine: services{"web": wants(9, "", in("a"))}, want: clash},
+		"one each":                       {nodes: two, other: wants(5, "", in("b")), mine: services{"web": wants(9, "", in("a"))}},
+		"on every node, and on one":      {nodes: two, other: wants(5, "", global), mine: services{"web": wants(9, "", in("a"))}, want: clash},
+		"both on every node, once told":  {nodes: two, other: wants(5, "", global), mine: services{"web": wants(9, "", global)}, want: clash},
+		"the other is scaled to nothing": {nodes: one, other: wants(5, ""), count: -1, mine: services{"web": wants(9, "")}},
+		"the other ends by itself":       {nodes: one, other: wants(5, "", job), mine: services{"web": wants(9, "")}},
+		"two services of the app": {
+			nodes: one, other: spec("a"), mine: services{"db": wants(5, ""), "web": wants(9, "")},
+			want: strings.Replace(clash, "blog", "shop", 1),
+		},
+		"it stood so before":      {nodes: one, other: wants(5, ""), before: services{"web": wants(9, "")}, mine: services{"web": wants(19, "")}},
+		"it stood there but once": {nodes: two, other: wants(5, "", in("a")), before: services{"web": wants(9, "", in("b"))}, mine: services{"web": wants(9, "", in("a"))}, want: clash},
+	} {
+		t.Run(name, func(t *testing.T) {
+			other := blog(c.other)
+			state := plan.State{Others: []cluster.Service{other}, Nodes: c.nodes, Services: map[cluster.ServiceName]cluster.Service{}}
+			if c.count < 0 {
+				state.OtherScales = map[cluster.ServiceID]cluster.Scale{other.ServiceID: {ServiceID: other.ServiceID}}
+			}
+			for n, s := range c.before {
+				state.Services[n] = cluster.Service{ServiceID: cluster.ServiceID{App: "shop", Name: n}, Spec: s}
+			}
+			got := ""
+			if _, err := plan.Make(state, input(c.mine)); err != nil {
+				got = err.Error()
+			}
+			if got != c.want {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	at := func(line int) cluster.Source { return cluster.Source{File: "f.yaml", Line: line} }
 	taken := cluster.Service{ServiceID: cluster.ServiceID{App: "blog", Name: "www"}, Spec: cluster.ServiceSpec{

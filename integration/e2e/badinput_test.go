@@ -76,6 +76,14 @@ func TestBadInputs(t *testing.T) {
 			t.Errorf("the external volume was made: %s", out)
 		}
 	})
+	t.Run("missing network", func(t *testing.T) {
+		f := n.write("network.yaml", fmt.Sprintf("name: network\nservices:\n  web:\n    image: %s\n    networks: [front]\nnetworks: {front: {external: true, name: fairlead-e2e-absent}}\n", image))
+		out, err := n.try("deploy", "-f", f, "--timeout", "60s")
+		row("an external network that no app declares, and that is not there", "fairlead deploy", out, err, 1, "fairlead-e2e-absent", "docker network create")
+		if out, err := exec.Command("docker", "network", "inspect", "fairlead-e2e-absent").CombinedOutput(); err == nil {
+			t.Errorf("the external network was made: %s", out)
+		}
+	})
 	t.Run("port of another program", func(t *testing.T) {
 		l, err := net.Listen("tcp", ":0")
 		if err != nil {
