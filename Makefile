@@ -12,7 +12,7 @@ GOTESTSUM := v1.13.0
 
 export GOFLAGS
 
-.PHONY: build demo demo-down setup traefik vault engine static check fmt lint tidy unit integration integration-clusters current integration-current integration-etcd test bench install clean help
+.PHONY: build demo demo-down setup traefik vault engine static check fmt lint tidy unit integration integration-clusters current integration-current integration-etcd repeat test bench install clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
@@ -94,6 +94,14 @@ current: setup vault engine build ## the integration tests that engines can diff
 
 integration-current: setup vault engine build ## the integration tests on a current Docker engine; needs root
 	$(ON_CURRENT) -skip '$(CLUSTERS)' ./integration/...
+
+# A test that sometimes fails is broken: ten runs of those of whole clusters, on both
+# engines; hours. What failed how often is written to bench/results/repeats.tsv.
+RUN ?= ^(TestThreeNodes|TestNodesUnderLoad|TestServersAndGateways|TestThreeServers|TestTwoNodes|TestTwoGateways|TestSecretsInVault|TestOperatorsEtcd)$$
+IN  ?= ./integration/lab ./integration/e2e
+N   ?= 10
+repeat: setup vault engine build ## the tests that match RUN, in the packages IN, N times (10); needs root
+	scripts/repeat $(N) '$(RUN)' $(IN)
 
 # Those that are about the embedded etcd, or begin without the common start, say nothing here.
 integration-etcd: setup vault build ## the end-to-end tests on external etcds, of Debian and current; needs root

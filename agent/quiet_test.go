@@ -19,6 +19,26 @@ const procTCP = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->w
    1: 00000000:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2
 `
 
+func TestSocketsInUse(t *testing.T) {
+	const v4, v6 = "sockets: used 30\nTCP: inuse 3 orphan 0 tw 3 alloc 76 mem 0\nUDP: inuse 1 mem 0\n", "TCP6: inuse 12\nUDP6: inuse 0\n"
+	for name, c := range map[string]struct {
+		text, key string
+		want      int
+		ok        bool
+	}{
+		"IPv4":          {v4, "TCP:", 3, true},
+		"IPv6":          {v6, "TCP6:", 12, true},
+		"not there":     {v6, "TCP:", 0, false},
+		"not a number":  {"TCP: inuse x\n", "TCP:", 0, false},
+		"another field": {"TCP: orphan 3\n", "TCP:", 0, false},
+		"nothing":       {"", "TCP:", 0, false},
+	} {
+		if n, ok := inUse(c.text, c.key); n != c.want || ok != c.ok {
+			t.Errorf("%s: %d, %v, want %d, %v", name, n, ok, c.want, c.ok)
+		}
+	}
+}
+
 func TestInboundCountsClientsOnly(t *testing.T) {
 	for name, c := range map[string]struct {
 		line string
