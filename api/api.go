@@ -201,6 +201,9 @@ func (s *Server) hasRead() bool {
 
 type answer[T any] struct{ Body T }
 
+// nothing is the body of an answer that says all by its status: an empty object.
+type nothing struct{}
+
 // bodyTime bounds how long a client may take to send a request's JSON.
 const bodyTime = 2 * time.Minute
 

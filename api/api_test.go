@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +36,17 @@ func TestOpenAPIIsTheOneInDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	doc = append(doc, '\n')
+	var names struct {
+		Components struct{ Schemas map[string]any }
+	}
+	if err := json.Unmarshal(doc, &names); err != nil {
+		t.Fatal(err)
+	}
+	for name := range names.Components.Schemas {
+		if !regexp.MustCompile(`^[a-zA-Z0-9._-]+$`).MatchString(name) {
+			t.Errorf("a schema is named %q, which OpenAPI does not allow", name)
+		}
+	}
 	golden := filepath.Join("..", "docs", "openapi.json")
 	if *update {
 		if err := os.WriteFile(golden, doc, 0o600); err != nil {

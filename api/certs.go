@@ -180,11 +180,11 @@ func (s *Server) forget(ctx context.Context, key string, missing error) error {
 	})
 }
 
-func (s *Server) removeCert(ctx context.Context, in *CertPath) (struct{}, error) {
+func (s *Server) removeCert(ctx context.Context, in *CertPath) (nothing, error) {
 	if err := cluster.ValidName("certificate", in.Name); err != nil {
-		return struct{}{}, err
+		return nothing{}, err
 	}
-	return struct{}{}, s.forget(ctx, store.CertKey(in.Name), cluster.NotFoundf("there is no certificate %q; `fairlead cert ls` lists them", in.Name))
+	return nothing{}, s.forget(ctx, store.CertKey(in.Name), cluster.NotFoundf("there is no certificate %q; `fairlead cert ls` lists them", in.Name))
 }
 
 func (s *Server) listRegistries(_ context.Context, _ *noInput) ([]v1.RegistrySummary, error) {
@@ -230,10 +230,10 @@ type registryPath struct {
 	Host string `path:"host" maxLength:"255"`
 }
 
-func (s *Server) logout(ctx context.Context, in *registryPath) (struct{}, error) {
+func (s *Server) logout(ctx context.Context, in *registryPath) (nothing, error) {
 	host, err := registryHost(in.Host)
 	if err != nil {
-		return struct{}{}, err
+		return nothing{}, err
 	}
-	return struct{}{}, s.forget(ctx, store.RegistryCredentialKey(host), cluster.NotFoundf("there is no login for %s", host))
+	return nothing{}, s.forget(ctx, store.RegistryCredentialKey(host), cluster.NotFoundf("there is no login for %s", host))
 }

@@ -257,7 +257,7 @@ type removeNodeInput struct {
 	LoseVolumes bool `query:"lose_volumes" doc:"tasks with volumes there start anew elsewhere, with empty ones"`
 }
 
-func (s *Server) removeNode(ctx context.Context, in *removeNodeInput) (struct{}, error) {
+func (s *Server) removeNode(ctx context.Context, in *removeNodeInput) (nothing, error) {
 	id := cluster.NodeID(in.Node)
 	n, there := s.read("").nodes[id]
 	spec, known := s.nodeSpec(id)
@@ -265,26 +265,26 @@ func (s *Server) removeNode(ctx context.Context, in *removeNodeInput) (struct{},
 	case !there && !known && in.LoseVolumes && s.heldVolumes(id):
 		// It was removed before; its volumes were still waited for.
 	case !there && !known:
-		return struct{}{}, noNode(in.Node)
+		return nothing{}, noNode(in.Node)
 	case n.Alive && slices.Contains(n.Info.Roles, "server"):
-		return struct{}{}, cluster.Invalidf("node %s is a server that runs: first `fairlead server rm %s`, and stop it there (`fairlead system uninstall`)", id, id)
+		return nothing{}, cluster.Invalidf("node %s is a server that runs: first `fairlead server rm %s`, and stop it there (`fairlead system uninstall`)", id, id)
 	case n.Alive && !in.Force:
-		return struct{}{}, cluster.Invalidf("node %s is alive: `fairlead node drain %s`, then stop its agent there (`fairlead system uninstall`); or --force, and its tasks are replaced on other nodes", id, id)
+		return nothing{}, cluster.Invalidf("node %s is alive: `fairlead node drain %s`, then stop its agent there (`fairlead system uninstall`); or --force, and its tasks are replaced on other nodes", id, id)
 	}
 	if spec.V.Key != "" {
 		if err := s.noAdmission(); err != nil {
-			return struct{}{}, err
+			return nothing{}, err
 		}
 		// Before it is forgotten: when that fails, all of this can be done again.
 		if err := s.Admission.Expel(ctx, id, spec.V.Key); err != nil {
-			return struct{}{}, err
+			return nothing{}, err
 		}
 	}
 	if err := s.forgetNode(ctx, id, in.LoseVolumes); err != nil {
-		return struct{}{}, err
+		return nothing{}, err
 	}
 	s.Log.Info("removed a node", "node", id, "forced", in.Force, "volumes_lost", in.LoseVolumes, "by", who(ctx))
-	return struct{}{}, nil
+	return nothing{}, nil
 }
 
 // forgetNode removes what a node said. It is expelled: nothing of it is written any more.

@@ -202,12 +202,12 @@ type removeSecretInput struct {
 	Force bool `query:"force" doc:"even while services use it"`
 }
 
-func (s *Server) removeSecret(ctx context.Context, in *removeSecretInput) (struct{}, error) {
+func (s *Server) removeSecret(ctx context.Context, in *removeSecretInput) (nothing, error) {
 	ref, err := in.ref()
 	if err != nil {
-		return struct{}{}, err
+		return nothing{}, err
 	}
-	return struct{}{}, s.decide(ctx, func(ctx context.Context) error {
+	return nothing{}, s.decide(ctx, func(ctx context.Context) error {
 		c, err := s.current(ref.App)
 		if err != nil {
 			return err

@@ -46,16 +46,16 @@ func (s *Server) listServers(ctx context.Context, _ *noInput) ([]v1.ServerSummar
 	return s.Servers.List(ctx)
 }
 
-func (s *Server) removeServer(ctx context.Context, in *NodePath) (struct{}, error) {
+func (s *Server) removeServer(ctx context.Context, in *NodePath) (nothing, error) {
 	if err := s.noServers(); err != nil {
-		return struct{}{}, err
+		return nothing{}, err
 	}
 	id := cluster.NodeID(in.Node)
 	if err := s.Servers.Remove(ctx, id); err != nil {
-		return struct{}{}, err
+		return nothing{}, err
 	}
 	s.Log.Info("removed a server", "server", id, "by", who(ctx))
-	return struct{}{}, s.decide(ctx, func(ctx context.Context) error {
+	return nothing{}, s.decide(ctx, func(ctx context.Context) error {
 		var steps []step
 		for _, k := range []string{store.ServerSpecKey(id), store.ServerInfoKey(id)} {
 			if rev := s.rev(k); rev > 0 {

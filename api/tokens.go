@@ -78,12 +78,12 @@ func (s *Server) createToken(ctx context.Context, in *tokenInput) (v1.TokenCreat
 	return v1.TokenCreated{Token: rec, Value: token, CA: s.CA, URL: s.URL}, nil
 }
 
-func (s *Server) removeToken(ctx context.Context, in *tokenPath) (struct{}, error) {
+func (s *Server) removeToken(ctx context.Context, in *tokenPath) (nothing, error) {
 	for _, t := range s.tokens() {
 		if t.V.Name == in.Name {
 			s.Log.Info("removed a token", "token", in.Name, "by", who(ctx))
-			return struct{}{}, s.forget(ctx, t.Key, nil)
+			return nothing{}, s.forget(ctx, t.Key, nil)
 		}
 	}
-	return struct{}{}, cluster.NotFoundf("there is no token %q; `fairlead token ls` lists them", in.Name)
+	return nothing{}, cluster.NotFoundf("there is no token %q; `fairlead token ls` lists them", in.Name)
 }
