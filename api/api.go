@@ -143,8 +143,8 @@ func who(ctx context.Context) string {
 func (s *Server) authenticated(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, nodePrefix) {
-			if id, ok := s.asNode(r); ok {
-				ctx := context.WithValue(Trusted(r.Context(), "node "+string(id)), nodeKey{}, id)
+			if b, ok := s.asNode(r); ok {
+				ctx := context.WithValue(Trusted(r.Context(), "node "+string(b.Node)), nodeKey{}, b)
 				next.ServeHTTP(w, r.WithContext(ctx))
 				return
 			}

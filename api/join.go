@@ -67,27 +67,34 @@ func (s *Server) registerJoin(api huma.API) {
 type nodeKey struct{}
 
 // nodeOf is the node that asks.
-func nodeOf(ctx context.Context) cluster.NodeID {
-	id, _ := ctx.Value(nodeKey{}).(cluster.NodeID)
-	return id
+func nodeOf(ctx context.Context) cluster.NodeID { return bearerOf(ctx).Node }
+
+func bearerOf(ctx context.Context) Bearer {
+	b, _ := ctx.Value(nodeKey{}).(Bearer)
+	return b
 }
 
 // asNode says which node shows its certificate; false when none does, or one that
 // the cluster does not know (any more).
-func (s *Server) asNode(r *http.Request) (cluster.NodeID, bool) {
+func (s *Server) asNode(r *http.Request) (Bearer, bool) {
 	if s.Admission == nil || r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
-		return "", false
+		return Bearer{}, false
 	}
 	b, ok := s.Admission.Identify(r.TLS.VerifiedChains[0][0])
 	switch {
 	case !ok:
-		return "", false
+		return Bearer{}, false
 	case b.Server:
-		id := cluster.NodeID(r.Header.Get(v1.HeaderNode))
-		return id, r.URL.Path == tunnelPath && cluster.ValidName("node", string(id)) == nil
+		b.Node = cluster.NodeID(r.Header.Get(v1.HeaderNode))
+		return b, r.URL.Path == tunnelPath && cluster.ValidName("node", string(b.Node)) == nil
 	}
+	return b, s.isNode(b)
+}
+
+// isNode reports whether the cluster has a node with this key.
+func (s *Server) isNode(b Bearer) bool {
 	spec, known := s.nodeSpec(b.Node)
-	return b.Node, known && spec.V.Key == b.Key
+	return known && spec.V.Key == b.Key
 }
 
 func (s *Server) nodeSpec(id cluster.NodeID) (spec store.Value[cluster.NodeSpec], ok bool) {
@@ -398,6 +405,29 @@ func (s *Server) nodeImage(ctx context.Context, in *nodeImageInput) (*huma.Strea
 }
 
 func (s *Server) tunnel(ctx context.Context, _ *noInput) (func(context.Context, *upgraded), error) {
-	id := nodeOf(ctx)
-	return func(ctx context.Context, u *upgraded) { s.Admission.Tunnel(ctx, id, u) }, nil
+	b := bearerOf(ctx)
+	return func(ctx context.Context, u *upgraded) {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		if !b.Server {
+			go func() { cancel(s.awaitRemoval(ctx, b)) }()
+		}
+		s.Admission.Tunnel(ctx, b.Node, u)
+	}, nil
+}
+
+// awaitRemoval returns once the cluster has no node with this key any more, by
+// whichever server it was removed, or ctx ends.
+func (s *Server) awaitRemoval(ctx context.Context, b Bearer) error {
+	for {
+		changed := s.Mirror.Changed()
+		if !s.isNode(b) {
+			return fmt.Errorf("node %s was removed from the cluster", b.Node)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		}
+	}
 }

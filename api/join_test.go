@@ -1,15 +1,18 @@
 package api_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -76,7 +79,12 @@ func (*fakeDoor) Identify(c *x509.Certificate) (api.Bearer, bool) {
 	return api.Bearer{Node: cluster.NodeID(c.Subject.CommonName), Key: c.Subject.Organization[0]}, true
 }
 
-func (*fakeDoor) Tunnel(context.Context, cluster.NodeID, net.Conn) {}
+// Tunnel says hello and stands until it is ended.
+func (*fakeDoor) Tunnel(ctx context.Context, id cluster.NodeID, conn net.Conn) {
+	_, _ = fmt.Fprintf(conn, "hello %s\n", id)
+	<-ctx.Done()
+	_ = conn.Close()
+}
 
 // join asks to join; the answer's certificate, or the problem's kind and text.
 func (b *bench) join(node, key, secret string) string {
@@ -263,6 +271,44 @@ func TestNodesAskForThemselves(t *testing.T) {
 	}
 	if got := b.asNode(n2, http.MethodPost, "/v1/node/renew", `{"request":"k3"}`); !strings.Contains(got, "not this node's key") {
 		t.Errorf("renew with another key: %s", got)
+	}
+}
+
+// A node's tunnel ends once the node is removed, though another server did that: here
+// it only goes from the store.
+func TestTheTunnelOfARemovedNodeEnds(t *testing.T) {
+	b := newBench(t)
+	b.put(store.NodeSpecKey("n2"), cluster.NodeSpec{ID: "n2", Key: "k2"})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{nodeCert("n2", "k2")}}}
+		b.srv.ServeHTTP(w, r)
+	}))
+	defer srv.Close()
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := fmt.Fprintf(conn, "POST /v1/node/tunnel HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", v1.ProtocolTunnel); err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(conn)
+	for said := ""; said != "hello n2\n"; {
+		if said, err = in.ReadString('\n'); err != nil {
+			t.Fatalf("no tunnel: %v", err)
+		}
+	}
+	b.put(store.NodeSpecKey("n2"), cluster.NodeSpec{ID: "n2", Key: "k2", Gateway: true})
+	_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if _, err := in.ReadByte(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("the tunnel of a node that is there ended: %v", err)
+	}
+	if _, err := b.store.Commit(t.Context(), store.Txn{Then: []store.Op{{Key: store.NodeSpecKey("n2"), Delete: true}}}); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetReadDeadline(time.Time{})
+	if _, err := in.ReadByte(); !errors.Is(err, io.EOF) {
+		t.Errorf("the tunnel of a removed node: %v, want its end", err)
 	}
 }
 
