@@ -248,8 +248,10 @@ func Pinned(fp, host string) (*tls.Config, error) {
 				roots := x509.NewCertPool()
 				roots.AddCert(c)
 				// Not cs.ServerName: it is empty for an IP address.
-				_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, DNSName: host})
-				return err
+				if _, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, DNSName: host}); err != nil {
+					return cluster.Invalidf("the server's certificate: %w", err)
+				}
+				return nil
 			}
 			return cluster.Invalidf("the server's certificate is not of the authority %s", fp)
 		},

@@ -32,6 +32,7 @@ import (
 type joined struct {
 	local
 	member *pki.Member
+	waits  bool // for a server that lets it join
 
 	mu         sync.Mutex
 	membership v1.Membership // once it runs, under mu
@@ -85,7 +86,7 @@ func RunAgent(ctx context.Context, cfg Config, token func() (string, error), now
 }
 
 func runAgent(ctx context.Context, cfg Config, token func() (string, error), now func() time.Time) error {
-	j, release, err := openJoined(ctx, cfg, token, now)
+	j, release, err := openJoined(ctx, cfg, token, now, true)
 	if err != nil {
 		return err
 	}
@@ -200,15 +201,16 @@ func joinNow(ctx context.Context, cfg Config, token func() (string, error)) erro
 		j := &joined{local: local{Config: cfg, now: time.Now, worker: true}} //nolint:forbidigo // the command's own clock
 		return j.open(ctx, filepath.Join(cfg.DataDir, "pki"), token)
 	}
-	_, release, err := openJoined(ctx, cfg, token, time.Now) //nolint:forbidigo // the command's own clock
+	_, release, err := openJoined(ctx, cfg, token, time.Now, false) //nolint:forbidigo // the command's own clock
 	if err == nil {
 		release()
 	}
 	return err
 }
 
-// openJoined opens the node's directories and keys, and joins when it has not.
-func openJoined(ctx context.Context, cfg Config, token func() (string, error), now func() time.Time) (*joined, func(), error) {
+// openJoined opens the node's directories and keys, and joins when it has not. It
+// waits for a server that answers, or else says that none does.
+func openJoined(ctx context.Context, cfg Config, token func() (string, error), now func() time.Time, wait bool) (*joined, func(), error) {
 	dir := filepath.Join(cfg.DataDir, "pki")
 	if pki.IsAuthority(dir) {
 		return nil, nil, cluster.Invalidf("%s is a server's: give the agent another --data-dir, or run `fairlead server`", cfg.DataDir)
@@ -217,7 +219,7 @@ func openJoined(ctx context.Context, cfg Config, token func() (string, error), n
 	if err != nil {
 		return nil, nil, err
 	}
-	j := &joined{local: local{Config: cfg, now: now, worker: true}}
+	j := &joined{local: local{Config: cfg, now: now, worker: true}, waits: wait}
 	if err := j.open(ctx, dir, token); err != nil {
 		release()
 		return nil, nil, err
@@ -285,13 +287,38 @@ func (j *joined) join(ctx context.Context, dir string, token func() (string, err
 	if err != nil {
 		return err
 	}
-	m, err := askPinned[v1.Membership](ctx, j.Join, t.Fingerprint, "/v1/join",
-		v1.Join{Token: t.Secret, Node: cluster.NodeID(j.Node), Request: string(csr), Version: j.Version, Gateway: !j.NoGateway})
+	m, err := j.admitted(ctx, func() (v1.Membership, error) {
+		return askPinned[v1.Membership](ctx, j.Join, t.Fingerprint, "/v1/join",
+			v1.Join{Token: t.Secret, Node: cluster.NodeID(j.Node), Request: string(csr), Version: j.Version, Gateway: !j.NoGateway})
+	})
 	if err != nil {
 		return err
 	}
 	j.Log.Info("joined", "cluster", m.Cluster, "server", j.Join)
 	return j.keep(dir, m)
+}
+
+// admitted asks until a server answers, if the agent is to wait for one: it may have
+// been started before them, or while they are away. What a server refuses ends it.
+func (j *joined) admitted(ctx context.Context, ask func() (v1.Membership, error)) (v1.Membership, error) {
+	last := ""
+	for wait := firstRetry; ; wait = min(2*wait, maxRetry) {
+		m, err := ask()
+		if err == nil || !j.waits || cluster.KindOf(err) != cluster.KindTransient || ctx.Err() != nil {
+			return m, err
+		}
+		if text := err.Error(); text != last {
+			last = text
+			j.Log.Warn("no server lets this machine join yet; asking again", "error", err)
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return m, context.Cause(ctx)
+		case <-t.C:
+		}
+	}
 }
 
 // keep writes a membership to disk; the certificate, which says that it is whole, last.
@@ -427,7 +454,10 @@ func send(ctx context.Context, tr http.RoundTripper, method, url string, body an
 		req.Header.Set("Content-Type", "application/json")
 	}
 	resp, err := (&http.Client{Transport: tr}).Do(req)
-	if err != nil {
+	switch {
+	case cluster.KindOf(err) == cluster.KindInvalid: // a certificate that is not to be trusted
+		return nil, err
+	case err != nil:
 		return nil, cluster.Transientf("%w", err)
 	}
 	return resp, nil
