@@ -30,6 +30,7 @@ type Agent struct {
 	tasks     map[cluster.TaskID]*task
 	synced    bool          // the placements were read from the store
 	read      chan struct{} // closed then
+	settled   chan struct{} // closed once the store says what the agent knows
 	engineUp  bool
 	session   int       // counts connections to the engine
 	engineAge time.Time // when this engine's process, or the machine, started
@@ -51,7 +52,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, about: about, tasks: map[cluster.TaskID]*task{},
-		read:  make(chan struct{}),
+		read: make(chan struct{}), settled: make(chan struct{}),
 		slots: make(chan struct{}, cfg.Concurrency), execs: make(chan struct{}, 4),
 	}
 	a.nets = newNetset(&a.cfg, a.externalInUse)
@@ -230,13 +231,24 @@ func (a *Agent) settle(ctx context.Context) error {
 				a.writer.put(s, 0)
 			}
 		}
+		if err := a.writer.flushed(ctx); err != nil {
+			return err
+		}
+		close(a.settled)
 		return nil
 	}
 	return context.Cause(ctx)
 }
 
-// beat keeps the heartbeat and what the node says about itself in the store.
+// beat keeps the heartbeat in the store, from when the store says of this node's tasks
+// what the agent knows: what it said before the machine was off is not true any more,
+// and the heartbeat vouches for it.
 func (a *Agent) beat(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-a.settled:
+	}
 	said := time.Time{}
 	for ctx.Err() == nil {
 		err := a.cfg.Store.Beat(ctx, a.cfg.Node, a.cfg.TTL)

@@ -203,6 +203,49 @@ func TestACrashCountsAndAnEndWhileTheAgentIsAwayToo(t *testing.T) {
 	})
 }
 
+// A node that was off says that its tasks do not serve before it says that it is alive,
+// though its engine is not up yet: the two together would call clients to nobody. An
+// agent that was only restarted leaves them serving.
+func TestANodeThatWasOffVouchesForNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newFakeNode(t)
+		p := fakeTask(1)
+		n.store.set(true, p)
+		_, stop := n.start()
+		settleDown(10 * time.Second)
+		if s := n.store.status(p.Task); !s.Ready {
+			t.Fatal(show(s))
+		}
+		stop()
+		n.engine.goAway() // the fake's processes are none of this machine's
+		var vouched []cluster.Status
+		n.store.beats = func() { vouched = append(vouched, n.store.status(p.Task)) }
+		_, stop = n.start()
+		settleDown(10 * time.Second)
+		if len(vouched) != 1 || vouched[0].Ready || vouched[0].Reason != processEnded || !vouched[0].ReadySince.IsZero() {
+			t.Errorf("the heartbeat vouches for %+v", vouched)
+		}
+		stop()
+	})
+}
+
+func TestIsContainer(t *testing.T) {
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Skip(err)
+	}
+	_, group, _ := strings.Cut(strings.TrimSpace(string(own)), "/")
+	if !isContainer(os.Getpid(), group) {
+		t.Error("a process of the container")
+	}
+	if isContainer(os.Getpid(), strings.Repeat("0123", 16)) {
+		t.Error("another process has its number now")
+	}
+	if isContainer(1<<30, "") {
+		t.Error("no process has that number")
+	}
+}
+
 func TestOrphansWaitForTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newFakeNode(t)

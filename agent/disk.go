@@ -25,6 +25,7 @@ type assignment struct {
 // record is what an agent remembers of a task across its own restarts.
 type record struct {
 	Status    cluster.Status `json:"status"`
+	Pid       int            `json:"pid,omitempty"` // of its container's first process
 	EverReady bool           `json:"ever_ready,omitempty"`
 	Streak    int            `json:"streak,omitempty"`
 }

@@ -331,6 +331,7 @@ func (e *fakeEngine) Pull(_ context.Context, ref, _ string, login docker.Login, 
 
 // fakeStore is the agent's store in memory.
 type fakeStore struct {
+	beats    func() // at each heartbeat's begin
 	mu       sync.Mutex
 	read     bool // Follow may begin
 	ps       []cluster.NodePlacement
@@ -416,6 +417,9 @@ func (s *fakeStore) described() cluster.NodeInfo {
 }
 
 func (s *fakeStore) Beat(ctx context.Context, _ cluster.NodeID, _ time.Duration) error {
+	if s.beats != nil {
+		s.beats()
+	}
 	<-ctx.Done()
 	return context.Cause(ctx)
 }

@@ -57,6 +57,10 @@ func (t *task) recall(r record) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.prev, t.mem.EverReady, t.mem.Restarts, t.mem.Streak = r.Status, r.EverReady, r.Status.Restarts, r.Streak
+	if r.Status.Ready && r.Pid != 0 && !isContainer(r.Pid, r.Status.Container) {
+		// The machine was off, or its engine killed: it serves nobody, whatever was said.
+		t.prev.Ready, t.prev.ReadySince, t.prev.Reason = false, time.Time{}, processEnded
+	}
 	if s := r.Status; s.State.Terminal() {
 		t.mem.Ended = &End{State: s.State, ExitCode: s.ExitCode, Reason: s.Reason}
 	}
@@ -177,7 +181,11 @@ func (t *task) save(out *assignment) {
 		out.Sealed = append(out.Sealed, *t.sealed)
 	}
 	if t.prev.Task != "" {
-		out.Records = append(out.Records, record{Status: t.prev, EverReady: t.mem.EverReady, Streak: t.mem.Streak})
+		r := record{Status: t.prev, EverReady: t.mem.EverReady, Streak: t.mem.Streak}
+		if t.container != nil && t.container.Live() {
+			r.Pid = t.container.Pid
+		}
+		out.Records = append(out.Records, r)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"strconv"
@@ -237,6 +238,16 @@ func oneLine(s string) string {
 		s = s[:most] + "…"
 	}
 	return s
+}
+
+// isContainer reports whether a process is of a container: its control groups have
+// the container's ID. Where that cannot be read, nothing says that it is not.
+func isContainer(pid int, container string) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH)
+	}
+	return strings.Contains(string(b), container)
 }
 
 // awaitExit waits until a process ends; false when that cannot be known.

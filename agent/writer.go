@@ -35,6 +35,8 @@ type statusWriter struct {
 
 	mu      sync.Mutex
 	pending map[cluster.TaskID]*cluster.Status // nil: the task is gone
+	writing bool                               // what was pending
+	writes  int                                // that succeeded
 	waits   *time.Timer                        // kicks when what waits must be written; nil: nothing waits
 }
 
@@ -61,7 +63,7 @@ func (w *statusWriter) take() map[cluster.TaskID]*cluster.Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := w.pending
-	w.pending = map[cluster.TaskID]*cluster.Status{}
+	w.pending, w.writing = map[cluster.TaskID]*cluster.Status{}, true
 	if w.waits != nil {
 		w.waits.Stop()
 		w.waits = nil
@@ -101,18 +103,50 @@ func (w *statusWriter) run(ctx context.Context) error {
 			}
 		}
 		if len(batch) == 0 {
+			w.wrote(true)
 			continue
 		}
 		if err := w.cfg.Store.WriteStatus(ctx, w.cfg.Node, put, gone); err != nil && ctx.Err() == nil {
 			w.cfg.Log.Warn("could not write statuses; will retry", "error", err)
 			w.back(batch)
 			w.again()
+			w.wrote(false)
 			wait = min(max(2*wait, 100*time.Millisecond), 2*time.Second)
 		} else {
+			w.wrote(true)
 			wait = gather
 		}
 		pause(ctx, wait)
 	}
+}
+
+func (w *statusWriter) wrote(ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.writing = false
+	if ok {
+		w.writes++
+	}
+}
+
+// flushed waits until all is written that was put before.
+func (w *statusWriter) flushed(ctx context.Context) error {
+	w.mu.Lock()
+	enough := w.writes + 1
+	if w.writing {
+		enough++
+	}
+	w.mu.Unlock()
+	for ctx.Err() == nil {
+		w.mu.Lock()
+		done := w.writes >= enough || len(w.pending) == 0 && !w.writing
+		w.mu.Unlock()
+		if done {
+			return nil
+		}
+		pause(ctx, 5*time.Millisecond)
+	}
+	return context.Cause(ctx)
 }
 
 func (w *statusWriter) again() {
