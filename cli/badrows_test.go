@@ -170,6 +170,8 @@ func badCommands() []badInput {
 		{what: "a file that is not here", setup: withFront, args: []string{"cp", "seed.sql", "store/front:/tmp"}, code: 2, says: []string{"seed.sql"}},
 		{what: "a file that is not there", setup: withFront, args: []string{"cp", "store/front:/nope", "."}, code: 4, says: []string{"/nope"}},
 		{what: "two paths, no container", args: []string{"cp", "a", "b"}, code: 2, says: []string{"ADDRESS:PATH"}},
+		{what: "a token that is good for no time", args: []string{"node", "invite", "--ttl", "0s"}, code: 2, says: []string{"a minute to 30 days"}},
+		{what: "a token for no machine", args: []string{"server", "invite", "--uses", "0"}, code: 2, says: []string{"one machine at least"}},
 		{what: "a release that cannot be", setup: withFront, args: []string{"history", "store", "--release", "0"}, code: 2, says: []string{"count from 1"}},
 		{what: "a service where an app is meant", setup: withFront, args: []string{"status", "store/front"}, code: 2, says: []string{"this takes an app, such as store"}},
 		{what: "the app of a directory that is not deployed", file: web("tty: true"), args: []string{"rollback"}, code: 4, says: []string{"shop is the app here", "deploy it"}},

@@ -85,6 +85,12 @@ TLS of the cluster's authority alone, which the token names.`,
 
 // invite makes a join token and prints the line that uses it.
 func (a *app) invite(cmd *cobra.Command, cl *client.Client, in v1.Invite) error {
+	switch { // the API takes these as not given
+	case in.TTL.D() <= 0:
+		return cluster.Invalidf("--ttl %s: a token is good for a while: a minute to 30 days", in.TTL)
+	case in.Uses <= 0:
+		return cluster.Invalidf("--uses %d: one machine at least may join with a token", in.Uses)
+	}
 	inv, err := cl.Invite(cmd.Context(), in)
 	if err != nil {
 		return err
