@@ -178,7 +178,9 @@ func (m *model) task(t cluster.Task) v1.TaskStatus {
 			if seen && !st.State.Terminal() {
 				out.State = stateUnknown // what its agent said last is not what is
 			}
-			out.Reason = fmt.Sprintf("node %s does not answer", out.Node)
+			out.Reason = m.lostNode(t, out.Node, known)
+		} else if n.Availability == cluster.Drain && t.Spec.HasLocalVolume() && t.Desire == cluster.DesireRun && out.Reason == "" {
+			out.Reason = fmt.Sprintf("its volumes are on node %s, so it stays there though that is drained", out.Node)
 		}
 	}
 	if out.Reason == "" && t.Desire != cluster.DesireRun {
@@ -186,6 +188,31 @@ func (m *model) task(t cluster.Task) v1.TaskStatus {
 	}
 	if cluster.TaskState(out.State) == cluster.StateWaiting {
 		out.Reason = m.waiting(t, out.Reason)
+	}
+	return out
+}
+
+// lostNode says what becomes of a task whose node is not there.
+func (m *model) lostNode(t cluster.Task, node cluster.NodeID, known bool) string {
+	reason := fmt.Sprintf("node %s does not answer", node)
+	if !known {
+		reason = fmt.Sprintf("node %s is not part of the cluster any more", node)
+	}
+	if t.Spec.HasLocalVolume() && t.Desire == cluster.DesireRun {
+		reason += fmt.Sprintf("; its volumes are there, so it waits for it (or for `fairlead node rm %s --lose-volumes`: anew elsewhere, with empty ones)", node)
+	}
+	return reason
+}
+
+// stranded tells of tasks that wait for a node because their volumes are there. What
+// a node that only does not answer holds up is told with the task.
+func (m *model) stranded() []string {
+	var out []string
+	for _, t := range m.tasks {
+		node := cmp.Or(m.placements[t.ID].Node, m.statuses[t.ID].Node)
+		if _, known := m.nodes[node]; node != "" && !known && t.Outcome == nil && t.Desire == cluster.DesireRun && t.Spec.HasLocalVolume() {
+			out = append(out, slotAddress(t)+": "+m.lostNode(t, node, false))
+		}
 	}
 	return out
 }

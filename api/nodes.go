@@ -177,6 +177,7 @@ func (s *Server) status(_ context.Context, _ *noInput) (v1.ClusterStatus, error)
 			out.NodesAlive++
 		}
 	}
+	out.Alarms = append(out.Alarms, m.stranded()...)
 	for _, svc := range m.services {
 		sum := m.service(svc)
 		out.Wanted += sum.Wanted
