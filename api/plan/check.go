@@ -300,10 +300,13 @@ func (c *checker) checkClaims(b v1.Bundle) {
 				continue
 			}
 			src := orElse(r.Source, svc.Spec.Source)
-			if t := r.Taken; t != nil {
+			switch t := r.Taken; {
+			case t != nil:
 				c.badAt(src, field, "%s wants %s, which %s already has%s; choose another one, or remove that", svc.ServiceID, what[r.Field], t.ServiceID, place(t.Source))
-			} else {
+			case strings.HasPrefix(r.Field, "routes"):
 				c.badAt(src, field, "%s: %s", short(r.What), r.Reason)
+			default:
+				c.badAt(src, field, "%s", r.Reason) // it names the port
 			}
 		}
 	}
