@@ -15,7 +15,7 @@ var allowed = map[string][]string{
 	"cluster":         {},
 	"atomicfile":      {},
 	"loop":            {"cluster"},
-	"compose":         {"cluster"},
+	"compose":         {"cluster", "proxyconf"}, // proxyconf.Check alone, as api/plan
 	"scheduler":       {"cluster"},
 	"rollout":         {"cluster"},
 	"autoscaler":      {"cluster"},
@@ -49,7 +49,7 @@ var allowed = map[string][]string{
 	"secrets/vault":  {"cluster", "secrets"},
 	"api/v1":         {"cluster"},
 	"api":            {"cluster", "store", "api/v1", "api/plan", "secrets"},
-	"api/plan":       {"cluster", "api/v1"},
+	"api/plan":       {"cluster", "api/v1", "proxyconf"}, // proxyconf.Check alone: what gateways refuse is refused before
 	"client":         {"cluster", "api/v1"},
 	"tunnel":         {"cluster", "api", "api/v1"},
 	"lab":            {"cluster", "client", "api/v1", "proc", "atomicfile", "agent/docker", "gateway"},

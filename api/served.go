@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -52,6 +53,16 @@ func (n need) String() string {
 // unserved says what of a service the live gateways do not serve: what is still
 // to come, and what cannot be had as things are.
 func (m *model) unserved(svc cluster.Service) (coming, refused []string) {
+	// A plan refuses such routes and ports; here are those it could not see.
+	for _, d := range m.decisions[svc.String()] {
+		if d.Loop != "proxyconf" {
+			continue
+		}
+		for why := range strings.Lines(d.Reason) {
+			refused = append(refused, fmt.Sprintf("%s: %s", svc.Name, strings.TrimSpace(why)))
+		}
+	}
+	unrouted := len(refused) > 0
 	for _, id := range slices.Sorted(maps.Keys(m.nodes)) {
 		n := m.nodes[id]
 		ack, acks := m.gateways[id]
@@ -69,6 +80,9 @@ func (m *model) unserved(svc cluster.Service) (coming, refused []string) {
 				coming = append(coming, fmt.Sprintf("waits for gateway %s to serve %s", id, need))
 			}
 		}
+	}
+	if unrouted {
+		return nil, refused // nobody opens what is not routed
 	}
 	return coming, refused
 }

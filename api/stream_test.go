@@ -141,6 +141,41 @@ func TestWatchWaitsForTheGateways(t *testing.T) {
 	}
 }
 
+// What is not routed is not served, though the gateways have its port.
+func TestWatchSaysWhatIsNotRouted(t *testing.T) {
+	for name, stands := range map[string]bool{"stands": true, "taken back": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // a refusal counts when it has stood for a while
+			b := newBench(t)
+			spec := service("web:1")
+			spec.Routes = []cluster.Route{{Host: "a.test", Port: 80}}
+			deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": spec}))
+			svc := get[cluster.Service](b, store.ServiceKey(webID))
+			b.put(store.GatewayAckKey("n1"), cluster.GatewayAck{Node: "n1", Entries: []string{"web"}})
+			b.run(webID, 1, svc.Version)
+			b.run(webID, 2, svc.Version)
+			key := store.DecisionKey("proxyconf", "shop/web")
+			b.put(key, cluster.Decision{Loop: "proxyconf", Object: "shop/web", Reason: "route a.test (f.yaml:3): blog/www already has this host and path\nport 1/tcp: no"})
+			b.put(store.RolloutKey(webID), cluster.Rollout{ServiceID: webID, Target: svc.Version, Release: 1, State: cluster.RolloutComplete})
+			var last v1.Progress
+			err := b.Watch(t.Context(), "shop", 1, func(p v1.Progress) error {
+				if last = p; p.Done || stands {
+					return nil
+				}
+				_, err := b.store.Commit(t.Context(), store.Txn{Then: []store.Op{{Key: key, Delete: true}}})
+				return err
+			})
+			var want []string
+			if stands {
+				want = []string{"web: route a.test (f.yaml:3): blog/www already has this host and path", "web: port 1/tcp: no"}
+			}
+			if err != nil || !last.Done || last.Failed != stands || !slices.Equal(last.Unserved, want) {
+				t.Errorf("%+v %v", last, err)
+			}
+		})
+	}
+}
+
 func TestWatchIsSuperseded(t *testing.T) {
 	b := newBench(t)
 	deployWeb(t, b, cluster.RolloutRunning)

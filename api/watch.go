@@ -87,7 +87,7 @@ func (s *Server) watch(_ context.Context, in *watchInput) (func(context.Context,
 
 // refusalStands is how long a gateway must say that it cannot have a port before
 // that ends the wait: it tries again every second, and the program that had the
-// port may just be ending.
+// port may just be ending. So may the service that had a route.
 const refusalStands = 3 * time.Second
 
 // gather is how long a watcher waits for more changes before it looks: each

@@ -128,7 +128,7 @@ func badClaims() []badInput {
 		{what: "a port of the only node that another app has", setup: func(h *hub) {
 			h.deploy("name: store\nservices:\n  front:\n    image: store/front:1\n    ports: [\"127.0.0.1:5432:5432\"]\n")
 		}, file: web("ports:\n  - {target: 80, published: 5432, mode: host}"), args: planned, code: 2, says: []string{"compose.yaml:5:", "node n1, which store/front already has", "other.yaml:5"}},
-		{what: "a port of the gateway itself", file: web("ports:\n  - \"8088:80\""), args: planned, code: 2, says: []string{"compose.yaml:5:", "use a route"}},
+		{what: "a port of the gateway itself", file: web("ports:\n  - \"8088:80\""), args: planned, code: 2, says: []string{"compose.yaml:5:", "declare a route"}},
 		{what: "more than any node has", file: web("deploy:\n  resources:\n    reservations: {cpus: '64', memory: 1T}"), args: deployed, code: 2, says: []string{"compose.yaml:", "64 CPU", "n1"}},
 		{what: "a refused app is not built first", setup: withFront, file: "services:\n  web:\n    build: .\n    x-fairlead:\n      routes: [{host: shop.example.com, port: 80}]\n", files: map[string]string{"Dockerfile": "FROM scratch\n"}, args: deployed, code: 2, says: []string{"compose.yaml:5:", "store/front already has"}},
 		{what: "a constraint that no node fulfils (accepted: a node may come)", setup: (*hub).loops, file: web("deploy:\n  placement:\n    constraints: [node.labels.zone==mars]"), args: []string{"deploy", "--timeout", "1s"}, code: 5, changes: true, says: []string{"n1", "zone"}},

@@ -126,13 +126,17 @@ type Route struct {
 	// Rule is a Traefik rule in place of Host and Path, from Traefik's labels.
 	Rule        string   `json:"rule,omitempty"`
 	EntryPoints []string `json:"entry_points,omitempty"` // "web", "websecure"; from labels
-	Priority    int      `json:"priority,omitempty"`
+	// Priority is the user's, of labels: the highest wins, 0 is the length of the rule.
+	Priority int `json:"priority,omitempty"`
 	// Scheme of the server, "http" (default), "https", "h2c".
 	Scheme string `json:"scheme,omitempty"`
 	// Middlewares apply in order.
 	Middlewares []Middleware `json:"middlewares,omitempty"`
 	Source      Source       `json:"source,omitzero"`
 }
+
+// MaxPriority bounds a route's Priority on both sides.
+const MaxPriority = 100_000_000
 
 // Middleware is one Traefik middleware: Options are its keys below
 // "http/middlewares/<name>/", in Traefik's own vocabulary ("retry/attempts": "3").

@@ -436,6 +436,9 @@ func TestTraefikLabels(t *testing.T) {
 		{"chosen service", "http.routers.a.rule=Host(`a.b`)|http.routers.a.service=t@docker|http.services.s.loadbalancer.server.port=81|http.services.t.loadbalancer.server.port=82", "a.b→82"},
 		{"middlewares", "http.routers.a.rule=Host(`a.b`)|http.routers.a.middlewares=c,h@swarm|http.middlewares.c.chain.middlewares=s|http.middlewares.s.stripprefix.prefixes=/x|http.middlewares.h.headers.customrequestheaders.X-Who=me", "a.b→80 s{stripprefix/prefixes=/x} h{headers/customrequestheaders/X-Who=me}"},
 		{"compress", "http.routers.a.rule=Host(`a.b`)|http.routers.a.middlewares=z|http.middlewares.z.compress=true", "a.b→80 z{compress=true}"},
+		{"true in another way", "http.routers.a.rule=Host(`a.b`)|http.routers.a.middlewares=z|http.middlewares.z.redirectscheme.scheme=https|http.middlewares.z.redirectscheme.permanent=True", "a.b→80 z{redirectscheme/permanent=trueredirectscheme/scheme=https}"},
+		{"one rule, two priorities", "http.routers.a.rule=Host(`a.b`)|http.routers.a.priority=-5|http.routers.b.rule=Host(`a.b`)|http.routers.b.priority=100000000", "a.b→80 priority -5 | a.b→80 priority 100000000"},
+		{"one host, two lengths", "http.routers.a.rule=Host(`a.b`)|http.routers.b.rule=Host(`a.b`) && PathPrefix(`/`)", "a.b→80 | Host(`a.b`) && PathPrefix(`/`)→80"},
 		{"docker network", "docker.network=x|http.routers.a.rule=Host(`a.b`)", "a.b→80; warned"},
 
 		{"which service", "http.routers.a.rule=Host(`a.b`)|http.services.s.loadbalancer.server.port=81|http.services.t.loadbalancer.server.port=82", "5: which service? web defines s, t"},
@@ -509,6 +512,27 @@ func traefikSays(r *Result, err error) []string {
 		text += "; warned"
 	}
 	return []string{text}
+}
+
+// The usual way to send www on: one router for both hosts, and one above it.
+func TestTraefikPriorityWithinAnApp(t *testing.T) {
+	r := load1(t, `name: shop
+services:
+  a:
+    image: a
+    expose: [80]
+    labels:
+      traefik.http.routers.main.rule: Host("e.com") || Host("www.e.com")
+      traefik.http.routers.www.rule: Host("www.e.com")
+      traefik.http.routers.www.priority: 100
+      traefik.http.routers.www.middlewares: r
+      traefik.http.middlewares.r.redirectregex.regex: ^https?://www\.(.*)
+      traefik.http.middlewares.r.redirectregex.replacement: https://$${1}
+`)
+	routes := r.Services["a"].Routes
+	if len(routes) != 2 || routes[0].Rule == "" || routes[1].Host != "www.e.com" || routes[1].Priority != 100 || len(routes[1].Middlewares) != 1 {
+		t.Errorf("%+v", routes)
+	}
 }
 
 // Routers of one service may lead to another: names are those of the app, in

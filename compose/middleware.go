@@ -80,7 +80,11 @@ func middlewareOption(parts []string, value string) (key, val string, err error)
 			if name != "" {
 				key += "/" + name
 			}
-			return key, strings.TrimSpace(value), checkOption(typ[0], value)
+			value = strings.TrimSpace(value)
+			if yes, err := strconv.ParseBool(value); err == nil && typ == "b" {
+				value = strconv.FormatBool(yes) // the gateways' one way to write it
+			}
+			return key, value, checkOption(typ[0], value)
 		}
 	}
 	if rest == "" {

@@ -11,6 +11,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/proxyconf"
 )
 
 // portAt finds the item of ports: that brought a port.
@@ -169,7 +170,7 @@ func (c *converter) collisions(names []string) {
 		service string
 		at      cluster.Source
 	}
-	ports, routes := map[string]map[string]claim{}, map[string]claim{}
+	ports := map[string]map[string]claim{}
 	for _, n := range names {
 		s := c.res.Services[cluster.ServiceName(n)]
 		for _, p := range s.Ports {
@@ -188,44 +189,40 @@ func (c *converter) collisions(names []string) {
 			}
 			ports[key][p.HostIP] = claim{n, p.Source}
 		}
-		for _, r := range s.Routes {
-			for _, key := range routeKeys(r) {
-				if first, taken := routes[key]; taken {
-					c.refuse(r.Source, c.origin[claimed{n, r.Source}], fmt.Sprintf("the route %s is taken by %s (%s:%d)", routeText(r), first.service, first.at.File, first.at.Line), "choose another host or path")
-					break
-				}
-				routes[key] = claim{n, r.Source}
+	}
+	c.routesRefused(names)
+}
+
+// routesRefused refuses the routes that gateways would, those that another of the
+// file has among them.
+func (c *converter) routesRefused(names []string) {
+	var services []cluster.Service
+	for _, n := range names {
+		svc := cluster.Service{ServiceID: cluster.ServiceID{App: c.app, Name: cluster.ServiceName(n)}}
+		for _, r := range c.res.Services[svc.Name].Routes {
+			// Users reach gateways by another way.
+			r.Middlewares = slices.DeleteFunc(slices.Clone(r.Middlewares), func(m cluster.Middleware) bool {
+				_, is, _ := cluster.AuthOf(m)
+				return is
+			})
+			svc.Spec.Routes = append(svc.Spec.Routes, r)
+		}
+		services = append(services, svc)
+	}
+	refused := proxyconf.Check(nil, services, nil)
+	for _, svc := range services {
+		for _, r := range refused[svc.ServiceID] {
+			where := c.origin[claimed{string(svc.Name), r.Source}]
+			t := r.Taken
+			if t == nil {
+				c.refuse(r.Source, where, r.Reason, "")
+				continue
 			}
+			advice := "choose another host or path"
+			if strings.Contains(where, ".traefik.") {
+				advice = "choose another host or path, or give one of them a priority"
+			}
+			c.refuse(r.Source, where, fmt.Sprintf("the %s is taken by %s (%s:%d)", r.What, t.Name, t.Source.File, t.Source.Line), advice)
 		}
 	}
-}
-
-// routeKeys names what a route claims, one for each entry point.
-func routeKeys(r cluster.Route) []string {
-	what := r.Host + "\x00" + r.Path + "\x00" + r.Rule + "\x00" + strconv.Itoa(r.Priority)
-	points := r.EntryPoints
-	switch {
-	case r.Internal:
-		points = []string{"internal"}
-	case len(points) == 0 && r.TLS:
-		points = []string{"web", "websecure"}
-	case len(points) == 0:
-		points = []string{"web"}
-	}
-	var out []string
-	for _, p := range points {
-		out = append(out, p+"\x00"+what)
-	}
-	return out
-}
-
-func routeText(r cluster.Route) string {
-	if r.Rule != "" {
-		return quote(r.Rule)
-	}
-	host := r.Host
-	if host == "" {
-		host = "*"
-	}
-	return host + r.Path
 }

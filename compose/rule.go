@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -76,9 +77,12 @@ func checkExpr(e ast.Expr, depth int) error {
 	return fmt.Errorf("a rule holds matchers such as Host(`shop.example.com`), joined by && and ||")
 }
 
+// matcherName knows a matcher as Traefik does: as documented, in lower, upper or
+// title case.
 func matcherName(written string) string {
 	for m := range matchers {
-		if strings.EqualFold(m, written) {
+		lower := strings.ToLower(m)
+		if slices.Contains([]string{m, lower, strings.ToUpper(m), m[:1] + lower[1:]}, written) {
 			return m
 		}
 	}
@@ -144,7 +148,7 @@ func checkArgs(name string, args []string) error {
 }
 
 func checkCIDR(s string) error {
-	if _, err := netip.ParseAddr(s); err == nil {
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
 		return nil
 	}
 	if _, err := netip.ParsePrefix(s); err != nil {

@@ -340,8 +340,9 @@ func (c *converter) traefikRouter(t *traefikApp, n, name string, fields map[stri
 func (c *converter) routerOptions(r *cluster.Route, fields map[string]tLabel) {
 	if l, given := fields["priority"]; given {
 		p, err := strconv.Atoi(l.value)
-		if err != nil || p < 0 || p > 1_000_000 {
-			c.refuse(l.at, l.path, quote(l.value)+" is not a priority from 0 to 1000000", "")
+		if err != nil || p < -cluster.MaxPriority || p > cluster.MaxPriority {
+			c.refuse(l.at, l.path, fmt.Sprintf("%s is not a priority from %d to %d", quote(l.value), -cluster.MaxPriority, cluster.MaxPriority), "")
+			p = 0
 		}
 		r.Priority = p
 	}

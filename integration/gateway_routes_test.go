@@ -102,6 +102,43 @@ func TestGatewayMalformedRuleStopsNobodyElse(t *testing.T) {
 	})
 }
 
+// Routes of one app that overlap: Traefik goes by their priorities, over all that
+// one may be, and by the lengths of their rules.
+func TestGatewayPrioritiesOfOneApp(t *testing.T) {
+	l := newGatewayLab(t)
+	l.backend("127.77.5.1", 9000)
+	marked := func(r cluster.Route) cluster.Route { // answers 403, the others 200
+		r.Port, r.Middlewares = 9000, []cluster.Middleware{{Name: "m", Options: map[string]string{"ipallowlist/sourcerange": "192.0.2.1"}}}
+		return r
+	}
+	l.service(gatewayService("web", []cluster.Route{
+		{Rule: "Host(`e.example.com`) || Host(`www.e.example.com`)", Port: 9000},
+		marked(cluster.Route{Host: "www.e.example.com", Priority: 100}),
+		marked(cluster.Route{Host: "far.example.com", Priority: 100_000}),
+		{Rule: "Host(`far.example.com`) && Path(`/x`)", Priority: 50_000, Port: 9000},
+		{Host: "low.example.com", Port: 9000},
+		marked(cluster.Route{Host: "low.example.com", Priority: -1}),
+		{Host: "length.example.com", Port: 9000},
+		marked(cluster.Route{Rule: "Host(`length.example.com`) && PathPrefix(`/`)"}),
+	}))
+	l.acked(l.serve("web", "127.77.5.1"))
+	for _, c := range []struct {
+		host, path string
+		want       int
+	}{
+		{"e.example.com", "/", http.StatusOK},
+		{"www.e.example.com", "/", http.StatusForbidden},
+		{"far.example.com", "/", http.StatusForbidden},
+		{"far.example.com", "/x", http.StatusForbidden},
+		{"low.example.com", "/", http.StatusOK},
+		{"length.example.com", "/", http.StatusForbidden},
+	} {
+		if s, body := l.get(c.host, c.path); s != c.want {
+			t.Errorf("%s%s answers %d %s, not %d", c.host, c.path, s, body, c.want)
+		}
+	}
+}
+
 // Every option that proxyconf lets through is written at once: Traefik takes the
 // tree, and none of the middlewares is in error but those that need a server.
 func TestGatewayTraefikKnowsTheWholeVocabulary(t *testing.T) {

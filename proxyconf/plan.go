@@ -81,6 +81,8 @@ type Refusal struct {
 	What   string // "route shop.example.com", "port 5432/tcp"
 	Reason string
 	Source cluster.Source
+	Field  string  // "routes[0]", "ports[1]", of the service
+	Taken  *Holder // who has it, when that is the reason
 }
 
 func (r Refusal) String() string {

@@ -1,8 +1,10 @@
 package proxyconf
 
 import (
+	gocmp "cmp"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand"
 	"reflect"
 	"slices"
@@ -80,7 +82,7 @@ func TestOneRoute(t *testing.T) {
 		t.Fatal(refused)
 	}
 	rule := "Host(`shop.example.com`) && (Path(`/api`) || PathPrefix(`/api/`))"
-	priority := fmt.Sprint(2*classPriority + len("Host(`shop.example.com`) && PathPrefix(`/api`)"))
+	priority := fmt.Sprint(2*classPriority + middlePriority + len("Host(`shop.example.com`) && PathPrefix(`/api`)"))
 	for prefix, want := range map[string]map[string]string{
 		"http/routers/": {
 			"shop_web-0/rule": rule, "shop_web-0/service": "shop_web-8080", "shop_web-0/priority": priority, "shop_web-0/entryPoints/0": "web",
@@ -197,6 +199,76 @@ func TestTheOlderClaimWins(t *testing.T) {
 				t.Errorf("the refusal does not name the owner: %v", refused[0])
 			}
 		})
+	}
+}
+
+// TestAppsOwnRoutesMayOverlap: what is a clash between two apps is none within one
+// as long as the priorities differ, the user's or the lengths of the rules.
+func TestAppsOwnRoutesMayOverlap(t *testing.T) {
+	const both = "Host(`x`) || Host(`y`)"
+	for name, c := range map[string]struct {
+		a, b    cluster.Route
+		refused bool
+	}{
+		"a part above":          {cluster.Route{Rule: both}, cluster.Route{Host: "y", Priority: 100}, false},
+		"a part by length":      {cluster.Route{Rule: both}, cluster.Route{Host: "y"}, false},
+		"a part as high":        {cluster.Route{Rule: both}, cluster.Route{Host: "y", Priority: len(both)}, true},
+		"all, above":            {cluster.Route{Host: "x"}, cluster.Route{Host: "x", Priority: 100}, false},
+		"all, as high":          {cluster.Route{Host: "x"}, cluster.Route{Host: "X."}, true},
+		"other priority, class": {cluster.Route{Rule: "Path(`/a`)", Priority: 7}, cluster.Route{Rule: "Path(`/a`) || Host(`x`)", Priority: 7}, true},
+		"other entry point":     {cluster.Route{Host: "x", EntryPoints: []string{"web"}}, cluster.Route{Host: "x", EntryPoints: []string{"websecure"}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.a.Port, c.b.Port = 80, 80
+			for _, s := range [][]cluster.Service{
+				{service("a", "b", 1, c.a, c.b)}, {service("a", "b", 1, c.a), service("a", "c", 2, c.b)},
+			} {
+				_, refused := apply(nil, Plan(Snapshot{Services: s}))
+				if got := len(refused) == 1 && refused[0].Taken != nil; got != c.refused || len(refused) > 1 {
+					t.Errorf("refused: %v", refused)
+				}
+			}
+			other := service("b", "b", 1, c.b)
+			refused := Check([]cluster.Service{other}, []cluster.Service{service("a", "b", 0, c.a)}, nil)
+			if got := len(refused[id("a", "b")]) == 1 && refused[id("b", "b")] == nil; got != (name != "other entry point") {
+				t.Errorf("of two apps the one that comes later is refused, though it is older: %v", refused)
+			}
+		})
+	}
+}
+
+// TestPrioritiesKeepTheirOrder: over all that a user may write, and never across classes.
+func TestPrioritiesKeepTheirOrder(t *testing.T) {
+	rules := [...]string{classAny: "Path(`/`)", classPattern: "HostRegexp(`.`)", classHost: "Host(`x`)"}
+	draw := func(t *rapid.T) (class, priority, traefik int) {
+		class = rapid.IntRange(classAny, classHost).Draw(t, "class")
+		priority = rapid.OneOf(
+			rapid.IntRange(-cluster.MaxPriority, cluster.MaxPriority), rapid.SampledFrom([]int{-cluster.MaxPriority, -1, 1, 9999, 10000, 50000, 100000, cluster.MaxPriority}),
+		).Filter(func(n int) bool { return n != 0 }).Draw(t, "priority")
+		tree, refused := apply(nil, Plan(Snapshot{Services: []cluster.Service{service("a", "b", 1, cluster.Route{Rule: rules[class], Priority: priority, Port: 80})}}))
+		if _, err := fmt.Sscan(tree[Root+"/http/routers/a_b-0/priority"], &traefik); err != nil || len(refused) > 0 {
+			t.Fatal(err, refused)
+		}
+		if traefik < 1 || traefik > math.MaxInt32-1000 {
+			t.Fatalf("Traefik takes no %d everywhere", traefik)
+		}
+		return class, priority, traefik
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		c1, p1, t1 := draw(t)
+		c2, p2, t2 := draw(t)
+		if want := gocmp.Or(gocmp.Compare(c1, c2), gocmp.Compare(p1, p2)); gocmp.Compare(t1, t2) != want {
+			t.Fatalf("class %d priority %d is %d, class %d priority %d is %d", c1, p1, t1, c2, p2, t2)
+		}
+	})
+	for _, r := range []cluster.Route{{Host: "x", Port: 80}, {Rule: "Path(`/" + strings.Repeat("a", maxRule-10) + "`)", Port: 80}} {
+		_, ts, err := ruleOf(r)
+		if n, err2 := priorityOf(r, r.Rule, ts); err != nil || err2 != nil || n-classOf(ts)*classPriority-middlePriority > maxRule {
+			t.Errorf("the length of a rule leaves its band: %d %v %v", n, err, err2)
+		}
+	}
+	if err := Check(nil, []cluster.Service{service("a", "b", 1, cluster.Route{Host: "x", Port: 80, Priority: -cluster.MaxPriority - 1})}, nil)[id("a", "b")]; len(err) != 1 {
+		t.Errorf("a priority beyond all: %v", err)
 	}
 }
 

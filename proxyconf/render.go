@@ -2,6 +2,7 @@ package proxyconf
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -44,43 +45,55 @@ const (
 	passiveWindow   = "6s"
 	dialTimeout     = "1s"
 	// Idle connections hold up the end of a draining task: keep them briefly.
-	idleTimeout     = "1s"
-	idlePerHost     = "200"
-	tcpDialTimeout  = "3s"
-	classPriority   = 10_000 // between two classes of rules
-	maxUserPriority = classPriority - 1
+	idleTimeout    = "1s"
+	idlePerHost    = "200"
+	tcpDialTimeout = "3s"
 )
 
-// claim is what a service already has.
-type claim struct{ by string }
+// Priorities as Traefik gets them: each class of rules has a band of its own, in
+// which what users may write lies around the middle. All of them are above 0,
+// which Traefik takes for none, and fit the int of a 32-bit Traefik.
+const (
+	classPriority  = 300_000_000 // between two classes of rules
+	middlePriority = classPriority / 2
+)
 
 type renderer struct {
 	want      map[string]map[string]string
 	refused   map[cluster.ServiceID][]Refusal
 	endpoints map[cluster.ServiceID]cluster.Endpoints
-	claims    map[string]claim
+	claims    map[string][]Holder // by entry point and what is claimed there
 	reserved  map[int]string
 	words     map[string]vocabulary // by section
 }
 
+func newRenderer(want map[string]map[string]string, reserved map[int]string) *renderer {
+	return &renderer{
+		want: want, refused: map[cluster.ServiceID][]Refusal{}, endpoints: map[cluster.ServiceID]cluster.Endpoints{},
+		claims: map[string][]Holder{}, reserved: reserved, words: map[string]vocabulary{},
+	}
+}
+
 // render fills want and returns what was refused.
 func render(s Snapshot, want map[string]map[string]string) map[cluster.ServiceID][]Refusal {
-	r := &renderer{
-		want: want, refused: map[cluster.ServiceID][]Refusal{}, endpoints: map[cluster.ServiceID]cluster.Endpoints{},
-		claims: map[string]claim{}, reserved: s.Reserved, words: map[string]vocabulary{},
-	}
+	r := newRenderer(want, s.Reserved)
 	for _, e := range s.Endpoints {
 		r.endpoints[e.ServiceID] = e
 	}
 	r.globals()
-	services := slices.Clone(s.Services)
-	slices.SortFunc(services, func(a, b cluster.Service) int {
+	r.services(s.Services)
+	return r.refused
+}
+
+// services renders services, the oldest first.
+func (r *renderer) services(list []cluster.Service) {
+	list = slices.Clone(list)
+	slices.SortFunc(list, func(a, b cluster.Service) int {
 		return cmp.Or(cmp.Compare(a.Created, b.Created), a.Compare(b.ServiceID))
 	})
-	for _, svc := range services {
+	for _, svc := range list {
 		r.service(svc)
 	}
-	return r.refused
 }
 
 // globals are the objects that are always there. The seed keeps the tree from
@@ -123,22 +136,26 @@ func (r *renderer) vocabulary(section string) vocabulary {
 	return r.words[section]
 }
 
-func (r *renderer) refuse(svc cluster.Service, what, reason string, src cluster.Source) {
-	r.refused[svc.ServiceID] = append(r.refused[svc.ServiceID], Refusal{What: what, Reason: reason, Source: src})
+func (r *renderer) refuse(svc cluster.Service, what Refusal, err error) {
+	what.Reason = err.Error()
+	if t, ok := errors.AsType[takenError](err); ok {
+		what.Taken = &t.by
+	}
+	r.refused[svc.ServiceID] = append(r.refused[svc.ServiceID], what)
 }
 
 func (r *renderer) service(svc cluster.Service) {
 	for i, route := range svc.Spec.Routes {
 		if err := r.route(svc, i, route); err != nil {
-			r.refuse(svc, describeRoute(route), err.Error(), route.Source)
+			r.refuse(svc, Refusal{What: describeRoute(route), Field: fmt.Sprintf("routes[%d]", i), Source: route.Source}, err)
 		}
 	}
-	for _, p := range svc.Spec.Ports {
+	for i, p := range svc.Spec.Ports {
 		if p.Mode != modeGateway {
 			continue
 		}
 		if err := r.port(svc, p); err != nil {
-			r.refuse(svc, fmt.Sprintf("port %d/%s", p.Published, p.Protocol), err.Error(), p.Source)
+			r.refuse(svc, Refusal{What: fmt.Sprintf("port %d/%s", p.Published, p.Protocol), Field: fmt.Sprintf("ports[%d]", i), Source: p.Source}, err)
 		}
 	}
 }
@@ -182,11 +199,16 @@ func (r *renderer) route(svc cluster.Service, i int, route cluster.Route) error 
 		}
 		mws[i] = pairs
 	}
+	priority, err := priorityOf(route, text, alternatives)
+	if err != nil {
+		return err
+	}
 	claims := claimsOf(text, alternatives)
+	own := Holder{ServiceID: svc.ServiceID, Source: route.Source, Priority: priority}
 	for _, e := range entries {
 		for _, c := range claims {
-			if other, taken := r.claims[e+" "+c]; taken {
-				return fmt.Errorf("%s already has this host and path", other.by)
+			if err := r.free(e+" "+c, own, "this host and path"); err != nil {
+				return err
 			}
 		}
 	}
@@ -212,7 +234,6 @@ func (r *renderer) route(svc cluster.Service, i int, route cluster.Route) error 
 	if err := r.httpService(service, scheme, route.Port, r.endpoints[svc.ServiceID]); err != nil {
 		return err
 	}
-	priority := classOf(alternatives)*classPriority + rulePriority(route, text)
 	if err := r.routers(base, entries, map[string]string{
 		"rule": text, "service": service, "priority": strconv.Itoa(priority),
 	}, chain); err != nil {
@@ -220,7 +241,7 @@ func (r *renderer) route(svc cluster.Service, i int, route cluster.Route) error 
 	}
 	for _, e := range entries {
 		for _, c := range claims {
-			r.claims[e+" "+c] = claim{by: svc.String()}
+			r.claims[e+" "+c] = append(r.claims[e+" "+c], own)
 		}
 	}
 	return nil
@@ -286,10 +307,11 @@ func (r *renderer) port(svc cluster.Service, p cluster.PublishedPort) error {
 		return fmt.Errorf("port %d is the gateways' entry point %s: declare a route, or publish another port", p.Published, name)
 	}
 	entry := p.EntryPoint()
-	if other, taken := r.claims[entry]; taken {
-		return fmt.Errorf("%s already has this port", other.by)
+	own := Holder{ServiceID: svc.ServiceID, Source: p.Source}
+	if err := r.free(entry, own, "this port"); err != nil {
+		return err
 	}
-	r.claims[entry] = claim{by: svc.String()}
+	r.claims[entry] = append(r.claims[entry], own)
 	name := objectName(svc.ServiceID) + "-" + entry
 	pairs := map[string]string{}
 	for index, hostPort := range serversOf(r.endpoints[svc.ServiceID], p.Target) {
@@ -411,19 +433,22 @@ func plainRule(host, prefix string) (string, error) {
 	return strings.Join(parts, " && "), nil
 }
 
-// rulePriority orders rules of one class: the user's number, else the length of
-// the rule as Traefik does, counted for a plain route as if it were written the
-// short way, so that plain routes and rules of labels compare.
-func rulePriority(route cluster.Route, text string) int {
+// priorityOf is the priority that Traefik gets. Within a class it is the user's
+// number, else the length of the rule as in Traefik, counted for a plain route as
+// if it were written the short way, so that plain routes and rules of labels
+// compare.
+func priorityOf(route cluster.Route, text string, ts []term) (int, error) {
 	n := len(text)
 	switch {
-	case route.Priority > 0:
+	case route.Priority < -cluster.MaxPriority || route.Priority > cluster.MaxPriority:
+		return 0, fmt.Errorf("the priority %d is not between %d and %d", route.Priority, -cluster.MaxPriority, cluster.MaxPriority)
+	case route.Priority != 0:
 		n = route.Priority
 	case route.Rule == "":
-		n = len("Host(``)") + len(route.Host)
+		n = len("Host(``)") + len(strings.TrimSuffix(route.Host, "."))
 		if p := strings.TrimRight(route.Path, "/"); p != "" {
 			n += len(" && PathPrefix(``)") + len(p)
 		}
 	}
-	return max(1, min(n, maxUserPriority))
+	return classOf(ts)*classPriority + middlePriority + n, nil
 }

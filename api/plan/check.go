@@ -10,6 +10,7 @@ import (
 
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/proxyconf"
 )
 
 // checker gathers all that is wrong with an input.
@@ -278,36 +279,44 @@ func (c *checker) checkCycles(b v1.Bundle) {
 	}
 }
 
-// checkClaims refuses routes and ports that another service has.
+// checkClaims refuses what the gateways would: routes and ports that another
+// service has, and what Traefik does not take.
 func (c *checker) checkClaims(b v1.Bundle) {
-	taken := map[string]claim{}
-	for _, s := range c.state.Others {
-		for _, cl := range claims(s) {
-			taken[cl.key] = cl
-		}
-	}
-	told := map[string]bool{}
-	reserved := map[int]string{c.state.Entry.Web: "HTTP", c.state.Entry.WebSecure: "HTTPS", c.state.Entry.Internal: "the internal entry point"}
+	reserved := map[int]string{c.state.Entry.Web: "web", c.state.Entry.WebSecure: "websecure", c.state.Entry.Internal: "internal"}
 	delete(reserved, 0)
+	want := make([]cluster.Service, 0, len(b.Services))
 	for _, name := range slices.Sorted(maps.Keys(b.Services)) {
-		spec := b.Services[name]
-		for i, p := range spec.Ports {
-			if what, is := reserved[p.Published]; is && p.Mode == "gateway" && p.Protocol == "tcp" {
-				c.badAt(orElse(p.Source, spec.Source), fmt.Sprintf("services.%s.ports[%d]", name, i),
-					"port %d of the gateways serves %s: use a route", p.Published, what)
-			}
+		want = append(want, cluster.Service{ServiceID: cluster.ServiceID{App: c.in.App, Name: name}, Spec: b.Services[name]})
+	}
+	refused := proxyconf.Check(c.state.Others, want, reserved)
+	for _, svc := range want {
+		what := map[string]string{}
+		for _, cl := range claims(svc) {
+			what[cl.field] = cl.what
 		}
-		for _, cl := range claims(cluster.Service{ServiceID: cluster.ServiceID{App: c.in.App, Name: name}, Spec: spec}) {
-			if other, is := taken[cl.key]; is && told[cl.field] {
-				continue // of a route on two entry points one complaint is enough
-			} else if is {
-				told[cl.field] = true
-				c.badAt(orElse(cl.source, spec.Source), cl.field, "%s wants %s, which %s already has%s; choose another one, or remove that", cl.holder, cl.what, other.holder, place(other.source))
+		for _, r := range refused[svc.ServiceID] {
+			field := fmt.Sprintf("services.%s.%s", svc.Name, r.Field)
+			if c.told(field) {
 				continue
 			}
-			taken[cl.key] = cl
+			src := orElse(r.Source, svc.Spec.Source)
+			switch t := r.Taken; {
+			case t != nil:
+				c.badAt(src, field, "%s wants %s, which %s already has%s; choose another one, or remove that", svc.ServiceID, what[r.Field], t.ServiceID, place(t.Source))
+			case strings.HasPrefix(r.Field, "routes"):
+				c.badAt(src, field, "%s: %s", short(r.What), r.Reason)
+			default:
+				c.badAt(src, field, "%s", r.Reason) // it names the port
+			}
 		}
 	}
+}
+
+// told reports whether something is said of a field already, or of a part of it.
+func (c *checker) told(field string) bool {
+	return slices.ContainsFunc(c.wrong, func(d v1.Detail) bool {
+		return d.Field == field || strings.HasPrefix(d.Field, field+".")
+	})
 }
 
 func orElse(a, b cluster.Source) cluster.Source {

@@ -190,13 +190,12 @@ func exposedKey(e v1.Exposed) string {
 	return fmt.Sprintf("%s %s %s %s %d %s %v", e.Service, e.Kind, e.Scope, e.Address, e.Port, e.Where, e.Schemes)
 }
 
-// claim is something that one service in the cluster can have.
+// claim is something that one service in the cluster can have. Which of them
+// clash, proxyconf knows; the key only tells what is new.
 type claim struct {
-	key    string
-	what   string
-	holder cluster.ServiceID
-	source cluster.Source
-	field  string
+	key   string
+	what  string
+	field string // of the service
 }
 
 // claims lists what a service takes for itself.
@@ -212,10 +211,7 @@ func claims(s cluster.Service) []claim {
 			what = fmt.Sprintf("every host at %s/ (a route without a host)", path)
 		}
 		for _, e := range entries(rt) {
-			out = append(out, claim{
-				key: fmt.Sprintf("%s %s %d", e, match, rt.Priority), what: what,
-				holder: s.ServiceID, source: rt.Source, field: fmt.Sprintf("services.%s.routes[%d]", s.Name, i),
-			})
+			out = append(out, claim{key: fmt.Sprintf("%s %s %d", e, match, rt.Priority), what: what, field: fmt.Sprintf("routes[%d]", i)})
 		}
 	}
 	for i, p := range s.Spec.Ports {
@@ -223,8 +219,8 @@ func claims(s cluster.Service) []claim {
 			continue
 		}
 		out = append(out, claim{
-			holder: s.ServiceID, source: p.Source, field: fmt.Sprintf("services.%s.ports[%d]", s.Name, i),
 			key: fmt.Sprintf("port %d %s", p.Published, p.Protocol), what: fmt.Sprintf("port %d/%s of the gateways", p.Published, p.Protocol),
+			field: fmt.Sprintf("ports[%d]", i),
 		})
 	}
 	return out

@@ -432,7 +432,7 @@ func TestRefusals(t *testing.T) {
 		}, 3, "blog/www already has"},
 		"entry point": {func(s *cluster.ServiceSpec) {
 			s.Ports = []cluster.PublishedPort{{Published: 80, Target: 1, Protocol: "tcp", Mode: "gateway", Source: at(3)}}
-		}, 3, "serves HTTP"},
+		}, 3, "port 80 is the gateways' entry point web"},
 		"too large":       {func(s *cluster.ServiceSpec) { s.Task.Resources.ReserveCPU = 64000 }, 2, "impossible resources: a task of web reserves 64 CPU and 0 MiB of memory, and no node has that much (the largest, n1, has 2 CPU and 4096 MiB)"},
 		"more than limit": {func(s *cluster.ServiceSpec) { s.Task.Resources = cluster.Resources{ReserveCPU: 500, LimitCPU: 200} }, 2, "reserves 0.5 CPU but is limited to 0.2"},
 		"no reservation":  {func(s *cluster.ServiceSpec) { s.Autoscale = &cluster.Autoscale{Min: 1, Max: 2, CPUPercent: 70} }, 2, "reserves no CPU"},

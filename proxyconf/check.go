@@ -1,0 +1,58 @@
+package proxyconf
+
+import (
+	"fmt"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// Check returns what would be refused of the services in want beside those in
+// have, which keep what they have whoever is older. It is for those who decide
+// whether a service may be so at all: what passes here is rendered, in whatever
+// order the services come to be.
+func Check(have, want []cluster.Service, reserved map[int]string) map[cluster.ServiceID][]Refusal {
+	r := newRenderer(map[string]map[string]string{}, reserved)
+	r.services(have)
+	r.refused = map[cluster.ServiceID][]Refusal{}
+	r.services(want)
+	return r.refused
+}
+
+// Holder has what another wants.
+type Holder struct {
+	cluster.ServiceID
+	Source   cluster.Source
+	Priority int // of a route, as Traefik gets it
+}
+
+// clash reports whether two that claim the same cannot both have it. Within an
+// app the priority decides which of them serves, as in Traefik; whichever it is,
+// what another app has stays that app's.
+func clash(a, b Holder) bool { return a.App != b.App || a.Priority == b.Priority }
+
+// free says who has what own wants, nil when it can have it.
+func (r *renderer) free(key string, own Holder, what string) error {
+	for _, by := range r.claims[key] {
+		if clash(by, own) {
+			return takenError{by: by, what: what, own: by.App == own.App}
+		}
+	}
+	return nil
+}
+
+type takenError struct {
+	by   Holder
+	what string
+	own  bool // by another part of the same app
+}
+
+func (e takenError) Error() string {
+	text := fmt.Sprintf("%s already has %s", e.by.ServiceID, e.what)
+	if e.own && e.by.Priority != 0 {
+		text += " with the same priority"
+	}
+	if e.by.Source.File != "" {
+		text += fmt.Sprintf(" (%s:%d)", e.by.Source.File, e.by.Source.Line)
+	}
+	return text
+}
