@@ -1,10 +1,14 @@
 package compose
 
 import (
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/fairlead/fairlead/cluster"
 )
 
 func TestVariablesInNumbersOfTheExtension(t *testing.T) {
@@ -41,5 +45,71 @@ secrets: {pw: {external: true, x-fairlead: {generate: "${LEN:-32}"}}}
 	}
 	if d := cmp.Diff(want, strings.Split(err.Error(), "\n")); d != "" {
 		t.Errorf("(-want +got)\n%s", d)
+	}
+}
+
+// Compose's own variables choose files, profiles and the name where no flag does:
+// the environment before .env, both before the file.
+func TestComposeVariables(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{
+		".env":         "X=1\nCOMPOSE_PROJECT_NAME=old\nCOMPOSE_PROFILES=debug, more\nCOMPOSE_FILE=compose.yaml;prod/extra.yaml\nCOMPOSE_PATH_SEPARATOR=;\n",
+		"compose.yaml": "name: a-${COMPOSE_PROJECT_NAME:-none}\nservices:\n  web: {image: \"a:${COMPOSE_PROJECT_NAME}\"}\n  dbg: {image: a, profiles: [debug]}\n  other: {image: a, profiles: [other]}\nvolumes: {data: {}}\n",
+		"prod/extra.yaml": "services:\n  more: {image: a, profiles: [more]}\n" +
+			"  plain: {image: a}\n",
+		"prod/.env": "FROM_PROD=1\n",
+	})
+	for _, c := range []struct {
+		what     string
+		o        Options
+		app      cluster.AppName
+		services string
+	}{
+		{"of .env", Options{}, "old", "dbg more plain web"},
+		{"of the environment", Options{Env: map[string]string{"COMPOSE_PROJECT_NAME": "env", "COMPOSE_PROFILES": "other", "COMPOSE_FILE": "compose.yaml"}}, "env", "other web"},
+		{"of the flags", Options{App: "flag", Profiles: []string{"other"}, Files: []string{filepath.Join(dir, "compose.yaml")}}, "flag", "other web"},
+		{"set to nothing", Options{Env: map[string]string{"COMPOSE_PROJECT_NAME": "", "COMPOSE_PROFILES": "", "COMPOSE_FILE": ""}}, "a-none", "web"},
+		{"elsewhere", Options{Env: map[string]string{"COMPOSE_FILE": "prod/extra.yaml"}}, "old", "more plain"},
+	} {
+		c.o.Dir = dir
+		r, err := Load(t.Context(), c.o)
+		if err != nil {
+			t.Errorf("%s: %v", c.what, err)
+			continue
+		}
+		var names []string
+		for n := range r.Services {
+			names = append(names, string(n))
+		}
+		slices.Sort(names)
+		if got := strings.Join(names, " "); r.App != c.app || got != c.services {
+			t.Errorf("%s: %s: %s", c.what, r.App, got)
+		}
+		if img := r.Services["web"].Task.Image; img != "" && img != "a:"+string(c.app) {
+			t.Errorf("%s: image %s", c.what, img)
+		}
+		if c.o.App == "" {
+			if here, ok := AppIn(dir, c.o.Env); !ok || here.App != c.app || here.Err != nil {
+				t.Errorf("%s: commands mean %+v", c.what, here)
+			}
+		}
+	}
+	here, _ := AppIn(dir, nil)
+	env, _ := AppIn(dir, map[string]string{"COMPOSE_PROJECT_NAME": "env"})
+	if here.From != ".env:2" || env.From != "COMPOSE_PROJECT_NAME" {
+		t.Errorf("from %q, %q", here.From, env.From)
+	}
+	for value, want := range map[string]string{
+		"COMPOSE_PROJECT_NAME=my_shop": `COMPOSE_PROJECT_NAME: "my_shop" cannot name an app: use 1 to 40 lower-case letters, digits and -, starting with a letter or digit; for example COMPOSE_PROJECT_NAME=my-shop`,
+		"COMPOSE_FILE=nope.yaml":       "nope.yaml: cannot read the file: it is not there; COMPOSE_FILE names it",
+	} {
+		k, v, _ := strings.Cut(value, "=")
+		_, err := Load(t.Context(), Options{Dir: dir, Env: map[string]string{k: v}})
+		if err == nil || err.Error() != want {
+			t.Errorf("%v", err)
+		}
+		if here, ok := AppIn(dir, map[string]string{k: v}); !ok || here.Err == nil {
+			t.Errorf("%s: %+v", value, here)
+		}
 	}
 }
