@@ -235,6 +235,51 @@ volumes: {va: {}, vb: {}}
 	}
 }
 
+// The place of a route is that of its item, whatever files its list comes from.
+func TestPlacesOfRoutes(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{
+		"c1.yaml":  "services:\n  web:\n    image: a\n    extends: {file: base.yaml, service: tmpl}\n    x-fairlead:\n      routes:\n        - {host: c1.x, port: 1}\n        - {host: twice.x, port: 1}\n",
+		"c2.yaml":  "services:\n  web:\n    x-fairlead:\n      routes:\n        - {host: twice.x, port: 1}\n        - {host: c2.x, port: 1}\n",
+		"c3.yaml":  "services:\n  web:\n    x-fairlead:\n      routes: !override\n        - {host: c3.x, port: 1}\n",
+		"bad.yaml": "services:\n  web:\n    image: a\n\n\n    x-fairlead:\n      routes: [{host: bad host, port: 1}]\n",
+		"base.yaml": "services:\n  tmpl:\n    x-fairlead:\n      routes:\n        - {host: base.x, port: 1}\n    extends: root\n" +
+			"  root:\n    x-fairlead: {routes: [{host: root.x, port: 1}]}\n",
+	})
+	load := func(names ...string) (*Result, error) {
+		var files []string
+		for _, n := range names {
+			files = append(files, filepath.Join(dir, n))
+		}
+		return Load(t.Context(), Options{Files: files})
+	}
+	at := func(file string, line int) cluster.Source { return cluster.Source{File: file, Line: line} }
+	for _, c := range []struct {
+		files []string
+		want  map[string]cluster.Source
+	}{
+		{[]string{"c1.yaml", "c2.yaml"}, map[string]cluster.Source{
+			"root.x": at("base.yaml", 8), "base.x": at("base.yaml", 5), "c1.x": at("c1.yaml", 7), "twice.x": at("c1.yaml", 8), "c2.x": at("c2.yaml", 6),
+		}},
+		{[]string{"c1.yaml", "c3.yaml"}, map[string]cluster.Source{"c3.x": at("c3.yaml", 5)}},
+	} {
+		r, err := load(c.files...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]cluster.Source{}
+		for _, rt := range r.Services["web"].Routes {
+			got[rt.Host] = rt.Source
+		}
+		if d := cmp.Diff(c.want, got); d != "" {
+			t.Errorf("%v (-want +got)\n%s", c.files, d)
+		}
+	}
+	if _, err := load("bad.yaml", "c2.yaml"); err == nil || !strings.HasPrefix(err.Error(), `bad.yaml:7: services.web.x-fairlead.routes: "bad host"`) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestEnvironmentFilesAndProfiles(t *testing.T) {
 	dir := project(t, map[string]string{
 		".env":    "A=env\nB=env\n",
