@@ -318,6 +318,7 @@ func resolved(p types.Project) (out *types.Project, err error) {
 			err = fmt.Errorf("cannot be read: %v", r)
 		}
 	}()
+	registerRaw()
 	return p.WithServicesEnvironmentResolved(true)
 }
 

@@ -312,6 +312,27 @@ func TestEnvironmentFilesAndProfiles(t *testing.T) {
 	}
 }
 
+// An env file of format raw is taken as docker run takes it.
+func TestRawEnvFile(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{
+		"raw.env":      "\ufeff# no\n\n  A=\"quoted\" # kept $X \nB=a=b\nX\nABSENT\r\nC=\n",
+		"bad.env":      "A=1\nsome words=2\n",
+		"compose.yaml": "services:\n  web:\n    image: a\n    env_file:\n      - {path: \"${F:-raw.env}\", format: raw}\n",
+	})
+	r, err := Load(t.Context(), Options{Dir: dir, Env: map[string]string{"X": "x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(map[string]string{"A": `"quoted" # kept $X `, "B": "a=b", "X": "x", "C": ""}, r.Services["web"].Task.Env); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+	_, err = Load(t.Context(), Options{Dir: dir, Env: map[string]string{"F": "bad.env"}})
+	if err == nil || err.Error() != "compose.yaml:4: services.web.env_file: bad.env: line 2 is not NAME=VALUE" {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestSecretValuesStayOut(t *testing.T) {
 	dir := project(t, map[string]string{
 		"pw.txt": "correct-horse\n",
