@@ -22,6 +22,7 @@ func (l *load) check(d *doc) {
 	l.checkKeys(d, d.root, keyTree(), nil)
 	l.checkNames(d)
 	l.checkTwice(d)
+	l.checkExternal(d)
 	l.checkExtensions(d)
 	l.checkSchema(d)
 }
@@ -142,6 +143,21 @@ func (l *load) checkNames(d *doc) {
 					fmt.Sprintf("differs from %s (line %d) only in case; names do not distinguish it", first.key, first.line), "")
 			}
 			seen[low] = e
+		}
+	}
+}
+
+// checkExternal warns of the old way to name what is external.
+func (l *load) checkExternal(d *doc) {
+	for _, section := range []string{"networks", "volumes", "secrets", "configs"} {
+		s := d.root.get(section)
+		if s == nil || s.kind != mapNode {
+			continue
+		}
+		for _, e := range s.entries {
+			if n := e.val.get("external").entry("name"); n != nil && !e.val.bad {
+				l.warn(cluster.Source{File: d.file, Line: n.line}, dotted(section, e.key, "external", "name"), "an old way to write the name", "write external: true, and name: "+n.val.value)
+			}
 		}
 	}
 }

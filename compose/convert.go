@@ -287,6 +287,13 @@ func (c *converter) resolveEnv(name string, s types.ServiceConfig) types.Mapping
 			return s.Environment
 		}
 	}
+	known := maps.Clone(map[string]string(s.Environment.ToMapping()))
+	maps.Copy(known, c.p.Environment)
+	for _, f := range s.EnvFiles {
+		if f.Format == "" {
+			c.warnUnsetIn(f.Path, dotted("services", name, "env_file"), known)
+		}
+	}
 	one := types.Project{Environment: c.p.Environment, Services: types.Services{name: s}}
 	done, err := resolved(one)
 	if err != nil {

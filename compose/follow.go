@@ -61,27 +61,7 @@ func (l *load) interpolateScalar(d *doc, n *node, path string) {
 		return
 	}
 	n.value = v
-	for _, name := range unset(n.raw, lookup) {
-		l.warn(at, path, fmt.Sprintf("the variable %s is not set: it is read as empty", name), fmt.Sprintf("set it, or write ${%s:-default}; a dollar sign itself is written $$", name))
-	}
-}
-
-// unset lists the variables of a text that have neither value nor default.
-func unset(raw string, lookup template.Mapping) (names []string) {
-	defer func() { _ = recover() }() // the library's extraction is not as careful as its substitution
-	for name, v := range template.ExtractVariables(map[string]any{"": raw}, template.DefaultPattern) {
-		if _, ok := lookup(name); !ok && v.DefaultValue == "" && v.PresenceValue == "" && !v.Required && !defaulted(raw, name) {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-// defaulted reports whether a variable is written with an operator: "${X:-}" is on purpose.
-func defaulted(raw, name string) bool {
-	_, rest, found := strings.Cut(raw, "${"+name)
-	return found && rest != "" && rest[0] != '}'
+	l.warnUnset(at, path, n.raw, lookup)
 }
 
 // follow reads what a document includes, and the files its services extend.
@@ -187,6 +167,9 @@ func (l *load) includeEnv(d *doc, it *node, at cluster.Source, path, dir string)
 			f = filepath.Join(d.dir, f)
 		}
 		abs = append(abs, f)
+	}
+	for _, f := range abs {
+		l.warnUnsetIn(f, path+".env_file", d.env)
 	}
 	env, err := readDotenv(abs, d.env)
 	if err != nil {

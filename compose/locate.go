@@ -127,6 +127,9 @@ func (l *load) readEnv() error {
 	if err != nil {
 		return cluster.Invalidf("env file: %w", err)
 	}
+	for _, f := range files {
+		l.warnUnsetIn(f, "", l.env)
+	}
 	l.env = env
 	for _, f := range slices.Backward(files) {
 		l.envFiles = append(l.envFiles, f)

@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -111,5 +112,46 @@ func TestComposeVariables(t *testing.T) {
 		if here, ok := AppIn(dir, map[string]string{k: v}); !ok || here.Err == nil {
 			t.Errorf("%s: %+v", value, here)
 		}
+	}
+}
+
+// What is read as empty is warned of where it stands, whatever else is written
+// beside it; nothing else is.
+func TestUnsetVariables(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{
+		".env":  "SET=1\nEMPTY=\n# $NO\nUP=$SET$HERE\nLIT='$NO'\nESC=\\$NO # $NO\nLONG=\"a\n$DEEP\"\nLATER=$LONG\n",
+		"e.env": "X=${SERVICE}$ABOVE\nABOVE=1\nY=$ABOVE$UP\nZ=${GONE-$DEEPER}\n",
+		"compose.yaml": `services:
+  web:
+    image: a
+    command: [ "${A}-${A:-x}", "${BAD-$UN2}", "$$C $${D} ${E-${F:-f}} ${SET+$G}${SET-$H}", "${EMPTY:+$I}${EMPTY:-$J}${EMPTY-$K}" ]
+    environment: {SERVICE: s}
+    env_file: e.env
+    volumes: ["vol:/v"]
+volumes:
+  vol:
+    external:
+      name: foo
+`,
+	})
+	r, err := Load(t.Context(), Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, w := range r.Warnings {
+		m, _, _ := strings.Cut(w.Message, " is not set")
+		got = append(got, fmt.Sprintf("%s:%d %s", w.File, w.Line, strings.TrimPrefix(m, "the variable ")))
+	}
+	want := []string{
+		".env:4 HERE", ".env:8 DEEP", "compose.yaml:4 A", "compose.yaml:4 UN2", "compose.yaml:4 G", "compose.yaml:4 J",
+		"compose.yaml:11 an old way to write the name", "e.env:1 ABOVE", "e.env:4 DEEPER",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+	if m := r.Services["web"].Task.Mounts; m[0].Source != "foo" || !m[0].External {
+		t.Errorf("%+v", m)
 	}
 }
