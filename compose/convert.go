@@ -174,8 +174,8 @@ func (c *converter) process(name string, s types.ServiceConfig, t *cluster.TaskS
 	if s.ContainerName != "" {
 		t.Aliases = append(t.Aliases, s.ContainerName)
 	}
-	t.StopSignal = s.StopSignal
-	if s.StopSignal != "" && !signalRE.MatchString(s.StopSignal) {
+	t.StopSignal = strings.ToUpper(s.StopSignal) // Docker takes both
+	if s.StopSignal != "" && !signalRE.MatchString(t.StopSignal) {
 		c.no(quote(s.StopSignal)+" is not a signal", "write for example SIGTERM", name, "stop_signal")
 	}
 	if s.StopGracePeriod != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/interpolation"
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/template"
+	"github.com/compose-spec/compose-go/v2/tree"
 	"github.com/compose-spec/compose-go/v2/types"
 
 	"github.com/fairlead/fairlead/cluster"
@@ -243,9 +244,12 @@ func (l *load) runComposeGo(ctx context.Context) (p *types.Project, err error) {
 		o.Profiles = l.o.Profiles
 		o.SkipConsistencyCheck = true // checked here, with lines
 		o.SkipResolveEnvironment = true
-		o.Interpolate = &interpolation.Options{
-			Substitute: substitute, LookupValue: d.LookupEnv, TypeCastMapping: o.Interpolate.TypeCastMapping,
+		casts := maps.Clone(o.Interpolate.TypeCastMapping)
+		casts[tree.NewPath("services", tree.PathMatchAll, "volumes", tree.PathMatchList, "tmpfs", "mode")] = func(v string) (any, error) {
+			mode, _ := fileMode(v) // checked already
+			return mode, nil
 		}
+		o.Interpolate = &interpolation.Options{Substitute: substitute, LookupValue: d.LookupEnv, TypeCastMapping: casts}
 	})
 }
 

@@ -65,7 +65,10 @@ func (c *converter) mounts(name string, s types.ServiceConfig, t *cluster.TaskSp
 		case types.VolumeTypeTmpfs:
 			m := cluster.Mount{Type: cluster.MountTmpfs, Target: v.Target, ReadOnly: v.ReadOnly}
 			if v.Tmpfs != nil {
-				m.TmpfsSize, m.TmpfsMode = int64(v.Tmpfs.Size), int(v.Tmpfs.Mode)
+				m.TmpfsSize = int64(v.Tmpfs.Size)
+			}
+			if mode := item.get("tmpfs").get("mode"); mode != nil {
+				m.TmpfsMode, _ = fileMode(mode.value) // checked already
 			}
 			t.Mounts = append(t.Mounts, m)
 		case types.VolumeTypeBind:
