@@ -2,6 +2,7 @@ package compose
 
 import (
 	"context"
+	"io"
 	"slices"
 
 	"github.com/fairlead/fairlead/cluster"
@@ -10,8 +11,9 @@ import (
 // Options say what to load and for which cluster.
 type Options struct {
 	// Files in the order of their precedence; empty: those of COMPOSE_FILE, else
-	// the usual names in Dir.
+	// the usual names in Dir, or in the nearest directory above.
 	Files []string
+	Stdin io.Reader // the file named "-"; nil: there is none
 	// Dir is the project directory; empty: that of the first file.
 	Dir string
 	// App is the name from -p or the argument; it wins over COMPOSE_PROJECT_NAME,
@@ -83,7 +85,7 @@ type Here struct {
 	Err error
 }
 
-// AppIn is the app that the Compose file in dir, by its usual name, describes,
+// AppIn is the app that the Compose file in dir or above, by its usual name, describes,
 // and its services: what Load would call them, as far as the file can be read.
 // False: there is none.
 func AppIn(dir string, env map[string]string) (Here, bool) {

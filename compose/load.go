@@ -125,7 +125,13 @@ func (l *load) read(r request) []*doc {
 		l.refuse(at, r.path, fmt.Sprintf("more than %d files", maxFiles), "")
 		return nil
 	}
-	content, err := readLimited(r.abs, maxFileSize)
+	var content []byte
+	var err error
+	if r.by.File == "" && filepath.Base(r.abs) == "-" && l.o.Stdin != nil {
+		content, err = readAll(l.o.Stdin, maxFileSize)
+	} else {
+		content, err = readLimited(r.abs, maxFileSize)
+	}
 	if err != nil {
 		if se, ok := errors.AsType[*syntaxError](err); ok {
 			l.refuse(cluster.Source{File: name}, "", se.msg, se.advice)
@@ -186,7 +192,11 @@ func readLimited(f string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = h.Close() }() // read only: nothing can be lost
-	b, err := io.ReadAll(io.LimitReader(h, most+1))
+	return readAll(h, most)
+}
+
+func readAll(r io.Reader, most int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, most+1))
 	if err == nil && int64(len(b)) > most {
 		err = tooLarge(int64(len(b)))
 	}

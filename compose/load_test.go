@@ -312,6 +312,49 @@ func TestEnvironmentFilesAndProfiles(t *testing.T) {
 	}
 }
 
+// The file is that of the nearest directory above, whose name and .env count;
+// what .env below says is stronger.
+func TestFileAbove(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{
+		"compose.yaml": "services: {web: {image: \"a:$A-$B\", env_file: e.env}}\n", "e.env": "", ".env": "A=above\nB=above\n",
+		"src/deep/.env": "A=here\n",
+	})
+	below := filepath.Join(dir, "src", "deep")
+	r, err := Load(t.Context(), Options{Dir: below})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := r.Services["web"]; r.App != "shop" || s.Task.Image != "a:here-above" || s.Source != (cluster.Source{File: "compose.yaml", Line: 1}) {
+		t.Errorf("%s %s %v", r.App, s.Task.Image, s.Source)
+	}
+	if here, ok := AppIn(below, nil); !ok || here.App != "shop" || here.Err != nil {
+		t.Errorf("%+v", here)
+	}
+}
+
+func TestStandardInput(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{"e.env": "A=1\n"})
+	in := func(s string) Options { return Options{Dir: dir, Files: []string{"-"}, Stdin: strings.NewReader(s)} }
+	r, err := Load(t.Context(), in("services:\n  web: {image: a, env_file: e.env}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := r.Services["web"]; r.App != "shop" || s.Task.Env["A"] != "1" || s.Source.Line != 2 {
+		t.Errorf("%s %+v", r.App, s)
+	}
+	if _, err = Load(t.Context(), in("services:\n  web: {imag: a}\n")); err == nil || !strings.HasPrefix(err.Error(), "-:2: services.web.imag: unknown key") {
+		t.Errorf("%v", err)
+	}
+	if _, err = Load(t.Context(), in(strings.Repeat("#", maxFileSize+1))); err == nil || !strings.Contains(err.Error(), "at most") {
+		t.Errorf("%v", err)
+	}
+	if _, err = Load(t.Context(), Options{Dir: dir, Files: []string{"-"}}); err == nil || err.Error() != "-: cannot read the file: it is not there" {
+		t.Errorf("%v", err)
+	}
+}
+
 // An env file of format raw is taken as docker run takes it.
 func TestRawEnvFile(t *testing.T) {
 	t.Parallel()

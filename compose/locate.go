@@ -48,9 +48,13 @@ func (l *load) locate() error {
 }
 
 // findFiles makes the list of main files absolute: those given, else those of
-// COMPOSE_FILE, else the usual ones of the project directory.
+// COMPOSE_FILE, else the usual ones of the project directory or of the nearest
+// one above, which is the project's then.
 func (l *load) findFiles() error {
 	for _, f := range l.o.Files {
+		if f == "-" { // standard input is at home in the project
+			f = filepath.Join(l.o.Dir, f)
+		}
 		abs, err := filepath.Abs(f)
 		if err != nil {
 			return fmt.Errorf("file %s: %w", f, err)
@@ -74,10 +78,15 @@ func (l *load) findFiles() error {
 		l.asked, l.o.Dir = consts.ComposeFilePath, filepath.Dir(l.files[0])
 		return nil
 	}
-	if l.files = defaultFiles(l.o.Dir); l.files == nil {
-		return cluster.NotFoundf("no Compose file in %s: looked for compose.yaml, compose.yml, docker-compose.yaml and docker-compose.yml; name one with -f", l.o.Dir)
+	for dir := l.o.Dir; ; dir = filepath.Dir(dir) {
+		if l.files = defaultFiles(dir); l.files != nil {
+			l.o.Dir = dir
+			return nil
+		}
+		if dir == filepath.Dir(dir) {
+			return cluster.NotFoundf("no Compose file in %s or above: looked for compose.yaml, compose.yml, docker-compose.yaml and docker-compose.yml; name one with -f", l.o.Dir)
+		}
 	}
-	return nil
 }
 
 // fields splits a list in a variable; empty parts do not count.
