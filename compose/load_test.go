@@ -376,6 +376,31 @@ func TestRawEnvFile(t *testing.T) {
 	}
 }
 
+// The variable that a secret of an included file names is looked for
+// in that file's env files too; what is set outside is stronger.
+func TestVariablesOfAnIncludedFile(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{
+		"compose.yaml": "include: [{path: db/db.yaml, env_file: db.env}]\nservices: {web: {image: a}}\nsecrets: {main: {environment: PW}}\n",
+		"db.env":       "PW=of-the-db\nSTRONG=weak\n",
+		"db/db.yaml":   "services: {db: {image: a, secrets: [pw, strong]}}\nsecrets: {pw: {environment: PW}, strong: {environment: STRONG}}\n",
+	})
+	r, err := Load(t.Context(), Options{Dir: dir, Env: map[string]string{"STRONG": "strong"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, s := range r.Secrets {
+		got[s.Name] = string(s.Value.Reveal())
+	}
+	if d := cmp.Diff(map[string]string{"main": "", "pw": "of-the-db", "strong": "strong"}, got); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+	if len(r.Warnings) != 1 || r.Warnings[0].Line != 3 || strings.Contains(string(r.Rendered), "of-the-db") {
+		t.Errorf("%v\n%s", r.Warnings, r.Rendered)
+	}
+}
+
 func TestSecretValuesStayOut(t *testing.T) {
 	dir := project(t, map[string]string{
 		"pw.txt": "correct-horse\n",
