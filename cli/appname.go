@@ -19,7 +19,8 @@ type current struct {
 	from     string          // "compose.yaml:1", where the directory says it
 }
 
-// current is the app of -p, else of the Compose file here, else none. A file that
+// current is the app of -p, else of the Compose file here or of what its variables
+// say, else none. A file that
 // deploy would refuse names no app: to guess could mean another one.
 func (a *app) current() (current, error) {
 	if a.appFlag != "" {
@@ -32,9 +33,9 @@ func (a *app) current() (current, error) {
 	case here.Err != nil:
 		return current{}, usagef("%w\nuntil that is mended, name the app: APP/SERVICE, or -p APP", here.Err)
 	}
-	from := "named after this directory"
-	if here.Source.File != "" {
-		from = fmt.Sprintf("%s:%d", here.Source.File, here.Source.Line)
+	from := here.From
+	if from == "" {
+		from = "named after this directory"
 	}
 	return current{here.App, here.Services, from}, nil
 }

@@ -27,9 +27,9 @@ type sourceFlags struct {
 
 func (s *sourceFlags) register(c *cobra.Command) {
 	f := c.Flags()
-	f.StringArrayVarP(&s.files, "file", "f", nil, "Compose file; repeat to merge several (default: compose.yaml here)")
+	f.StringArrayVarP(&s.files, "file", "f", nil, "Compose file; repeat to merge several (default: those of COMPOSE_FILE, else compose.yaml here or above); - is standard input")
 	f.StringArrayVarP(&s.files, "compose-file", "c", nil, "the same as --file, as docker stack deploy has it")
-	f.StringArrayVar(&s.profiles, "profile", nil, "switch a profile on")
+	f.StringArrayVar(&s.profiles, "profile", nil, "switch a profile on (default: those of COMPOSE_PROFILES)")
 	f.StringArrayVar(&s.envFiles, "env-file", nil, "file with variables for interpolation (default: .env beside the Compose file)")
 	_ = c.MarkFlagFilename("file", "yaml", "yml")
 }
@@ -37,7 +37,7 @@ func (s *sourceFlags) register(c *cobra.Command) {
 // load reads the Compose files and prints their warnings.
 func (a *app) load(ctx context.Context, s sourceFlags, args []string, info v1.ServerInfo) (*compose.Result, error) {
 	opts := compose.Options{
-		Files: s.files, Profiles: s.profiles, EnvFiles: s.envFiles, Env: environment(),
+		Files: s.files, Stdin: a.in, Profiles: s.profiles, EnvFiles: s.envFiles, Env: environment(),
 		Domain: info.Domain, SingleNode: info.Nodes <= 1, HTTPPort: info.Web, HTTPSPort: info.WebSecure,
 	}
 	if len(s.files) == 0 {

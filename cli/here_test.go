@@ -109,6 +109,24 @@ func TestNoSuchAppHere(t *testing.T) {
 	}
 }
 
+// The app of COMPOSE_PROJECT_NAME is that of every command here.
+func TestAppOfDotEnv(t *testing.T) {
+	h := newHub(t)
+	h.write("compose.yaml", "name: shop\nservices: {web: {image: a}}\n")
+	h.write(".env", "# old\nCOMPOSE_PROJECT_NAME=stall\n")
+	h.must("", "deploy", "-d")
+	h.must("", "deploy", "depot", "-d")
+	if s := h.must("", "rollback", "1", "-d"); !strings.Contains(s.err, "app stall (.env:2)") {
+		t.Errorf("%s", s.all)
+	}
+	if s := h.must("", "inspect", "web"); !strings.Contains(s.out, `"app": "stall"`) {
+		t.Errorf("%s", s.all)
+	}
+	if s := h.must("", "ls"); !strings.Contains(s.out, "depot") || strings.Contains(s.out, "shop") {
+		t.Errorf("%s", s.all)
+	}
+}
+
 // rm says which app it takes when it is not named: its tasks have ended here.
 func TestRemoveSaysWhichApp(t *testing.T) {
 	for want, args := range map[string][]string{"app shop (compose.yaml:1)\n": {"rm"}, "": {"rm", "-p", "shop"}} {

@@ -27,8 +27,7 @@ func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
 func (a *app) logsCommand() *cobra.Command {
 	var follow, timestamps bool
-	var lines int
-	var since time.Duration
+	var tail, since string
 	c := &cobra.Command{
 		Use: "logs [APP | ADDRESS]", Short: "Print what the tasks of an app, a service or a slot have written",
 		Long: `Prints what the containers there have written. Where there is no container any
@@ -38,8 +37,13 @@ were kept of it, and says so on standard error.`,
 		Args:              rangeArgs(0, 1, ""),
 		ValidArgsFunction: a.completeServices(1),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
-			if lines < -1 || since < 0 {
-				return usagef("--tail counts from 0 (-1 is all), and --since looks back: 10m is ten minutes ago")
+			lines, err := lastLines(tail)
+			if err != nil {
+				return err
+			}
+			from, err := sinceTime(since, a.now())
+			if err != nil {
+				return err
 			}
 			addr, err := a.appOrAddress(cmd.Context(), cl, args)
 			if err != nil {
@@ -48,17 +52,13 @@ were kept of it, and says so on standard error.`,
 			if err := slotExists(cmd.Context(), cl, addr); err != nil {
 				return err
 			}
-			o := cluster.LogOptions{Follow: follow, Timestamps: timestamps, Tail: lines}
-			if since > 0 {
-				o.Since = a.now().Add(-since)
-			}
-			return a.logs(cmd.Context(), cl, addr, o)
+			return a.logs(cmd.Context(), cl, addr, cluster.LogOptions{Follow: follow, Timestamps: timestamps, Tail: lines, Since: from})
 		}),
 	}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes, also from new tasks")
 	c.Flags().BoolVarP(&timestamps, "timestamps", "t", false, "show when each line was written")
-	c.Flags().IntVarP(&lines, "tail", "n", -1, "begin with the last lines of each task; -1 is all")
-	c.Flags().DurationVar(&since, "since", 0, "only lines younger than this, such as 10m")
+	c.Flags().StringVarP(&tail, "tail", "n", "all", "begin with the last `lines` of each task; all, or -1, is all")
+	c.Flags().StringVar(&since, "since", "", "only lines from this `time` on: 10m, 36h or 2d ago, or a date such as 2024-01-31T08:00")
 	return c
 }
 

@@ -69,8 +69,8 @@ func New(s Streams, more ...*cobra.Command) *cobra.Command {
   fairlead ps        what runs where
 
 Which app: the one that an argument names, else -p, else, in a directory with a
-Compose file, the one its name: says, else the directory's own name. Where none is
-named, ls, ps, service ls, secret ls and exposure show all apps, status and explain
+Compose file or below it, the one of COMPOSE_PROJECT_NAME (also in .env), else the
+one its name: says, else the directory's own name. Where none is named, ls, ps, service ls, secret ls and exposure show all apps, status and explain
 outside of such a directory the cluster. A command that then changes the app here
 says which one it took, and from where. ADDRESS is APP/SERVICE or APP/SERVICE.SLOT
 (shop/web.2), or without APP/ a service of the app here or of -p (web.2);

@@ -2,6 +2,7 @@ package compose
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,8 @@ func (l *load) check(d *doc) {
 	l.checkKeys(d, d.root, keyTree(), nil)
 	l.checkNames(d)
 	l.checkTwice(d)
+	l.checkExternal(d)
+	l.checkLabelFiles(d)
 	l.checkExtensions(d)
 	l.checkSchema(d)
 }
@@ -47,8 +50,9 @@ func (l *load) checkBase(d *doc) {
 			kept.entries = append(kept.entries, e)
 		}
 	}
-	part := &doc{file: d.file, abs: d.abs, root: &node{kind: mapNode, line: 1, entries: []entry{{key: "services", line: services.line, val: kept}}}}
+	part := &doc{file: d.file, abs: d.abs, dir: d.dir, root: &node{kind: mapNode, line: 1, entries: []entry{{key: "services", line: services.line, val: kept}}}}
 	l.checkKeys(part, part.root, keyTree(), nil)
+	l.checkLabelFiles(part)
 	l.checkExtensions(part)
 	l.checkSchema(part)
 }
@@ -146,6 +150,53 @@ func (l *load) checkNames(d *doc) {
 	}
 }
 
+// checkLabelFiles refuses label files that cannot be read, of which compose-go
+// says no place.
+func (l *load) checkLabelFiles(d *doc) {
+	services := d.root.get("services")
+	if services == nil || services.kind != mapNode {
+		return
+	}
+	for _, s := range services.entries {
+		e := s.val.entry("label_file")
+		if e == nil {
+			continue
+		}
+		files := []*node{e.val}
+		if e.val.kind == listNode {
+			files = e.val.items
+		}
+		for _, n := range files {
+			f := n.value
+			if n.kind != scalarNode || n.bad || f == "" || strings.HasPrefix(f, "~") {
+				continue
+			}
+			if !filepath.IsAbs(f) {
+				f = filepath.Join(d.dir, f)
+			}
+			if _, err := readLimited(f, maxFileSize); err != nil {
+				l.refuse(cluster.Source{File: d.file, Line: n.line}, dotted("services", s.key, "label_file"), fmt.Sprintf("cannot read %s: %s", l.show(f), sizeCause(err, maxFileSize)), "")
+				n.bad = true
+			}
+		}
+	}
+}
+
+// checkExternal warns of the old way to name what is external.
+func (l *load) checkExternal(d *doc) {
+	for _, section := range []string{"networks", "volumes", "secrets", "configs"} {
+		s := d.root.get(section)
+		if s == nil || s.kind != mapNode {
+			continue
+		}
+		for _, e := range s.entries {
+			if n := e.val.get("external").entry("name"); n != nil && !e.val.bad {
+				l.warn(cluster.Source{File: d.file, Line: n.line}, dotted(section, e.key, "external", "name"), "an old way to write the name", "write external: true, and name: "+n.val.value)
+			}
+		}
+	}
+}
+
 func shorten(s string) string {
 	if len(s) > 60 {
 		return s[:60] + "…"
@@ -161,15 +212,18 @@ func shortened(s string) string {
 }
 
 // checkTwice refuses what compose-go would drop in silence: the earlier of two
-// mounts at one path, or of two values of one variable, within one list.
+// mounts at one path, or of two values of one variable or label, within one list.
 func (l *load) checkTwice(d *doc) {
 	services := d.root.get("services")
 	if services == nil || services.kind != mapNode {
 		return
 	}
 	for _, s := range services.entries {
-		for _, key := range []string{"volumes", "environment"} {
-			list := s.val.get(key)
+		for _, key := range []string{"volumes", "environment", "labels", "deploy.labels"} {
+			list := s.val
+			for step := range strings.SplitSeq(key, ".") {
+				list = list.get(step)
+			}
 			if list == nil || list.kind != listNode {
 				continue
 			}

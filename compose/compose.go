@@ -2,6 +2,7 @@ package compose
 
 import (
 	"context"
+	"io"
 	"slices"
 
 	"github.com/fairlead/fairlead/cluster"
@@ -9,12 +10,16 @@ import (
 
 // Options say what to load and for which cluster.
 type Options struct {
-	Files []string // in the order of their precedence; empty: the usual names in Dir
+	// Files in the order of their precedence; empty: those of COMPOSE_FILE, else
+	// the usual names in Dir, or in the nearest directory above.
+	Files []string
+	Stdin io.Reader // the file named "-"; nil: there is none
 	// Dir is the project directory; empty: that of the first file.
 	Dir string
-	// App is the name from -p or the argument; it wins over the file's.
+	// App is the name from -p or the argument; it wins over COMPOSE_PROJECT_NAME,
+	// which wins over the file's.
 	App      cluster.AppName
-	Profiles []string
+	Profiles []string          // empty: those of COMPOSE_PROFILES
 	EnvFiles []string          // empty: .env in Dir, where there is one
 	Env      map[string]string // wins over EnvFiles
 	Domain   string            // default "localhost"
@@ -74,27 +79,27 @@ type Build struct {
 type Here struct {
 	App      cluster.AppName
 	Services []string
-	// Source is where the file names the app; without it the directory does.
-	Source cluster.Source
+	// From is what names the app, "compose.yaml:1" or a variable; "" is the directory.
+	From string
 	// Err is why Load would refuse the file before it knew the app's name.
 	Err error
 }
 
-// AppIn is the app that the Compose file in dir, by its usual name, describes,
+// AppIn is the app that the Compose file in dir or above, by its usual name, describes,
 // and its services: what Load would call them, as far as the file can be read.
 // False: there is none.
 func AppIn(dir string, env map[string]string) (Here, bool) {
 	l, err := newLoader(Options{Dir: dir, Env: env})
-	if err != nil {
+	switch {
+	case cluster.KindOf(err) == cluster.KindNotFound:
 		return Here{}, false
-	}
-	if err := l.readEnv(); err != nil {
-		l.env = env
+	case err != nil:
+		return Here{Err: err}, true
 	}
 	l.readMain()
 	l.nameApp()
 	names := serviceNames(slices.DeleteFunc(l.idx.docs, func(d *doc) bool { return d.base }))
-	return Here{App: l.app, Services: names, Source: l.named, Err: l.err()}, true
+	return Here{App: l.app, Services: names, From: l.named, Err: l.err()}, true
 }
 
 // Load reads Compose files. The error is *Problems when the files are refused.

@@ -149,7 +149,7 @@ func (c *converter) health(name string, s types.ServiceConfig) *cluster.Health {
 	x := c.ext[name]
 	h := s.HealthCheck
 	if x != nil && x.Health != nil {
-		if h != nil && !h.Disable && len(h.Test) > 0 {
+		if h != nil && !unchecked(h) && len(h.Test) > 0 {
 			c.no("there is a healthcheck as well", "keep one of them", name, "x-fairlead", "health")
 		}
 		return c.probe(name, x.Health)
@@ -277,7 +277,7 @@ func (c *converter) dependencies(name string, s types.ServiceConfig, spec *clust
 		if cond == "" {
 			cond = types.ServiceConditionStarted
 		}
-		if cond == types.ServiceConditionHealthy && target.HealthCheck != nil && target.HealthCheck.Disable {
+		if cond == types.ServiceConditionHealthy && unchecked(target.HealthCheck) && (c.ext[dep] == nil || c.ext[dep].Health == nil) {
 			c.no(dep+" has its health check disabled and can never be healthy", "write condition: service_started", name, path...)
 		}
 		spec.DependsOn = append(spec.DependsOn, cluster.Dependency{Service: cluster.ServiceName(dep), Condition: cond, Optional: !d.Required})
@@ -287,6 +287,11 @@ func (c *converter) dependencies(name string, s types.ServiceConfig, spec *clust
 			c.no("a link under another name is not supported", fmt.Sprintf("give %s the name: networks: {default: {aliases: [%s]}}", target, alias), name, "links")
 		}
 	}
+}
+
+// unchecked reports whether a health check is switched off, in either way.
+func unchecked(h *types.HealthCheckConfig) bool {
+	return h != nil && (h.Disable || (len(h.Test) > 0 && h.Test[0] == "NONE"))
 }
 
 // cycles refuses services that wait for each other.

@@ -174,8 +174,8 @@ func (c *converter) process(name string, s types.ServiceConfig, t *cluster.TaskS
 	if s.ContainerName != "" {
 		t.Aliases = append(t.Aliases, s.ContainerName)
 	}
-	t.StopSignal = s.StopSignal
-	if s.StopSignal != "" && !signalRE.MatchString(s.StopSignal) {
+	t.StopSignal = strings.ToUpper(s.StopSignal) // Docker takes both
+	if s.StopSignal != "" && !signalRE.MatchString(t.StopSignal) {
 		c.no(quote(s.StopSignal)+" is not a signal", "write for example SIGTERM", name, "stop_signal")
 	}
 	if s.StopGracePeriod != nil {
@@ -287,6 +287,13 @@ func (c *converter) resolveEnv(name string, s types.ServiceConfig) types.Mapping
 			return s.Environment
 		}
 	}
+	known := maps.Clone(map[string]string(s.Environment.ToMapping()))
+	maps.Copy(known, c.p.Environment)
+	for _, f := range s.EnvFiles {
+		if f.Format == "" {
+			c.warnUnsetIn(f.Path, dotted("services", name, "env_file"), known)
+		}
+	}
 	one := types.Project{Environment: c.p.Environment, Services: types.Services{name: s}}
 	done, err := resolved(one)
 	if err != nil {
@@ -318,6 +325,7 @@ func resolved(p types.Project) (out *types.Project, err error) {
 			err = fmt.Errorf("cannot be read: %v", r)
 		}
 	}()
+	registerRaw()
 	return p.WithServicesEnvironmentResolved(true)
 }
 

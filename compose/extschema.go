@@ -151,5 +151,48 @@ func (l *load) structKeys(d *doc, n *node, t reflect.Type, path []string) {
 			}
 			l.structKeys(d, e.val, ft, p)
 		}
+	case n.kind == scalarNode && (n.tag == "!!str" || n.raw != n.value):
+		switch v := castText(n.value, t).(type) {
+		case int:
+			n.value, n.cast = strconv.Itoa(v), "!!int"
+		case bool:
+			n.value, n.cast = strconv.FormatBool(v), "!!bool"
+		}
 	}
+}
+
+// castText makes numbers and booleans of the texts in x where t has them, as
+// compose-go does for the keys it knows: what a variable brought is a text.
+// Another text stays, for the schema to refuse.
+func castText(x any, t reflect.Type) any {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch v := x.(type) {
+	case string:
+		n, notNumber := strconv.Atoi(v)
+		switch {
+		case t == reflect.TypeFor[int]() && notNumber == nil:
+			return n
+		case t == reflect.TypeFor[bool]() && (strings.EqualFold(v, "true") || strings.EqualFold(v, "false")):
+			return strings.EqualFold(v, "true")
+		}
+	case []any:
+		for i := range v {
+			if t.Kind() == reflect.Slice {
+				v[i] = castText(v[i], t.Elem())
+			}
+		}
+	case map[string]any:
+		if t.Kind() != reflect.Struct {
+			return x
+		}
+		for f := range t.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if item, there := v[name]; there {
+				v[name] = castText(item, f.Type)
+			}
+		}
+	}
+	return x
 }

@@ -3,6 +3,7 @@ package compose
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -165,7 +166,7 @@ func (c *converter) decodeExtension(x any, into any, path ...string) bool {
 	if x == nil {
 		return false
 	}
-	b, err := json.Marshal(x)
+	b, err := json.Marshal(castText(x, reflect.TypeOf(into)))
 	if err == nil {
 		err = json.Unmarshal(b, into)
 	}

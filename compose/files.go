@@ -63,7 +63,7 @@ func (c *converter) secretDecls() {
 		case s.File != "":
 			c.secretFile(&d, key, s.File)
 		case s.Environment != "":
-			v, set := c.env[s.Environment]
+			v, set := c.secretVariable(key, s.Environment)
 			d.Value, d.HasValue = cluster.NewSecret([]byte(v)), set
 			if !set {
 				c.warn(c.idx.at("secrets", key, "environment"), where, "the variable "+s.Environment+" is not set; tasks wait until the secret is there", c.setSecret(d.Name))
@@ -81,6 +81,17 @@ func (c *converter) secretDecls() {
 			c.refuse(b.Source, dotted("secrets", b.Name), fmt.Sprintf("two secrets are named %s (also %s:%d)", quote(b.Name), a.Source.File, a.Source.Line), "")
 		}
 	}
+}
+
+// secretVariable is the value of the variable that a secret names, in the
+// environment of the file that says so: an included one has its own env files.
+func (c *converter) secretVariable(key, name string) (string, bool) {
+	env := c.env
+	if _, d := c.idx.find("secrets", key, "environment"); d != nil {
+		env = d.env
+	}
+	v, set := env[name]
+	return v, set
 }
 
 // vaultSecret checks a secret that is in Vault.

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/compose-spec/compose-go/v2/consts"
 	"github.com/compose-spec/compose-go/v2/template"
 
 	"github.com/fairlead/fairlead/cluster"
@@ -43,7 +44,7 @@ var variableRE = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 func (l *load) interpolateScalar(d *doc, n *node, path string) {
 	at := cluster.Source{File: d.file, Line: n.line}
 	lookup := func(name string) (string, bool) {
-		if name == "COMPOSE_PROJECT_NAME" {
+		if name == consts.ComposeProjectName && path != "name" {
 			return string(l.app), true
 		}
 		v, ok := d.env[name]
@@ -60,27 +61,7 @@ func (l *load) interpolateScalar(d *doc, n *node, path string) {
 		return
 	}
 	n.value = v
-	for _, name := range unset(n.raw, lookup) {
-		l.warn(at, path, fmt.Sprintf("the variable %s is not set: it is read as empty", name), fmt.Sprintf("set it, or write ${%s:-default}; a dollar sign itself is written $$", name))
-	}
-}
-
-// unset lists the variables of a text that have neither value nor default.
-func unset(raw string, lookup template.Mapping) (names []string) {
-	defer func() { _ = recover() }() // the library's extraction is not as careful as its substitution
-	for name, v := range template.ExtractVariables(map[string]any{"": raw}, template.DefaultPattern) {
-		if _, ok := lookup(name); !ok && v.DefaultValue == "" && v.PresenceValue == "" && !v.Required && !defaulted(raw, name) {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-// defaulted reports whether a variable is written with an operator: "${X:-}" is on purpose.
-func defaulted(raw, name string) bool {
-	_, rest, found := strings.Cut(raw, "${"+name)
-	return found && rest != "" && rest[0] != '}'
+	l.warnUnset(at, path, n.raw, lookup)
 }
 
 // follow reads what a document includes, and the files its services extend.
@@ -186,6 +167,9 @@ func (l *load) includeEnv(d *doc, it *node, at cluster.Source, path, dir string)
 			f = filepath.Join(d.dir, f)
 		}
 		abs = append(abs, f)
+	}
+	for _, f := range abs {
+		l.warnUnsetIn(f, path+".env_file", d.env)
 	}
 	env, err := readDotenv(abs, d.env)
 	if err != nil {
@@ -341,10 +325,21 @@ func serviceNames(docs []*doc) []string {
 	return names
 }
 
-// nameApp decides the app's name: given, else the file's, else the directory's.
+// nameApp decides the app's name: given, else that of the environment, else the
+// file's, else the directory's.
 func (l *load) nameApp() {
 	if l.o.App != "" {
 		l.app = l.o.App
+		return
+	}
+	if v := l.env[consts.ComposeProjectName]; v != "" {
+		at := l.setBy(consts.ComposeProjectName)
+		if at.File != "" {
+			l.named = fmt.Sprintf("%s:%d", at.File, at.Line)
+		} else {
+			l.named = consts.ComposeProjectName
+		}
+		l.takeName(v, at, consts.ComposeProjectName)
 		return
 	}
 	for _, d := range l.idx.docs {
@@ -352,17 +347,8 @@ func (l *load) nameApp() {
 		if d.base || n == nil || n.kind != scalarNode || n.value == "" || !slices.Contains(l.files, d.abs) {
 			continue
 		}
-		l.app = cluster.AppName(n.value)
-		if cluster.ValidAppName(l.app) == nil {
-			l.named = cluster.Source{File: d.file, Line: n.line}
-			return
-		}
-		l.app = appName(n.value)
-		advice := ""
-		if l.app != "app" {
-			advice = "for example name: " + string(l.app)
-		}
-		l.refuse(cluster.Source{File: d.file, Line: n.line}, "name", fmt.Sprintf("%s cannot name an app: use 1 to 40 lower-case letters, digits and -, starting with a letter or digit", quote(n.value)), advice)
+		l.named = fmt.Sprintf("%s:%d", d.file, n.line)
+		l.takeName(n.value, cluster.Source{File: d.file, Line: n.line}, "name")
 		return
 	}
 	base := filepath.Base(l.o.Dir)
@@ -371,6 +357,22 @@ func (l *load) nameApp() {
 		l.warn(cluster.Source{File: l.show(l.files[0])}, "name", fmt.Sprintf("the app is named %s after the directory %s", l.app, quote(base)),
 			"write name: in the file to choose another; volumes of an earlier docker compose under another name need a name: of their own")
 	}
+}
+
+// takeName calls the app what it can be called; another name is refused.
+func (l *load) takeName(name string, at cluster.Source, path string) {
+	if l.app = cluster.AppName(name); cluster.ValidAppName(l.app) == nil {
+		return
+	}
+	l.app = appName(name)
+	advice := ""
+	if l.app != "app" {
+		advice = "for example " + path + ": " + string(l.app)
+		if path != "name" {
+			advice = "for example " + path + "=" + string(l.app)
+		}
+	}
+	l.refuse(at, path, fmt.Sprintf("%s cannot name an app: use 1 to 40 lower-case letters, digits and -, starting with a letter or digit", quote(name)), advice)
 }
 
 // appName makes a valid app name out of any text.

@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 
@@ -156,6 +157,76 @@ func (x *index) item(match func(*node) bool, path ...string) (*node, cluster.Sou
 		}
 	}
 	return nil, x.at(path...)
+}
+
+// listed is an item of a list, and the document it stands in.
+type listed struct {
+	n *node
+	d *doc
+}
+
+// items are those of a service's list as compose-go merges it: what a service
+// extends before its own, an earlier file before a later one, no item twice.
+func (x *index) items(skip func(*doc, *node) bool, path ...string) []listed {
+	var list func(d *doc, service string, below []listed, seen []view) []listed
+	list = func(d *doc, service string, below []listed, seen []view) []listed {
+		v := view{d, service}
+		if d.root.get("services").get(service) == nil || slices.Contains(seen, v) {
+			return below
+		}
+		var mine []listed
+		for _, e := range x.ext[d] {
+			if e.service != service {
+				continue
+			}
+			if i := slices.IndexFunc(e.docs, func(b *doc) bool { return b.root.get("services").get(e.base) != nil }); i >= 0 {
+				mine = list(e.docs[i], e.base, nil, append(seen, v))
+			}
+		}
+		n, replaces := d.root, false
+		for _, step := range v.path(path) {
+			if n = n.get(step); n == nil {
+				break
+			}
+			replaces = replaces || n.tag == "!reset" || n.tag == "!override"
+		}
+		if replaces {
+			below, mine = nil, nil
+		}
+		if n != nil && n.kind == listNode && n.tag != "!reset" {
+			var own []listed
+			for _, it := range n.items {
+				if !skip(d, it) {
+					own = append(own, listed{it, d})
+				}
+			}
+			mine = appended(mine, own)
+		}
+		return appended(below, mine)
+	}
+	var out []listed
+	for _, d := range slices.Backward(x.docs) {
+		if !d.base {
+			out = list(d, path[1], out, nil)
+		}
+	}
+	return out
+}
+
+// appended puts one list after another, as merging does, which leaves out what
+// is there already.
+func appended(below, above []listed) []listed {
+	if len(below) == 0 {
+		return above
+	}
+	out := slices.Clone(below)
+	for _, p := range above {
+		same := func(q listed) bool { return reflect.DeepEqual(q.n.plain(false), p.n.plain(false)) }
+		if !slices.ContainsFunc(out, same) {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // dotted prints a path for a message.

@@ -11,10 +11,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/compose-spec/compose-go/v2/dotenv"
 	"github.com/compose-spec/compose-go/v2/interpolation"
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/template"
+	"github.com/compose-spec/compose-go/v2/tree"
 	"github.com/compose-spec/compose-go/v2/types"
 
 	"github.com/fairlead/fairlead/cluster"
@@ -30,9 +30,13 @@ type load struct {
 	report
 	o     Options
 	app   cluster.AppName
-	named cluster.Source // of the name: that is the app's
-	files []string       // absolute, the main ones
+	named string   // what names the app, "compose.yaml:1"; "" is the directory
+	files []string // absolute, the main ones
 	env   map[string]string
+	// envFiles made env together with Options.Env, the strongest first.
+	envFiles []string
+	// asked is the variable that names the files, if it does.
+	asked string
 	idx   index
 	shown []string // every file read
 	// contents of the main files.
@@ -56,65 +60,7 @@ func newLoader(o Options) (*load, error) {
 		}
 	}
 	l := &load{o: o, contents: map[string][]byte{}, idx: index{ext: map[*doc][]extend{}}}
-	if err := l.findFiles(); err != nil {
-		return nil, err
-	}
-	return l, nil
-}
-
-// findFiles makes the list of main files and the project directory absolute.
-func (l *load) findFiles() error {
-	dir := l.o.Dir
-	if dir == "" && len(l.o.Files) > 0 {
-		dir = filepath.Dir(l.o.Files[0])
-	}
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return fmt.Errorf("project directory: %w", err)
-	}
-	l.o.Dir = dir
-	if l.app = l.o.App; l.app == "" {
-		l.app = appName(filepath.Base(dir)) // until the file's name: is read
-	}
-	if len(l.o.Files) == 0 {
-		l.files = defaultFiles(dir)
-		if len(l.files) == 0 {
-			return cluster.NotFoundf("no Compose file in %s: looked for compose.yaml, compose.yml, docker-compose.yaml and docker-compose.yml; name one with -f", dir)
-		}
-		return nil
-	}
-	for _, f := range l.o.Files {
-		abs, err := filepath.Abs(f)
-		if err != nil {
-			return fmt.Errorf("file %s: %w", f, err)
-		}
-		l.files = append(l.files, abs)
-	}
-	return nil
-}
-
-// defaultFiles finds a Compose file and its override by their usual names.
-func defaultFiles(dir string) []string {
-	for _, name := range []string{"compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"} {
-		f := filepath.Join(dir, name)
-		if !regular(f) {
-			continue
-		}
-		files := []string{f}
-		base := strings.TrimSuffix(name, filepath.Ext(name))
-		for _, ext := range []string{".yaml", ".yml"} {
-			if o := filepath.Join(dir, base+".override"+ext); regular(o) {
-				return append(files, o)
-			}
-		}
-		return files
-	}
-	return nil
-}
-
-func regular(f string) bool {
-	s, err := os.Stat(f)
-	return err == nil && s.Mode().IsRegular()
+	return l, l.locate()
 }
 
 // show is a file's name in messages: relative to the project where it is inside.
@@ -126,9 +72,6 @@ func (l *load) show(abs string) string {
 }
 
 func (l *load) load(ctx context.Context) (*Result, error) {
-	if err := l.readEnv(); err != nil {
-		return nil, err
-	}
 	l.readMain()
 	if err := l.err(); err != nil {
 		return nil, err // not YAML that can be read: nothing more can be said
@@ -147,41 +90,6 @@ func (l *load) load(ctx context.Context) (*Result, error) {
 	}
 	res.Warnings, res.Files = sorted(l.warned), l.shown
 	return res, nil
-}
-
-// readEnv reads .env or the given files; Options.Env wins.
-func (l *load) readEnv() error {
-	files := l.o.EnvFiles
-	if len(files) == 0 {
-		if f := filepath.Join(l.o.Dir, ".env"); regular(f) {
-			files = []string{f}
-		}
-	}
-	env, err := readDotenv(files, l.o.Env)
-	if err != nil {
-		return cluster.Invalidf("env file: %w", err)
-	}
-	l.env = env
-	return nil
-}
-
-// readDotenv merges env files below what is set already.
-func readDotenv(files []string, set map[string]string) (env map[string]string, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%v", r)
-		}
-	}()
-	for _, f := range files {
-		if s, serr := os.Stat(f); serr == nil && s.Size() > maxFileSize {
-			return nil, fmt.Errorf("%s has %d bytes; at most %d are read", f, s.Size(), maxFileSize)
-		}
-	}
-	fromFiles, err := dotenv.GetEnvFromFile(set, files)
-	if err != nil {
-		return nil, err
-	}
-	return types.Mapping(set).Clone().Merge(fromFiles), nil
 }
 
 // readMain reads the main files and all they include and extend.
@@ -217,7 +125,13 @@ func (l *load) read(r request) []*doc {
 		l.refuse(at, r.path, fmt.Sprintf("more than %d files", maxFiles), "")
 		return nil
 	}
-	content, err := readLimited(r.abs, maxFileSize)
+	var content []byte
+	var err error
+	if r.by.File == "" && filepath.Base(r.abs) == "-" && l.o.Stdin != nil {
+		content, err = readAll(l.o.Stdin, maxFileSize)
+	} else {
+		content, err = readLimited(r.abs, maxFileSize)
+	}
 	if err != nil {
 		if se, ok := errors.AsType[*syntaxError](err); ok {
 			l.refuse(cluster.Source{File: name}, "", se.msg, se.advice)
@@ -227,7 +141,11 @@ func (l *load) read(r request) []*doc {
 		if r.by.File == "" { // its name stands before it
 			msg = "cannot read the file: " + cause(err)
 		}
-		l.refuse(at, r.path, msg, "")
+		advice := ""
+		if r.by.File == "" && l.asked != "" {
+			advice = l.asked + " names it"
+		}
+		l.refuse(at, r.path, msg, advice)
 		return nil
 	}
 	if !slices.Contains(l.shown, name) {
@@ -274,7 +192,11 @@ func readLimited(f string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = h.Close() }() // read only: nothing can be lost
-	b, err := io.ReadAll(io.LimitReader(h, most+1))
+	return readAll(h, most)
+}
+
+func readAll(r io.Reader, most int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, most+1))
 	if err == nil && int64(len(b)) > most {
 		err = tooLarge(int64(len(b)))
 	}
@@ -332,9 +254,12 @@ func (l *load) runComposeGo(ctx context.Context) (p *types.Project, err error) {
 		o.Profiles = l.o.Profiles
 		o.SkipConsistencyCheck = true // checked here, with lines
 		o.SkipResolveEnvironment = true
-		o.Interpolate = &interpolation.Options{
-			Substitute: substitute, LookupValue: d.LookupEnv, TypeCastMapping: o.Interpolate.TypeCastMapping,
+		casts := maps.Clone(o.Interpolate.TypeCastMapping)
+		casts[tree.NewPath("services", tree.PathMatchAll, "volumes", tree.PathMatchList, "tmpfs", "mode")] = func(v string) (any, error) {
+			mode, _ := fileMode(v) // checked already
+			return mode, nil
 		}
+		o.Interpolate = &interpolation.Options{Substitute: substitute, LookupValue: d.LookupEnv, TypeCastMapping: casts}
 	})
 }
 

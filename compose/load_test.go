@@ -235,6 +235,51 @@ volumes: {va: {}, vb: {}}
 	}
 }
 
+// The place of a route is that of its item, whatever files its list comes from.
+func TestPlacesOfRoutes(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{
+		"c1.yaml":  "services:\n  web:\n    image: a\n    extends: {file: base.yaml, service: tmpl}\n    x-fairlead:\n      routes:\n        - {host: c1.x, port: 1}\n        - {host: twice.x, port: 1}\n",
+		"c2.yaml":  "services:\n  web:\n    x-fairlead:\n      routes:\n        - {host: twice.x, port: 1}\n        - {host: c2.x, port: 1}\n",
+		"c3.yaml":  "services:\n  web:\n    x-fairlead:\n      routes: !override\n        - {host: c3.x, port: 1}\n",
+		"bad.yaml": "services:\n  web:\n    image: a\n\n\n    x-fairlead:\n      routes: [{host: bad host, port: 1}]\n",
+		"base.yaml": "services:\n  tmpl:\n    x-fairlead:\n      routes:\n        - {host: base.x, port: 1}\n    extends: root\n" +
+			"  root:\n    x-fairlead: {routes: [{host: root.x, port: 1}]}\n",
+	})
+	load := func(names ...string) (*Result, error) {
+		var files []string
+		for _, n := range names {
+			files = append(files, filepath.Join(dir, n))
+		}
+		return Load(t.Context(), Options{Files: files})
+	}
+	at := func(file string, line int) cluster.Source { return cluster.Source{File: file, Line: line} }
+	for _, c := range []struct {
+		files []string
+		want  map[string]cluster.Source
+	}{
+		{[]string{"c1.yaml", "c2.yaml"}, map[string]cluster.Source{
+			"root.x": at("base.yaml", 8), "base.x": at("base.yaml", 5), "c1.x": at("c1.yaml", 7), "twice.x": at("c1.yaml", 8), "c2.x": at("c2.yaml", 6),
+		}},
+		{[]string{"c1.yaml", "c3.yaml"}, map[string]cluster.Source{"c3.x": at("c3.yaml", 5)}},
+	} {
+		r, err := load(c.files...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]cluster.Source{}
+		for _, rt := range r.Services["web"].Routes {
+			got[rt.Host] = rt.Source
+		}
+		if d := cmp.Diff(c.want, got); d != "" {
+			t.Errorf("%v (-want +got)\n%s", c.files, d)
+		}
+	}
+	if _, err := load("bad.yaml", "c2.yaml"); err == nil || !strings.HasPrefix(err.Error(), `bad.yaml:7: services.web.x-fairlead.routes: "bad host"`) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestEnvironmentFilesAndProfiles(t *testing.T) {
 	dir := project(t, map[string]string{
 		".env":    "A=env\nB=env\n",
@@ -264,6 +309,95 @@ func TestEnvironmentFilesAndProfiles(t *testing.T) {
 	r, err = Load(t.Context(), Options{Dir: dir, Profiles: []string{"debug"}})
 	if err != nil || len(r.Services) != 2 {
 		t.Errorf("%v %v", r, err)
+	}
+}
+
+// The file is that of the nearest directory above, whose name and .env count;
+// what .env below says is stronger.
+func TestFileAbove(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{
+		"compose.yaml": "services: {web: {image: \"a:$A-$B\", env_file: e.env}}\n", "e.env": "", ".env": "A=above\nB=above\n",
+		"src/deep/.env": "A=here\n",
+	})
+	below := filepath.Join(dir, "src", "deep")
+	r, err := Load(t.Context(), Options{Dir: below})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := r.Services["web"]; r.App != "shop" || s.Task.Image != "a:here-above" || s.Source != (cluster.Source{File: "compose.yaml", Line: 1}) {
+		t.Errorf("%s %s %v", r.App, s.Task.Image, s.Source)
+	}
+	if here, ok := AppIn(below, nil); !ok || here.App != "shop" || here.Err != nil {
+		t.Errorf("%+v", here)
+	}
+}
+
+func TestStandardInput(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{"e.env": "A=1\n"})
+	in := func(s string) Options { return Options{Dir: dir, Files: []string{"-"}, Stdin: strings.NewReader(s)} }
+	r, err := Load(t.Context(), in("services:\n  web: {image: a, env_file: e.env}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := r.Services["web"]; r.App != "shop" || s.Task.Env["A"] != "1" || s.Source.Line != 2 {
+		t.Errorf("%s %+v", r.App, s)
+	}
+	if _, err = Load(t.Context(), in("services:\n  web: {imag: a}\n")); err == nil || !strings.HasPrefix(err.Error(), "-:2: services.web.imag: unknown key") {
+		t.Errorf("%v", err)
+	}
+	if _, err = Load(t.Context(), in(strings.Repeat("#", maxFileSize+1))); err == nil || !strings.Contains(err.Error(), "at most") {
+		t.Errorf("%v", err)
+	}
+	if _, err = Load(t.Context(), Options{Dir: dir, Files: []string{"-"}}); err == nil || err.Error() != "-: cannot read the file: it is not there" {
+		t.Errorf("%v", err)
+	}
+}
+
+// An env file of format raw is taken as docker run takes it.
+func TestRawEnvFile(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{
+		"raw.env":      "\ufeff# no\n\n  A=\"quoted\" # kept $X \nB=a=b\nX\nABSENT\r\nC=\n",
+		"bad.env":      "A=1\nsome words=2\n",
+		"compose.yaml": "services:\n  web:\n    image: a\n    env_file:\n      - {path: \"${F:-raw.env}\", format: raw}\n",
+	})
+	r, err := Load(t.Context(), Options{Dir: dir, Env: map[string]string{"X": "x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(map[string]string{"A": `"quoted" # kept $X `, "B": "a=b", "X": "x", "C": ""}, r.Services["web"].Task.Env); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+	_, err = Load(t.Context(), Options{Dir: dir, Env: map[string]string{"F": "bad.env"}})
+	if err == nil || err.Error() != "compose.yaml:4: services.web.env_file: bad.env: line 2 is not NAME=VALUE" {
+		t.Errorf("%v", err)
+	}
+}
+
+// The variable that a secret of an included file names is looked for
+// in that file's env files too; what is set outside is stronger.
+func TestVariablesOfAnIncludedFile(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{
+		"compose.yaml": "include: [{path: db/db.yaml, env_file: db.env}]\nservices: {web: {image: a}}\nsecrets: {main: {environment: PW}}\n",
+		"db.env":       "PW=of-the-db\nSTRONG=weak\n",
+		"db/db.yaml":   "services: {db: {image: a, secrets: [pw, strong]}}\nsecrets: {pw: {environment: PW}, strong: {environment: STRONG}}\n",
+	})
+	r, err := Load(t.Context(), Options{Dir: dir, Env: map[string]string{"STRONG": "strong"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, s := range r.Secrets {
+		got[s.Name] = string(s.Value.Reveal())
+	}
+	if d := cmp.Diff(map[string]string{"main": "", "pw": "of-the-db", "strong": "strong"}, got); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+	if len(r.Warnings) != 1 || r.Warnings[0].Line != 3 || strings.Contains(string(r.Rendered), "of-the-db") {
+		t.Errorf("%v\n%s", r.Warnings, r.Rendered)
 	}
 }
 

@@ -325,6 +325,46 @@ services:
 	}
 }
 
+// A volume that is a directory of this machine is what a mount of it is.
+func TestVolumesThatAreDirectories(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{"d/x": "", "compose.yaml": `services:
+  web: {image: a, volumes: ["rel:/r", "ro:/ro", "abs:/a", "gone:/g"]}
+  two: {image: a, volumes: ["rel:/r"]}
+volumes:
+  rel: {driver: local, driver_opts: {type: none, o: bind, device: ./d}}
+  ro: {driver_opts: {type: none, o: "ro,bind", device: d}}
+  abs: {driver: local, driver_opts: {type: none, o: bind, device: /srv/d}}
+  gone: {driver: local, driver_opts: {type: none, o: bind, device: "${GONE:-./d}"}}
+`})
+	r, err := Load(t.Context(), Options{Dir: dir, SingleNode: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var devices, warned []string
+	for _, m := range r.Services["web"].Task.Mounts {
+		devices = append(devices, m.DriverOpts["device"])
+	}
+	for _, w := range r.Warnings {
+		warned = append(warned, strings.ReplaceAll(w.String(), dir, "DIR"))
+	}
+	if d := cmp.Diff([]string{dir + "/d", dir + "/d", "/srv/d", dir + "/d"}, devices); d != "" {
+		t.Error(d)
+	}
+	const note = `.driver_opts.device: "DIR/d" is a path of this machine: this works while there is one node; leave driver_opts out to keep data in a volume`
+	if d := cmp.Diff([]string{"compose.yaml:5: volumes.rel" + note, "compose.yaml:6: volumes.ro" + note, "compose.yaml:8: volumes.gone" + note}, warned); d != "" {
+		t.Error(d)
+	}
+	_, err = Load(t.Context(), Options{Dir: dir})
+	if d := cmp.Diff([]string{"compose.yaml:5: volumes.rel.driver_opts.device", "compose.yaml:6: volumes.ro.driver_opts.device", "compose.yaml:8: volumes.gone.driver_opts.device"}, places(err)); d != "" {
+		t.Errorf("on several nodes %s\n%v", d, err)
+	}
+	_, err = Load(t.Context(), Options{Dir: dir, SingleNode: true, Env: map[string]string{"GONE": "./gone"}})
+	if err == nil || !strings.HasSuffix(err.Error(), `/gone" is not there; make it, or leave driver_opts out`) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestFilesAndConfigs(t *testing.T) {
 	dir := project(t, map[string]string{
 		"c.txt": "from file",

@@ -4,10 +4,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -63,7 +65,10 @@ func (c *converter) mounts(name string, s types.ServiceConfig, t *cluster.TaskSp
 		case types.VolumeTypeTmpfs:
 			m := cluster.Mount{Type: cluster.MountTmpfs, Target: v.Target, ReadOnly: v.ReadOnly}
 			if v.Tmpfs != nil {
-				m.TmpfsSize, m.TmpfsMode = int64(v.Tmpfs.Size), int(v.Tmpfs.Mode)
+				m.TmpfsSize = int64(v.Tmpfs.Size)
+			}
+			if mode := item.get("tmpfs").get("mode"); mode != nil {
+				m.TmpfsMode, _ = fileMode(mode.value) // checked already
 			}
 			t.Mounts = append(t.Mounts, m)
 		case types.VolumeTypeBind:
@@ -161,9 +166,36 @@ func (c *converter) volume(name string, v types.ServiceVolumeConfig, at cluster.
 		m.Driver = def.Driver
 	}
 	if len(def.DriverOpts) > 0 {
-		m.DriverOpts = map[string]string(def.DriverOpts)
+		m.DriverOpts = maps.Clone(map[string]string(def.DriverOpts))
 	}
-	return m, true
+	return m, c.boundVolume(v.Source, m)
+}
+
+// boundVolume decides about a volume that is a directory of a machine, "o: bind",
+// as bind does about a mount of one. Docker does not make such a directory.
+func (c *converter) boundVolume(key string, m cluster.Mount) bool {
+	device := m.DriverOpts["device"]
+	full := []string{"volumes", key, "driver_opts", "device"}
+	n, d := c.idx.find(full...)
+	if m.Driver != "" || n == nil || device == "" || strings.HasPrefix(n.value, "/") || !slices.Contains(strings.Split(m.DriverOpts["o"], ","), "bind") {
+		return true
+	}
+	at, where := c.idx.at(full...), dotted(full...)
+	if !c.o.SingleNode {
+		c.refuse(at, where, quote(n.value)+" is a path of this machine, which other nodes do not have",
+			"leave driver_opts out to keep data in a volume, bring files with configs:, code with build:, or write an absolute path that the nodes have")
+		return false
+	}
+	if !path.IsAbs(device) { // compose-go resolves it beside "driver: local" and "o: bind" alone
+		device = filepath.Join(d.dir, device)
+		m.DriverOpts["device"] = device
+	}
+	if _, err := os.Stat(device); err != nil {
+		c.refuse(at, where, quote(device)+" is not there", "make it, or leave driver_opts out")
+		return false
+	}
+	c.warn(at, where, quote(device)+" is a path of this machine: this works while there is one node", "leave driver_opts out to keep data in a volume")
+	return true
 }
 
 var tmpfsRE = regexp.MustCompile(`^[^:]+(:[^:]*)?$`)

@@ -158,7 +158,7 @@ func (c *converter) publish(name string, p cluster.PublishedPort, spec *cluster.
 		r.EntryPoints, r.TLS = []string{"websecure"}, true
 		if p.Target == 443 {
 			r.Scheme = "https"
-			c.warn(p.Source, where, "the gateway ends TLS, and speaks HTTPS to the service, whose certificate it must trust", "better publish the service's plain HTTP port")
+			c.warn(p.Source, where, "the gateway ends TLS, and speaks HTTPS to the service, whose certificate it does not check", "better publish the service's plain HTTP port")
 		}
 	}
 	c.addRoute(name, where, r, spec)

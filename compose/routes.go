@@ -2,6 +2,7 @@ package compose
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -60,13 +61,14 @@ func (c *converter) addRoute(name, path string, r cluster.Route, spec *cluster.S
 	c.origin[claimed{name, r.Source}] = path
 }
 
-// routeAt is the place of the i-th route. Several files append to the list, so
-// the item is looked for in the strongest file that has that many.
+// routeAt is the place of the i-th route.
 func (c *converter) routeAt(name string, i int) cluster.Source {
 	full := []string{"services", name, "x-fairlead", "routes"}
-	n, d := c.idx.find(full...)
-	if n != nil && n.kind == listNode && i < len(n.items) {
-		return cluster.Source{File: d.file, Line: n.items[i].line}
+	items := c.idx.items(func(d *doc, n *node) bool {
+		return n.bad && c.failed() && slices.Contains(c.load.files, d.abs) // compose-go got the files without it
+	}, full...)
+	if i < len(items) {
+		return cluster.Source{File: items[i].d.file, Line: items[i].n.line}
 	}
 	return c.idx.at(full...)
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/fairlead/fairlead/cluster"
 )
 
 // What does nothing, or does more than it seems, is not passed over in silence: each is
@@ -43,6 +45,50 @@ func TestNothingIsIgnoredSilently(t *testing.T) {
 		got := strings.Join(said, "\n")
 		if (c.want == "" && got != "") || !strings.Contains(got, c.want) {
 			t.Errorf("%s: says\n%s\nwant\n%s", c.what, got, c.want)
+		}
+	}
+}
+
+// What Docker takes is taken, and what it would get wrong is said.
+func TestSmallThings(t *testing.T) {
+	t.Parallel()
+	const off = "depends_on: {db: {condition: service_healthy}}"
+	tmp := func(mode string) string {
+		return in("volumes:\n  - type: tmpfs\n    target: /t\n    tmpfs: {mode: " + mode + "}")
+	}
+	for _, c := range []struct {
+		what, file, want string
+		holds            func(cluster.TaskSpec) bool
+	}{
+		{"certificates", in(`ports: ["443:443"]`), "compose.yaml:4: services.web.ports: the gateway ends TLS, and speaks HTTPS to the service, whose certificate it does not check; better publish the service's plain HTTP port", nil},
+		{"no label file", in("label_file:\n  - nope.labels"), "compose.yaml:5: services.web.label_file: cannot read nope.labels: it is not there", nil},
+		{"NONE", in(off) + "  db: {image: b, healthcheck: {test: [NONE]}}\n", "compose.yaml:4: services.web.depends_on.db: db has its health check disabled and can never be healthy; write condition: service_started", nil},
+		{"a probe instead", in(off) + "  db: {image: b, healthcheck: {test: [NONE]}, x-fairlead: {health: {tcp: 1}}}\n", "", nil},
+		{"label twice", in("labels:\n  - a=1\n  - b=1\n  - a=2"), "compose.yaml:7: services.web.labels: a is set twice (first on line 5): this value counts", func(s cluster.TaskSpec) bool { return s.Labels["a"] == "2" }},
+		{"label of deploy twice", in("deploy:\n  labels:\n    - a=1\n    - a=2"), "compose.yaml:7: services.web.deploy.labels: a is set twice (first on line 6): this value counts", nil},
+		{"signal", in("stop_signal: sigterm"), "", func(s cluster.TaskSpec) bool { return s.StopSignal == "SIGTERM" }},
+		{"strange signal", in("stop_signal: sig-x"), `compose.yaml:4: services.web.stop_signal: "sig-x" is not a signal; write for example SIGTERM`, nil},
+		{"mode", tmp("01777"), "", func(s cluster.TaskSpec) bool { return s.Mounts[0].TmpfsMode == 0o1777 }},
+		{"mode with an o", tmp("0o700"), "", func(s cluster.TaskSpec) bool { return s.Mounts[0].TmpfsMode == 0o700 }},
+		{"quoted mode", tmp(`"${M:-1777}"`), "", func(s cluster.TaskSpec) bool { return s.Mounts[0].TmpfsMode == 0o1777 }},
+		{"decimal mode", tmp("1777"), "compose.yaml:7: services.web.volumes[0].tmpfs.mode: 1777 is read as octal; docker compose would take it for a decimal number; write 01777", func(s cluster.TaskSpec) bool { return s.Mounts[0].TmpfsMode == 0o1777 }},
+		{"no mode", tmp("99999"), `compose.yaml:7: services.web.volumes[0].tmpfs.mode: "99999" is not a mode such as 01777`, nil},
+		{"a mode too large", tmp("0o17777"), `compose.yaml:7: services.web.volumes[0].tmpfs.mode: "0o17777" is not a mode such as 01777`, nil},
+	} {
+		r, err := Load(t.Context(), Options{Files: []string{write(t, c.file)}, SingleNode: true})
+		var said []string
+		if err != nil {
+			said = append(said, err.Error())
+		} else {
+			for _, w := range r.Warnings {
+				said = append(said, w.String())
+			}
+		}
+		if got := strings.Join(said, "\n"); got != c.want {
+			t.Errorf("%s: says\n%s\nwant\n%s", c.what, got, c.want)
+		}
+		if c.holds != nil && (err != nil || !c.holds(r.Services["web"].Task)) {
+			t.Errorf("%s: %+v", c.what, r)
 		}
 	}
 }

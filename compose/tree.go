@@ -41,6 +41,7 @@ type node struct {
 	tag     string // of a scalar, "!!str"; or compose's own: "!reset", "!override"
 	raw     string // scalar as written
 	value   string // scalar after interpolation
+	cast    string // tag that its key gives a text, "!!int" or "!!bool"; "": none
 	entries []entry
 	items   []*node
 	// bad: refused already; left out when the rest is examined further.
@@ -118,6 +119,9 @@ func (n *node) plain(raw bool) any {
 func (n *node) scalar(raw bool) any {
 	if raw {
 		return typed(n.raw, n.tag)
+	}
+	if n.cast != "" {
+		return typed(n.value, n.cast)
 	}
 	if n.raw != n.value {
 		return n.value // interpolated: a string, as for compose-go

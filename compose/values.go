@@ -16,7 +16,7 @@ import (
 
 // valueTypes says what text a key takes where compose-go's schema takes any, so
 // that a wrong one is reported with its line: d duration, z size in bytes, i
-// whole number, b boolean, f number, p port, v volume.
+// whole number, b boolean, f number, o file mode, p port, v volume.
 func valueTypes() map[string]byte {
 	const s = "services.*."
 	out := map[string]byte{}
@@ -37,6 +37,7 @@ func valueTypes() map[string]byte {
 		"volumes[].bind.create_host_path", "volumes[].volume.nocopy", "env_file[].required")
 	put('f', "cpus", "deploy.resources.limits.cpus", "deploy.resources.reservations.cpus",
 		"deploy.update_config.max_failure_ratio", "deploy.rollback_config.max_failure_ratio")
+	put('o', "volumes[].tmpfs.mode")
 	put('p', "ports[]")
 	put('v', "volumes[]")
 	return out
@@ -51,6 +52,9 @@ func (l *load) checkValue(d *doc, n *node, typ byte, path string) {
 		l.refuse(cluster.Source{File: d.file, Line: n.line}, path, quote(n.value)+" "+msg, "")
 		n.bad = true
 		return
+	}
+	if typ == 'o' && n.tag != "!!str" && !strings.HasPrefix(n.value, "0") {
+		l.warn(cluster.Source{File: d.file, Line: n.line}, path, n.value+" is read as octal; docker compose would take it for a decimal number", "write 0"+n.value)
 	}
 	if typ == 'b' {
 		switch strings.ToLower(n.value) {
@@ -91,6 +95,10 @@ func valueProblem(typ byte, v string) string {
 		default:
 			return "is neither true nor false"
 		}
+	case 'o':
+		if _, fine := fileMode(v); !fine {
+			return "is not a mode such as 01777"
+		}
 	case 'p':
 		if n := portSpan(v); n > maxPortRange {
 			return fmt.Sprintf("is a range of %d ports; at most %d", n, maxPortRange)
@@ -102,6 +110,12 @@ func valueProblem(typ byte, v string) string {
 		return volumeProblem(v)
 	}
 	return ""
+}
+
+// fileMode reads permission bits, which are octal however they are written.
+func fileMode(v string) (int, bool) {
+	n, err := strconv.ParseUint(strings.TrimPrefix(v, "0o"), 8, 12)
+	return int(n), err == nil
 }
 
 // maxPortRange bounds the ports that one item stands for.
