@@ -10,6 +10,10 @@ import (
 // Options say what to load and for which cluster.
 type Options struct {
 	Files []string // in the order of their precedence; empty: the usual names in Dir
+	// Packaged are main files in memory, in the order of their precedence, as the
+	// templates of a package made them. They take the place of Files, and may name
+	// neither another file nor a variable of this machine.
+	Packaged []Document
 	// Dir is the project directory; empty: that of the first file.
 	Dir string
 	// App is the name from -p or the argument; it wins over the file's.
@@ -23,6 +27,12 @@ type Options struct {
 	HTTPPort, HTTPSPort int // public ports of the gateways; 0 means 80 and 443
 }
 
+// Document is a file in memory.
+type Document struct {
+	Name    string // as shown in problems
+	Content []byte
+}
+
 // Result is what the files mean.
 type Result struct {
 	App      cluster.AppName
@@ -31,6 +41,7 @@ type Result struct {
 	Configs  []cluster.Config // sorted by name
 	Secrets  []SecretDecl     // sorted by name
 	Builds   []Build          // sorted by service
+	Hooks    []Hook           // sorted by weight and name; of packages alone
 	Warnings []Problem        // sorted by file and line
 	// Rendered is the interpolated, merged document in YAML. No value of a secret is in it.
 	Rendered []byte

@@ -61,6 +61,11 @@ func (l *load) interpolateScalar(d *doc, n *node, path string) {
 	}
 	n.value = v
 	for _, name := range unset(n.raw, lookup) {
+		if l.packaged() {
+			l.refuse(at, path, fmt.Sprintf("the variable %s: a package has values instead", name), "write {{ .Values.… }}; a dollar sign itself is written $$")
+			n.bad = true
+			continue
+		}
 		l.warn(at, path, fmt.Sprintf("the variable %s is not set: it is read as empty", name), fmt.Sprintf("set it, or write ${%s:-default}; a dollar sign itself is written $$", name))
 	}
 }
@@ -90,7 +95,7 @@ func (l *load) follow(d *doc, depth int) {
 	}
 	l.loading = append(l.loading, d.abs)
 	defer func() { l.loading = l.loading[:len(l.loading)-1] }()
-	if inc := d.root.get("include"); inc != nil && inc.kind == listNode {
+	if inc := d.root.get("include"); inc != nil && inc.kind == listNode && !l.packaged() {
 		for i, it := range inc.items {
 			l.include(d, it, dotted("include", "["+strconv.Itoa(i)+"]"), depth)
 		}
@@ -241,6 +246,10 @@ func (l *load) extends(d *doc, s entry, depth int) {
 		}
 	default:
 		return // the schema says so
+	}
+	if file != "" && l.packaged() {
+		ext.bad = true // the key itself is refused
+		return
 	}
 	if file != "" {
 		abs, ok := l.local(at, path, file, d.dir)

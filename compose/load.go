@@ -56,7 +56,9 @@ func newLoader(o Options) (*load, error) {
 		}
 	}
 	l := &load{o: o, contents: map[string][]byte{}, idx: index{ext: map[*doc][]extend{}}}
-	if err := l.findFiles(); err != nil {
+	if l.packaged() {
+		l.takePackaged()
+	} else if err := l.findFiles(); err != nil {
 		return nil, err
 	}
 	return l, nil
@@ -151,6 +153,10 @@ func (l *load) load(ctx context.Context) (*Result, error) {
 
 // readEnv reads .env or the given files; Options.Env wins.
 func (l *load) readEnv() error {
+	if l.packaged() {
+		l.env = map[string]string{}
+		return nil
+	}
 	files := l.o.EnvFiles
 	if len(files) == 0 {
 		if f := filepath.Join(l.o.Dir, ".env"); regular(f) {
@@ -217,7 +223,7 @@ func (l *load) read(r request) []*doc {
 		l.refuse(at, r.path, fmt.Sprintf("more than %d files", maxFiles), "")
 		return nil
 	}
-	content, err := readLimited(r.abs, maxFileSize)
+	content, err := l.content(r.abs)
 	if err != nil {
 		if se, ok := errors.AsType[*syntaxError](err); ok {
 			l.refuse(cluster.Source{File: name}, "", se.msg, se.advice)
@@ -322,6 +328,11 @@ func (l *load) runComposeGo(ctx context.Context) (p *types.Project, err error) {
 	}
 	for _, f := range l.files {
 		cf := types.ConfigFile{Filename: f, Content: withoutVersion(l.contents[f], l.rootOf(f))}
+		if l.packaged() {
+			if cf.Content = withoutEmpty(l.contents[f]); len(cf.Content) == 0 {
+				continue
+			}
+		}
 		if l.failed() {
 			cf = types.ConfigFile{Filename: f, Config: l.remainder(f)}
 		}
@@ -332,6 +343,7 @@ func (l *load) runComposeGo(ctx context.Context) (p *types.Project, err error) {
 		o.Profiles = l.o.Profiles
 		o.SkipConsistencyCheck = true // checked here, with lines
 		o.SkipResolveEnvironment = true
+		o.SkipInclude = l.packaged() // refused here; no file of this machine is opened
 		o.Interpolate = &interpolation.Options{
 			Substitute: substitute, LookupValue: d.LookupEnv, TypeCastMapping: o.Interpolate.TypeCastMapping,
 		}
