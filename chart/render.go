@@ -185,14 +185,8 @@ func fit(c *helmchart.Chart, caps *common.Capabilities) error {
 	if want := c.Metadata.KubeVersion; want != "" && !chartutil.IsCompatibleRange(want, caps.KubeVersion.String()) {
 		return fmt.Errorf("chart requires kubeVersion: %s which is incompatible with Kubernetes %s", want, caps.KubeVersion.Version)
 	}
-	var missing []string
-	for _, d := range c.Metadata.Dependencies {
-		if !slices.ContainsFunc(c.Dependencies(), func(x *helmchart.Chart) bool { return x.Name() == d.Name }) {
-			missing = append(missing, d.Name)
-		}
-	}
-	if missing != nil {
-		return fmt.Errorf("found in Chart.yaml, but missing in charts/ directory: %s; `fairlead chart dependency update` fetches them", strings.Join(missing, ", "))
+	if names := missing(c); names != nil {
+		return fmt.Errorf("found in Chart.yaml, but missing in charts/ directory: %s; `fairlead chart dependency update` fetches them", strings.Join(names, ", "))
 	}
 	return nil
 }
