@@ -327,11 +327,9 @@ func (l *load) runComposeGo(ctx context.Context) (p *types.Project, err error) {
 		d.Environment = types.Mapping{}
 	}
 	for _, f := range l.files {
-		cf := types.ConfigFile{Filename: f, Content: withoutVersion(l.contents[f], l.rootOf(f))}
-		if l.packaged() {
-			if cf.Content = withoutEmpty(l.contents[f]); len(cf.Content) == 0 {
-				continue
-			}
+		cf := types.ConfigFile{Filename: f, Content: withoutEmpty(withoutVersion(l.contents[f], l.rootOf(f)))}
+		if len(cf.Content) == 0 {
+			continue // without content, compose-go would open the file itself
 		}
 		if l.failed() {
 			cf = types.ConfigFile{Filename: f, Config: l.remainder(f)}

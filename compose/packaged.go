@@ -51,20 +51,22 @@ func (l *load) content(abs string) ([]byte, error) {
 func withoutEmpty(content []byte) []byte {
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)
+	some := false
 	for dec := yaml.NewDecoder(bytes.NewReader(content)); ; {
 		var y yaml.Node
 		if err := decode(dec, &y); err != nil {
 			break // its end: what is no YAML was refused before
 		}
 		if len(y.Content) == 0 || y.Content[0].ShortTag() == "!!null" {
+			some = true
 			continue
 		}
 		if err := enc.Encode(&y); err != nil {
 			return content
 		}
 	}
-	if err := enc.Close(); err != nil {
-		return content
+	if err := enc.Close(); err != nil || !some {
+		return content // lines in errors stay what they are
 	}
 	return b.Bytes()
 }
