@@ -2,9 +2,7 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,7 +11,6 @@ import (
 
 	"github.com/fairlead/fairlead/chart"
 	"github.com/fairlead/fairlead/cluster"
-	"github.com/fairlead/fairlead/compose"
 )
 
 // RenderCommand is the hidden command that renders a chart's templates for another
@@ -44,7 +41,8 @@ archive (.tgz), REPOSITORY/NAME of a repository that ` + "`chart repo add`" + ` 
 an archive, or oci://REGISTRY/PATH.`,
 		Example: "  fairlead chart create shop\n  fairlead chart lint ./shop\n  fairlead chart template demo ./shop --set replicas=2",
 	}
-	c.AddCommand(a.chartCreate(), a.chartLint(), a.chartTemplate(), a.chartPackage(), a.chartShow())
+	c.AddCommand(a.chartCreate(), a.chartLint(), a.chartTemplate(), a.chartPackage(), a.chartShow(),
+		a.chartPull(), a.chartPush(), a.chartRepo(), a.chartDependency())
 	return c
 }
 
@@ -343,34 +341,4 @@ func terminated(s string) string {
 		return s
 	}
 	return s + "\n"
-}
-
-// fetchFlags say which package is meant, where a reference leaves it open.
-type fetchFlags struct {
-	version string
-}
-
-func (f *fetchFlags) register(c *cobra.Command) {
-	c.Flags().StringVar(&f.version, "version", "", "`version` of the package, or a range such as ^1.2; default: the newest")
-}
-
-// fetch reads a package from where its reference says.
-func (a *app) fetch(ctx context.Context, ref string, from fetchFlags) ([]chart.File, error) {
-	_ = ctx
-	_, err := os.Stat(ref)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, cluster.NotFoundf("there is no package %s", ref)
-	}
-	if from.version != "" {
-		a.note("--version is of no effect on %s, a file of this machine", ref)
-	}
-	return chart.Read(ref)
-}
-
-// problems is what a package's refused documents say, with where its lines are.
-func problems(err error, name, ref string) error {
-	if _, ok := errors.AsType[*compose.Problems](err); ok {
-		return usagef("%w\n(lines are those of what the templates made: `fairlead chart template %s %s`)", err, name, ref)
-	}
-	return err
 }

@@ -82,3 +82,47 @@ func TestChartLintFindings(t *testing.T) {
 		t.Errorf("%d %s", s.code, s.all)
 	}
 }
+
+func TestChartRepositories(t *testing.T) {
+	h := newHub(t)
+	h.must("", "chart", "create", "demo")
+	h.must("", "chart", "package", "demo", "-d", "packages")
+	if s := h.must("", "chart", "repo", "ls"); s.out != "no repositories\n" {
+		t.Errorf("%s", s.all)
+	}
+	h.must("", "chart", "repo", "add", "here", "file://"+filepath.Join(h.dir, "packages"))
+	h.must("", "chart", "repo", "update")
+	if s := h.must("", "chart", "repo", "ls", "-o", "json"); !strings.Contains(s.out, `"packages": 1`) {
+		t.Errorf("%s", s.all)
+	}
+	if s := h.must("", "__complete", "chart", "repo", "rm", ""); !strings.HasPrefix(s.out, "here\n") {
+		t.Errorf("rm offers %s", s.out)
+	}
+	h.must("", "chart", "pull", "here/demo", "--untar", "-d", "got")
+	if s := h.must("", "chart", "show", "chart", "got/demo"); !strings.Contains(s.out, "name: demo") {
+		t.Errorf("%s", s.all)
+	}
+	if s := h.must("", "chart", "pull", "here/demo", "-o", "json"); !strings.Contains(s.out, `"file": "demo-0.1.0.tgz"`) {
+		t.Errorf("%s", s.all)
+	}
+	if s := h.must("", "chart", "template", "here/demo", "--version", "0.1.0"); !strings.Contains(s.out, "traefik/whoami:1.10") {
+		t.Errorf("%s", s.all)
+	}
+	if s := h.cli("", "chart", "pull", "here/demo", "--verify"); s.code != 2 || !strings.Contains(s.err, "belong together") {
+		t.Errorf("%d %s", s.code, s.all)
+	}
+	h.must("", "chart", "repo", "rm", "here")
+	if s := h.cli("", "chart", "repo", "rm", "here"); s.code != 4 {
+		t.Errorf("%d %s", s.code, s.all)
+	}
+	h.write("demo/Chart.yaml", "apiVersion: v2\nname: demo\nversion: 0.1.0\ndependencies: [{name: lib, version: 1.x.x, repository: \"file://../lib\"}]\n")
+	if s := h.must("", "chart", "dependency", "ls", "demo"); !strings.Contains(s.out, "missing") {
+		t.Errorf("%s", s.all)
+	}
+	h.write("lib/Chart.yaml", "apiVersion: v2\nname: lib\nversion: 1.2.0\ntype: library\n")
+	h.must("", "chart", "dependency", "update", "demo")
+	if s := h.must("", "chart", "dep", "ls", "demo", "-o", "json"); !strings.Contains(s.out, `"status": "ok"`) {
+		t.Errorf("%s", s.all)
+	}
+	h.must("", "chart", "dependency", "build", "demo")
+}
