@@ -53,8 +53,20 @@ type valueFlags struct {
 }
 
 func (v *valueFlags) register(c *cobra.Command) {
+	c.Flags().StringArrayVarP(&v.files, "values", "f", nil, valuesUsage)
+	v.registerSets(c)
+}
+
+const valuesUsage = "file with values, YAML; repeat for more, the last wins (- is standard input)"
+
+// registerLong is register where -f means something else.
+func (v *valueFlags) registerLong(c *cobra.Command) {
+	c.Flags().StringArrayVar(&v.files, "values", nil, valuesUsage)
+	v.registerSets(c)
+}
+
+func (v *valueFlags) registerSets(c *cobra.Command) {
 	f := c.Flags()
-	f.StringArrayVarP(&v.files, "values", "f", nil, "file with values, YAML; repeat for more, the last wins (- is standard input)")
 	f.StringArrayVar(&v.given.Set, "set", nil, "`value`: KEY=VALUE, a.b=1,c={x,y}")
 	f.StringArrayVar(&v.given.String, "set-string", nil, "`value` that stays text: KEY=VALUE")
 	f.StringArrayVar(&v.given.File, "set-file", nil, "`value` read from a file: KEY=PATH")
@@ -198,16 +210,18 @@ func commented(s string) string {
 	return "# " + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n# ")
 }
 
-// render fetches a package and renders it with the values given. It says what the
-// templates warned of.
-func (a *app) render(ctx context.Context, ref string, from fetchFlags, v *valueFlags, req chart.Request) (*chart.Rendered, error) {
+// render fetches a package and renders it with the values given, above those before.
+// It says what the templates warned of.
+func (a *app) render(ctx context.Context, ref string, from fetchFlags, v *valueFlags, req chart.Request, before ...chart.File) (*chart.Rendered, error) {
 	r, err := a.renderer()
 	if err != nil {
 		return nil, err
 	}
-	if req.Values, err = v.read(a); err != nil {
+	given, err := v.read(a)
+	if err != nil {
 		return nil, err
 	}
+	req.Values = given.Beside(before...)
 	if req.Files, err = a.fetch(ctx, ref, from); err != nil {
 		return nil, err
 	}

@@ -209,8 +209,10 @@ func (r *Result) packaged(exists bool, old, now *cluster.Package) {
 	default:
 		c := v1.Change{Action: v1.ActionUpdate, Object: v1.ObjectPackage, Name: now.String()}
 		for _, f := range []v1.FieldChange{
-			{Path: "chart", Old: old.Chart, New: now.Chart}, {Path: "version", Old: old.Version, New: now.Version},
-			{Path: "app_version", Old: old.AppVersion, New: now.AppVersion}, {Path: "from", Old: old.From, New: now.From},
+			{Path: "chart", Old: old.Chart, New: now.Chart},
+			{Path: "version", Old: old.Version, New: now.Version},
+			{Path: "app_version", Old: old.AppVersion, New: now.AppVersion},
+			{Path: "from", Old: old.From, New: now.From},
 		} {
 			if f.Old != f.New {
 				c.Fields = append(c.Fields, f)
