@@ -227,7 +227,7 @@ func (a *app) render(ctx context.Context, ref string, from fetchFlags, v *valueF
 	}
 	got, err := r.Render(ctx, req)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", ref, err)
+		return nil, shortened(ref, err)
 	}
 	for _, w := range got.Warnings {
 		a.note("warning: %s", printable(w))
@@ -236,6 +236,17 @@ func (a *app) render(ctx context.Context, ref string, from fetchFlags, v *valueF
 		a.note("warning: the package %s is deprecated", got.Chart.Name)
 	}
 	return got, nil
+}
+
+// shortened is an error of a package's, whose templates may call each other a thousand
+// times before one fails: how it begins and ends says enough.
+func shortened(ref string, err error) error {
+	const most = 1200
+	s := []rune(err.Error())
+	if len(s) <= most {
+		return fmt.Errorf("%s: %w", ref, err)
+	}
+	return &cluster.Error{Kind: cluster.KindOf(err), Err: fmt.Errorf("%s: %s … %s", ref, string(s[:most/2]), string(s[len(s)-most/2:]))}
 }
 
 func (a *app) chartPackage() *cobra.Command {
