@@ -355,13 +355,13 @@ func (a *app) historyCommand() *cobra.Command {
 				return err
 			}
 			return a.print(list, func() *table {
-				t := &table{columns: columns("RELEASE", "STATE", "AGE", "BY", "SERVICES", "NOTE", "MESSAGE"), empty: "no releases"}
+				t := &table{columns: columns("RELEASE", "STATE", "AGE", "BY", "SERVICES", "+PACKAGE", "NOTE", "MESSAGE"), empty: "no releases"}
 				for _, r := range list {
 					n := fmt.Sprint(r.Number)
 					if r.Current {
 						n += " *"
 					}
-					t.add(n, r.State, age(a.now(), r.Created), r.By, fmt.Sprint(r.Services), r.Note, r.Message)
+					t.add(n, r.State, age(a.now(), r.Created), r.By, fmt.Sprint(r.Services), r.Chart, r.Note, r.Message)
 				}
 				return t
 			})

@@ -63,6 +63,12 @@ func TestInstallUpgradeUninstall(t *testing.T) {
 	if s := h.must("", "get", "notes", "shop", "--revision", "3"); !strings.Contains(s.out, "http://shop.example.com/") {
 		t.Errorf("the notes are\n%s", s.out)
 	}
+	if s := h.must("", "ls", "-o", "wide"); !strings.Contains(s.out, "PACKAGE") || !strings.Contains(s.out, "demo-0.2.0") {
+		t.Errorf("ls says\n%s", s.out)
+	}
+	if s := h.must("", "status", "shop"); !strings.Contains(s.out, "package demo-0.2.0") {
+		t.Errorf("status says\n%s", s.out)
+	}
 	h.must("", "rollback", "shop", "1", "--detach")
 	values("replicas: 2\n")
 
