@@ -109,6 +109,9 @@ func (a *app) chartCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if !a.human() {
+				return a.print(map[string]string{"directory": dir}, nil)
+			}
 			_, err = fmt.Fprintln(a.out, dir)
 			a.note("next: `fairlead chart lint %s`, `fairlead chart template demo %s`", dir, dir)
 			return err

@@ -14,19 +14,19 @@ func TestPackage(t *testing.T) {
 	n := start(t)
 	image := n.image()
 	n.write("demo/Chart.yaml", "apiVersion: v2\nname: demo\nversion: 1.0.0\nappVersion: \"1\"\n")
-	n.write("demo/values.yaml", fmt.Sprintf("image: %q\nsay: hello\nhealth: /health\n", image))
+	n.write("demo/values.yaml", fmt.Sprintf("image: %q\nsay: hello\nbroken: \"\"\n", image))
 	n.write("demo/files/app.conf", "price: $5\n")
 	n.write("demo/templates/NOTES.txt", "{{ .Release.Name }} says {{ .Values.say }}, {{ .Release.Revision }}\n")
 	n.write("demo/templates/app.yaml", `services:
   web:
     image: {{ .Values.image }}
-    environment: {VERSION: {{ .Values.say | quote }}}
+    environment: {VERSION: {{ .Values.say | quote }}, BROKEN: {{ .Values.broken | quote }}}
     configs: [{source: conf, target: /app.conf}]
     secrets: [password]
     expose: ["8080"]
     deploy: {update_config: {monitor: 1s}}
     x-fairlead:
-      health: {port: 8080, http: {{ .Values.health }}, interval: 1s, timeout: 5s, retries: 2}
+      health: {port: 8080, http: /health, interval: 1s, timeout: 5s, retries: 2}
       routes: [{host: {{ .Release.Name }}.example.com, port: 8080}]
       secret_env: {PASSWORD: password}
 configs:
@@ -59,7 +59,7 @@ secrets:
 	says("/", "again ")
 	says("/env?name=PASSWORD", password)
 
-	out, err := n.try("upgrade", "pkg", demo, "--set", "say=broken,health=/nowhere", "--atomic", "--timeout", "2m")
+	out, err := n.try("upgrade", "pkg", demo, "--set", "say=broken,broken=health", "--atomic", "--timeout", "2m")
 	if err == nil || !strings.Contains(out, "goes back to release 2") {
 		t.Errorf("a bad upgrade prints %v\n%s", err, out)
 	}
