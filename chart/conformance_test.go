@@ -47,14 +47,19 @@ func TestRendersWhatHelmRenders(t *testing.T) {
 	t.Logf("%d cases, %d equal", n, n-len(differ))
 }
 
-// TestAnotherProcessRendersTheSame: nothing is lost on the way there and back.
+// TestAnotherProcessRendersTheSame: nothing is lost on the way there and back. The
+// cases are those whose values, files and errors are of another kind each.
 func TestAnotherProcessRendersTheSame(t *testing.T) {
-	n, differ, err := charttest.Equal(t.Context(), t.TempDir(), renderer(t).Render)
+	n, differ, err := charttest.Equal(t.Context(), t.TempDir(), renderer(t).Render,
+		"alias", "compose", "exec-error", "fail", "files", "import-values", "notes", "null-removes-default", "precedence", "release",
+		"schema-fails", "set-file", "set-json", "set-large-number", "subchart-of-subchart", "template-name", "values-documents")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, why := range differ {
 		t.Errorf("%s: %s", name, why)
 	}
-	t.Logf("%d cases, %d equal", n, n-len(differ))
+	if n != 17 {
+		t.Errorf("%d cases", n)
+	}
 }

@@ -204,12 +204,15 @@ func (c Case) Check(files map[string]string, err error) string {
 	return ""
 }
 
-// Equal runs every case both ways in directories below dir, with answer for package
-// chart's way, and says which differ.
-func Equal(ctx context.Context, dir string, answer func(context.Context, chart.Request) (*chart.Rendered, error)) (cases int, differ map[string]string, err error) {
+// Equal runs the cases of these names, or all of them, both ways in directories below
+// dir, with answer for package chart's way, and says which differ.
+func Equal(ctx context.Context, dir string, answer func(context.Context, chart.Request) (*chart.Rendered, error), names ...string) (cases int, differ map[string]string, err error) {
 	list, err := Cases()
 	if err != nil {
 		return 0, nil, err
+	}
+	if len(names) > 0 {
+		list = slices.DeleteFunc(list, func(c Case) bool { return !slices.Contains(names, c.Name) })
 	}
 	differ = map[string]string{}
 	for _, c := range list {
