@@ -53,7 +53,10 @@ var allowed = map[string][]string{
 	"client":         {"cluster", "api/v1"},
 	"tunnel":         {"cluster", "api", "api/v1"},
 	"lab":            {"cluster", "client", "api/v1", "proc", "atomicfile", "agent/docker", "gateway"},
-	"cli":            {"cluster", "client", "api/v1", "compose", "lab", "agent/docker"}, // images of the user's own engine
+	"chart":          {"cluster", "compose"},
+	"cli":            {"cluster", "client", "api/v1", "compose", "chart", "lab", "agent/docker"}, // images of the user's own engine
+
+	"chart/charttest": {"chart"},
 }
 
 // free lists the packages that wire or test others, and may import anything.
@@ -66,6 +69,7 @@ var only = map[string][]string{
 	"go.etcd.io/etcd/server/v3":     {"store/embedded"},
 	"github.com/hashicorp/vault/":   {"secrets/vault"},
 	"github.com/compose-spec/":      {"compose"},
+	"helm.sh/helm/":                 {"chart", "chart/charttest"},
 	"github.com/spf13/cobra":        {"cli", "server", "cmd/fairlead"},
 	"github.com/danielgtaylor/huma": {"api"},
 }

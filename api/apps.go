@@ -88,7 +88,12 @@ func (m *model) app(name cluster.AppName) v1.AppSummary {
 			going = true // pending
 		}
 	}
-	switch _, exists := m.apps[name]; {
+	if p := m.releases[name].Package; p != nil {
+		out.Chart = p.String()
+	}
+	switch app, exists := m.apps[name]; {
+	case app.Uninstalled && out.Services == 0:
+		out.State = "uninstalled"
 	case !exists && out.Services == 0:
 		out.State = "removing"
 	case failed:
@@ -359,6 +364,9 @@ func releaseSummary(v store.View, r cluster.Release, current int) v1.ReleaseSumm
 	out := v1.ReleaseSummary{
 		Number: r.Number, Current: r.Number == current, Created: r.Created, By: r.By, Note: r.Note, Services: len(r.Services),
 	}
+	if r.Package != nil {
+		out.Chart = r.Package.String()
+	}
 	// An app that was removed and made again starts at 1: an older outcome is not its own.
 	if o, ok, err := store.One[cluster.ReleaseOutcome](v, store.OutcomeKey(r.App, r.Number)); ok && err == nil && (o.V.Ended.IsZero() || !o.V.Ended.Before(r.Created)) {
 		out.State, out.Message, out.Ended = o.V.State, o.V.Message, o.V.Ended
@@ -378,10 +386,10 @@ func (s *Server) getRelease(_ context.Context, in *releasePath) (v1.ReleaseDetai
 		app, _, _ := store.One[cluster.App](v, store.AppKey(in.app()))
 		r, ok, err := store.One[cluster.Release](v, store.ReleaseKey(in.app(), in.Number))
 		if found = ok && err == nil; found {
-			out = v1.ReleaseDetail{ReleaseSummary: releaseSummary(v, r.V, app.V.Release), App: in.app(), Source: r.V.Source, Rendered: r.V.Services}
+			out = v1.ReleaseDetail{ReleaseSummary: releaseSummary(v, r.V, app.V.Release), App: in.app(), Source: documentOf(v, r.V), Rendered: r.V.Services}
 			for n := r.V.Number - 1; n > 0; n-- {
 				earlier, there, _ := store.One[cluster.Release](v, store.ReleaseKey(in.app(), n))
-				if !there || earlier.V.Source != r.V.Source {
+				if !there || !sameSource(earlier.V, r.V) {
 					break
 				}
 				out.SourceOf = n

@@ -101,7 +101,7 @@ func (s *Server) rollback(ctx context.Context, in *rollbackInput) (v1.DeployResu
 			return plan.Input{}, cluster.NotFoundf("app %s has no release %d; `fairlead history %s` lists those it has", c.app, n, c.app)
 		}
 		return plan.Input{
-			App: c.app, Exact: true,
+			App: c.app, Exact: true, Package: r.Package,
 			Bundle: v1.Bundle{
 				Services: r.Services, Secrets: plan.References(r.Services), Rendered: r.Source, Note: fmt.Sprintf("rollback to %d", n),
 			},
@@ -120,7 +120,7 @@ func (s *Server) goBack(c current) (int, error) {
 	var earlier []past
 	s.Mirror.Read(func(v store.View) {
 		for _, e := range store.All[cluster.Release](v, store.AppPrefix(c.app)+"releases/", nil) {
-			if e.V.Number < c.App.Release {
+			if e.V.Number < c.App.Release || c.App.Uninstalled {
 				earlier = append(earlier, past{e.V, releaseSummary(v, e.V, c.App.Release).State})
 			}
 		}
@@ -222,6 +222,7 @@ func scaled(c current, svc cluster.Service, to v1.ScaleTo, by string) (cluster.S
 type removeInput struct {
 	AppPath
 	PurgeSecrets bool `query:"purge_secrets" doc:"remove the app's secrets too"`
+	KeepHistory  bool `query:"keep_history" doc:"keep its releases: a rollback brings it back"`
 }
 
 // removeApp removes services first, so that their tasks drain, and the app last.
@@ -250,7 +251,11 @@ func (s *Server) removeApp(ctx context.Context, in *removeInput) (v1.RemoveResul
 		out.KeptVolumes = slices.Sorted(maps.Keys(volumes))
 		s.Mirror.Read(func(v store.View) {
 			own := store.AppPrefix(c.app)
-			for _, prefix := range []string{"scale/", "config/", "users/", "releases/"} {
+			prefixes := []string{"scale/", "config/", "users/", "package/", "releases/"}
+			if in.KeepHistory {
+				prefixes = prefixes[:1]
+			}
+			for _, prefix := range prefixes {
 				for _, k := range v.Keys(own + prefix) {
 					e, _ := v.Entry(k)
 					steps = append(steps, remove(k, e.Rev))
@@ -264,7 +269,16 @@ func (s *Server) removeApp(ctx context.Context, in *removeInput) (v1.RemoveResul
 			}
 			steps = append(steps, remove(store.SecretKey(c.Secrets[n].SecretRef), c.secretRevs[n]))
 		}
-		if c.App != nil {
+		switch {
+		case c.App != nil && in.KeepHistory:
+			app := *c.App
+			app.Uninstalled = true
+			st, err := put(store.AppKey(c.app), app, c.appRev)
+			if err != nil {
+				return err
+			}
+			steps = append(steps, st)
+		case c.App != nil:
 			steps = append(steps, remove(store.AppKey(c.app), c.appRev))
 		}
 		s.Log.Info("removes an app", "app", c.app, "by", who(ctx))

@@ -112,6 +112,13 @@ func (c *current) fill(v store.View) error {
 		}
 		c.LastRelease = r.V.Number
 	}
+	if ok {
+		r, _, err := store.One[cluster.Release](v, store.ReleaseKey(c.app, c.App.Release))
+		if err != nil {
+			return err
+		}
+		c.Package = r.V.Package
+	}
 	c.Nodes = store.Nodes(v)
 	return nil
 }
@@ -158,7 +165,7 @@ func (s *Server) again(c current, note string) (plan.Input, error) {
 		return plan.Input{}, noApp(c.app)
 	}
 	specs := c.specs()
-	in := plan.Input{App: c.app, Exact: true, Bundle: v1.Bundle{Services: specs, Secrets: plan.References(specs), Note: note}}
+	in := plan.Input{App: c.app, Exact: true, Package: c.Package, Bundle: v1.Bundle{Services: specs, Secrets: plan.References(specs), Note: note}}
 	if r, ok := s.release(c.app, c.App.Release); ok {
 		in.Bundle.Rendered = r.Source
 	}
@@ -208,10 +215,15 @@ func (s *Server) planApp(ctx context.Context, in *bundleInput) (v1.Plan, error) 
 	if err != nil {
 		return v1.Plan{}, err
 	}
-	r, err := s.plan(ctx, c, plan.Input{App: in.app(), Bundle: b})
+	input := plan.Input{App: in.app()}
+	if input.Package, _, err = s.packageOf(c, &b); err != nil {
+		return v1.Plan{}, err
+	}
+	input.Bundle = b
+	r, err := s.plan(ctx, c, input)
 	if err == nil {
 		// What is too large for the store is refused here as a deploy would.
-		_, err = s.releaseStep(ctx, c, r, b)
+		_, err = s.releaseStep(ctx, c, r, input)
 	}
 	return r.Plan, err
 }
@@ -238,6 +250,12 @@ func (s *Server) change(ctx context.Context, app cluster.AppName, build func(cur
 		if in.Bundle, users, err = s.hideUsers(ctx, c, in.Bundle); err != nil {
 			return err
 		}
+		var texts []step
+		if in.Bundle.Package != nil {
+			if in.Package, texts, err = s.packageOf(c, &in.Bundle); err != nil {
+				return err
+			}
+		}
 		r, err := s.plan(ctx, c, in)
 		if err != nil {
 			return err
@@ -246,11 +264,12 @@ func (s *Server) change(ctx context.Context, app cluster.AppName, build func(cur
 		if !r.Changed() {
 			return nil
 		}
-		steps, err := s.steps(ctx, c, r, in.Bundle)
+		steps, err := s.steps(ctx, c, r, in)
 		if err != nil {
 			return err
 		}
-		for _, u := range users { // before what refers to them
+		steps = append(texts, steps...) // before the release that refers to them
+		for _, u := range users {       // before what refers to them
 			st, err := put(store.UserListKey(app, u.ID), u, 0)
 			if err != nil {
 				return err
@@ -276,13 +295,14 @@ func (s *Server) change(ctx context.Context, app cluster.AppName, build func(cur
 const maxRelease = store.MaxBytes - 64<<10
 
 // releaseStep is the release that a plan makes.
-func (s *Server) releaseStep(ctx context.Context, c current, r plan.Result, b v1.Bundle) (step, error) {
-	note := b.Note
+func (s *Server) releaseStep(ctx context.Context, c current, r plan.Result, in plan.Input) (step, error) {
+	note := in.Bundle.Note
 	if note == "" {
 		note = "deploy"
 	}
 	st, err := put(store.ReleaseKey(c.app, r.Plan.Next), cluster.Release{
-		App: c.app, Number: r.Plan.Next, Created: s.Now().UTC(), By: who(ctx), Note: note, Source: b.Rendered, Services: r.Rendered,
+		App: c.app, Number: r.Plan.Next, Created: s.Now().UTC(), By: who(ctx), Note: note,
+		Source: in.Bundle.Rendered, Package: in.Package, Services: r.Rendered,
 	}, 0)
 	if err != nil {
 		return st, err
@@ -295,7 +315,7 @@ func (s *Server) releaseStep(ctx context.Context, c current, r plan.Result, b v1
 
 // steps orders the writes so that each leaves a state that can be gone on from:
 // what services refer to, the release, services, removals, and the app last.
-func (s *Server) steps(ctx context.Context, c current, r plan.Result, b v1.Bundle) ([]step, error) {
+func (s *Server) steps(ctx context.Context, c current, r plan.Result, in plan.Input) ([]step, error) {
 	var out []step
 	var failure error
 	add := func(st step, err error) {
@@ -318,7 +338,7 @@ func (s *Server) steps(ctx context.Context, c current, r plan.Result, b v1.Bundl
 		add(put(store.SecretKey(rec.SecretRef), rec, c.secretRevs[sec.Name]))
 	}
 	if !r.Plan.Empty() {
-		add(s.releaseStep(ctx, c, r, b))
+		add(s.releaseStep(ctx, c, r, in))
 	}
 	scales := map[cluster.ServiceName]cluster.Scale{}
 	for _, sc := range r.Scales {
@@ -348,9 +368,9 @@ func (s *Server) steps(ctx context.Context, c current, r plan.Result, b v1.Bundl
 		if c.App != nil {
 			app = *c.App
 		}
-		app.Release = r.Plan.Next
+		app.Release, app.Uninstalled = r.Plan.Next, false
 		add(put(store.AppKey(c.app), app, c.appRev))
-		out = append(out, s.prune(c, r.Plan.Next, r.Rendered)...)
+		out = append(out, s.prune(c, r.Plan.Next, r.Rendered, in.Package)...)
 	}
 	return out, failure
 }

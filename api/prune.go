@@ -15,12 +15,12 @@ const maxPruned = 16
 // refers to any more: no kept release, no service, no task, and no version that
 // a rollout may go back to. The app's record, which every release writes,
 // guards it: nobody can begin to refer to a config meanwhile.
-func (s *Server) prune(c current, next int, specs map[cluster.ServiceName]cluster.ServiceSpec) []step {
+func (s *Server) prune(c current, next int, specs map[cluster.ServiceName]cluster.ServiceSpec, pkg *cluster.Package) []step {
 	var out []step
 	s.Mirror.Read(func(v store.View) {
 		own := store.AppPrefix(c.app)
 		unused := map[string]bool{}
-		for _, prefix := range []string{"config/", "users/"} {
+		for _, prefix := range []string{"config/", "users/", "package/"} {
 			for _, k := range v.Keys(own + prefix) {
 				unused[k] = true
 			}
@@ -38,6 +38,12 @@ func (s *Server) prune(c current, next int, specs map[cluster.ServiceName]cluste
 				}
 			}
 		}
+		usePackage := func(p *cluster.Package) {
+			for i := 0; p != nil && i < p.Parts; i++ {
+				delete(unused, store.PackageKey(c.app, p.Text, i))
+			}
+		}
+		usePackage(pkg)
 		for _, spec := range specs {
 			useSpec(spec)
 		}
@@ -66,6 +72,7 @@ func (s *Server) prune(c current, next int, specs map[cluster.ServiceName]cluste
 			if err != nil {
 				clear(unused) // what it refers to cannot be known
 			}
+			usePackage(r.V.Package)
 			for _, spec := range r.V.Services {
 				useSpec(spec)
 			}

@@ -8,6 +8,7 @@ import "github.com/danielgtaylor/huma/v2"
 func (s *Server) register(api huma.API) {
 	s.registerState(api)
 	s.registerDeploy(api)
+	s.registerPackages(api)
 	s.registerWatch(api)
 	s.registerLogs(api)
 	s.registerInside(api)

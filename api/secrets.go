@@ -186,7 +186,7 @@ func (s *Server) writeSecret(ctx context.Context, ref cluster.SecretRef, set pla
 			return 0, err
 		}
 		if !r.Plan.Empty() {
-			more, err := s.steps(ctx, c, r, in.Bundle)
+			more, err := s.steps(ctx, c, r, in)
 			if err != nil {
 				return 0, err
 			}

@@ -22,12 +22,12 @@ func (a *app) lsCommand() *cobra.Command {
 			}
 			return a.print(apps, func() *table {
 				t := &table{
-					columns: columns("APP", "RELEASE", "STATE", "SERVICES", "READY", "AGE", "URLS"),
+					columns: columns("APP", "RELEASE", "STATE", "SERVICES", "READY", "AGE", "+PACKAGE", "URLS"),
 					empty:   "no apps: `fairlead deploy` in the directory of a compose.yaml makes one",
 				}
 				for _, x := range apps {
 					t.add(string(x.Name), fmt.Sprint(x.Release), x.State, fmt.Sprint(x.Services),
-						fmt.Sprintf("%d/%d", x.Ready, x.Wanted), age(a.now(), x.Created), strings.Join(x.URLs, " "))
+						fmt.Sprintf("%d/%d", x.Ready, x.Wanted), age(a.now(), x.Created), x.Chart, strings.Join(x.URLs, " "))
 				}
 				return t
 			})
@@ -163,6 +163,9 @@ func clusterTable(st v1.ClusterStatus) *table {
 func (a *app) appHead(d v1.AppDetail) {
 	out := func(format string, args ...any) { _, _ = fmt.Fprintf(a.out, format+"\n", args...) }
 	line := fmt.Sprintf("%s: release %d, %s, %d/%d ready", d.Name, d.Release, d.State, d.Ready, d.Wanted)
+	if d.Chart != "" {
+		line += ", package " + d.Chart
+	}
 	if d.By != "" {
 		line += ", by " + d.By
 	}

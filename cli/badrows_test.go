@@ -65,6 +65,7 @@ func badSections() []badSection {
 		{"Commands and flags", "", badCommands()},
 		{"Secrets and certificates", "", badSecrets()},
 		{"Reaching the server", "", badServers()},
+		{"Packages", "Lines are those of what the templates made. Nothing of a package is rendered before all of it was looked at.", badPackages()},
 	}
 }
 

@@ -67,19 +67,7 @@ neither an argument nor -p names the app, and always with --purge-secrets.`,
 			if err := a.waitGone(cmd, cl, name); err != nil {
 				return err
 			}
-			return a.print(res, func() *table {
-				t := &table{columns: columns("WHAT", "NAME")}
-				for _, s := range res.Services {
-					t.add("removed service", string(s))
-				}
-				for _, s := range res.KeptSecrets {
-					t.add("kept secret", s)
-				}
-				for _, v := range res.KeptVolumes {
-					t.add("kept volume", v)
-				}
-				return t
-			})
+			return a.printRemoved(res)
 		}),
 	}
 	c.Flags().BoolVar(&purge, "purge-secrets", false, "remove its secrets too")
@@ -367,13 +355,13 @@ func (a *app) historyCommand() *cobra.Command {
 				return err
 			}
 			return a.print(list, func() *table {
-				t := &table{columns: columns("RELEASE", "STATE", "AGE", "BY", "SERVICES", "NOTE", "MESSAGE"), empty: "no releases"}
+				t := &table{columns: columns("RELEASE", "STATE", "AGE", "BY", "SERVICES", "+PACKAGE", "NOTE", "MESSAGE"), empty: "no releases"}
 				for _, r := range list {
 					n := fmt.Sprint(r.Number)
 					if r.Current {
 						n += " *"
 					}
-					t.add(n, r.State, age(a.now(), r.Created), r.By, fmt.Sprint(r.Services), r.Note, r.Message)
+					t.add(n, r.State, age(a.now(), r.Created), r.By, fmt.Sprint(r.Services), r.Chart, r.Note, r.Message)
 				}
 				return t
 			})

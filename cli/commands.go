@@ -19,6 +19,8 @@ func (a *app) addCommands(root *cobra.Command) {
 		a.serviceCommand(), a.inspectCommand(), a.explainCommand(), a.scaleCommand(), a.restartCommand(),
 		a.updateCommand(), a.rollbackCommand(), a.historyCommand(), a.exposureCommand())
 	group("inside", a.logsCommand(), a.execCommand(), a.portForwardCommand(), a.cpCommand())
+	group("packages", a.installCommand(), a.upgradeCommand(), a.uninstallCommand(), a.getCommand(), a.chartCommand())
+	root.AddCommand(a.renderCommand())
 	group("things", a.secretCommand(), a.certCommand(), a.imageCommand())
 	group("cluster", a.nodeCommand(), a.tokenCommand(), a.labCommand(), a.contextCommand(), a.versionCommand())
 }

@@ -130,3 +130,8 @@ func completeContexts(_ *cobra.Command, args []string, _ string) ([]string, cobr
 	}
 	return slices.Sorted(maps.Keys(known.Known)), cobra.ShellCompDirectiveNoFileComp
 }
+
+// completeFiles leaves it to the shell: a package may be a directory or a file.
+func completeFiles(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveDefault
+}

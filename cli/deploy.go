@@ -164,21 +164,30 @@ func (a *app) wait(ctx context.Context, cl *client.Client, name cluster.AppName,
 
 func (a *app) planCommand() *cobra.Command {
 	var src sourceFlags
+	var pkg installFlags
 	var exitCode, build bool
 	c := &cobra.Command{
-		Use: "plan [APP]", Short: "Show what a deploy would change, and what becomes public",
+		Use: "plan [APP [CHART]]", Short: "Show what a deploy would change, and what becomes public",
 		Long: `Reads the Compose file, asks the server what a deploy would do, and prints it.
 Nothing is changed. Services that are built keep their present images in the
-plan, unless --build builds them.
+plan, unless --build builds them. With CHART it is what upgrade --install of that
+package would do; -f, --set and the like then give values.
 
 Lines that begin with ! name what would wait as the cluster is now, and for
 what: memory that others have reserved, a node that is drained, a port in use.
 An update starts a new task before it stops the old one, so it needs room for
 one more, unless the file says update_config: {order: stop-first}.`,
-		Example: "  fairlead plan\n  fairlead plan -f compose.yaml --exit-code   # 10 when there are changes",
-		Args:    rangeArgs(0, 1, ""), ValidArgsFunction: a.completeApps(),
+		Example: "  fairlead plan\n  fairlead plan -f compose.yaml --exit-code   # 10 when there are changes\n  fairlead plan shop ./shop --set replicas=3",
+		Args:    rangeArgs(0, 2, ""), ValidArgsFunction: a.completeAppThenFiles(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			if len(args) == 2 {
+				pkg.values.files = append(pkg.values.files, src.files...)
+				return a.planPackage(ctx, args, &pkg, exitCode)
+			}
+			if !pkg.values.given.Empty() || len(pkg.values.files) > 0 || pkg.reuse || pkg.reset {
+				return usagef("values are given to a package: fairlead plan APP CHART --set …")
+			}
 			cl, r, err := a.prepare(ctx, src, args)
 			if err != nil {
 				return err
@@ -197,19 +206,25 @@ one more, unless the file says update_config: {order: stop-first}.`,
 			if err != nil {
 				return err
 			}
-			if err := a.printPlan(p, r); err != nil {
-				return err
-			}
-			if exitCode && !p.Empty() {
-				return &exitError{code: codeChanges}
-			}
-			return nil
+			return a.planned(p, r, exitCode)
 		},
 	}
 	src.register(c)
+	pkg.registerPlan(c)
 	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 10 when there are changes")
 	c.Flags().BoolVar(&build, "build", false, "build images first, to see whether they changed")
 	return c
+}
+
+// planned prints a plan, and ends with another code when it changes something.
+func (a *app) planned(p v1.Plan, r *compose.Result, exitCode bool) error {
+	if err := a.printPlan(p, r); err != nil {
+		return err
+	}
+	if exitCode && !p.Empty() {
+		return &exitError{code: codeChanges}
+	}
+	return nil
 }
 
 func (a *app) printPlan(p v1.Plan, r *compose.Result) error {

@@ -52,6 +52,9 @@ func (c *Client) Remove(ctx context.Context, app cluster.AppName, o v1.RemoveOpt
 	if o.PurgeSecrets {
 		q.Set("purge_secrets", "true")
 	}
+	if o.KeepHistory {
+		q.Set("keep_history", "true")
+	}
 	return call[v1.RemoveResult](ctx, c, http.MethodDelete, path("apps", string(app)), q, nil)
 }
 
@@ -83,6 +86,15 @@ func (c *Client) History(ctx context.Context, app cluster.AppName) ([]v1.Release
 // Release is one release with what it was made of.
 func (c *Client) Release(ctx context.Context, app cluster.AppName, n int) (v1.ReleaseDetail, error) {
 	return call[v1.ReleaseDetail](ctx, c, http.MethodGet, path("apps", string(app), "releases", strconv.Itoa(n)), nil, nil)
+}
+
+// Package is what a release of an app was installed from; 0 means the current one.
+func (c *Client) Package(ctx context.Context, app cluster.AppName, release int) (v1.PackageDetail, error) {
+	q := url.Values{}
+	if release != 0 {
+		q.Set("release", strconv.Itoa(release))
+	}
+	return call[v1.PackageDetail](ctx, c, http.MethodGet, path("apps", string(app), "package"), q, nil)
 }
 
 // Services lists the services of an app, or of all with an empty name.

@@ -59,7 +59,9 @@ type Release struct {
 	By      string    `json:"by,omitempty"`
 	Note    string    `json:"note,omitempty"` // "deploy", "rollback to 3", "update web=…"
 	// Source is the rendered, interpolated Compose document; secrets are references.
+	// That of a package is in its text.
 	Source   string                      `json:"source,omitempty"`
+	Package  *Package                    `json:"package,omitempty"`
 	Services map[ServiceName]ServiceSpec `json:"services"`
 }
 
@@ -84,6 +86,8 @@ type App struct {
 	Name    AppName `json:"name"`
 	Release int     `json:"release"` // the current one
 	Domain  string  `json:"domain,omitempty"`
+	// Uninstalled: its services were removed, and its history kept.
+	Uninstalled bool `json:"uninstalled,omitempty"`
 	// SecretVersions holds the last version of secrets that were removed, so that
 	// one that is set again never repeats a version.
 	SecretVersions map[string]int `json:"secret_versions,omitempty"`

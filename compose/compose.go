@@ -14,6 +14,10 @@ type Options struct {
 	// the usual names in Dir, or in the nearest directory above.
 	Files []string
 	Stdin io.Reader // the file named "-"; nil: there is none
+	// Packaged are main files in memory, in the order of their precedence, as the
+	// templates of a package made them. They take the place of Files, and may name
+	// neither another file nor a variable of this machine.
+	Packaged []Document
 	// Dir is the project directory; empty: that of the first file.
 	Dir string
 	// App is the name from -p or the argument; it wins over COMPOSE_PROJECT_NAME,
@@ -28,6 +32,12 @@ type Options struct {
 	HTTPPort, HTTPSPort int // public ports of the gateways; 0 means 80 and 443
 }
 
+// Document is a file in memory.
+type Document struct {
+	Name    string // as shown in problems
+	Content []byte
+}
+
 // Result is what the files mean.
 type Result struct {
 	App      cluster.AppName
@@ -36,6 +46,7 @@ type Result struct {
 	Configs  []cluster.Config // sorted by name
 	Secrets  []SecretDecl     // sorted by name
 	Builds   []Build          // sorted by service
+	Hooks    []Hook           // sorted by weight and name; of packages alone
 	Warnings []Problem        // sorted by file and line
 	// Rendered is the interpolated, merged document in YAML. No value of a secret is in it.
 	Rendered []byte

@@ -67,8 +67,14 @@ func (c *converter) convert() *Result {
 	}
 	c.traefik = c.readTraefik(names)
 	for _, n := range names {
-		c.res.Services[cluster.ServiceName(n)] = c.service(n, c.p.Services[n])
+		spec := c.service(n, c.p.Services[n])
+		if x := c.ext[n]; x != nil && x.Hook != nil {
+			c.hook(n, *x.Hook, spec)
+			continue
+		}
+		c.res.Services[cluster.ServiceName(n)] = spec
 	}
+	c.sortHooks(names)
 	c.cycles(names)
 	c.containerNames(names)
 	c.collisions(names)

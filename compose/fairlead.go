@@ -29,6 +29,7 @@ type serviceExtension struct {
 	Autoscale *autoscaleExtension `json:"autoscale,omitempty" doc:"Bounds and targets for the autoscaler."`
 	SecretEnv map[string]string   `json:"secret_env,omitempty" doc:"Environment variables whose values are secrets: variable to name of a secret."`
 	Health    *healthExtension    `json:"health,omitempty" doc:"A probe from the node, for images without a command to check with. Excludes healthcheck."`
+	Hook      *hookExtension      `json:"hook,omitempty" doc:"In a package: the service is none of the app, and runs once at some point of a change."`
 }
 
 type routeExtension struct {
@@ -57,6 +58,12 @@ type healthExtension struct {
 	Retries       int     `json:"retries,omitempty" schema:"minimum=1,maximum=1000" doc:"Failures in a row that make a task unhealthy. Default 3."`
 	StartPeriod   seconds `json:"start_period,omitempty" doc:"Failures do not count for this long."`
 	StartInterval seconds `json:"start_interval,omitempty" doc:"Interval within start_period."`
+}
+
+type hookExtension struct {
+	On     []string `json:"on" schema:"required" doc:"Points of a change: pre-install, post-install, pre-upgrade, post-upgrade, pre-rollback, post-rollback, pre-delete, post-delete, test."`
+	Weight int      `json:"weight,omitempty" schema:"minimum=-10000,maximum=10000" doc:"Order among the hooks of a point, the lowest first. Default 0."`
+	Delete []string `json:"delete,omitempty" doc:"When what is left of it is removed: before-hook-creation (the default), hook-succeeded, hook-failed."`
 }
 
 // secretExtension is x-fairlead of a secret.

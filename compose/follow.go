@@ -61,6 +61,13 @@ func (l *load) interpolateScalar(d *doc, n *node, path string) {
 		return
 	}
 	n.value = v
+	if l.packaged() {
+		for _, name := range unset(n.raw, lookup) {
+			l.refuse(at, path, fmt.Sprintf("the variable %s: a package has values instead", name), "write {{ .Values.… }}; a dollar sign itself is written $$")
+			n.bad = true
+		}
+		return
+	}
 	l.warnUnset(at, path, n.raw, lookup)
 }
 
@@ -71,7 +78,7 @@ func (l *load) follow(d *doc, depth int) {
 	}
 	l.loading = append(l.loading, d.abs)
 	defer func() { l.loading = l.loading[:len(l.loading)-1] }()
-	if inc := d.root.get("include"); inc != nil && inc.kind == listNode {
+	if inc := d.root.get("include"); inc != nil && inc.kind == listNode && !l.packaged() {
 		for i, it := range inc.items {
 			l.include(d, it, dotted("include", "["+strconv.Itoa(i)+"]"), depth)
 		}
@@ -225,6 +232,10 @@ func (l *load) extends(d *doc, s entry, depth int) {
 		}
 	default:
 		return // the schema says so
+	}
+	if file != "" && l.packaged() {
+		ext.bad = true // the key itself is refused
+		return
 	}
 	if file != "" {
 		abs, ok := l.local(at, path, file, d.dir)

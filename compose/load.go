@@ -60,6 +60,10 @@ func newLoader(o Options) (*load, error) {
 		}
 	}
 	l := &load{o: o, contents: map[string][]byte{}, idx: index{ext: map[*doc][]extend{}}}
+	if l.packaged() {
+		l.takePackaged()
+		return l, nil
+	}
 	return l, l.locate()
 }
 
@@ -125,13 +129,7 @@ func (l *load) read(r request) []*doc {
 		l.refuse(at, r.path, fmt.Sprintf("more than %d files", maxFiles), "")
 		return nil
 	}
-	var content []byte
-	var err error
-	if r.by.File == "" && filepath.Base(r.abs) == "-" && l.o.Stdin != nil {
-		content, err = readAll(l.o.Stdin, maxFileSize)
-	} else {
-		content, err = readLimited(r.abs, maxFileSize)
-	}
+	content, err := l.content(r)
 	if err != nil {
 		if se, ok := errors.AsType[*syntaxError](err); ok {
 			l.refuse(cluster.Source{File: name}, "", se.msg, se.advice)
@@ -243,7 +241,10 @@ func (l *load) runComposeGo(ctx context.Context) (p *types.Project, err error) {
 		d.Environment = types.Mapping{}
 	}
 	for _, f := range l.files {
-		cf := types.ConfigFile{Filename: f, Content: withoutVersion(l.contents[f], l.rootOf(f))}
+		cf := types.ConfigFile{Filename: f, Content: withoutEmpty(withoutVersion(l.contents[f], l.rootOf(f)))}
+		if len(cf.Content) == 0 {
+			continue // without content, compose-go would open the file itself
+		}
 		if l.failed() {
 			cf = types.ConfigFile{Filename: f, Config: l.remainder(f)}
 		}
@@ -254,6 +255,7 @@ func (l *load) runComposeGo(ctx context.Context) (p *types.Project, err error) {
 		o.Profiles = l.o.Profiles
 		o.SkipConsistencyCheck = true // checked here, with lines
 		o.SkipResolveEnvironment = true
+		o.SkipInclude = l.packaged() // refused here; no file of this machine is opened
 		casts := maps.Clone(o.Interpolate.TypeCastMapping)
 		casts[tree.NewPath("services", tree.PathMatchAll, "volumes", tree.PathMatchList, "tmpfs", "mode")] = func(v string) (any, error) {
 			mode, _ := fileMode(v) // checked already

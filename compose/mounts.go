@@ -275,6 +275,10 @@ func (c *converter) bind(name string, v types.ServiceVolumeConfig, b bindPlace, 
 		t.Mounts = append(t.Mounts, m)
 		return
 	}
+	if c.packaged() {
+		c.refuse(b.at, where, quote(b.raw())+" is a path of the machine that installs the package", "bring files with configs: and content:, and keep data in a volume")
+		return
+	}
 	info, err := os.Stat(v.Source)
 	if err == nil && info.Mode().IsRegular() && v.ReadOnly {
 		if c.inline(name, v, b, t) {

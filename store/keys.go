@@ -88,6 +88,11 @@ const ClaimsKey = Root + "claims"
 // SecretKey holds a cluster.SecretRecord.
 func SecretKey(r cluster.SecretRef) string { return AppPrefix(r.App) + "secrets/" + r.Name }
 
+// PackageKey holds a cluster.PackagePart. Releases with the same text share it.
+func PackageKey(a cluster.AppName, text string, part int) string {
+	return fmt.Sprintf("%spackage/%s/%04d", AppPrefix(a), text, part)
+}
+
 // UserListKey holds a cluster.UserList.
 func UserListKey(a cluster.AppName, id string) string { return AppPrefix(a) + "users/" + id }
 

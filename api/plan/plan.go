@@ -28,6 +28,8 @@ type State struct {
 	// LastRelease is the highest number in the app's history; a deploy that was
 	// cut short may have left one above App.Release.
 	LastRelease int
+	// Package is what the current release came from; nil: a Compose file.
+	Package     *cluster.Package
 	Others      []cluster.Service // of other apps
 	OtherScales map[cluster.ServiceID]cluster.Scale
 	Nodes       []cluster.Node
@@ -45,6 +47,8 @@ type Input struct {
 	Bundle v1.Bundle
 	// Restart names the services whose tasks are replaced though nothing changed.
 	Restart []cluster.ServiceName
+	// Package is what the release will come from, its text stored or about to be.
+	Package *cluster.Package
 	// Exact takes the bundle's generations as they are, for a release of the past.
 	Exact bool
 }
@@ -99,6 +103,7 @@ func Make(s State, in Input) (Result, error) {
 		r.Plan.Release = s.App.Release
 		r.Plan.Next = max(r.Plan.Next, s.App.Release+1)
 	}
+	r.packaged(s.App != nil, s.Package, in.Package)
 	versions := r.secrets(s, in)
 	hashes := r.configs(s, in)
 	for _, name := range slices.Sorted(maps.Keys(in.Bundle.Services)) {
@@ -187,6 +192,38 @@ func (r *Result) configs(s State, in Input) map[string]string {
 func ConfigHash(content []byte) string {
 	sum := sha256.Sum256(content)
 	return hex.EncodeToString(sum[:8])
+}
+
+// packaged notes that an app comes from another package, or from other values: that
+// is a release of its own, also where it changes no service.
+func (r *Result) packaged(exists bool, old, now *cluster.Package) {
+	switch {
+	case now == nil && old != nil:
+		r.change(v1.Change{Action: v1.ActionRemove, Object: v1.ObjectPackage, Name: old.String(), Reason: "the app comes from a Compose file now"})
+	case now == nil || (old != nil && *old == *now):
+	case old == nil:
+		c := v1.Change{Action: v1.ActionCreate, Object: v1.ObjectPackage, Name: now.String()}
+		if exists {
+			c.Reason = "the app came from a Compose file before"
+		}
+		r.change(c)
+	default:
+		c := v1.Change{Action: v1.ActionUpdate, Object: v1.ObjectPackage, Name: now.String()}
+		for _, f := range []v1.FieldChange{
+			{Path: "chart", Old: old.Chart, New: now.Chart},
+			{Path: "version", Old: old.Version, New: now.Version},
+			{Path: "app_version", Old: old.AppVersion, New: now.AppVersion},
+			{Path: "from", Old: old.From, New: now.From},
+		} {
+			if f.Old != f.New {
+				c.Fields = append(c.Fields, f)
+			}
+		}
+		if old.Text != now.Text {
+			c.Reason = "other values, notes or documents"
+		}
+		r.change(c)
+	}
 }
 
 func (r *Result) change(c v1.Change) { r.Plan.Changes = append(r.Plan.Changes, c) }

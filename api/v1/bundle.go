@@ -30,9 +30,34 @@ type Bundle struct {
 	// Rendered is the document the bundle was made from, interpolated; for history.
 	Rendered string `json:"rendered,omitempty"`
 	Note     string `json:"note,omitempty" maxLength:"500"`
+	// Package is the chart that the services were rendered from, when they were.
+	Package *Package `json:"package,omitempty"`
 	// Expect, when set, is the release that must be the current one (0: the app
 	// must not exist), so that two people cannot overwrite each other.
 	Expect *int `json:"expect,omitempty" minimum:"0"`
+}
+
+// Package is a chart, with what the user gave to it and what it says.
+type Package struct {
+	Chart      string `json:"chart" minLength:"1" maxLength:"250"`
+	Version    string `json:"version" minLength:"1" maxLength:"250"`
+	AppVersion string `json:"app_version,omitempty" maxLength:"250"`
+	From       string `json:"from,omitempty" maxLength:"2048" doc:"as whoever installed it named it"`
+	Values     string `json:"values,omitempty" doc:"that the user gave, YAML; kept as they are"`
+	Notes      string `json:"notes,omitempty"`
+}
+
+// PackageDetail is what a release was installed from.
+type PackageDetail struct {
+	App        cluster.AppName `json:"app"`
+	Release    int             `json:"release"`
+	Chart      string          `json:"chart"`
+	Version    string          `json:"version"`
+	AppVersion string          `json:"app_version,omitempty"`
+	From       string          `json:"from,omitempty"`
+	Values     string          `json:"values,omitempty"`
+	Notes      string          `json:"notes,omitempty"`
+	Manifest   string          `json:"manifest,omitempty"` // the merged Compose document
 }
 
 // SecretDecl declares a secret that services use.
@@ -71,12 +96,13 @@ const (
 	ObjectService = "service"
 	ObjectConfig  = "config"
 	ObjectSecret  = "secret"
+	ObjectPackage = "package"
 )
 
 // Change is one thing that a deploy does.
 type Change struct {
 	Action string        `json:"action" enum:"create,update,remove,scale,generate,set,retry"`
-	Object string        `json:"object" enum:"service,config,secret"`
+	Object string        `json:"object" enum:"service,config,secret,package"`
 	Name   string        `json:"name"`
 	Fields []FieldChange `json:"fields,omitempty"`
 	// Replaces: the service's tasks are replaced, because of Reason.
@@ -214,6 +240,7 @@ type ScaleTo struct {
 // RemoveOptions say what goes with an app; volumes are never removed.
 type RemoveOptions struct {
 	PurgeSecrets bool
+	KeepHistory  bool // a rollback brings the app back
 }
 
 // RemoveResult says what a removal removed and kept.
@@ -231,6 +258,7 @@ type ReleaseSummary struct {
 	Created  time.Time `json:"created"`
 	By       string    `json:"by,omitempty"`
 	Note     string    `json:"note,omitempty"`
+	Chart    string    `json:"chart,omitempty" doc:"the package it came from, and its version"`
 	Services int       `json:"services"`
 	// State is "running", "complete", "failed", or "" when nothing is known.
 	State   string    `json:"state,omitempty"`

@@ -13,7 +13,8 @@ type AppSummary struct {
 	Services int             `json:"services"`
 	Wanted   int             `json:"wanted"` // tasks
 	Ready    int             `json:"ready"`
-	State    string          `json:"state" enum:"ready,deploying,degraded,failed,removing"`
+	State    string          `json:"state" enum:"ready,deploying,degraded,failed,removing,uninstalled"`
+	Chart    string          `json:"chart,omitempty" doc:"the package it came from, and its version"`
 	Created  time.Time       `json:"created,omitzero"` // of the current release
 	URLs     []string        `json:"urls,omitempty"`
 }

@@ -1,0 +1,96 @@
+package chart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/compose"
+)
+
+// Finding is something that a check of a chart found.
+type Finding struct {
+	Severity string `json:"severity"` // error, warning, info
+	Where    string `json:"where"`    // file, and line where that is known
+	Message  string `json:"message"`
+}
+
+const (
+	findError   = "error"
+	findWarning = "warning"
+	findInfo    = "info"
+)
+
+// Lint examines a chart: what installing it would refuse is an error. In strict mode
+// missing values are errors too; else they may come with the installation.
+func Lint(ctx context.Context, r Renderer, req Request, strict bool) []Finding {
+	out := []Finding{}
+	add := func(severity, where, format string, args ...any) {
+		out = append(out, Finding{severity, where, fmt.Sprintf(format, args...)})
+	}
+	meta, err := Describe(req.Files)
+	if err != nil {
+		add(findError, "Chart.yaml", "%s", strings.TrimPrefix(err.Error(), "Chart.yaml: "))
+		return out
+	}
+	for _, want := range []struct{ where, have, say string }{
+		{"Chart.yaml", meta.Description, "there is no description:, which lists of packages show"},
+		{"Chart.yaml", meta.AppVersion, "there is no appVersion:, the version of the program in it"},
+		{"values.yaml", string(Get(req.Files, "values.yaml")), "there are no values: nothing can be set"},
+	} {
+		if strings.TrimSpace(want.have) == "" {
+			add(findInfo, want.where, "%s", want.say)
+		}
+	}
+	if meta.Deprecated {
+		add(findWarning, "Chart.yaml", "the chart is deprecated")
+	}
+	if meta.Type == "library" {
+		return out // its templates make nothing by themselves
+	}
+	req.Lint, req.SkipSchema = !strict, !strict && req.Values.Empty()
+	got, err := r.Render(ctx, req)
+	if err != nil {
+		add(findError, "templates", "%s", err)
+		return out
+	}
+	for _, w := range got.Warnings {
+		add(findWarning, "templates", "%s", w)
+	}
+	if got.Notes() == "" {
+		add(findInfo, path.Join(meta.Name, "templates", notesFile), "there are no notes for whoever installs it")
+	}
+	res, err := got.Compose(ctx, cluster.AppName(req.Release.Name), compose.Options{})
+	if p, ok := errors.AsType[*compose.Problems](err); ok {
+		for _, x := range p.List {
+			out = append(out, finding(findError, x))
+		}
+		return out
+	}
+	if err != nil {
+		add(findError, "templates", "%s", err)
+		return out
+	}
+	for _, w := range res.Warnings {
+		out = append(out, finding(findWarning, w))
+	}
+	return out
+}
+
+func finding(severity string, p compose.Problem) Finding {
+	where, rest, _ := strings.Cut(p.String(), ": ")
+	return Finding{severity, where, rest}
+}
+
+// Failed reports whether one of the findings is an error.
+func Failed(list []Finding) bool {
+	for _, f := range list {
+		if f.Severity == findError {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,357 @@
+package chart
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"helm.sh/helm/v4/pkg/provenance"
+	"helm.sh/helm/v4/pkg/registry"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// Transfer is how a server of packages is spoken to.
+type Transfer struct {
+	Username, Password string
+	CAFile             string // certificates to trust, PEM
+	Insecure           bool   // any certificate
+	PlainHTTP          bool   // of a registry
+	// Keyring is a file of public keys, one of which must have signed the package;
+	// "": none must.
+	Keyring string
+}
+
+// archived is a package as it was fetched.
+type archived struct {
+	name string // of the file
+	data []byte
+	prov []byte // its signature
+}
+
+// Fetch reads the package that ref names: a directory or archive of this machine,
+// REPOSITORY/NAME, a URL, or oci://REGISTRY/PATH.
+func (r Repositories) Fetch(ctx context.Context, ref, version string, t Transfer) ([]File, error) {
+	if _, err := os.Stat(ref); err == nil && t.Keyring == "" {
+		return Read(ref)
+	}
+	name, data, err := r.Archive(ctx, ref, version, t)
+	if err != nil {
+		return nil, err
+	}
+	return ReadArchive(name, bytes.NewReader(data))
+}
+
+// Archive fetches the archive of the package that ref names, and looks at all of it.
+func (r Repositories) Archive(ctx context.Context, ref, version string, t Transfer) (name string, data []byte, err error) {
+	a, err := r.locate(ctx, ref, version, t)
+	if err != nil {
+		return "", nil, err
+	}
+	if _, err := ReadArchive(ref, bytes.NewReader(a.data)); err != nil {
+		return "", nil, err
+	}
+	if t.Keyring == "" {
+		return a.name, a.data, nil
+	}
+	s, err := provenance.NewFromKeyring(t.Keyring, "")
+	if err != nil {
+		return "", nil, cluster.Invalidf("--keyring: %w", err)
+	}
+	if a.prov == nil {
+		return "", nil, cluster.Invalidf("%s is not signed: there is no %s.prov", ref, a.name)
+	}
+	if _, err := s.Verify(a.data, a.prov, a.name); err != nil {
+		return "", nil, cluster.Invalidf("%s: its signature does not hold: %w", ref, err)
+	}
+	return a.name, a.data, nil
+}
+
+func (r Repositories) locate(ctx context.Context, ref, version string, t Transfer) (archived, error) {
+	info, err := os.Stat(ref)
+	switch {
+	case err == nil && info.IsDir():
+		files, err := Read(ref)
+		if err != nil {
+			return archived{}, err
+		}
+		name, b, err := Pack(files)
+		return archived{name: name, data: b}, err
+	case err == nil:
+		return local(ref)
+	case strings.Contains(ref, "://"):
+		return r.at(ctx, ref, version, t)
+	case strings.Count(ref, "/") == 1 && !strings.HasPrefix(ref, ".") && !strings.HasPrefix(ref, "/"):
+		return r.archive(ctx, ref, version)
+	}
+	return archived{}, cluster.NotFoundf("there is no package %s: a directory or archive here, REPOSITORY/NAME, https://… or oci://…", ref)
+}
+
+func local(name string) (archived, error) {
+	f, err := os.Open(name) //nolint:gosec // the user's own file
+	if err != nil {
+		return archived{}, cluster.Invalidf("%w", err)
+	}
+	defer func() { _ = f.Close() }() // read only
+	b, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
+	if err != nil {
+		return archived{}, cluster.Invalidf("%s: %w", name, err)
+	}
+	prov, err := os.ReadFile(name + ".prov") //nolint:gosec // beside it
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return archived{}, cluster.Invalidf("%w", err)
+	}
+	return archived{filepath.Base(name), b, prov}, nil
+}
+
+// at fetches an archive by its URL.
+func (r Repositories) at(ctx context.Context, at, version string, t Transfer) (archived, error) {
+	u, err := url.Parse(at)
+	if err != nil {
+		return archived{}, cluster.Invalidf("%q is no URL", at)
+	}
+	switch u.Scheme {
+	case "oci":
+		return r.pull(ctx, strings.TrimPrefix(at, "oci://"), version, t)
+	case "file":
+		return local(u.Path)
+	case "http", "https":
+	default:
+		return archived{}, cluster.Invalidf("%s: packages come by https, oci and file", at)
+	}
+	b, err := t.get(ctx, at)
+	if err != nil {
+		return archived{}, err
+	}
+	a := archived{name: path.Base(u.Path), data: b}
+	if t.Keyring != "" {
+		u.Path += ".prov"
+		if a.prov, err = t.get(ctx, u.String()); err != nil && cluster.KindOf(err) != cluster.KindNotFound {
+			return archived{}, err
+		}
+	}
+	return a, nil
+}
+
+// get reads what is at a URL, of at most MaxSize bytes.
+func (t Transfer) get(ctx context.Context, at string) ([]byte, error) {
+	c, err := t.client(ctx)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
+	if err != nil {
+		return nil, cluster.Invalidf("%w", err)
+	}
+	if t.Username != "" {
+		req.SetBasicAuth(t.Username, t.Password)
+	}
+	res, err := c.Do(req)
+	if err != nil {
+		return nil, cluster.Transientf("%w", err)
+	}
+	defer func() { _ = res.Body.Close() }() // read only
+	switch {
+	case res.StatusCode == http.StatusUnauthorized, res.StatusCode == http.StatusForbidden:
+		return nil, &cluster.Error{Kind: cluster.KindForbidden, Err: fmt.Errorf("%s: %s; add the repository with --username", at, res.Status)}
+	case res.StatusCode == http.StatusNotFound:
+		return nil, cluster.NotFoundf("%s: %s", at, res.Status)
+	case res.StatusCode != http.StatusOK:
+		return nil, cluster.Transientf("%s: %s", at, res.Status)
+	}
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		return nil, cluster.Transientf("%s: %w", at, err)
+	}
+	return b, nil
+}
+
+// client speaks for as long as ctx lasts, and reads at most MaxSize bytes of an answer.
+func (t Transfer) client(ctx context.Context) (*http.Client, error) {
+	base, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		return nil, errors.New("the default transport is another one")
+	}
+	base = base.Clone()
+	base.TLSClientConfig = &tls.Config{InsecureSkipVerify: t.Insecure} //nolint:gosec // when asked to
+	if t.CAFile != "" {
+		pem, err := os.ReadFile(t.CAFile)
+		if err != nil {
+			return nil, cluster.Invalidf("--ca-file: %w", err)
+		}
+		base.TLSClientConfig.RootCAs = x509.NewCertPool()
+		if !base.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, cluster.Invalidf("--ca-file %s: no certificate is in it", t.CAFile)
+		}
+	}
+	return &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
+		res, err := base.RoundTrip(req.WithContext(ctx)) // Helm's client has none
+		if err == nil {
+			res.Body = &atMost{ReadCloser: res.Body, left: MaxSize}
+		}
+		return res, err
+	})}, nil
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// atMost ends with an error after so many bytes.
+type atMost struct {
+	io.ReadCloser
+	left int64
+}
+
+func (a *atMost) Read(p []byte) (int, error) {
+	n, err := a.ReadCloser.Read(p)
+	if a.left -= int64(n); a.left < 0 {
+		return 0, fmt.Errorf("more than %d MiB", MaxSize>>20)
+	}
+	return n, err
+}
+
+// registry makes Helm's client of registries. Passwords come from the transfer, or
+// from where docker login keeps them.
+func (r Repositories) registry(ctx context.Context, t Transfer) (*registry.Client, error) {
+	h, err := t.client(ctx)
+	if err != nil {
+		return nil, err
+	}
+	opts := []registry.ClientOption{
+		registry.ClientOptHTTPClient(h), registry.ClientOptWriter(io.Discard), registry.ClientOptEnableCache(true),
+		registry.ClientOptCredentialsFile(filepath.Join(r.Dir, "registry.json")),
+	}
+	if t.PlainHTTP {
+		opts = append(opts, registry.ClientOptPlainHTTP())
+	}
+	if t.Username != "" {
+		opts = append(opts, registry.ClientOptBasicAuth(t.Username, t.Password))
+	}
+	return registry.NewClient(opts...)
+}
+
+// pull fetches a package from a registry.
+func (r Repositories) pull(ctx context.Context, ref, version string, t Transfer) (archived, error) {
+	c, err := r.registry(ctx, t)
+	if err != nil {
+		return archived{}, err
+	}
+	if last := path.Base(ref); !strings.ContainsAny(last, ":@") {
+		tags, err := c.Tags(ref)
+		if err != nil {
+			return archived{}, registryError(ref, err)
+		}
+		tag, err := registry.GetTagMatchingVersionOrConstraint(tags, version)
+		if err != nil {
+			return archived{}, cluster.NotFoundf("oci://%s: %w", ref, err)
+		}
+		ref += ":" + tag
+	}
+	got, err := c.Pull(ref, registry.PullOptWithChart(true), registry.PullOptWithProv(t.Keyring != ""), registry.PullOptIgnoreMissingProv(true))
+	if err != nil {
+		return archived{}, registryError(ref, err)
+	}
+	a := archived{name: fmt.Sprintf("%s-%s.tgz", got.Chart.Meta.Name, got.Chart.Meta.Version), data: got.Chart.Data}
+	if got.Prov != nil && len(got.Prov.Data) > 0 {
+		a.prov = got.Prov.Data
+	}
+	return a, nil
+}
+
+func registryError(ref string, err error) error {
+	text := err.Error()
+	switch {
+	case strings.Contains(text, "401"), strings.Contains(text, "403"), strings.Contains(text, "basic credential not found"):
+		return &cluster.Error{Kind: cluster.KindForbidden, Err: fmt.Errorf("oci://%s: %w; `docker login` keeps a password, --username asks for one", ref, err)}
+	case strings.Contains(text, "not found"), strings.Contains(text, "404"):
+		return cluster.NotFoundf("oci://%s: %w", ref, err)
+	case strings.Contains(text, "server gave HTTP response to HTTPS client"):
+		return cluster.Invalidf("oci://%s: the registry speaks no TLS; --plain-http allows that", ref)
+	}
+	return cluster.Transientf("oci://%s: %w", ref, err)
+}
+
+// Pushed is a package in a registry.
+type Pushed struct {
+	Ref    string `json:"ref"`
+	Digest string `json:"digest"` // of the manifest
+	Size   int64  `json:"size"`
+}
+
+// Push brings an archive into a registry, below oci://REGISTRY/PATH, under its own name and version.
+func (r Repositories) Push(ctx context.Context, file, into string, t Transfer) (Pushed, error) {
+	below, oci := strings.CutPrefix(into, "oci://")
+	if !oci {
+		return Pushed{}, cluster.Invalidf("%q: packages are pushed to oci://REGISTRY/PATH", into)
+	}
+	a, err := local(file)
+	if err != nil {
+		return Pushed{}, err
+	}
+	files, err := ReadArchive(file, bytes.NewReader(a.data))
+	if err != nil {
+		return Pushed{}, err
+	}
+	info, err := Describe(files)
+	if err != nil {
+		return Pushed{}, err
+	}
+	c, err := r.registry(ctx, t)
+	if err != nil {
+		return Pushed{}, err
+	}
+	ref := strings.TrimSuffix(below, "/") + "/" + info.Name + ":" + info.Version
+	var opts []registry.PushOption
+	if a.prov != nil {
+		opts = append(opts, registry.PushOptProvData(a.prov))
+	}
+	res, err := c.Push(a.data, ref, opts...)
+	if err != nil {
+		return Pushed{}, registryError(ref, err)
+	}
+	return Pushed{"oci://" + res.Ref, res.Manifest.Digest, int64(len(a.data))}, nil
+}
+
+// Unpack writes a chart to dir/NAME, and returns where.
+func Unpack(files []File, dir string) (string, error) {
+	info, err := Describe(files)
+	if err != nil {
+		return "", err
+	}
+	if bad := badName(info.Name); bad != "" || info.Name != path.Base(info.Name) {
+		return "", cluster.Invalidf("the name %q is no name of a directory", info.Name)
+	}
+	to := filepath.Join(dir, info.Name)
+	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
+		return "", cluster.Invalidf("%s is there already; remove it, or choose another --destination", to)
+	}
+	if err := os.MkdirAll(to, 0o750); err != nil {
+		return "", err
+	}
+	root, err := os.OpenRoot(to)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = root.Close() }()
+	for _, f := range files {
+		if err := root.MkdirAll(path.Dir(f.Name), 0o750); err != nil {
+			return "", err
+		}
+		if err := root.WriteFile(f.Name, f.Data, 0o644); err != nil {
+			return "", err
+		}
+	}
+	return to, nil
+}

@@ -1,0 +1,143 @@
+package chart
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"helm.sh/helm/v4/pkg/chart/v2/loader"
+	"helm.sh/helm/v4/pkg/strvals"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// Values are what the user gives beside the chart's own values, weakest first. They
+// travel as they were written: a number that --set made is another type to a template
+// than one that JSON made.
+type Values struct {
+	Files   []File   `json:"files,omitempty"`   // -f; YAML
+	JSON    []string `json:"json,omitempty"`    // --set-json
+	Set     []string `json:"set,omitempty"`     // --set
+	String  []string `json:"string,omitempty"`  // --set-string
+	File    []string `json:"file,omitempty"`    // --set-file
+	Literal []string `json:"literal,omitempty"` // --set-literal
+	// Contents of the files that File names, by path.
+	Contents map[string][]byte `json:"contents,omitempty"`
+}
+
+// maxValues bounds one file of values.
+const maxValues = 16 << 20
+
+// ReadValues reads the files that names (-f) and v.File (--set-file) name; "-" is in.
+func (v *Values) ReadValues(names []string, in io.Reader) error {
+	for _, n := range names {
+		b, err := readValue(n, in)
+		if err != nil {
+			return cluster.Invalidf("values %s: %w", n, err)
+		}
+		v.Files = append(v.Files, File{Name: n, Data: b})
+	}
+	for _, expr := range v.File {
+		var failed error
+		err := strvals.ParseIntoFile(expr, map[string]any{}, func(name []rune) (any, error) {
+			b, err := readValue(string(name), in)
+			if err != nil {
+				failed = err
+				return nil, err
+			}
+			if v.Contents == nil {
+				v.Contents = map[string][]byte{}
+			}
+			v.Contents[string(name)] = b
+			return "", nil
+		})
+		if failed != nil {
+			return cluster.Invalidf("--set-file %s: %w", expr, failed)
+		}
+		if err != nil {
+			return cluster.Invalidf("--set-file %s: %w", expr, err)
+		}
+	}
+	return nil
+}
+
+func readValue(name string, in io.Reader) ([]byte, error) {
+	r := in
+	if strings.TrimSpace(name) != "-" {
+		f, err := os.Open(name) //nolint:gosec // the user's own file
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = f.Close() }() // read only
+		r = f
+	}
+	b, err := io.ReadAll(io.LimitReader(r, maxValues+1))
+	if err == nil && len(b) > maxValues {
+		err = fmt.Errorf("more than %d MiB", maxValues>>20)
+	}
+	return b, err
+}
+
+// Merge makes one mapping of them, in Helm's order.
+func (v *Values) Merge() (map[string]any, error) {
+	base := map[string]any{}
+	for _, f := range v.Files {
+		m, err := loader.LoadValues(bytes.NewReader(f.Data))
+		if err != nil {
+			return nil, fmt.Errorf("failed to parse %s: %w", f.Name, err)
+		}
+		base = loader.MergeMaps(base, m)
+	}
+	for _, s := range v.JSON {
+		if t := strings.TrimSpace(s); strings.HasPrefix(t, "{") {
+			var m map[string]any
+			if err := json.Unmarshal([]byte(t), &m); err != nil {
+				return nil, fmt.Errorf("failed parsing --set-json data JSON: %s", s)
+			}
+			base = loader.MergeMaps(base, m)
+		} else if err := strvals.ParseJSON(s, base); err != nil {
+			return nil, fmt.Errorf("failed parsing --set-json data %s", s)
+		}
+	}
+	content := func(name []rune) (any, error) {
+		b, there := v.Contents[string(name)]
+		if !there {
+			return nil, fmt.Errorf("the file %s was not read", string(name))
+		}
+		return string(b), nil
+	}
+	for _, layer := range []struct {
+		flag  string
+		exprs []string
+		into  func(string, map[string]any) error
+	}{
+		{"--set", v.Set, strvals.ParseInto},
+		{"--set-string", v.String, strvals.ParseIntoString},
+		{"--set-file", v.File, func(s string, m map[string]any) error { return strvals.ParseIntoFile(s, m, content) }},
+		{"--set-literal", v.Literal, strvals.ParseLiteralInto},
+	} {
+		for _, s := range layer.exprs {
+			if err := layer.into(s, base); err != nil {
+				return nil, fmt.Errorf("failed parsing %s data: %w", layer.flag, err)
+			}
+		}
+	}
+	return base, nil
+}
+
+// Empty reports whether the user gave nothing.
+func (v *Values) Empty() bool {
+	return len(v.Files)+len(v.JSON)+len(v.Set)+len(v.String)+len(v.File)+len(v.Literal) == 0
+}
+
+// Beside returns v with weaker files of values below its own.
+func (v *Values) Beside(weaker ...File) Values {
+	out := *v
+	out.Files, out.Contents = slices.Concat(weaker, v.Files), maps.Clone(v.Contents)
+	return out
+}

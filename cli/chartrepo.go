@@ -1,0 +1,347 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fairlead/fairlead/chart"
+)
+
+// repositories are kept beside the contexts.
+func (a *app) repositories() (chart.Repositories, error) {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return chart.Repositories{}, usagef("where are settings kept? %w", err)
+	}
+	return chart.Repositories{Dir: filepath.Join(dir, "fairlead", "charts")}, nil
+}
+
+// transferFlags say how a server of packages is spoken to.
+type transferFlags struct {
+	user, ca            string
+	insecure, plainHTTP bool
+}
+
+func (t *transferFlags) register(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVarP(&t.user, "username", "u", "", "user name; the password comes from standard input or a prompt")
+	f.StringVar(&t.ca, "ca-file", "", "`file` of certificates to trust, PEM")
+	f.BoolVar(&t.insecure, "insecure-skip-tls-verify", false, "accept any certificate")
+	f.BoolVar(&t.plainHTTP, "plain-http", false, "speak to a registry without TLS")
+}
+
+func (t *transferFlags) read(ctx context.Context, a *app, where string) (chart.Transfer, error) {
+	out := chart.Transfer{Username: t.user, CAFile: t.ca, Insecure: t.insecure, PlainHTTP: t.plainHTTP}
+	if t.user == "" {
+		return out, nil
+	}
+	pw, err := a.readSecret(ctx, "password of "+t.user+" at "+where)
+	out.Password = string(pw)
+	return out, err
+}
+
+// fetchFlags say which package is meant, where a reference leaves it open, and how it
+// is fetched.
+type fetchFlags struct {
+	version string
+	verify  bool
+	keyring string
+	transferFlags
+}
+
+func (f *fetchFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&f.version, "version", "", "`version` of the package, or a range such as ^1.2; default: the newest")
+	c.Flags().BoolVar(&f.verify, "verify", false, "refuse a package that none of the keys of --keyring signed")
+	c.Flags().StringVar(&f.keyring, "keyring", "", "`file` of public keys (gpg --export), for --verify")
+	f.transferFlags.register(c)
+}
+
+// transfer checks the flags.
+func (f *fetchFlags) transfer(ctx context.Context, a *app, ref string) (chart.Repositories, chart.Transfer, error) {
+	r, err := a.repositories()
+	if err != nil {
+		return r, chart.Transfer{}, err
+	}
+	if f.verify != (f.keyring != "") {
+		return r, chart.Transfer{}, usagef("--verify and --keyring FILE belong together")
+	}
+	t, err := f.read(ctx, a, ref)
+	t.Keyring = f.keyring
+	return r, t, err
+}
+
+// fetch reads a package from where its reference says.
+func (a *app) fetch(ctx context.Context, ref string, from fetchFlags) ([]chart.File, error) {
+	r, t, err := from.transfer(ctx, a, ref)
+	if err != nil {
+		return nil, err
+	}
+	return r.Fetch(ctx, ref, from.version, t)
+}
+
+func (a *app) chartPull() *cobra.Command {
+	var from fetchFlags
+	var into string
+	var untar bool
+	c := &cobra.Command{
+		Use: "pull CHART", Short: "Fetch a package", Args: oneArg("the package"),
+		Long: "Fetches the archive of a package, looks at all of it, and writes it, or with --untar what\n" +
+			"is in it, to a directory.",
+		Example: "  fairlead chart pull stable/shop --version ^1.2\n  fairlead chart pull oci://registry.example.com/charts/shop --untar -d packages",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			r, t, err := from.transfer(ctx, a, args[0])
+			if err != nil {
+				return err
+			}
+			name, data, err := r.Archive(ctx, args[0], from.version, t)
+			if err != nil {
+				return err
+			}
+			to, err := writePackage(name, data, into, untar)
+			if err != nil {
+				return err
+			}
+			type pulled struct {
+				File string `json:"file"`
+				Size int64  `json:"size"`
+			}
+			return a.print(pulled{to, int64(len(data))}, func() *table {
+				t := &table{columns: columns("FILE", "SIZE")}
+				t.add(to, size(int64(len(data))))
+				return t
+			})
+		},
+	}
+	from.register(c)
+	c.Flags().StringVarP(&into, "destination", "d", ".", "`directory` to write to")
+	c.Flags().BoolVar(&untar, "untar", false, "unpack it")
+	_ = c.MarkFlagDirname("destination")
+	return c
+}
+
+func writePackage(name string, data []byte, into string, untar bool) (string, error) {
+	if err := os.MkdirAll(into, 0o750); err != nil {
+		return "", usagef("--destination: %w", err)
+	}
+	if untar {
+		files, err := chart.ReadArchive(name, bytes.NewReader(data))
+		if err != nil {
+			return "", err
+		}
+		return chart.Unpack(files, into)
+	}
+	to := filepath.Join(into, filepath.Base(name))
+	if err := os.WriteFile(to, data, 0o644); err != nil { //nolint:gosec // a package is no secret
+		return "", usagef("--destination: %w", err)
+	}
+	return to, nil
+}
+
+func (a *app) chartPush() *cobra.Command {
+	var t transferFlags
+	c := &cobra.Command{
+		Use: "push ARCHIVE oci://REGISTRY/PATH", Short: "Bring a package into a registry", Args: rangeArgs(2, 2, "an archive and a registry"), ValidArgsFunction: completeFiles,
+		Long: "Brings an archive that `chart package` made into a registry, as PATH/NAME:VERSION. A\n" +
+			"signature beside it (ARCHIVE.prov) goes with it. Passwords are those that docker login keeps.",
+		Example: "  fairlead chart push shop-1.2.0.tgz oci://registry.example.com/charts",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := a.repositories()
+			if err != nil {
+				return err
+			}
+			how, err := t.read(cmd.Context(), a, args[1])
+			if err != nil {
+				return err
+			}
+			p, err := r.Push(cmd.Context(), args[0], args[1], how)
+			if err != nil {
+				return err
+			}
+			return a.print(p, func() *table {
+				t := &table{columns: columns("PACKAGE", "DIGEST", "SIZE")}
+				t.add(p.Ref, p.Digest, size(p.Size))
+				return t
+			})
+		},
+	}
+	t.register(c)
+	return c
+}
+
+func (a *app) chartRepo() *cobra.Command {
+	c := &cobra.Command{
+		Use: "repo", Short: "Repositories that packages are fetched from",
+		Long:    "Repositories with an index. Registries (oci://…) need no adding.",
+		Example: "  fairlead chart repo add stable https://charts.example.com\n  fairlead chart repo ls",
+	}
+	c.AddCommand(a.repoAdd(), a.repoList(), a.repoUpdate(), a.repoRemove())
+	return c
+}
+
+func (a *app) repoAdd() *cobra.Command {
+	var t transferFlags
+	var force bool
+	c := &cobra.Command{
+		Use: "add NAME URL", Short: "Add a repository, once its index was read", Args: rangeArgs(2, 2, "a name and a URL"),
+		Example: "  fairlead chart repo add stable https://charts.example.com\n  fairlead chart repo add here file:///srv/packages",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := a.repositories()
+			if err != nil {
+				return err
+			}
+			how, err := t.read(cmd.Context(), a, args[1])
+			if err != nil {
+				return err
+			}
+			ca := how.CAFile
+			if ca != "" {
+				if ca, err = filepath.Abs(ca); err != nil {
+					return usagef("--ca-file: %w", err)
+				}
+			}
+			return r.Add(cmd.Context(), chart.Repository{Name: args[0], URL: args[1], Username: how.Username, Password: how.Password, CAFile: ca, Insecure: how.Insecure}, force)
+		},
+	}
+	t.register(c)
+	c.Flags().BoolVar(&force, "force-update", false, "replace one of the same name")
+	return c
+}
+
+func (a *app) repoList() *cobra.Command {
+	return &cobra.Command{
+		Use: "ls", Short: "List repositories", Args: noArgs, Example: "  fairlead chart repo ls -o json",
+		RunE: func(*cobra.Command, []string) error {
+			r, err := a.repositories()
+			if err != nil {
+				return err
+			}
+			list, err := r.List()
+			if err != nil {
+				return err
+			}
+			return a.print(list, func() *table {
+				t := &table{columns: columns("NAME", "URL", "PACKAGES", "UPDATED", "+USER"), empty: "no repositories"}
+				for _, x := range list {
+					t.add(x.Name, x.URL, fmt.Sprint(x.Packages), age(a.now(), x.Updated), x.Username)
+				}
+				return t
+			})
+		},
+	}
+}
+
+func (a *app) repoUpdate() *cobra.Command {
+	c := &cobra.Command{
+		Use: "update [NAME...]", Short: "Fetch the indexes of repositories, all when none is named", Example: "  fairlead chart repo update stable",
+		Args: rangeArgs(0, -1, ""),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := a.repositories()
+			if err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				list, err := r.List()
+				if err != nil {
+					return err
+				}
+				for _, x := range list {
+					args = append(args, x.Name)
+				}
+			}
+			for _, name := range args {
+				if err := r.Update(cmd.Context(), name); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	c.ValidArgsFunction = a.completeRepositories(-1)
+	return c
+}
+
+func (a *app) repoRemove() *cobra.Command {
+	c := &cobra.Command{
+		Use: "rm NAME", Short: "Forget a repository", Args: oneArg("the repository's name"), Example: "  fairlead chart repo rm stable",
+		RunE: func(_ *cobra.Command, args []string) error {
+			r, err := a.repositories()
+			if err != nil {
+				return err
+			}
+			return r.Remove(args[0])
+		},
+	}
+	c.ValidArgsFunction = a.completeRepositories(1)
+	return c
+}
+
+// completeRepositories offers the names of repositories, which no server knows.
+func (a *app) completeRepositories(most int) completion {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		r, err := a.repositories()
+		if err != nil || (most >= 0 && len(args) >= most) {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		list, err := r.List()
+		names, _ := named(list, err, func(x chart.Repository) string { return x.Name })
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func (a *app) chartDependency() *cobra.Command {
+	c := &cobra.Command{
+		Use: "dependency", Short: "Packages that a package is made of", Aliases: []string{"dep"},
+		Example: "  fairlead chart dependency update ./shop",
+	}
+	list := &cobra.Command{
+		Use: "ls CHART", Short: "List what a package depends on", Args: oneArg("the package"), ValidArgsFunction: completeFiles,
+		Example: "  fairlead chart dependency ls ./shop",
+		RunE: func(_ *cobra.Command, args []string) error {
+			files, err := chart.Read(args[0])
+			if err != nil {
+				return err
+			}
+			deps, err := chart.Dependencies(files)
+			if err != nil {
+				return err
+			}
+			return a.print(deps, func() *table {
+				t := &table{columns: columns("NAME", "VERSION", "REPOSITORY", "STATUS", "+ALIAS", "+CONDITION"), empty: args[0] + " depends on nothing"}
+				for _, d := range deps {
+					t.add(d.Name, d.Version, d.Repository, d.Status, d.Alias, d.Condition)
+				}
+				return t
+			})
+		},
+	}
+	c.AddCommand(list, a.fetchDependencies("update", "Fetch what Chart.yaml names, the newest that fit, into charts/", false),
+		a.fetchDependencies("build", "Fetch what Chart.lock names into charts/", true))
+	return c
+}
+
+func (a *app) fetchDependencies(use, short string, locked bool) *cobra.Command {
+	var t transferFlags
+	c := &cobra.Command{
+		Use: use + " DIRECTORY", Short: short, Args: oneArg("the package's directory"), ValidArgsFunction: completeFiles,
+		Example: "  fairlead chart dependency " + use + " ./shop",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := a.repositories()
+			if err != nil {
+				return err
+			}
+			how, err := t.read(cmd.Context(), a, args[0])
+			if err != nil {
+				return err
+			}
+			return r.UpdateDependencies(cmd.Context(), args[0], locked, how)
+		},
+	}
+	t.register(c)
+	return c
+}

@@ -1,0 +1,372 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fairlead/fairlead/chart"
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// RenderCommand is the hidden command that renders a chart's templates for another
+// process of this program.
+const RenderCommand = "chart-render"
+
+func (a *app) renderCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: RenderCommand, Short: "Render a chart that comes by standard input", Hidden: true, Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return chart.Serve(cmd.Context(), a.in, a.out, os.Exit) },
+	}
+}
+
+func (a *app) renderer() (chart.Renderer, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return chart.Renderer{}, failedf("find this program: %w", err)
+	}
+	return chart.Renderer{Command: []string{self, RenderCommand}}, nil
+}
+
+func (a *app) chartCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "chart", Short: "Write, check and share packages",
+		Long: `A package is a chart in Helm's format whose templates make Compose documents.
+Installed (fairlead install), it is an app like any other. CHART is a directory, an
+archive (.tgz), REPOSITORY/NAME of a repository that ` + "`chart repo add`" + ` named, the URL of
+an archive, or oci://REGISTRY/PATH.`,
+		Example: "  fairlead chart create shop\n  fairlead chart lint ./shop\n  fairlead chart template demo ./shop --set replicas=2",
+	}
+	c.AddCommand(a.chartCreate(), a.chartLint(), a.chartTemplate(), a.chartPackage(), a.chartShow(),
+		a.chartPull(), a.chartPush(), a.chartRepo(), a.chartDependency())
+	return c
+}
+
+// valueFlags are the user's values, named as Helm names them.
+type valueFlags struct {
+	files []string
+	given chart.Values
+}
+
+func (v *valueFlags) register(c *cobra.Command) {
+	c.Flags().StringArrayVarP(&v.files, "values", "f", nil, valuesUsage)
+	v.registerSets(c)
+}
+
+const valuesUsage = "file with values, YAML; repeat for more, the last wins (- is standard input)"
+
+// registerLong is register where -f means something else.
+func (v *valueFlags) registerLong(c *cobra.Command) {
+	c.Flags().StringArrayVar(&v.files, "values", nil, valuesUsage)
+	v.registerSets(c)
+}
+
+func (v *valueFlags) registerSets(c *cobra.Command) {
+	f := c.Flags()
+	f.StringArrayVar(&v.given.Set, "set", nil, "`value`: KEY=VALUE, a.b=1,c={x,y}")
+	f.StringArrayVar(&v.given.String, "set-string", nil, "`value` that stays text: KEY=VALUE")
+	f.StringArrayVar(&v.given.File, "set-file", nil, "`value` read from a file: KEY=PATH")
+	f.StringArrayVar(&v.given.JSON, "set-json", nil, "`value` as JSON: KEY=JSON, or a whole object")
+	f.StringArrayVar(&v.given.Literal, "set-literal", nil, "`value` taken as it stands: KEY=TEXT")
+	_ = c.MarkFlagFilename("values", "yaml", "yml")
+}
+
+// read returns the values, with the files that they name.
+func (v *valueFlags) read(a *app) (chart.Values, error) {
+	out := v.given
+	err := out.ReadValues(v.files, a.in)
+	if err == nil {
+		_, err = out.Merge()
+		if err != nil {
+			err = cluster.Invalidf("%w", err)
+		}
+	}
+	return out, err
+}
+
+// capabilityFlags are what templates are told of where they run.
+type capabilityFlags struct {
+	apis []string
+	kube string
+}
+
+func (k *capabilityFlags) register(c *cobra.Command) {
+	c.Flags().StringSliceVarP(&k.apis, "api-versions", "a", nil, "more of what .Capabilities.APIVersions has")
+	c.Flags().StringVar(&k.kube, "kube-version", "", "what .Capabilities.KubeVersion is")
+}
+
+func (a *app) chartCreate() *cobra.Command {
+	return &cobra.Command{
+		Use: "create NAME", Short: "Make a package that can be installed at once", Args: oneArg("the package's name"),
+		Long:    "Makes the directory NAME with a package of one web service, to be changed into yours.",
+		Example: "  fairlead chart create shop\n  fairlead chart create packages/shop",
+		RunE: func(_ *cobra.Command, args []string) error {
+			dir, err := chart.Create(filepath.Dir(args[0]), filepath.Base(args[0]))
+			if err != nil {
+				return err
+			}
+			if !a.human() {
+				return a.print(map[string]string{"directory": dir}, nil)
+			}
+			_, err = fmt.Fprintln(a.out, dir)
+			a.note("next: `fairlead chart lint %s`, `fairlead chart template demo %s`", dir, dir)
+			return err
+		},
+	}
+}
+
+func (a *app) chartLint() *cobra.Command {
+	var v valueFlags
+	var strict bool
+	c := &cobra.Command{
+		Use: "lint CHART", Short: "Say what is wrong with a package", Args: oneArg("the package"), ValidArgsFunction: completeFiles,
+		Long: `Renders the package with its own values, and those given, and reads the result as
+an installation would. Exit code 2 when it would be refused. What required asks for
+may be missing, unless --strict says that all values are there.`,
+		Example: "  fairlead chart lint ./shop\n  fairlead chart lint ./shop -f prod.yaml --strict",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			files, err := chart.Read(args[0])
+			if err != nil {
+				return err
+			}
+			r, err := a.renderer()
+			if err != nil {
+				return err
+			}
+			given, err := v.read(a)
+			if err != nil {
+				return err
+			}
+			list := chart.Lint(cmd.Context(), r, chart.Request{Files: files, Values: given, Release: chart.Release{Name: "release-name", Revision: 1}}, strict)
+			if err := a.print(list, func() *table {
+				t := &table{columns: columns("SEVERITY", "WHERE", "WHAT"), empty: args[0] + " is fine"}
+				for _, f := range list {
+					t.add(f.Severity, f.Where, strings.ReplaceAll(f.Message, "\n", "; "))
+				}
+				return t
+			}); err != nil {
+				return err
+			}
+			if chart.Failed(list) {
+				return usagef("%s cannot be installed as it is", args[0])
+			}
+			return nil
+		},
+	}
+	v.register(c)
+	c.Flags().BoolVar(&strict, "strict", false, "values that templates require must be there")
+	return c
+}
+
+func (a *app) chartTemplate() *cobra.Command {
+	var v valueFlags
+	var k capabilityFlags
+	var from fetchFlags
+	var only []string
+	var upgrade, notes bool
+	c := &cobra.Command{
+		Use: "template [NAME] CHART", Short: "Print the Compose documents that a package makes", Args: rangeArgs(1, 2, "the package"), ValidArgsFunction: completeFiles,
+		Long: `Renders the package on this machine and prints what its templates make, unchecked
+(` + "`fairlead chart lint`" + ` and ` + "`fairlead plan NAME CHART`" + ` check). NAME is .Release.Name. No
+cluster is asked: lookup finds nothing.`,
+		Example: "  fairlead chart template demo ./shop --set replicas=2\n  fairlead chart template ./shop -s templates/app.yaml",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			release := chart.Release{Name: "release-name", Revision: 1, Upgrade: upgrade}
+			if len(args) == 2 {
+				release.Name = args[0]
+				if err := cluster.ValidAppName(cluster.AppName(args[0])); err != nil {
+					return err
+				}
+			}
+			got, err := a.render(cmd.Context(), args[len(args)-1], from, &v, chart.Request{Release: release, APIVersions: k.apis, KubeVersion: k.kube})
+			if err != nil {
+				return err
+			}
+			if !a.human() {
+				return a.print(got, nil)
+			}
+			text := got.Text(only...)
+			if text == "" && len(only) > 0 {
+				return usagef("no template %s makes anything; they are %s", strings.Join(only, ", "), strings.Join(got.Documents(), ", "))
+			}
+			if _, err = fmt.Fprint(a.out, text); err == nil && notes {
+				_, err = fmt.Fprintf(a.out, "---\n# Notes:\n%s\n", commented(got.Notes()))
+			}
+			return err
+		},
+	}
+	v.register(c)
+	k.register(c)
+	from.register(c)
+	f := c.Flags()
+	f.StringArrayVarP(&only, "show-only", "s", nil, "only this `template`, as templates/app.yaml")
+	f.BoolVar(&upgrade, "is-upgrade", false, "let .Release.IsUpgrade be true")
+	f.BoolVar(&notes, "notes", false, "print the notes too, as a comment")
+	return c
+}
+
+func commented(s string) string {
+	return "# " + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n# ")
+}
+
+// render fetches a package and renders it with the values given, above those before.
+// It says what the templates warned of.
+func (a *app) render(ctx context.Context, ref string, from fetchFlags, v *valueFlags, req chart.Request, before ...chart.File) (*chart.Rendered, error) {
+	r, err := a.renderer()
+	if err != nil {
+		return nil, err
+	}
+	given, err := v.read(a)
+	if err != nil {
+		return nil, err
+	}
+	req.Values = given.Beside(before...)
+	if req.Files, err = a.fetch(ctx, ref, from); err != nil {
+		return nil, err
+	}
+	got, err := r.Render(ctx, req)
+	if err != nil {
+		return nil, shortened(ref, err)
+	}
+	for _, w := range got.Warnings {
+		a.note("warning: %s", printable(w))
+	}
+	if got.Chart.Deprecated {
+		a.note("warning: the package %s is deprecated", got.Chart.Name)
+	}
+	return got, nil
+}
+
+// shortened is an error of a package's, whose templates may call each other a thousand
+// times before one fails: how it begins and ends says enough.
+func shortened(ref string, err error) error {
+	const most = 1200
+	s := []rune(err.Error())
+	if len(s) <= most {
+		return fmt.Errorf("%s: %w", ref, err)
+	}
+	return &cluster.Error{Kind: cluster.KindOf(err), Err: fmt.Errorf("%s: %s … %s", ref, string(s[:most/2]), string(s[len(s)-most/2:]))}
+}
+
+func (a *app) chartPackage() *cobra.Command {
+	var into, version, appVersion string
+	c := &cobra.Command{
+		Use: "package CHART...", Short: "Make archives of packages", Args: rangeArgs(1, -1, "a package"), ValidArgsFunction: completeFiles,
+		Long:    "Makes NAME-VERSION.tgz of each directory. The same files make the same archive, byte for byte.",
+		Example: "  fairlead chart package ./shop\n  fairlead chart package ./shop --version 1.2.0 --app-version 4.5 -d dist",
+		RunE: func(_ *cobra.Command, args []string) error {
+			type packed struct {
+				File string `json:"file"`
+				Size int64  `json:"size"`
+			}
+			var all []packed
+			for _, dir := range args {
+				files, err := chart.Read(dir)
+				if err != nil {
+					return err
+				}
+				if files, err = chart.WithVersion(files, version, appVersion); err != nil {
+					return err
+				}
+				name, b, err := chart.Pack(files)
+				if err != nil {
+					return fmt.Errorf("%s: %w", dir, err)
+				}
+				if err := os.MkdirAll(into, 0o750); err != nil {
+					return usagef("--destination: %w", err)
+				}
+				to := filepath.Join(into, filepath.Base(name))
+				if err := os.WriteFile(to, b, 0o644); err != nil { //nolint:gosec // made to be shared
+					return usagef("--destination: %w", err)
+				}
+				all = append(all, packed{to, int64(len(b))})
+			}
+			return a.print(all, func() *table {
+				t := &table{columns: columns("FILE", "SIZE")}
+				for _, p := range all {
+					t.add(p.File, size(p.Size))
+				}
+				return t
+			})
+		},
+	}
+	f := c.Flags()
+	f.StringVarP(&into, "destination", "d", ".", "`directory` for the archives")
+	f.StringVar(&version, "version", "", "version of the package, instead of Chart.yaml's")
+	f.StringVar(&appVersion, "app-version", "", "version of the program in it, instead of Chart.yaml's")
+	_ = c.MarkFlagDirname("destination")
+	return c
+}
+
+func (a *app) chartShow() *cobra.Command {
+	c := &cobra.Command{
+		Use: "show", Short: "Show what is in a package",
+		Example: "  fairlead chart show values ./shop\n  fairlead chart show readme oci://registry.example.com/charts/shop --version 1.2.0",
+	}
+	for _, part := range []struct{ name, short string }{
+		{"chart", "Show a package's Chart.yaml"},
+		{"values", "Show what can be set, with the defaults"},
+		{"readme", "Show a package's README"},
+		{"all", "Show a package's Chart.yaml, values and README"},
+	} {
+		var from fetchFlags
+		sub := &cobra.Command{
+			Use: part.name + " CHART", Short: part.short, Args: oneArg("the package"), ValidArgsFunction: completeFiles, Example: "  fairlead chart show " + part.name + " ./shop",
+			RunE: func(cmd *cobra.Command, args []string) error {
+				files, err := a.fetch(cmd.Context(), args[0], from)
+				if err != nil {
+					return err
+				}
+				return a.show(files, part.name)
+			},
+		}
+		from.register(sub)
+		c.AddCommand(sub)
+	}
+	return c
+}
+
+func (a *app) show(files []chart.File, part string) error {
+	info, err := chart.Describe(files)
+	if err != nil {
+		return err
+	}
+	text := map[string]string{"chart": string(chart.Get(files, "Chart.yaml")), "values": string(chart.Get(files, "values.yaml"))}
+	for _, f := range files {
+		if strings.EqualFold(f.Name, "README.md") || (strings.EqualFold(f.Name, "README") && text["readme"] == "") {
+			text["readme"] = string(f.Data)
+		}
+	}
+	if !a.human() {
+		return a.print(struct {
+			chart.Info
+			Values string `json:"values"`
+			Readme string `json:"readme,omitempty"`
+		}{info, text["values"], text["readme"]}, nil)
+	}
+	parts := []string{part}
+	if part == "all" {
+		parts = []string{"chart", "values", "readme"}
+	}
+	for i, p := range parts {
+		if text[p] == "" && part != "all" {
+			return cluster.NotFoundf("%s %s has no %s", info.Name, info.Version, p)
+		}
+		if i > 0 && text[p] != "" {
+			_, _ = fmt.Fprintln(a.out, "---")
+		}
+		_, _ = fmt.Fprint(a.out, terminated(text[p]))
+	}
+	return nil
+}
+
+func terminated(s string) string {
+	if s == "" || strings.HasSuffix(s, "\n") {
+		return s
+	}
+	return s + "\n"
+}

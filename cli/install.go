@@ -1,0 +1,439 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/chart"
+	"github.com/fairlead/fairlead/client"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/compose"
+)
+
+// installFlags are those of install and upgrade.
+type installFlags struct {
+	values    valueFlags
+	from      fetchFlags
+	wait      waitFlags
+	atomic    bool
+	noHooks   bool
+	note      string
+	dryRun    string
+	reuse     bool
+	reset     bool
+	install   bool // upgrade: of what is not there
+	skipCheck bool
+}
+
+func (i *installFlags) register(c *cobra.Command) {
+	i.values.register(c)
+	i.from.register(c)
+	i.wait.register(c)
+	f := c.Flags()
+	f.BoolVar(&i.atomic, "atomic", false, "undo all of it when a service does not become healthy in time")
+	f.Bool("wait", true, "wait until it is healthy, which is what happens without it too; see --detach")
+	f.BoolVar(&i.noHooks, "no-hooks", false, "leave the package's hooks out")
+	f.BoolVar(&i.skipCheck, "skip-schema-validation", false, "do not check the values against the package's schema")
+	f.StringVar(&i.note, "note", "", "what history shows beside this release")
+	f.StringVar(&i.note, "description", "", "the same as --note, as Helm has it")
+	f.StringVar(&i.dryRun, "dry-run", "none", "show what would change, and change nothing; `how` is client or server, and both mean that")
+	f.Lookup("dry-run").NoOptDefVal = "client"
+	f.StringP("namespace", "n", "", "Helm's; an app has none: its name is its address")
+	_ = f.MarkHidden("description")
+	_ = f.MarkHidden("namespace")
+}
+
+// check refuses what cannot be meant, before anything is fetched.
+func (i *installFlags) check(c *cobra.Command, name string) error {
+	if f := c.Flags().Lookup("namespace"); f.Changed {
+		return usagef("-n %s: an app has no namespace, its name is its address; for another one, name it so: %s", f.Value, cluster.AppName(f.Value.String()+"-"+name))
+	}
+	switch i.dryRun {
+	case "none", "client", "server":
+	default:
+		return usagef("--dry-run=%s: write client, server or none", i.dryRun)
+	}
+	if i.atomic && i.wait.detach {
+		return usagef("--atomic waits, and --detach does not: give one of them")
+	}
+	if i.reuse && i.reset {
+		return usagef("--reuse-values and --reset-values exclude each other")
+	}
+	if err := cluster.ValidAppName(cluster.AppName(name)); err != nil {
+		return err
+	}
+	return i.wait.check()
+}
+
+func (a *app) installCommand() *cobra.Command {
+	var i installFlags
+	c := &cobra.Command{
+		Use: "install NAME CHART", Short: "Make an app of a package, and wait until it is healthy", Args: rangeArgs(2, 2, "a name and a package"), ValidArgsFunction: completeFiles,
+		Long: `Renders the package on this machine, and makes the app NAME of what it says, as
+deploy does with a Compose file. CHART is a directory, an archive, REPOSITORY/NAME,
+a URL, or oci://REGISTRY/PATH.
+
+Values are kept with the release as they were given: a password does not belong
+there. A package lets it be made up, and kept sealed (x-fairlead: {generate: 32}).`,
+		Example: "  fairlead install shop ./shop --set host=shop.example.com\n  fairlead install shop oci://registry.example.com/charts/shop --version ^1.2 -f prod.yaml",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.install(cmd, args, &i)
+		},
+	}
+	i.register(c)
+	return c
+}
+
+func (a *app) upgradeCommand() *cobra.Command {
+	var i installFlags
+	c := &cobra.Command{
+		Use: "upgrade NAME CHART", Short: "Make an app what a package says now, and wait until it is healthy", Args: rangeArgs(2, 2, "an app and a package"),
+		ValidArgsFunction: a.completeAppThenFiles(),
+		Long: `Renders the package with the values given, and makes the app what it says: what
+left the package is removed, volumes and secrets stay. Where no value is given, those
+of the release before are taken again; --reuse-values takes them below those given.
+
+A service that does not become healthy goes back by itself; --atomic takes the whole
+app back then.`,
+		Example: "  fairlead upgrade shop ./shop --set replicas=3 --reuse-values\n  fairlead upgrade shop stable/shop --version 1.3.0 --install --atomic",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.upgrade(cmd, args, &i)
+		},
+	}
+	i.register(c)
+	f := c.Flags()
+	f.BoolVarP(&i.install, "install", "i", false, "install it where the app is not there")
+	f.BoolVar(&i.reuse, "reuse-values", false, "take the values of the release before, below those given")
+	f.BoolVar(&i.reset, "reset-values", false, "begin from the package's own values, also where none is given")
+	return c
+}
+
+// registerPlan registers what plan takes for a package: its -f is that of Compose files.
+func (i *installFlags) registerPlan(c *cobra.Command) {
+	i.values.registerLong(c)
+	i.from.register(c)
+	f := c.Flags()
+	f.BoolVar(&i.noHooks, "no-hooks", false, "leave the package's hooks out")
+	f.BoolVar(&i.reuse, "reuse-values", false, "take the values of the release before, below those given")
+	f.BoolVar(&i.reset, "reset-values", false, "begin from the package's own values, also where none is given")
+}
+
+// planPackage shows what an upgrade, or an installation, would change.
+func (a *app) planPackage(ctx context.Context, args []string, i *installFlags, exitCode bool) error {
+	name := cluster.AppName(args[0])
+	if err := cluster.ValidAppName(name); err != nil {
+		return err
+	}
+	if i.reuse && i.reset {
+		return usagef("--reuse-values and --reset-values exclude each other")
+	}
+	cl, err := a.client()
+	if err != nil {
+		return err
+	}
+	now, err := appNow(ctx, cl, name)
+	if err != nil {
+		return err
+	}
+	p, err := a.fromPackage(ctx, cl, name, args[1], i, now)
+	if err != nil {
+		return err
+	}
+	plan, err := cl.Plan(ctx, name, p.bundle)
+	if err != nil {
+		return err
+	}
+	return a.planned(plan, p.project, exitCode)
+}
+
+// appNow is an app as it is; nil: it is not there.
+func appNow(ctx context.Context, cl *client.Client, name cluster.AppName) (*v1.AppDetail, error) {
+	d, err := cl.App(ctx, name)
+	if cluster.KindOf(err) == cluster.KindNotFound {
+		return nil, nil
+	}
+	return &d, err
+}
+
+func (a *app) install(cmd *cobra.Command, args []string, i *installFlags) error {
+	ctx, name := cmd.Context(), cluster.AppName(args[0])
+	if err := i.check(cmd, args[0]); err != nil {
+		return err
+	}
+	cl, err := a.client()
+	if err != nil {
+		return err
+	}
+	now, err := appNow(ctx, cl, name)
+	switch {
+	case err != nil:
+		return err
+	case now != nil && now.State == "uninstalled":
+		return usagef("%s was uninstalled, and its history kept: `fairlead rollback %s` brings it back, `fairlead upgrade %s %s --install` installs over it, `fairlead uninstall %s` forgets it", name, name, name, args[1], name)
+	case now != nil:
+		return usagef("the app %s is there already: `fairlead upgrade %s %s` changes it", name, name, args[1])
+	}
+	return a.apply(ctx, cl, name, args[1], i, nil)
+}
+
+func (a *app) upgrade(cmd *cobra.Command, args []string, i *installFlags) error {
+	ctx, name := cmd.Context(), cluster.AppName(args[0])
+	if err := i.check(cmd, args[0]); err != nil {
+		return err
+	}
+	cl, err := a.client()
+	if err != nil {
+		return err
+	}
+	now, err := appNow(ctx, cl, name)
+	if err != nil {
+		return err
+	}
+	if now == nil && !i.install {
+		return cluster.NotFoundf("there is no app %s; --install makes it", name)
+	}
+	return a.apply(ctx, cl, name, args[1], i, now)
+}
+
+// apply renders a package and makes an app what it says; now is the app before.
+func (a *app) apply(ctx context.Context, cl *client.Client, name cluster.AppName, ref string, i *installFlags, now *v1.AppDetail) error {
+	p, err := a.fromPackage(ctx, cl, name, ref, i, now)
+	if err != nil {
+		return err
+	}
+	if i.dryRun != "none" {
+		plan, err := cl.Plan(ctx, name, p.bundle)
+		if err != nil {
+			return err
+		}
+		return a.printPlan(plan, p.project)
+	}
+	res, err := cl.Deploy(ctx, name, p.bundle)
+	if err != nil {
+		return err
+	}
+	err = a.finish(ctx, cl, res, &i.wait)
+	if err != nil && i.atomic && res.Changed {
+		return a.undo(context.WithoutCancel(ctx), cl, name, now, err)
+	}
+	if err == nil && a.human() && p.bundle.Package.Notes != "" {
+		_, err = fmt.Fprintln(a.out, strings.TrimRight(printable(p.bundle.Package.Notes), "\n"))
+	}
+	return err
+}
+
+// undo takes a failed change back as a whole.
+func (a *app) undo(ctx context.Context, cl *client.Client, name cluster.AppName, before *v1.AppDetail, why error) error {
+	if before == nil || before.State == "uninstalled" {
+		if _, err := cl.Remove(ctx, name, v1.RemoveOptions{KeepHistory: before != nil}); err != nil {
+			return errors.Join(why, fmt.Errorf("and it could not be removed again: %w", err))
+		}
+		a.note("%s is removed again", name)
+		return why
+	}
+	if _, err := cl.Rollback(ctx, name, before.Release); err != nil {
+		return errors.Join(why, fmt.Errorf("and it could not go back to release %d: %w", before.Release, err))
+	}
+	a.note("%s goes back to release %d", name, before.Release)
+	return why
+}
+
+// packaged is a package as it would be deployed.
+type packaged struct {
+	project *compose.Result
+	bundle  v1.Bundle
+}
+
+// fromPackage renders a package for this cluster.
+func (a *app) fromPackage(ctx context.Context, cl *client.Client, name cluster.AppName, ref string, i *installFlags, now *v1.AppDetail) (packaged, error) {
+	info, err := cl.Server(ctx)
+	if err != nil {
+		return packaged{}, err
+	}
+	req := chart.Request{Release: chart.Release{Name: string(name), Revision: 1}, SkipSchema: i.skipCheck}
+	var before []chart.File
+	if now != nil {
+		req.Release.Revision, req.Release.Upgrade = now.Release+1, now.State != "uninstalled"
+		if before, err = valuesBefore(ctx, cl, name, i); err != nil {
+			return packaged{}, err
+		}
+	}
+	got, err := a.render(ctx, ref, i.from, &i.values, req, before...)
+	if err != nil {
+		return packaged{}, err
+	}
+	project, err := got.Compose(ctx, name, compose.Options{Domain: info.Domain, SingleNode: info.Nodes <= 1, HTTPPort: info.Web, HTTPSPort: info.WebSecure})
+	if err != nil {
+		return packaged{}, problems(err, name, ref)
+	}
+	for _, w := range project.Warnings {
+		a.note("warning: %s", w)
+	}
+	if err := withoutHooks(project, i.noHooks); err != nil {
+		return packaged{}, err
+	}
+	b := bundle(project)
+	b.Note = i.note
+	if now == nil {
+		b.Expect = new(int)
+	}
+	b.Package = &v1.Package{Chart: got.Chart.Name, Version: got.Chart.Version, AppVersion: got.Chart.AppVersion, From: ref, Values: given(got.Values), Notes: got.Notes()}
+	return packaged{project, b}, nil
+}
+
+// given are the values that the user gave; none is nothing, not an empty mapping.
+func given(values string) string {
+	if strings.TrimSpace(values) == "{}" {
+		return ""
+	}
+	return values
+}
+
+// valuesBefore are the values of the release before, where they are to be taken again:
+// when it was asked for, and when no value is given.
+func valuesBefore(ctx context.Context, cl *client.Client, name cluster.AppName, i *installFlags) ([]chart.File, error) {
+	none := len(i.values.files) == 0 && i.values.given.Empty()
+	if i.reset || (!i.reuse && !none) {
+		return nil, nil
+	}
+	p, err := cl.Package(ctx, name, 0)
+	if cluster.KindOf(err) == cluster.KindNotFound {
+		return nil, nil // it comes from a Compose file
+	}
+	if err != nil {
+		return nil, err
+	}
+	return []chart.File{{Name: fmt.Sprintf("the values of release %d", p.Release), Data: []byte(p.Values)}}, nil
+}
+
+// withoutHooks refuses hooks, which nothing runs yet, unless they are to be left out.
+// Those of tests wait to be asked for.
+func withoutHooks(r *compose.Result, leave bool) error {
+	for _, h := range r.Hooks {
+		for _, e := range h.Events {
+			if e != compose.Test && !leave {
+				return usagef("%s:%d: %s is a %s hook, and hooks are not run yet; --no-hooks leaves them out", h.Spec.Source.File, h.Spec.Source.Line, h.Service, e)
+			}
+		}
+	}
+	return nil
+}
+
+// problems says where the lines of refused documents are to be seen.
+func problems(err error, name cluster.AppName, ref string) error {
+	if _, ok := errors.AsType[*compose.Problems](err); ok {
+		return usagef("%w\nlines are those of what the templates made: `fairlead chart template %s %s` shows it", err, name, ref)
+	}
+	return err
+}
+
+func (a *app) uninstallCommand() *cobra.Command {
+	var keep, purge, yes bool
+	c := &cobra.Command{
+		Use: "uninstall NAME", Short: "Remove an app that came from a package; its volumes and secrets stay", Args: oneArg("the app"), ValidArgsFunction: a.completeApps(),
+		Long:    "Removes the app and waits until its tasks are gone. With --keep-history, `fairlead rollback`\nbrings it back.",
+		Example: "  fairlead uninstall shop\n  fairlead uninstall shop --keep-history",
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			name := cluster.AppName(args[0])
+			if err := cluster.ValidAppName(name); err != nil {
+				return err
+			}
+			if purge && keep {
+				return usagef("--purge-secrets and --keep-history exclude each other: without its secrets the app cannot come back")
+			}
+			if purge && !yes {
+				if err := a.ask(cmd.Context(), fmt.Sprintf("Remove app %s and its secrets?", name)); err != nil {
+					return err
+				}
+			}
+			res, err := cl.Remove(cmd.Context(), name, v1.RemoveOptions{PurgeSecrets: purge, KeepHistory: keep})
+			if err != nil {
+				return err
+			}
+			if err := a.waitGone(cmd, cl, name); err != nil {
+				return err
+			}
+			return a.printRemoved(res)
+		}),
+	}
+	f := c.Flags()
+	f.BoolVar(&keep, "keep-history", false, "keep its releases, so that a rollback brings it back")
+	f.BoolVar(&purge, "purge-secrets", false, "remove its secrets too")
+	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return c
+}
+
+func (a *app) printRemoved(res v1.RemoveResult) error {
+	return a.print(res, func() *table {
+		t := &table{columns: columns("WHAT", "NAME")}
+		for _, s := range res.Services {
+			t.add("removed service", string(s))
+		}
+		for _, s := range res.KeptSecrets {
+			t.add("kept secret", s)
+		}
+		for _, v := range res.KeptVolumes {
+			t.add("kept volume", v)
+		}
+		return t
+	})
+}
+
+func (a *app) getCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "get", Short: "Show what an app was installed with",
+		Example: "  fairlead get values shop\n  fairlead get manifest shop --release 3",
+	}
+	for _, part := range []struct {
+		name, short string
+		of          func(v1.PackageDetail) string
+	}{
+		{"values", "Show the values that were given", func(p v1.PackageDetail) string { return p.Values }},
+		{"manifest", "Show the Compose document that the package made", func(p v1.PackageDetail) string { return p.Manifest }},
+		{"notes", "Show what the package has to say", func(p v1.PackageDetail) string { return printable(p.Notes) }},
+	} {
+		var release int
+		sub := &cobra.Command{
+			Use: part.name + " NAME", Short: part.short, Args: oneArg("the app"), ValidArgsFunction: a.completeApps(), Example: "  fairlead get " + part.name + " shop",
+			RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+				if cmd.Flags().Changed("release") && release < 1 {
+					return usagef("--release %d: releases count from 1", release)
+				}
+				p, err := cl.Package(cmd.Context(), cluster.AppName(args[0]), release)
+				if err != nil {
+					return err
+				}
+				if !a.human() {
+					return a.print(p, nil)
+				}
+				text := part.of(p)
+				if text == "" {
+					a.note("no %s", part.name)
+				}
+				_, err = fmt.Fprint(a.out, terminated(text))
+				return err
+			}),
+		}
+		sub.Flags().IntVar(&release, "release", 0, "of this release; default: the current one")
+		sub.Flags().IntVar(&release, "revision", 0, "the same as --release, as Helm has it")
+		_ = sub.Flags().MarkHidden("revision")
+		c.AddCommand(sub)
+	}
+	return c
+}
+
+// completeAppThenFiles offers apps, then leaves it to the shell.
+func (a *app) completeAppThenFiles() completion {
+	apps := a.completeApps()
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return apps(cmd, args, typed)
+		}
+		return completeFiles(cmd, args, typed)
+	}
+}

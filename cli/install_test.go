@@ -1,0 +1,170 @@
+package cli_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/store"
+)
+
+var shopWeb = cluster.ServiceID{App: "shop", Name: "web"}
+
+func TestInstallUpgradeUninstall(t *testing.T) {
+	h := newHub(t)
+	h.must("", "chart", "create", "demo")
+	h.must("", "chart", "package", "demo", "--version", "0.2.0")
+
+	if s := h.must("", "plan", "shop", "demo", "--set", "replicas=2"); !strings.Contains(s.out, "+ package demo-0.1.0") || !strings.Contains(s.out, "+ service web") {
+		t.Errorf("plan says\n%s", s.out)
+	}
+	if s := h.must("", "install", "shop", "demo", "--dry-run"); !strings.Contains(s.out, "+ service web") {
+		t.Errorf("--dry-run says\n%s", s.out)
+	}
+	if s := h.must("", "ls"); s.out != "no apps\n" && strings.Contains(s.out, "shop") {
+		t.Errorf("a plan made something:\n%s", s.out)
+	}
+	s := h.must("", "install", "shop", "demo", "--set", "replicas=2", "--detach", "--wait", "--note", "first")
+	if !strings.Contains(s.out, "demo 1.10 is the app shop.") || !strings.Contains(s.err, "shop: release 1") {
+		t.Errorf("install says\n%s", s.all)
+	}
+	svc, _ := read[cluster.Service](h, store.ServiceKey(shopWeb))
+	if svc.Spec.Replicas != 2 || svc.Spec.Task.Image != "docker.io/traefik/whoami:1.10" || svc.Spec.Source.File != "demo/templates/app.yaml" {
+		t.Errorf("the service is %+v", svc.Spec)
+	}
+	if s := h.cli("", "install", "shop", "demo"); s.code != 2 || !strings.Contains(s.err, "upgrade shop demo") {
+		t.Errorf("installed twice: %d %s", s.code, s.all)
+	}
+
+	// No value given: those of before; some given: those alone, unless asked.
+	values := func(want string) {
+		t.Helper()
+		if s := h.must("", "get", "values", "shop"); s.out != want {
+			t.Errorf("the values are %q, not %q", s.out, want)
+		}
+	}
+	values("replicas: 2\n")
+	h.must("", "upgrade", "shop", "demo-0.2.0.tgz", "--detach")
+	values("replicas: 2\n")
+	h.must("", "upgrade", "shop", "demo-0.2.0.tgz", "--detach", "--set", "host=shop.example.com", "--reuse-values")
+	values("host: shop.example.com\nreplicas: 2\n")
+	h.must("", "upgrade", "shop", "demo-0.2.0.tgz", "--detach", "--set", "host=shop.example.com")
+	values("host: shop.example.com\n")
+	h.must("", "upgrade", "shop", "demo-0.2.0.tgz", "--detach", "--reset-values")
+	values("")
+
+	s = h.must("", "history", "shop", "-o", "json")
+	if !strings.Contains(s.out, `"chart": "demo-0.2.0"`) || !strings.Contains(s.out, `"chart": "demo-0.1.0"`) || !strings.Contains(s.out, `"note": "first"`) {
+		t.Errorf("history says\n%s", s.out)
+	}
+	if s := h.must("", "get", "manifest", "shop", "--release", "1"); !strings.Contains(s.out, "image: docker.io/traefik/whoami:1.10") {
+		t.Errorf("the manifest is\n%s", s.out)
+	}
+	if s := h.must("", "get", "notes", "shop", "--revision", "3"); !strings.Contains(s.out, "http://shop.example.com/") {
+		t.Errorf("the notes are\n%s", s.out)
+	}
+	if s := h.must("", "ls", "-o", "wide"); !strings.Contains(s.out, "PACKAGE") || !strings.Contains(s.out, "demo-0.2.0") {
+		t.Errorf("ls says\n%s", s.out)
+	}
+	if s := h.must("", "status", "shop"); !strings.Contains(s.out, "package demo-0.2.0") {
+		t.Errorf("status says\n%s", s.out)
+	}
+	h.must("", "rollback", "shop", "1", "--detach")
+	values("replicas: 2\n")
+
+	s = h.must("", "uninstall", "shop", "--keep-history")
+	if !strings.Contains(s.out, "removed service") {
+		t.Errorf("uninstall says\n%s", s.out)
+	}
+	if s := h.must("", "ls", "-o", "json"); !strings.Contains(s.out, `"state": "uninstalled"`) {
+		t.Errorf("ls says\n%s", s.out)
+	}
+	if s := h.cli("", "install", "shop", "demo"); s.code != 2 || !strings.Contains(s.err, "rollback shop") {
+		t.Errorf("installed over its history: %d %s", s.code, s.all)
+	}
+	h.must("", "upgrade", "shop", "demo", "--install", "--detach")
+	h.must("", "uninstall", "shop")
+	if s := h.cli("", "history", "shop"); s.code != 4 {
+		t.Errorf("its history is there: %s", s.all)
+	}
+}
+
+func TestUpgradeChecksAsItShould(t *testing.T) {
+	h := newHub(t)
+	h.must("", "chart", "create", "demo")
+	if s := h.cli("", "upgrade", "shop", "demo"); s.code != 4 || !strings.Contains(s.err, "--install") {
+		t.Errorf("%d %s", s.code, s.all)
+	}
+	h.must("", "upgrade", "shop", "demo", "--install", "--detach")
+	if s := h.must("", "upgrade", "shop", "demo", "--detach"); !strings.Contains(s.err, "nothing to change") {
+		t.Errorf("the same again:\n%s", s.all)
+	}
+	if s := h.cli("", "plan", "shop", "demo", "--set", "replicas=4", "--exit-code"); s.code != 10 || !strings.Contains(s.out, "replicas: 1 → 4") {
+		t.Errorf("%d %s", s.code, s.all)
+	}
+	h.write("more.yaml", "replicas: 6\n")
+	if s := h.must("", "plan", "shop", "demo", "-f", "more.yaml"); !strings.Contains(s.out, "replicas: 1 → 6") {
+		t.Errorf("%s", s.all)
+	}
+	if s := h.cli("", "plan", "shop", "--set", "a=b"); s.code != 2 {
+		t.Errorf("%d %s", s.code, s.all)
+	}
+	// From a Compose file to a package and back.
+	h.write("compose.yaml", "services: {web: {image: \"a/b:1\"}}\n")
+	if s := h.must("", "plan", "shop"); !strings.Contains(s.out, "package demo-0.1.0 (remove)") {
+		t.Errorf("%s", s.all)
+	}
+}
+
+func TestAtomicUndoesAllOfIt(t *testing.T) {
+	h := newHub(t)
+	h.must("", "chart", "create", "demo")
+	fail := func(args ...string) said {
+		t.Helper()
+		done := make(chan said)
+		before := release(h)
+		go func() { done <- h.cli("", args...) }()
+		h.waitRelease(before + 1)
+		h.ends(shopWeb, cluster.RolloutFailed, "it does not start")
+		s := <-done
+		if s.code != 1 {
+			t.Errorf("%d %s", s.code, s.all)
+		}
+		return s
+	}
+	if s := fail("install", "shop", "demo", "--atomic"); !strings.Contains(s.err, "shop is removed again") {
+		t.Errorf("%s", s.all)
+	}
+	if s := h.cli("", "history", "shop"); s.code != 4 {
+		t.Errorf("it is there: %s", s.all)
+	}
+	h.must("", "install", "shop", "demo", "--detach")
+	if s := fail("upgrade", "shop", "demo", "--set", "replicas=5", "--atomic"); !strings.Contains(s.err, "shop goes back to release 1") {
+		t.Errorf("%s", s.all)
+	}
+	if s := h.must("", "history", "shop", "-o", "json"); !strings.Contains(s.out, `"note": "rollback to 1"`) {
+		t.Errorf("%s", s.all)
+	}
+}
+
+// release is the current release of the app shop.
+func release(h *hub) int {
+	a, _ := read[cluster.App](h, store.AppKey("shop"))
+	return a.Release
+}
+
+// waitRelease waits until the app shop is at a release.
+func (h *hub) waitRelease(n int) {
+	h.t.Helper()
+	for {
+		changed := h.mirror.Changed()
+		if release(h) >= n {
+			return
+		}
+		select {
+		case <-changed:
+		case <-h.t.Context().Done():
+			h.t.Fatalf("no release %d", n)
+		}
+	}
+}

@@ -1,0 +1,218 @@
+package compose
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// packageDir is where the files of a package are said to be. Nothing is there: no
+// path that one of them names leads to a file of this machine.
+const packageDir = "/fairlead-package"
+
+// packaged reports whether the main files are a package's.
+func (l *load) packaged() bool { return l.o.Packaged != nil }
+
+// takePackaged makes the list of main files.
+func (l *load) takePackaged() {
+	l.o.Dir, l.o.Env, l.o.EnvFiles, l.env = packageDir, nil, nil, map[string]string{}
+	if l.app = l.o.App; l.app == "" {
+		l.app = "app"
+	}
+	for _, d := range l.o.Packaged {
+		abs := path.Join(packageDir, path.Clean("/"+filepath.ToSlash(d.Name)))
+		l.files = append(l.files, abs)
+		l.contents[abs] = d.Content
+	}
+}
+
+// content reads a file, of which there are none but its own in a package.
+func (l *load) content(r request) ([]byte, error) {
+	switch {
+	case l.packaged():
+	case r.by.File == "" && filepath.Base(r.abs) == "-" && l.o.Stdin != nil:
+		return readAll(l.o.Stdin, maxFileSize)
+	default:
+		return readLimited(r.abs, maxFileSize)
+	}
+	b := l.contents[r.abs]
+	if len(b) > maxFileSize {
+		return nil, tooLarge(int64(len(b)))
+	}
+	return b, nil
+}
+
+// withoutEmpty is a file without its empty documents, which templates leave behind
+// and compose-go takes for a mistake.
+func withoutEmpty(content []byte) []byte {
+	var b bytes.Buffer
+	enc := yaml.NewEncoder(&b)
+	some := false
+	for dec := yaml.NewDecoder(bytes.NewReader(content)); ; {
+		var y yaml.Node
+		if err := decode(dec, &y); err != nil {
+			break // its end: what is no YAML was refused before
+		}
+		if len(y.Content) == 0 || y.Content[0].ShortTag() == "!!null" {
+			some = true
+			continue
+		}
+		if err := enc.Encode(&y); err != nil {
+			return content
+		}
+	}
+	if err := enc.Close(); err != nil || !some {
+		return content // lines in errors stay what they are
+	}
+	return b.Bytes()
+}
+
+// outside is what to do instead of a key that reads from the machine on which a
+// Compose file is, or "" where a package may have it.
+func outside(path []string) string {
+	p := slices.Clone(path)
+	if len(p) > 1 {
+		p[1] = "*"
+	}
+	switch dotted(p...) {
+	case "include", "services.*.extends.file":
+		return "put what it holds into the package's templates"
+	case "services.*.env_file", "services.*.label_file":
+		return "write its lines here, from the values"
+	case "services.*.build":
+		return "name an image: that a registry has, or `fairlead image push` brought"
+	case "configs.*.file", "configs.*.environment":
+		return "write content: with {{ .Files.Get \"…\" }} or from the values"
+	case "secrets.*.file", "secrets.*.environment":
+		return "write external: true, and x-fairlead: {generate: 32} to have it made up"
+	}
+	return ""
+}
+
+// Hook is a service of a package that is none of the app: it runs once, at some
+// point of a change.
+type Hook struct {
+	Service cluster.ServiceName
+	Spec    cluster.ServiceSpec
+	Events  []HookEvent
+	Weight  int // the lowest runs first
+	// Delete says when what is left of it is removed.
+	Delete []HookPolicy
+}
+
+// HookEvent is when a hook runs.
+type HookEvent string
+
+// The points of a change.
+const (
+	PreInstall   HookEvent = "pre-install"
+	PostInstall  HookEvent = "post-install"
+	PreUpgrade   HookEvent = "pre-upgrade"
+	PostUpgrade  HookEvent = "post-upgrade"
+	PreRollback  HookEvent = "pre-rollback"
+	PostRollback HookEvent = "post-rollback"
+	PreDelete    HookEvent = "pre-delete"
+	PostDelete   HookEvent = "post-delete"
+	Test         HookEvent = "test"
+)
+
+// HookPolicy is when what is left of a hook is removed.
+type HookPolicy string
+
+// What to do about a hook's remains.
+const (
+	BeforeHookCreation HookPolicy = "before-hook-creation" // when it runs again; the default
+	HookSucceeded      HookPolicy = "hook-succeeded"
+	HookFailed         HookPolicy = "hook-failed"
+)
+
+func hookEvents() []string {
+	return strs(PreInstall, PostInstall, PreUpgrade, PostUpgrade, PreRollback, PostRollback, PreDelete, PostDelete, Test)
+}
+
+func hookPolicies() []string { return strs(BeforeHookCreation, HookSucceeded, HookFailed) }
+
+func strs[T ~string](list ...T) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = string(s)
+	}
+	return out
+}
+
+// hook takes a service out of the app.
+func (c *converter) hook(name string, x hookExtension, spec cluster.ServiceSpec) {
+	if !c.packaged() {
+		c.no("hooks belong to packages", "leave it out, or make a package: `fairlead chart create`", name, "x-fairlead", "hook")
+		return
+	}
+	h := Hook{Service: cluster.ServiceName(name), Spec: spec, Weight: x.Weight}
+	known := func(key string, got, names []string) bool {
+		for _, s := range got {
+			if slices.Contains(names, s) {
+				continue
+			}
+			advice := didYouMean(s, names)
+			if advice == "" {
+				advice = "write one of " + strings.Join(names, ", ")
+			}
+			c.no(quote(s)+" is none", advice, name, "x-fairlead", "hook", key)
+			return false
+		}
+		return true
+	}
+	if !known("on", x.On, hookEvents()) || !known("delete", x.Delete, hookPolicies()) {
+		return
+	}
+	for _, e := range x.On {
+		h.Events = append(h.Events, HookEvent(e))
+	}
+	for _, p := range x.Delete {
+		h.Delete = append(h.Delete, HookPolicy(p))
+	}
+	if h.Delete == nil {
+		h.Delete = []HookPolicy{BeforeHookCreation}
+	}
+	switch {
+	case len(h.Events) == 0:
+		c.no("it names no point of a change", "write for example on: [pre-upgrade]", name, "x-fairlead", "hook")
+	case len(spec.Routes) > 0 || len(spec.Ports) > 0:
+		c.no("a hook runs once and is not reached from outside", "remove its routes and ports", name, "x-fairlead", "hook")
+	case spec.Mode == cluster.Global || spec.Autoscale != nil:
+		c.no("a hook runs once, as one task", "remove deploy.mode and x-fairlead.autoscale", name, "x-fairlead", "hook")
+	}
+	c.res.Hooks = append(c.res.Hooks, h)
+}
+
+// sortHooks puts hooks in the order in which they run, and refuses services that
+// wait for one: when they start it is over, or has not been.
+func (c *converter) sortHooks(names []string) {
+	slices.SortFunc(c.res.Hooks, func(a, b Hook) int {
+		return cmp.Or(cmp.Compare(a.Weight, b.Weight), strings.Compare(string(a.Service), string(b.Service)))
+	})
+	is := map[string]bool{}
+	for _, n := range names {
+		is[n] = c.ext[n] != nil && c.ext[n].Hook != nil
+	}
+	if len(names) > 0 && len(c.res.Services) == 0 && !slices.ContainsFunc(names, func(n string) bool { return !is[n] }) && c.packaged() {
+		c.refuse(c.idx.at("services"), "services", "all services are hooks", "a package needs at least one service that stays")
+	}
+	for _, n := range names {
+		for dep := range c.p.Services[n].DependsOn {
+			switch {
+			case is[dep]:
+				c.no(fmt.Sprintf("%s is a hook, which nothing waits for", dep), "hooks of a point all end well before the app changes, or after it has; weight: orders them", n, "depends_on", dep)
+			case is[n]:
+				c.no("a hook waits for no service", "choose its point with on:, and its place among hooks with weight:", n, "depends_on", dep)
+			}
+		}
+	}
+}
