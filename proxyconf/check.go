@@ -2,6 +2,7 @@ package proxyconf
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -12,6 +13,9 @@ import (
 // order the services come to be.
 func Check(have, want []cluster.Service, reserved map[int]string) map[cluster.ServiceID][]Refusal {
 	r := newRenderer(map[string]map[string]string{}, reserved)
+	if !slices.ContainsFunc(want, func(s cluster.Service) bool { return Routed(s.Spec) }) {
+		return r.refused // nothing to look through all others for
+	}
 	r.services(have)
 	r.refused = map[cluster.ServiceID][]Refusal{}
 	r.services(want)
