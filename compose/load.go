@@ -60,6 +60,7 @@ func newLoader(o Options) (*load, error) {
 		}
 	}
 	l := &load{o: o, contents: map[string][]byte{}, idx: index{ext: map[*doc][]extend{}}}
+	registerRaw() // before anything reads that table
 	return l, l.locate()
 }
 
