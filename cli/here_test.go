@@ -127,6 +127,40 @@ func TestAppOfDotEnv(t *testing.T) {
 	}
 }
 
+// A Compose file comes from standard input too, and lies above as well as here.
+func TestFileFromElsewhere(t *testing.T) {
+	h := newHub(t)
+	if s := h.must("name: piped\nservices: {web: {image: a}}\n", "deploy", "-d", "-f", "-"); !strings.Contains(s.all, "piped: release 1") {
+		t.Errorf("%s", s.all)
+	}
+	h.write("compose.yaml", "name: above\nservices: {web: {image: a}}\n")
+	if err := os.Mkdir(filepath.Join(h.dir, "src"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(filepath.Join(h.dir, "src"))
+	if s := h.must("", "deploy", "-d"); !strings.Contains(s.all, "above: release 1") {
+		t.Errorf("%s", s.all)
+	}
+	if s := h.must("", "rm"); !strings.Contains(s.err, "app above (compose.yaml:1)") {
+		t.Errorf("%s", s.all)
+	}
+}
+
+// Times and lines that Docker takes; what is none says which are.
+func TestLogsFlags(t *testing.T) {
+	h := apart(t)
+	for _, args := range [][]string{{"--tail", "all"}, {"--tail", "-1"}, {"-n", "5"}, {"--since", "2024-01-01"}, {"--since", "1d"}} {
+		if s := h.must("", append([]string{"logs"}, args...)...); !strings.Contains(s.out, "hello") {
+			t.Errorf("%v: %s", args, s.all)
+		}
+	}
+	for want, args := range map[string][]string{"write for example 50, or all": {"--tail", "some"}, "write how long ago": {"--since", "yesterday"}} {
+		if s := h.cli("", append([]string{"logs"}, args...)...); s.code != 2 || !strings.Contains(s.err, want) {
+			t.Errorf("%v: %d %s", args, s.code, s.all)
+		}
+	}
+}
+
 // rm says which app it takes when it is not named: its tasks have ended here.
 func TestRemoveSaysWhichApp(t *testing.T) {
 	for want, args := range map[string][]string{"app shop (compose.yaml:1)\n": {"rm"}, "": {"rm", "-p", "shop"}} {

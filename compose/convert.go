@@ -331,7 +331,6 @@ func resolved(p types.Project) (out *types.Project, err error) {
 			err = fmt.Errorf("cannot be read: %v", r)
 		}
 	}()
-	registerRaw()
 	return p.WithServicesEnvironmentResolved(true)
 }
 

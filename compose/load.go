@@ -64,6 +64,7 @@ func newLoader(o Options) (*load, error) {
 		l.takePackaged()
 		return l, nil
 	}
+	registerRaw() // before anything reads that table
 	return l, l.locate()
 }
 
