@@ -46,12 +46,13 @@ const (
 
 // Split returns the text's hash, and the text in pieces.
 func (t PackageText) Split() (hash string, parts [][]byte, err error) {
+	size := len(t.Values) + len(t.Notes) + len(t.Manifest)
+	if size > maxPackage {
+		return "", nil, Invalidf("values, notes and documents of %d bytes are too large", size)
+	}
 	plain, err := json.Marshal(t)
 	if err != nil {
 		return "", nil, Invalidf("encode a package's text: %w", err)
-	}
-	if len(plain) > maxPackage {
-		return "", nil, Invalidf("values, notes and documents of %d bytes are too large", len(plain))
 	}
 	sum := sha256.Sum256(plain)
 	var b bytes.Buffer
@@ -75,8 +76,8 @@ func JoinPackage(parts [][]byte) (PackageText, error) {
 	if err != nil {
 		return out, Invalidf("a package's text cannot be read: %w", err)
 	}
-	plain, err := io.ReadAll(io.LimitReader(z, maxPackage+1))
-	if err != nil || len(plain) > maxPackage {
+	plain, err := io.ReadAll(io.LimitReader(z, 7*maxPackage)) // a byte is up to six in JSON
+	if err != nil || len(plain) == 7*maxPackage {
 		return out, Invalidf("a package's text cannot be read, or is too large")
 	}
 	if err := json.Unmarshal(plain, &out); err != nil {

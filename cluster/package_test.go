@@ -35,7 +35,7 @@ func TestPackageTextComesBack(t *testing.T) {
 	if _, err := JoinPackage([][]byte{{1, 2}}); KindOf(err) != KindInvalid {
 		t.Errorf("what is none is read: %v", err)
 	}
-	if _, _, err := (PackageText{Values: string(make([]byte, maxPackage))}).Split(); KindOf(err) != KindInvalid {
+	if _, _, err := (PackageText{Values: string(make([]byte, maxPackage+1))}).Split(); KindOf(err) != KindInvalid {
 		t.Errorf("too large: %v", err)
 	}
 }
