@@ -232,7 +232,7 @@ func TestANodeThatWasOffVouchesForNothing(t *testing.T) {
 func TestIsContainer(t *testing.T) {
 	own, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	_, group, _ := strings.Cut(strings.TrimSpace(string(own)), "/")
 	if !isContainer(os.Getpid(), group) {

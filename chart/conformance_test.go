@@ -14,6 +14,7 @@ const serve = "serve-a-renderer"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == serve {
+		charttest.AtOnce()
 		if err := chart.Serve(context.Background(), os.Stdin, os.Stdout, os.Exit); err != nil {
 			panic(err)
 		}

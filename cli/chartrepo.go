@@ -45,6 +45,16 @@ func (t *transferFlags) read(ctx context.Context, a *app, where string) (chart.T
 	return out, err
 }
 
+// transfer is where packages are kept here, and how the server is spoken to.
+func (t *transferFlags) transfer(ctx context.Context, a *app, where string) (chart.Repositories, chart.Transfer, error) {
+	r, err := a.repositories()
+	if err != nil {
+		return r, chart.Transfer{}, err
+	}
+	how, err := t.read(ctx, a, where)
+	return r, how, err
+}
+
 // fetchFlags say which package is meant, where a reference leaves it open, and how it
 // is fetched.
 type fetchFlags struct {
@@ -63,14 +73,10 @@ func (f *fetchFlags) register(c *cobra.Command) {
 
 // transfer checks the flags.
 func (f *fetchFlags) transfer(ctx context.Context, a *app, ref string) (chart.Repositories, chart.Transfer, error) {
-	r, err := a.repositories()
-	if err != nil {
-		return r, chart.Transfer{}, err
-	}
 	if f.verify != (f.keyring != "") {
-		return r, chart.Transfer{}, usagef("--verify and --keyring FILE belong together")
+		return chart.Repositories{}, chart.Transfer{}, usagef("--verify and --keyring FILE belong together")
 	}
-	t, err := f.read(ctx, a, ref)
+	r, t, err := f.transferFlags.transfer(ctx, a, ref)
 	t.Keyring = f.keyring
 	return r, t, err
 }
@@ -151,11 +157,7 @@ func (a *app) chartPush() *cobra.Command {
 			"signature beside it (ARCHIVE.prov) goes with it. Passwords are those that docker login keeps.",
 		Example: "  fairlead chart push shop-1.2.0.tgz oci://registry.example.com/charts",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := a.repositories()
-			if err != nil {
-				return err
-			}
-			how, err := t.read(cmd.Context(), a, args[1])
+			r, how, err := t.transfer(cmd.Context(), a, args[1])
 			if err != nil {
 				return err
 			}
@@ -191,11 +193,7 @@ func (a *app) repoAdd() *cobra.Command {
 		Use: "add NAME URL", Short: "Add a repository, once its index was read", Args: rangeArgs(2, 2, "a name and a URL"),
 		Example: "  fairlead chart repo add stable https://charts.example.com\n  fairlead chart repo add here file:///srv/packages",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := a.repositories()
-			if err != nil {
-				return err
-			}
-			how, err := t.read(cmd.Context(), a, args[1])
+			r, how, err := t.transfer(cmd.Context(), a, args[1])
 			if err != nil {
 				return err
 			}
@@ -331,11 +329,7 @@ func (a *app) fetchDependencies(use, short string, locked bool) *cobra.Command {
 		Use: use + " DIRECTORY", Short: short, Args: oneArg("the package's directory"), ValidArgsFunction: completeFiles,
 		Example: "  fairlead chart dependency " + use + " ./shop",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := a.repositories()
-			if err != nil {
-				return err
-			}
-			how, err := t.read(cmd.Context(), a, args[0])
+			r, how, err := t.transfer(cmd.Context(), a, args[0])
 			if err != nil {
 				return err
 			}

@@ -276,12 +276,9 @@ func (a *app) chartPackage() *cobra.Command {
 				if err != nil {
 					return fmt.Errorf("%s: %w", dir, err)
 				}
-				if err := os.MkdirAll(into, 0o750); err != nil {
-					return usagef("--destination: %w", err)
-				}
-				to := filepath.Join(into, filepath.Base(name))
-				if err := os.WriteFile(to, b, 0o644); err != nil { //nolint:gosec // made to be shared
-					return usagef("--destination: %w", err)
+				to, err := writePackage(name, b, into, false)
+				if err != nil {
+					return err
 				}
 				all = append(all, packed{to, int64(len(b))})
 			}

@@ -10,12 +10,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fairlead/fairlead/chart/charttest"
 	"github.com/fairlead/fairlead/cli"
 )
 
 // TestMain lets this program be the one that renders charts for its commands.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == cli.RenderCommand {
+		charttest.AtOnce()
 		os.Exit(cli.Main(context.Background(), os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Now: time.Now}))
 	}
 	os.Exit(m.Run())

@@ -160,16 +160,22 @@ func appNow(ctx context.Context, cl *client.Client, name cluster.AppName) (*v1.A
 	return &d, err
 }
 
-func (a *app) install(cmd *cobra.Command, args []string, i *installFlags) error {
-	ctx, name := cmd.Context(), cluster.AppName(args[0])
+// before checks what was asked for, and finds the app as it is.
+func (a *app) before(cmd *cobra.Command, args []string, i *installFlags) (*client.Client, *v1.AppDetail, error) {
 	if err := i.check(cmd, args[0]); err != nil {
-		return err
+		return nil, nil, err
 	}
 	cl, err := a.client()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	now, err := appNow(ctx, cl, name)
+	now, err := appNow(cmd.Context(), cl, cluster.AppName(args[0]))
+	return cl, now, err
+}
+
+func (a *app) install(cmd *cobra.Command, args []string, i *installFlags) error {
+	name := cluster.AppName(args[0])
+	cl, now, err := a.before(cmd, args, i)
 	switch {
 	case err != nil:
 		return err
@@ -178,26 +184,19 @@ func (a *app) install(cmd *cobra.Command, args []string, i *installFlags) error 
 	case now != nil:
 		return usagef("the app %s is there already: `fairlead upgrade %s %s` changes it", name, name, args[1])
 	}
-	return a.apply(ctx, cl, name, args[1], i, nil)
+	return a.apply(cmd.Context(), cl, name, args[1], i, nil)
 }
 
 func (a *app) upgrade(cmd *cobra.Command, args []string, i *installFlags) error {
-	ctx, name := cmd.Context(), cluster.AppName(args[0])
-	if err := i.check(cmd, args[0]); err != nil {
-		return err
-	}
-	cl, err := a.client()
-	if err != nil {
-		return err
-	}
-	now, err := appNow(ctx, cl, name)
+	name := cluster.AppName(args[0])
+	cl, now, err := a.before(cmd, args, i)
 	if err != nil {
 		return err
 	}
 	if now == nil && !i.install {
 		return cluster.NotFoundf("there is no app %s; --install makes it", name)
 	}
-	return a.apply(ctx, cl, name, args[1], i, now)
+	return a.apply(cmd.Context(), cl, name, args[1], i, now)
 }
 
 // apply renders a package and makes an app what it says; now is the app before.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -139,13 +140,15 @@ func furnished(t *testing.T) *hub {
 	return h
 }
 
-// packed has a package, a repository of it, and an app that is made of it.
-func packed(h *hub) {
+// packed has a package, a repository of it, and, if installed, an app that is made of it.
+func packed(h *hub, installed bool) {
 	h.t.Helper()
 	h.must("", "chart", "create", "demo")
 	h.must("", "chart", "package", "demo", "-d", "packages")
 	h.must("", "chart", "repo", "add", "here", "file://"+filepath.Join(h.dir, "packages"))
-	h.must("", "install", "pkg", "demo", "--set", "replicas=3", "-d")
+	if installed {
+		h.must("", "install", "pkg", "demo", "--set", "replicas=3", "-d")
+	}
 }
 
 func TestEveryOutput(t *testing.T) {
@@ -166,7 +169,7 @@ func TestEveryOutput(t *testing.T) {
 			run := func(format string) said {
 				h := furnished(t)
 				if c.GroupID == "packages" || strings.HasPrefix(path, "chart ") || strings.HasPrefix(path, "get ") {
-					packed(h)
+					packed(h, slices.Contains(row.args, "pkg"))
 				}
 				return h.must(row.in, append(args, "-o", format)...)
 			}

@@ -46,7 +46,6 @@ type Config struct {
 const (
 	defaultResync = 5 * time.Minute
 	lookEvery     = 10 * time.Second // whether the table is still there
-	gatherFor     = 200 * time.Millisecond
 	firstBackoff  = 50 * time.Millisecond
 	maxBackoff    = 5 * time.Second
 	manyLost      = 4 // services that lost a task: from here on one look at all flows is cheaper
@@ -222,35 +221,6 @@ func (m *Mesh) Run(ctx context.Context) error {
 			m.doubtRoutes()
 		}
 	}
-}
-
-// gather waits for a moment while services only get more tasks: nobody waits for
-// that, and each change of the kernel's rules is a process. Many start at once.
-func (m *Mesh) gather(ctx context.Context) {
-	enough := time.NewTimer(gatherFor)
-	defer enough.Stop()
-	for {
-		changed := m.cfg.Changed()
-		if !m.onlyGrew() {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-enough.C:
-			return
-		case <-changed:
-		}
-	}
-}
-
-// onlyGrew reports whether all that the kernel does not know yet are more tasks of
-// services that it serves.
-func (m *Mesh) onlyGrew() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	eps, rev := m.cfg.Endpoints()
-	return rev != 0 && m.applied != nil && grew(*m.applied, Rules(eps, m.networks, m.peers))
 }
 
 // doubtRoutes has the routes to other nodes looked at again: others may have
