@@ -15,6 +15,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"helm.sh/helm/v4/pkg/provenance"
 	"helm.sh/helm/v4/pkg/registry"
@@ -177,6 +178,10 @@ func (t Transfer) get(ctx context.Context, at string) ([]byte, error) {
 	return b, nil
 }
 
+// answerTimeout is how long a server may take to begin an answer: one that is stuck, or
+// cut off, is said to be.
+const answerTimeout = time.Minute
+
 // client speaks for as long as ctx lasts, and reads at most MaxSize bytes of an answer.
 func (t Transfer) client(ctx context.Context) (*http.Client, error) {
 	base, ok := http.DefaultTransport.(*http.Transport)
@@ -184,6 +189,7 @@ func (t Transfer) client(ctx context.Context) (*http.Client, error) {
 		return nil, errors.New("the default transport is another one")
 	}
 	base = base.Clone()
+	base.ResponseHeaderTimeout = answerTimeout
 	base.TLSClientConfig = &tls.Config{InsecureSkipVerify: t.Insecure} //nolint:gosec // when asked to
 	if t.CAFile != "" {
 		pem, err := os.ReadFile(t.CAFile)
