@@ -24,6 +24,7 @@ var allowed = map[string][]string{
 	"metrics":         {"cluster"},
 	"pki":             {"cluster"},
 	"store":           {"cluster", "store/internal/zaplog"},
+	"store/proxy":     {"cluster", "store", "pki"},
 	"store/embedded":  {"cluster", "store", "pki", "store/storetest", "store/internal/zaplog"},
 	"store/storetest": {"cluster", "store"},
 

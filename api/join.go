@@ -108,7 +108,7 @@ func (s *Server) nodeSpec(id cluster.NodeID) (spec store.Value[cluster.NodeSpec]
 
 func (s *Server) noAdmission() error {
 	if s.Admission == nil {
-		return cluster.Invalidf("no machine can join this cluster: its etcd is external, and its server keeps no users there; or --listen is none")
+		return cluster.Invalidf("no machine can join this cluster: its server listens for none (--listen is none)")
 	}
 	return nil
 }

@@ -18,9 +18,10 @@ type Servers interface {
 	// List is every server, in the order of their names.
 	List(ctx context.Context) ([]v1.ServerSummary, error)
 	// Keys are what a server that joins is given, the secret of it encrypted to its
-	// age recipient.
-	Keys(id cluster.NodeID, recipient string) (v1.ServerMembership, error)
-	// Remove takes a server out of the store, unless that would stop the store.
+	// age recipient. One that would have another store than the others is refused.
+	Keys(join v1.ServerJoin) (v1.ServerMembership, error)
+	// Remove takes a server out of the store, unless that would stop the store, or
+	// allows that one which has stopped is forgotten.
 	Remove(ctx context.Context, id cluster.NodeID) error
 }
 
@@ -34,7 +35,7 @@ func (s *Server) registerServers(api huma.API) {
 
 func (s *Server) noServers() error {
 	if s.Servers == nil {
-		return cluster.Invalidf("this cluster's servers are not Fairlead's to join or remove: its etcd is external, or --listen is none")
+		return cluster.Invalidf("no server can join this cluster: this one listens for no other machine (--listen is none)")
 	}
 	return nil
 }
@@ -81,7 +82,7 @@ func (s *Server) joinServer(ctx context.Context, in *joinServerInput) (out v1.Se
 		if err != nil {
 			return err
 		}
-		if out, err = s.Servers.Keys(id, in.Body.Recipient); err != nil {
+		if out, err = s.Servers.Keys(in.Body); err != nil {
 			return err
 		}
 		return s.commit(ctx, nil, steps)

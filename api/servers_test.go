@@ -26,9 +26,12 @@ func (*fakeSeats) List(context.Context) ([]v1.ServerSummary, error) {
 	return []v1.ServerSummary{{Node: "n1", Standing: v1.StandingVoter, Answers: true}}, nil
 }
 
-func (f *fakeSeats) Keys(id cluster.NodeID, recipient string) (v1.ServerMembership, error) {
-	f.given = append(f.given, string(id)+" "+recipient)
-	return v1.ServerMembership{Node: id, Sealed: []byte("keys for " + recipient)}, nil
+func (f *fakeSeats) Keys(join v1.ServerJoin) (v1.ServerMembership, error) {
+	if join.External {
+		return v1.ServerMembership{}, cluster.Invalidf("the servers have another etcd")
+	}
+	f.given = append(f.given, string(join.Node)+" "+join.Recipient)
+	return v1.ServerMembership{Node: join.Node, Sealed: []byte("keys for " + join.Recipient)}, nil
 }
 
 func (f *fakeSeats) Remove(_ context.Context, id cluster.NodeID) error {

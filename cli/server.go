@@ -50,6 +50,7 @@ func (a *app) serversNote(list []v1.ServerSummary) {
 		}
 	}
 	switch spare := answering - (voters/2 + 1); {
+	case voters == 0: // an external etcd: what it stands is its operator's to know
 	case voters == 1:
 		a.note("one server: while it is away nothing can be changed; three stand the loss of any one")
 	case spare <= 0:

@@ -180,6 +180,13 @@ func (p *PKI) ServerTLS() *tls.Config {
 	}
 }
 
+// NodesTLS serves those alone who show a certificate of the authority.
+func (p *PKI) NodesTLS() *tls.Config {
+	c := p.ServerTLS()
+	c.MinVersion, c.ClientAuth = tls.VersionTLS13, tls.RequireAndVerifyClientCert
+	return c
+}
+
 // RootTLS is the control plane as a client of etcd and of other servers.
 func (p *PKI) RootTLS() *tls.Config { return p.clientTLS(rootFile) }
 

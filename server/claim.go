@@ -24,6 +24,9 @@ func (m *machine) claimStore(ctx context.Context, st store.Store) error {
 	key := store.PrefixCluster + "claim"
 	e, err := st.Get(ctx, key)
 	if cluster.KindOf(err) == cluster.KindNotFound {
+		if m.settings != nil {
+			return cluster.Invalidf("this etcd holds no cluster, and this server joined cluster %s: name the etcd of the other servers with --etcd-endpoints", m.cluster)
+		}
 		probe, err := m.key.Seal([]byte(m.cluster), probeContext)
 		if err != nil {
 			return err

@@ -25,6 +25,14 @@ func TestAStoreBelongsToOneCluster(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// One that joined finds a store that others have claimed.
+	if err := (&machine{local: local{cluster: "aaaa"}, key: key(1), settings: &settings{}}).claimStore(t.Context(), st); err != nil {
+		t.Error(err)
+	}
+	empty := store.Guarded(store.NewMemory(), store.WriterServer)
+	if err := (&machine{local: local{cluster: "aaaa"}, key: key(1), settings: &settings{}}).claimStore(t.Context(), empty); err == nil || !strings.Contains(err.Error(), "holds no cluster") {
+		t.Errorf("an empty store is claimed by a server that joined: %v", err)
+	}
 	for want, m := range map[string]*machine{
 		"holds cluster aaaa": {local: local{cluster: "bbbb"}, key: key(1)},
 		"is not the key":     {local: local{cluster: "aaaa"}, key: key(2)},

@@ -108,6 +108,9 @@ func (m *machine) joinServers(ctx context.Context, token func() (string, error))
 			return err
 		}
 	}
+	if s.External != m.external() {
+		return cluster.Invalidf("this server joined a cluster whose etcd is %s", storeOf(s.External))
+	}
 	m.settings = &s
 	m.Node, m.Pool, m.ServiceRange, m.AutoscalePeriod = string(s.Node), s.Pool, s.ServiceRange, s.AutoscalePeriod
 	if m.Domain == defaultDomain {
@@ -131,9 +134,6 @@ func joinServersNow(ctx context.Context, cfg Config, token func() (string, error
 
 // askToServe asks a server for membership and keeps the answer.
 func (m *machine) askToServe(ctx context.Context, dir string, token func() (string, error)) (s settings, err error) {
-	if len(m.EtcdEndpoints) > 0 {
-		return s, cluster.Invalidf("--join and --etcd-endpoints: servers on an external etcd find each other there; give each the same data of pki and secrets.key")
-	}
 	text, err := token()
 	if err != nil {
 		return s, err
@@ -147,7 +147,7 @@ func (m *machine) askToServe(ctx context.Context, dir string, token func() (stri
 		return s, err
 	}
 	s.ServerMembership, err = askPinned[v1.ServerMembership](ctx, m.Join, t.Fingerprint, "/v1/join-server",
-		v1.ServerJoin{Token: t.Secret, Node: cluster.NodeID(m.Node), Recipient: identity.Recipient().String(), Version: m.Version})
+		v1.ServerJoin{Token: t.Secret, Node: cluster.NodeID(m.Node), Recipient: identity.Recipient().String(), Version: m.Version, External: m.external()})
 	if err != nil {
 		return s, err
 	}

@@ -26,7 +26,10 @@ import (
 func (m *machine) serveAPI(ctx context.Context, g *errgroup.Group, st store.Store, mirror *store.Mirror, n *nodeParts) error {
 	var door api.Admission
 	var servers api.Servers
-	if n.api != nil && m.users != nil {
+	if m.external() {
+		m.users = recordUsers{store: store.Guarded(st, store.WriterAPI)}
+	}
+	if n.api != nil {
 		a := &admission{machine: m, users: m.users, hub: n.hub, mirror: mirror, self: m.info(n.api.Addr())}
 		g.Go(func() error { return a.keepGrants(ctx, st) })
 		g.Go(func() error { return m.announce(ctx, store.Guarded(st, store.WriterServer), a.self) })

@@ -244,6 +244,9 @@ func (r *roster) Addresses() []string {
 
 // List implements api.Servers.
 func (r *roster) List(ctx context.Context) ([]v1.ServerSummary, error) {
+	if r.external() {
+		return r.clients(ctx), nil
+	}
 	known := map[string]cluster.ServerInfo{}
 	r.mirror.Read(func(v store.View) {
 		for _, s := range store.Servers(v) {
@@ -328,6 +331,9 @@ func (r *roster) Remove(ctx context.Context, id cluster.NodeID) error {
 	if err != nil {
 		return err
 	}
+	if r.external() {
+		return mayForget(list, id)
+	}
 	var all []standing
 	for _, s := range list {
 		if s.Standing == v1.StandingNone && s.Node == id {
@@ -353,18 +359,22 @@ func (r *roster) Remove(ctx context.Context, id cluster.NodeID) error {
 }
 
 // Keys implements api.Servers.
-func (r *roster) Keys(id cluster.NodeID, recipient string) (v1.ServerMembership, error) {
+func (r *roster) Keys(join v1.ServerJoin) (v1.ServerMembership, error) {
+	if err := sameStore(r.EtcdEndpoints, join.External); err != nil {
+		return v1.ServerMembership{}, err
+	}
 	plain, err := r.clusterKeys()
 	if err != nil {
 		return v1.ServerMembership{}, err
 	}
-	data, err := secrets.SealTo(plain, recipient)
+	data, err := secrets.SealTo(plain, join.Recipient)
 	if err != nil {
 		return v1.ServerMembership{}, err
 	}
 	servers, etcd := r.where()
 	return v1.ServerMembership{
-		Cluster: r.cluster, Node: id, CA: string(r.pki.PEM()), Sealed: data, Etcd: etcd, Servers: servers,
+		Cluster: r.cluster, Node: join.Node, CA: string(r.pki.PEM()), Sealed: data, Etcd: etcd, Servers: servers,
 		Pool: r.Pool, ServiceRange: r.ServiceRange, Domain: r.Domain, AutoscalePeriod: r.AutoscalePeriod,
+		External: join.External,
 	}, nil
 }

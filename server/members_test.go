@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/pki"
 	"github.com/fairlead/fairlead/store"
@@ -200,10 +201,10 @@ func TestKeysOfAServerThatJoins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Keys("n2", "age1"); cluster.KindOf(err) != cluster.KindInvalid {
+	if _, err := r.Keys(v1.ServerJoin{Node: "n2", Recipient: "age1"}); cluster.KindOf(err) != cluster.KindInvalid {
 		t.Errorf("for no key: %v", err)
 	}
-	m, err := r.Keys("n2", identity)
+	m, err := r.Keys(v1.ServerJoin{Node: "n2", Recipient: identity})
 	if err != nil {
 		t.Fatal(err)
 	}

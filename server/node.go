@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
 	"github.com/fairlead/fairlead/agent"
 	"github.com/fairlead/fairlead/agent/docker"
@@ -24,13 +25,19 @@ import (
 )
 
 // parts starts everything that works on the store, and returns once it has.
-func (m *machine) parts(ctx context.Context, g *errgroup.Group, st store.Store) error {
+// etcd is what st is kept in.
+func (m *machine) parts(ctx context.Context, g *errgroup.Group, st store.Store, etcd grpc.ClientConnInterface) error {
 	mirror := store.NewMirror(st, store.Root, m.Log.Named("mirror"))
 	g.Go(func() error { return mirror.Run(ctx) })
 	l, err := m.listenAPI(ctx)
 	if err != nil {
 		return err
 	}
+	nodes, err := m.listenNodes(ctx, l)
+	if err != nil {
+		return err
+	}
+	m.serveNodes(ctx, g, nodes, etcd, st, mirror)
 	n := &nodeParts{
 		local: &m.local, ctx: ctx, g: g, store: st, api: l, keys: m.key, hub: tunnel.NewHub(m.Log.Named("tunnel")),
 		credentials: func(ctx context.Context, registry string) (user, password string, err error) {

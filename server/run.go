@@ -43,9 +43,11 @@ type machine struct {
 	// vault resolves secrets that are elsewhere; nil without one.
 	vault *vault.Client
 	etcd  string // URL of the embedded etcd for other machines; "" when it is external
-	// users are the embedded etcd's; nil when it is external: that one has its own.
+	// proxied is the URL of the external etcd's proxy for nodes; "" without one.
+	proxied string
+	// users are who may use the store, nil before it is opened.
 	users users
-	// members are the embedded etcd's, likewise.
+	// members are the embedded etcd's; nil when it is external.
 	members members
 	// settings are what this server was told when it joined; nil: it was the first.
 	settings *settings
@@ -104,7 +106,7 @@ func run(ctx context.Context, cfg Config, token func() (string, error), now func
 	if m.vault != nil {
 		g.Go(func() error { return m.vault.Run(gctx) })
 	}
-	if err := m.parts(gctx, g, gated); err != nil {
+	if err := m.parts(gctx, g, gated, st.Conn()); err != nil {
 		stopStore(context.Canceled)
 		return errors.Join(err, ignoreCancel(g.Wait()))
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"slices"
@@ -43,7 +44,7 @@ func (m *machine) info(api net.Addr) cluster.ServerInfo {
 		port = t.Port
 	}
 	return cluster.ServerInfo{
-		Node: cluster.NodeID(m.Node), API: net.JoinHostPort(m.Advertise, strconv.Itoa(port)), Etcd: m.etcd, Version: m.Version,
+		Node: cluster.NodeID(m.Node), API: net.JoinHostPort(m.Advertise, strconv.Itoa(port)), Etcd: cmp.Or(m.etcd, m.proxied), Version: m.Version,
 	}
 }
 

@@ -103,6 +103,9 @@ func (e *Etcd) Close() error {
 	return nil
 }
 
+// Conn is the connection to the cluster, for what passes requests of others on as they are.
+func (e *Etcd) Conn() grpc.ClientConnInterface { return e.client.ActiveConnection() }
+
 // Healthy reports whether the cluster has a quorum that answers.
 func (e *Etcd) Healthy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -42,6 +44,22 @@ func NodeGrants(spec cluster.NodeSpec) []Grant {
 		)
 	}
 	return out
+}
+
+// Allows reports whether grants open a range of keys, as etcd's own roles do: one key,
+// or with end those from key until before it ("\x00": all from key on).
+func Allows(grants []Grant, key, end string, write bool) bool {
+	return slices.ContainsFunc(grants, func(g Grant) bool {
+		switch {
+		case write && !g.Write:
+			return false
+		case !g.Prefix:
+			return key == g.Key && (end == "" || end == key+"\x00")
+		case g.Key == "":
+			return true
+		}
+		return strings.HasPrefix(key, g.Key) && (end == "" || end > key && end <= clientv3.GetPrefixRangeEnd(g.Key))
+	})
 }
 
 // rootUser is etcd's own name for who may do everything; the control plane's

@@ -86,6 +86,7 @@ type ServerJoin struct {
 	Node      cluster.NodeID `json:"node" maxLength:"63"`
 	Recipient string         `json:"recipient" maxLength:"200" doc:"the age public key that the cluster's keys are encrypted to"`
 	Version   string         `json:"version,omitempty" maxLength:"100"`
+	External  bool           `json:"external,omitempty" doc:"it was told of an external etcd, as every server of a cluster on one is"`
 }
 
 // ServerMembership is what a server needs to take part.
@@ -100,6 +101,7 @@ type ServerMembership struct {
 	ServiceRange    string           `json:"service_range" doc:"range of service addresses"`
 	Domain          string           `json:"domain" doc:"default domain of routes"`
 	AutoscalePeriod cluster.Duration `json:"autoscale_period"`
+	External        bool             `json:"external,omitempty" doc:"the cluster's etcd is an operator's"`
 }
 
 // Standing is what part a server has in the store.
@@ -110,6 +112,7 @@ const (
 	StandingVoter   Standing = "voter"
 	StandingLearner Standing = "learner" // it joins: it follows, and does not vote yet
 	StandingNone    Standing = "none"    // the store does not know it
+	StandingClient  Standing = "client"  // the store is an external etcd, which it uses
 )
 
 // ServerSummary is one server.
@@ -117,9 +120,9 @@ type ServerSummary struct {
 	Node     cluster.NodeID `json:"node"`
 	API      string         `json:"api,omitempty" doc:"host:port"`
 	Version  string         `json:"version,omitempty"`
-	Standing Standing       `json:"standing" enum:"voter,learner,none"`
-	Answers  bool           `json:"answers" doc:"whether its store answers"`
-	Leader   bool           `json:"leader,omitempty" doc:"whether it leads the store"`
+	Standing Standing       `json:"standing" enum:"voter,learner,none,client"`
+	Answers  bool           `json:"answers" doc:"whether its store answers; with an external etcd, whether it does"`
+	Leader   bool           `json:"leader,omitempty" doc:"whether it leads the store; with an external etcd, the control loops"`
 	Size     int64          `json:"size,omitempty" doc:"of its store, in bytes"`
 	Problem  string         `json:"problem,omitempty"`
 }
