@@ -73,7 +73,7 @@ integration: setup vault engine build ## tests on the real Docker, etcd, Traefik
 # The long tests of several servers, of labs, of etcds that are an operator's own, and
 # of a machine with systemd (the package must be there).
 EMPTY    :=
-CLUSTERS := ^($(subst $(EMPTY) ,|,$(strip TestThreeServers TestTwoWholeServers TestServerJoinInterrupted TestTwoNodes TestTwoGateways TestOperatorsEtcd \
+CLUSTERS := ^($(subst $(EMPTY) ,|,$(strip TestThreeServers TestTwoWholeServers TestServerJoinInterrupted TestTwoNodes TestTwoGateways TestOperatorsEtcd TestNodesOnOperatorsEtcd TestServersOnOperatorsEtcd \
 	TestSlowLink TestTwoLabs TestLabIsKept TestInterrupted TestMachineIsLeftAlone TestServersAndGateways TestNodesUnderLoad TestSystemd)))$$
 
 integration-clusters: setup vault engine build ## the long tests of several servers, labs and external etcds; needs root
@@ -97,7 +97,7 @@ integration-current: setup vault engine build ## the integration tests on a curr
 
 # A test that sometimes fails is broken: ten runs of those of whole clusters, on both
 # engines; hours. What failed how often is written to bench/results/repeats.tsv.
-RUN ?= ^(TestThreeNodes|TestNodesUnderLoad|TestServersAndGateways|TestThreeServers|TestTwoNodes|TestTwoGateways|TestSecretsInVault|TestOperatorsEtcd)$$
+RUN ?= ^(TestThreeNodes|TestNodesUnderLoad|TestServersAndGateways|TestThreeServers|TestTwoNodes|TestTwoGateways|TestSecretsInVault|TestOperatorsEtcd|TestNodesOnOperatorsEtcd|TestServersOnOperatorsEtcd)$$
 IN  ?= ./integration/lab ./integration/e2e
 N   ?= 10
 repeat: setup vault engine build ## the tests that match RUN, in the packages IN, N times (10); needs root
@@ -108,7 +108,7 @@ integration-etcd: setup vault build ## the end-to-end tests on external etcds, o
 	for etcd in debian current; do \
 		echo "on an external etcd: $$etcd"; \
 		FAIRLEAD_TEST_ETCD=$$etcd FAIRLEAD_MUST_RUN=1 go test -count=1 -timeout 40m -p 1 \
-			-skip '^(TestFullDisk|TestTwoNodes|TestExternalEtcd|TestOperatorsEtcd|TestDockerKilled|TestRulesFlushedByAnotherProgram)$$' ./integration/e2e || exit; \
+			-skip '^(TestFullDisk|TestExternalEtcd|TestOperatorsEtcd|TestNodesOnOperatorsEtcd|TestServersOnOperatorsEtcd|TestThreeServers|TestTwoWholeServers|TestServerJoinInterrupted)$$' ./integration/e2e || exit; \
 	done
 
 test: setup unit integration ## unit, property and integration tests; the longest have targets of their own

@@ -10,17 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
+	"github.com/fairlead/fairlead/integration/stolen"
 	"github.com/fairlead/fairlead/pki"
-	"github.com/fairlead/fairlead/store"
 )
 
 // thief is whose certificate is stolen; it runs containers and is no gateway.
@@ -56,7 +53,7 @@ func measureStolen(ctx context.Context, b *bench) error {
 		cmd := exec.CommandContext(ctx, "nsenter", "--net", "--target", fmt.Sprint(pid), self, "-walk", filepath.Join(l.root, labName, "nodes"))
 		cmd.Stderr = os.Stderr
 		out, err := cmd.Output()
-		var w walked
+		var w stolen.Walked
 		if err = errors.Join(err, json.Unmarshal(out, &w)); err != nil {
 			return fmt.Errorf("walk the store: %w: %s", err, out)
 		}
@@ -64,17 +61,6 @@ func measureStolen(ctx context.Context, b *bench) error {
 		b.set("stolen_node_keys_reachable", float64(len(w.Reached)))
 		return nil
 	})
-}
-
-// own is what a node may reach: read what is meant for it and where others are,
-// write what it says of itself.
-func own(key string, write bool) bool {
-	says := []string{store.NodeInfoKey(thief), store.AliveKey(thief), store.AgentAckKey(thief)}
-	if slices.Contains(says, key) || strings.HasPrefix(key, store.StatusPrefix(thief)) {
-		return true
-	}
-	reads := []string{store.PlacementPrefix(thief), store.SealedPrefix(thief), store.PrefixEndpoints, store.PrefixNodeNets, store.PrefixServers}
-	return !write && slices.ContainsFunc(reads, func(p string) bool { return strings.HasPrefix(key, p) })
 }
 
 // walk tries every key there is, and what is done to etcd itself, with the thief's
@@ -87,7 +73,7 @@ func walk(ctx context.Context, disks string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	stolen, err := pki.OpenMember(filepath.Join(disks, thief, "fairlead", "pki"), time.Now)
+	member, err := pki.OpenMember(filepath.Join(disks, thief, "fairlead", "pki"), time.Now)
 	if err != nil {
 		return err
 	}
@@ -99,92 +85,17 @@ func walk(ctx context.Context, disks string, out io.Writer) error {
 		return err
 	}
 	defer root.Close() //nolint:errcheck // only read
-	all, err := root.Get(ctx, "\x00", clientv3.WithFromKey(), clientv3.WithKeysOnly())
-	if err != nil {
-		return err
-	}
-	as, err := connect(stolen.TLS())
+	as, err := connect(member.TLS())
 	if err != nil {
 		return err
 	}
 	defer as.Close() //nolint:errcheck // likewise
-	var w walked
-	if err := errors.Join(w.keys(ctx, as, all.Kvs), w.calls(ctx, as)); err != nil {
+	w, err := stolen.Walk(ctx, root, as, thief)
+	if err != nil {
 		return err
-	}
-	if w.own == 0 {
-		return errors.New("the certificate opens nothing, not even what is its own: this shows nothing")
 	}
 	return json.NewEncoder(out).Encode(w)
 }
 
 // storeURL is where the store of a lab answers its nodes.
 const storeURL = "https://10.99.0.1:7421"
-
-// walked is what a stolen certificate was tried on, and what it opened that is not
-// the node's own.
-type walked struct {
-	Keys, Calls int
-	Reached     []string
-	own         int
-}
-
-func (w *walked) try(what string, allowed bool, call func() error) error {
-	err := call()
-	switch {
-	case err == nil && allowed:
-		w.own++
-	case err == nil:
-		w.Reached = append(w.Reached, what)
-	case !errors.Is(err, rpctypes.ErrPermissionDenied) && !strings.Contains(err.Error(), "permission denied"):
-		return fmt.Errorf("%s: %w", what, err) // neither reached nor refused
-	}
-	return nil
-}
-
-func (w *walked) keys(ctx context.Context, as *clientv3.Client, all []*mvccpb.KeyValue) error {
-	for _, kv := range all {
-		w.Keys++
-		key := string(kv.Key)
-		never := clientv3.Compare(clientv3.ModRevision(key), "=", kv.ModRevision+1_000_000_000) // what may be written stays as it is
-		change := func(op clientv3.Op) func() error {
-			return func() error { _, err := as.Txn(ctx).If(never).Then(op).Commit(); return err }
-		}
-		err := errors.Join(
-			w.try("read "+key, own(key, false), func() error { _, err := as.Get(ctx, key); return err }),
-			w.try("write "+key, own(key, true), change(clientv3.OpPut(key, "stolen"))),
-			w.try("delete "+key, own(key, true), change(clientv3.OpDelete(key))),
-		)
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (w *walked) calls(ctx context.Context, as *clientv3.Client) error {
-	for what, call := range map[string]func() error{
-		"read everything": func() error { _, err := as.Get(ctx, "\x00", clientv3.WithFromKey()); return err },
-		"list users":      func() error { _, err := as.UserList(ctx); return err },
-		"list roles":      func() error { _, err := as.RoleList(ctx); return err },
-		"add a user":      func() error { _, err := as.UserAdd(ctx, "thief", "x"); return err },
-		"grant a role":    func() error { _, err := as.UserGrantRole(ctx, "thief", "root"); return err },
-		"open the store":  func() error { _, err := as.AuthDisable(ctx); return err },
-		"add a member":    func() error { _, err := as.MemberAdd(ctx, []string{"https://10.99.0.9:7422"}); return err },
-		"defragment":      func() error { _, err := as.Defragment(ctx, storeURL); return err },
-		"take a snapshot": func() error {
-			r, err := as.Snapshot(ctx)
-			if err != nil {
-				return err
-			}
-			_, err = io.Copy(io.Discard, r)
-			return errors.Join(err, r.Close())
-		},
-	} {
-		w.Calls++
-		if err := w.try(what, false, call); err != nil {
-			return err
-		}
-	}
-	return nil
-}

@@ -19,10 +19,11 @@ import (
 
 // startApart starts a cluster of one with a Docker engine and a network of its
 // own, so that a test may do to them what nobody may do to the machine's. The
-// test itself is outside of that network.
+// test itself is outside of that network, and so is an etcd that FAIRLEAD_TEST_ETCD names.
 func startApart(t *testing.T, engine ...string) (*node, *dockerd.Engine) {
 	t.Helper()
 	n, e := newApartEngine(t, engine...)
+	n.operated(n.outside)
 	t.Cleanup(n.remove)
 	n.up()
 	return n, e
@@ -41,7 +42,7 @@ func newApartEngine(t *testing.T, engine ...string) (*node, *dockerd.Engine) {
 	e := dockerd.New(t, engine...)
 	n.engine, n.ns = e.Host(), e.Namespace()
 	link, net := fmt.Sprintf("fl%06x", rand.N(1<<24)), fmt.Sprintf("10.251.%d", rand.N(256))
-	n.addr = net + ".2"
+	n.addr, n.outside = net+".2", net+".1"
 	ns := filepath.Base(n.ns)
 	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", link).Run() })
 	for _, args := range []string{

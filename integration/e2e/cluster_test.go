@@ -59,6 +59,7 @@ type node struct {
 	engine                string // address of its Docker engine; "" is the machine's
 	ns                    string // network namespace that it runs in; "" is the test's
 	addr                  string // where its gateway answers
+	outside               string // the test's own address, as the node reaches it
 	stdin                 io.Reader
 	mu                    sync.Mutex
 	cmd                   *exec.Cmd
@@ -72,12 +73,21 @@ func start(t *testing.T, extra ...string) *node {
 	needDocker(t)
 	n := newNode(t)
 	n.args = append(n.args, extra...)
-	if v := os.Getenv("FAIRLEAD_TEST_ETCD"); v != "" && !slices.Contains(extra, "--etcd-endpoints") {
-		n.args = append(n.args, etcdd.Start(t, v).Flags()...)
+	if !slices.Contains(extra, "--etcd-endpoints") {
+		n.operated("127.0.0.1")
 	}
 	t.Cleanup(n.remove)
 	n.up()
 	return n
+}
+
+// operated gives the server an etcd of the version that FAIRLEAD_TEST_ETCD names, on
+// an address of this machine's, if it names one.
+func (n *node) operated(addr string) {
+	n.t.Helper()
+	if v := os.Getenv("FAIRLEAD_TEST_ETCD"); v != "" {
+		n.args = append(n.args, etcdd.StartAt(n.t, v, addr).Flags()...)
+	}
 }
 
 // needDocker is for tests that use the machine's engine.

@@ -1,13 +1,28 @@
 package e2e
 
 import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/integration/etcdd"
 	"github.com/fairlead/fairlead/integration/load"
+	"github.com/fairlead/fairlead/integration/stolen"
+	"github.com/fairlead/fairlead/pki"
+	"github.com/fairlead/fairlead/store"
 )
 
 // On an etcd of an operator's, of an older and of the current version: an update under
@@ -47,4 +62,295 @@ func TestOperatorsEtcd(t *testing.T) {
 			}
 		})
 	}
+}
+
+// joined starts a node with containers on an engine of its own, with the line of a server.
+func (l *lan) joined(at *server, id string, gateway bool) *worker {
+	l.t.Helper()
+	w := &worker{node: newApart(l.t), id: id}
+	l.t.Cleanup(w.remove)
+	var addr string
+	addr, w.link = l.plug(filepath.Base(w.ns))
+	w.args = []string{
+		"agent", "--data-dir", w.data, "--run-dir", w.run, "--node", w.id, "--advertise", addr, "--docker", w.engine, "--log-level", "debug",
+	}
+	if gateway {
+		w.args = append(w.args, "--gateway",
+			"--http-port", fmt.Sprint(w.http), "--https-port", fmt.Sprint(w.https), "--internal-port", fmt.Sprint(w.internal))
+	}
+	w.join(at.invited("node", "invite"), at.listen)
+	at.eventually(60*time.Second, id+" has joined", func() error {
+		for _, x := range at.nodes() {
+			if x.ID == id && x.Alive {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", at.nodes())
+	})
+	return w
+}
+
+// storeURL is where a server's nodes reach the store.
+func (s *server) storeURL() string {
+	host, _, _ := strings.Cut(s.listen, ":")
+	return "https://" + host + ":" + s.args[slices.Index(s.args, "--etcd-client-port")+1]
+}
+
+func etcdClient(t *testing.T, url string, conf *tls.Config) *clientv3.Client {
+	t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{url}, TLS: conf, DialTimeout: 5 * time.Second, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// Three nodes on an etcd of an operator's, of an older and of the current version: an
+// app is spread over them and reached from outside and inside, commands reach
+// containers, etcd is killed under load, a node is cut off and replaced and comes back.
+// A node's certificate, stolen, opens nothing but the node's own, and once the node is
+// removed nothing at all.
+func TestNodesOnOperatorsEtcd(t *testing.T) {
+	for _, version := range []string{etcdd.Debian, etcdd.Current} {
+		t.Run(version, func(t *testing.T) { nodesOnOperatorsEtcd(t, version) })
+	}
+}
+
+func nodesOnOperatorsEtcd(t *testing.T, version string) {
+	t.Helper()
+	l := newLAN(t)
+	e := etcdd.StartAt(t, version, l.host())
+	one := l.whole("n1")
+	one.args = append(one.args, e.Flags()...)
+	t.Cleanup(one.remove)
+	one.up()
+	two := l.joined(one, "n2", false)
+	l.joined(one, "n3", false)
+	image := one.image() // on the server's engine alone
+	file := func(version string) string {
+		return one.write("compose.yaml", web(image, "ours", version, 6, calling(image)))
+	}
+	one.do("deploy", "-f", file("1"))
+	one.serves("http://caller.example.com/")
+	for _, id := range []string{"n1", "n2", "n3"} {
+		if got := one.on("ours", id); len(got) < 2 {
+			t.Fatalf("on %s are %v", id, got)
+		}
+	}
+	commandsReach(t, one.node, one.on("ours", "n2")[0].ID)
+	secret := one.command(t.Context(), "secret", "set", "ours/password")
+	secret.Stdin = strings.NewReader("s3cret")
+	if out, err := secret.CombinedOutput(); err != nil {
+		t.Fatalf("secret set: %v: %s", err, out)
+	}
+
+	requests := one.startLoad(load.EveryKind("http://ours.example.com/"))
+	e.Kill()
+	if out, err := one.try("scale", "ours/web=5", "--timeout", "2s"); err == nil {
+		t.Errorf("a change was acknowledged without etcd:\n%s", out)
+	}
+	time.Sleep(6 * time.Second) // longer than the nodes' leases
+	e.Up()
+	one.eventually(60*time.Second, "an update is made", func() error {
+		out, err := one.try("deploy", "-f", file("2"))
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	requests.WantNone(t, "etcd killed and started, and an update")
+	if c, err := one.counted(); err != nil || c.Failed > 0 {
+		t.Errorf("%v: %s", err, c)
+	}
+
+	one.cutNode(two.link, "down")
+	one.eventually(60*time.Second, "what was on the cut node is replaced", func() error {
+		if len(one.on("ours", "n2")) > 0 || len(one.on("ours", "n1"))+len(one.on("ours", "n3")) != 7 {
+			return fmt.Errorf("%v", get[[]taskRow](one.node, "ps", "ours"))
+		}
+		return nil
+	})
+	one.serves("http://ours.example.com/")
+	one.cutNode(two.link, "up")
+	one.eventually(60*time.Second, "the node that is back has no duplicates", func() error {
+		if got := two.containers("ours"); len(got) > 0 {
+			return fmt.Errorf("%v", got)
+		}
+		return nil
+	})
+
+	one.do("scale", "ours/web=9") // the node that is back has tasks again
+	if len(one.on("ours", "n2")) == 0 {
+		t.Errorf("%v", get[[]taskRow](one.node, "ps", "ours"))
+	}
+	stolenWalk(t, e, one, two)
+}
+
+// cutNode takes a port of the switch down, or up again.
+func (s *server) cutNode(port, state string) {
+	s.t.Helper()
+	s.lan.ip("-n " + s.lan.ns + " link set " + port + " " + state)
+}
+
+// stolenWalk tries a node's certificate, and again once the node is removed.
+func stolenWalk(t *testing.T, e *etcdd.Etcd, one *server, w *worker) {
+	t.Helper()
+	member, err := pki.OpenMember(filepath.Join(w.data, "pki"), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	as := etcdClient(t, one.storeURL(), member.TLS())
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	got, err := stolen.Walk(ctx, etcdClient(t, e.Endpoint, e.TLS()), as, cluster.NodeID(w.id))
+	if err != nil || len(got.Reached) > 0 {
+		t.Fatalf("the certificate of %s opens %v, %v", w.id, got.Reached, err)
+	}
+	t.Logf("%d keys, %d other calls: %d of them opened, all the node's own", got.Keys, got.Calls, got.Own)
+	// The operator's etcd itself is not the cluster's authority's to open.
+	direct := etcdClient(t, e.Endpoint, member.TLS())
+	dctx, stop := context.WithTimeout(ctx, 3*time.Second)
+	if _, err := direct.Get(dctx, store.AliveKey("n2")); err == nil {
+		t.Error("a node's certificate opens the operator's etcd")
+	}
+	stop()
+
+	own := store.PlacementPrefix(cluster.NodeID(w.id))
+	watch := as.Watch(ctx, own, clientv3.WithPrefix(), clientv3.WithCreatedNotify())
+	if r := <-watch; r.Err() != nil {
+		t.Fatal(r.Err())
+	}
+	one.do("node", "rm", w.id, "--force")
+	if _, err := as.Get(ctx, own, clientv3.WithPrefix()); !errors.Is(err, rpctypes.ErrPermissionDenied) {
+		t.Errorf("a removed node reads: %v", err)
+	}
+	if _, err := as.Put(ctx, store.AliveKey(cluster.NodeID(w.id)), "x"); !errors.Is(err, rpctypes.ErrPermissionDenied) {
+		t.Errorf("a removed node writes: %v", err)
+	}
+	for r := range watch {
+		if r.Err() != nil {
+			break
+		}
+		if r.Canceled || ctx.Err() != nil {
+			t.Errorf("the watch of a removed node: %+v, %v", r, ctx.Err())
+		}
+	}
+	one.eventually(60*time.Second, "the removed node's agent ends and says why", func() error {
+		b, err := os.ReadFile(filepath.Join(w.dir, "server.log"))
+		if err == nil && !strings.Contains(string(b), "not of the cluster any more") {
+			err = errors.New("its log says nothing of it")
+		}
+		return err
+	})
+	one.eventually(60*time.Second, "its tasks run elsewhere", func() error {
+		if n1, n3 := one.on("ours", "n1"), one.on("ours", "n3"); len(n1)+len(n3) != 10 {
+			return fmt.Errorf("%v, %v", n1, n3)
+		}
+		return nil
+	})
+}
+
+// clients waits until n servers of one external etcd answer and one of them leads.
+func (s *server) clients(n int) (list []serverRow) {
+	s.t.Helper()
+	s.eventually(60*time.Second, fmt.Sprintf("%d servers answer", n), func() error {
+		if out, err := s.try("server", "ls"); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		list = get[[]serverRow](s.node, "server", "ls")
+		good := 0
+		for _, x := range list {
+			if x.Standing == "client" && x.Answers {
+				good++
+			}
+		}
+		if good != n || len(list) != n || leaderOf(list) == "" {
+			return fmt.Errorf("%+v", list)
+		}
+		return nil
+	})
+	return list
+}
+
+// Two servers on one etcd of an operator's: the second one is given the cluster's keys
+// by the first; the one that leads is killed again and again, and nodes, changes and
+// requests go on with the other.
+func TestServersOnOperatorsEtcd(t *testing.T) {
+	for _, version := range []string{etcdd.Debian, etcdd.Current} {
+		t.Run(version, func(t *testing.T) { serversOnOperatorsEtcd(t, version) })
+	}
+}
+
+func serversOnOperatorsEtcd(t *testing.T, version string) {
+	t.Helper()
+	l := newLAN(t)
+	e := etcdd.StartAt(t, version, l.host())
+	one := l.newServer("n1", "")
+	one.args = append(one.args, e.Flags()...)
+	t.Cleanup(one.remove)
+	one.up()
+	token := one.invited("server", "invite")
+	lost := l.newServer("n9", "")
+	t.Cleanup(lost.remove)
+	lost.joins(token, one.listen) // without the etcd: it uses nothing up
+	lost.says("this cluster's etcd is external: give --etcd-endpoints")
+	two := l.newServer("n2", "")
+	two.args = append(two.args, e.Flags()...)
+	t.Cleanup(two.remove)
+	two.joins(token, one.listen)
+	one.clients(2)
+	servers := map[string]*server{"n1": one, "n2": two}
+
+	w := l.joined(two, "n4", true)
+	image := w.image()
+	one.do("deploy", "-f", one.write("compose.yaml", web(image, "both", "1", 3, "")))
+	w.serves("http://both.example.com/")
+	for id, s := range servers { // a tunnel to each
+		s.eventually(20*time.Second, "commands reach containers through "+id, func() error {
+			out, err := s.try("exec", shortAddress(s.on("both", "n4")), "--", "/app", "once")
+			if err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			return nil
+		})
+	}
+
+	requests := w.startLoad(load.EveryKind("http://both.example.com/"))
+	wr := &writer{t: t, servers: servers, acked: map[string]string{}}
+	var killed []time.Duration
+	for round := range 4 {
+		leader := leaderOf(one.clients(2))
+		other := one
+		if leader == "n1" {
+			other = two
+		}
+		servers[leader].stop(syscall.SIGKILL)
+		killed = append(killed, wr.write(leader).Round(10*time.Millisecond))
+		// A change that needs the other's control loops, and the node through its proxy.
+		other.do("deploy", "-f", one.write("compose.yaml", web(image, "both", fmt.Sprint(round+2), 3, "")))
+		servers[leader].up()
+	}
+	one.clients(2)
+	requests.WantNone(t, "the leader killed four times, with an update each time")
+	t.Logf("killed to the first accepted write: %v", killed)
+	for id, s := range servers {
+		s.eventually(20*time.Second, "all is there through "+id, func() error {
+			labels := get[struct{ Labels map[string]string }](s.node, "node", "inspect", "n4").Labels
+			for k, v := range wr.acked {
+				if labels[k] != v {
+					return fmt.Errorf("%s=%s, acknowledged, is %q", k, v, labels[k])
+				}
+			}
+			return nil
+		})
+	}
+
+	if out, err := one.try("server", "rm", "n2"); err == nil || !strings.Contains(out, "stop it first") {
+		t.Errorf("removing a server that runs: %v: %s", err, out)
+	}
+	two.stop(syscall.SIGTERM)
+	one.do("server", "rm", "n2")
+	one.clients(1)
+	one.do("node", "rm", "n4", "--force") // by a proxy that the node may not be at
 }

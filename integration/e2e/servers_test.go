@@ -41,6 +41,18 @@ func (l *lan) ip(args string) {
 	}
 }
 
+// host connects the test's own network and returns its address there.
+func (l *lan) host() string {
+	l.t.Helper()
+	link, addr := fmt.Sprintf("fl%06x", rand.N(1<<24)), l.between+".250"
+	l.ip("link add " + link + " type veth peer name host netns " + l.ns)
+	l.t.Cleanup(func() { _ = exec.Command("ip", "link", "del", link).Run() })
+	l.ip("-n " + l.ns + " link set host master br0 up")
+	l.ip("addr add " + addr + "/24 dev " + link)
+	l.ip("link set " + link + " up")
+	return addr
+}
+
 // plug connects a namespace and returns its address; port is its end at the switch.
 func (l *lan) plug(ns string) (addr, port string) {
 	l.t.Helper()

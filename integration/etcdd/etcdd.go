@@ -1,9 +1,10 @@
 // Package etcdd runs an etcd of a test's own as a process of its own, with TLS and
-// client certificates, on loopback: what an operator's etcd is.
+// client certificates: what an operator's etcd is.
 package etcdd
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"os"
 	"os/exec"
@@ -40,15 +41,21 @@ type Etcd struct {
 	cmd     *exec.Cmd
 }
 
-// Start starts an etcd of a version; it ends with the test.
+// Start starts an etcd of a version, on loopback; it ends with the test.
 func Start(tb testing.TB, version string) *Etcd {
+	tb.Helper()
+	return StartAt(tb, version, "127.0.0.1")
+}
+
+// StartAt starts an etcd on an address of this machine's.
+func StartAt(tb testing.TB, version, addr string) *Etcd {
 	tb.Helper()
 	e := &Etcd{t: tb, dir: tb.TempDir(), program: program(tb, version)}
 	var err error
-	if e.keys, err = pki.Open(filepath.Join(e.dir, "pki"), pki.Host{Node: "etcd", Hosts: []string{"127.0.0.1"}}, time.Now); err != nil {
+	if e.keys, err = pki.Open(filepath.Join(e.dir, "pki"), pki.Host{Node: "etcd", Hosts: []string{addr}}, time.Now); err != nil {
 		tb.Fatal(err)
 	}
-	e.Endpoint, e.peer = fmt.Sprintf("https://127.0.0.1:%d", need.Port(tb)), fmt.Sprintf("https://127.0.0.1:%d", need.Port(tb))
+	e.Endpoint, e.peer = fmt.Sprintf("https://%s:%d", addr, need.Port(tb)), fmt.Sprintf("https://127.0.0.1:%d", need.Port(tb))
 	e.CA, e.Cert, e.Key = e.keys.CAFile(), e.keys.RootFile(), e.keys.RootFile()
 	tb.Cleanup(e.Kill)
 	e.Up()
@@ -117,6 +124,9 @@ func (e *Etcd) Store() *store.Etcd {
 	}
 	return st
 }
+
+// TLS is that of a client who may do everything.
+func (e *Etcd) TLS() *tls.Config { return e.keys.RootTLS() }
 
 // Kill ends the program with SIGKILL.
 func (e *Etcd) Kill() {
