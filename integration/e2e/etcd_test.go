@@ -180,10 +180,13 @@ func nodesOnOperatorsEtcd(t *testing.T, version string) {
 		return nil
 	})
 
-	one.do("scale", "ours/web=9") // the node that is back has tasks again
-	if len(one.on("ours", "n2")) == 0 {
-		t.Errorf("%v", get[[]taskRow](one.node, "ps", "ours"))
-	}
+	one.do("scale", "ours/web=9")
+	one.eventually(60*time.Second, "the node that is back has tasks again", func() error {
+		if len(one.on("ours", "n2")) == 0 {
+			return fmt.Errorf("%v", get[[]taskRow](one.node, "ps", "ours"))
+		}
+		return nil
+	})
 	stolenWalk(t, e, one, two)
 }
 
