@@ -73,7 +73,7 @@ integration: setup vault engine build ## tests on the real Docker, etcd, Traefik
 # The long tests of several servers, of labs, of etcds that are an operator's own, and
 # of a machine with systemd (the package must be there).
 EMPTY    :=
-CLUSTERS := ^($(subst $(EMPTY) ,|,$(strip TestThreeServers TestTwoWholeServers TestServerJoinInterrupted TestTwoNodes TestTwoGateways TestOperatorsEtcd TestNodesOnOperatorsEtcd TestServersOnOperatorsEtcd \
+CLUSTERS := ^($(subst $(EMPTY) ,|,$(strip TestThreeServers TestTwoWholeServers TestServerJoinInterrupted TestTwoNodes TestTwoGateways TestOperatorsEtcd TestOperatorsEtcdProxied TestNodesOnOperatorsEtcd TestServersOnOperatorsEtcd \
 	TestSlowLink TestTwoLabs TestLabIsKept TestInterrupted TestMachineIsLeftAlone TestServersAndGateways TestNodesUnderLoad TestSystemd)))$$
 
 integration-clusters: setup vault engine build ## the long tests of several servers, labs and external etcds; needs root

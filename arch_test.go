@@ -29,7 +29,7 @@ var allowed = map[string][]string{
 	"store/storetest": {"cluster", "store"},
 
 	"store/internal/zaplog":   {},
-	"store/embedded/etcdtest": {"store", "store/embedded", "pki", "integration/need"},
+	"store/embedded/etcdtest": {"cluster", "store", "store/embedded", "pki", "integration/need"},
 
 	"control": {
 		"cluster", "store", "loop", "scheduler", "rollout", "autoscaler", "registry", "proxyconf", "secrets", "preview",

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -21,28 +20,8 @@ import (
 // identity is a certificate of node n2, of a key of its own, and its etcd user.
 func identity(t *testing.T, srv *etcdtest.Server) (conf *tls.Config, user string) {
 	t.Helper()
-	const id = cluster.NodeID("n2")
-	dir := filepath.Join(t.TempDir(), "pki")
-	csr, err := pki.PrepareMember(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := pki.ParseRequest(csr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	chain, err := srv.PKI.IssueNode(id, r, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := pki.SaveMember(dir, "abcdefghij", srv.PKI.PEM(), chain); err != nil {
-		t.Fatal(err)
-	}
-	m, err := pki.OpenMember(dir, time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m.TLS(), pki.MemberName(id, r.Key)
+	conf, key := etcdtest.Identity(t, srv.PKI, "n2")
+	return conf, pki.MemberName("n2", key)
 }
 
 // joined returns the store as node n2 sees it, with a certificate of its own.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -60,32 +59,6 @@ func start(t *testing.T, grants func(cluster.NodeSpec) []store.Grant) *operated 
 	return o
 }
 
-// identity makes a node's certificate, of a key of its own.
-func (o *operated) identity(id cluster.NodeID) (conf *tls.Config, key string) {
-	o.t.Helper()
-	dir := filepath.Join(o.t.TempDir(), "pki")
-	csr, err := pki.PrepareMember(dir)
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	r, err := pki.ParseRequest(csr)
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	chain, err := o.PKI.IssueNode(id, r, time.Now())
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	if err := pki.SaveMember(dir, "abcdefghij", o.PKI.PEM(), chain); err != nil {
-		o.t.Fatal(err)
-	}
-	m, err := pki.OpenMember(dir, time.Now)
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	return m.TLS(), r.Key
-}
-
 // admit writes a node's record.
 func (o *operated) admit(spec cluster.NodeSpec) {
 	o.t.Helper()
@@ -135,7 +108,7 @@ func (o *operated) raw(url string, conf *tls.Config) *clientv3.Client {
 // joined is node n2 through the proxy.
 func (o *operated) joined() *store.Etcd {
 	o.t.Helper()
-	conf, key := o.identity("n2")
+	conf, key := etcdtest.Identity(o.t, o.PKI, "n2")
 	o.admit(cluster.NodeSpec{ID: "n2", Key: key})
 	return o.dial(o.url, conf)
 }
@@ -156,7 +129,7 @@ func TestConformance(t *testing.T) {
 	o := start(t, func(cluster.NodeSpec) []store.Grant {
 		return []store.Grant{{Prefix: true, Write: true}}
 	})
-	conf, key := o.identity("n2")
+	conf, key := etcdtest.Identity(t, o.PKI, "n2")
 	o.admit(cluster.NodeSpec{ID: "n2", Key: key})
 	storetest.Run(t, func(t *testing.T) storetest.Subject {
 		t.Helper()
@@ -175,7 +148,7 @@ func TestAsEtcdsOwnRoles(t *testing.T) {
 func asEtcdsOwnRoles(t *testing.T, gateway bool) {
 	t.Helper()
 	o := start(t, store.NodeGrants)
-	conf, key := o.identity("n2")
+	conf, key := etcdtest.Identity(t, o.PKI, "n2")
 	spec := cluster.NodeSpec{ID: "n2", Key: key, Gateway: gateway}
 	if err := o.root.Secure(t.Context()); err != nil {
 		t.Fatal(err)
@@ -289,7 +262,7 @@ func verdict(t *testing.T, c *clientv3.Client, f call) bool {
 // What is done to etcd itself is denied, whatever it is.
 func TestNothingElse(t *testing.T) {
 	o := start(t, store.NodeGrants)
-	conf, key := o.identity("n2")
+	conf, key := etcdtest.Identity(t, o.PKI, "n2")
 	o.admit(cluster.NodeSpec{ID: "n2", Key: key})
 	c := o.raw(o.url, conf)
 	for what, call := range map[string]call{
@@ -325,7 +298,7 @@ func TestNothingElse(t *testing.T) {
 // Without a node's certificate there is nothing, whoever else the bearer is.
 func TestNodesAlone(t *testing.T) {
 	o := start(t, store.NodeGrants)
-	node, _ := o.identity("n9") // that no record names
+	node, _ := etcdtest.Identity(t, o.PKI, "n9") // that no record names
 	stranger := etcdtest.New(t)
 	for who, conf := range map[string]*tls.Config{
 		"a node without a record": node, "the control plane": o.PKI.RootTLS(), "a server's own node": o.PKI.NodeTLS(),
@@ -417,7 +390,7 @@ func TestWatchesOfARemovedNodeEnd(t *testing.T) {
 // one that makes it a gateway opens the routes to it, on the connection that stands.
 func TestRecordsChange(t *testing.T) {
 	o := start(t, store.NodeGrants)
-	conf, key := o.identity("n2")
+	conf, key := etcdtest.Identity(t, o.PKI, "n2")
 	spec := cluster.NodeSpec{ID: "n2", Key: key}
 	o.admit(spec)
 	n2 := o.dial(o.url, conf)
@@ -452,7 +425,7 @@ func TestRecordsChange(t *testing.T) {
 // look at or to put its own keys under.
 func TestLeasesOfOthers(t *testing.T) {
 	o := start(t, store.NodeGrants)
-	conf, key := o.identity("n2")
+	conf, key := etcdtest.Identity(t, o.PKI, "n2")
 	o.admit(cluster.NodeSpec{ID: "n2", Key: key})
 	c := o.raw(o.url, conf)
 	theirs := func() store.LeaseID {
@@ -515,7 +488,7 @@ func TestLeasesOfOthers(t *testing.T) {
 // A watch that is denied ends alone: others of the same stream go on.
 func TestADeniedWatchEndsAlone(t *testing.T) {
 	o := start(t, store.NodeGrants)
-	conf, key := o.identity("n2")
+	conf, key := etcdtest.Identity(t, o.PKI, "n2")
 	o.admit(cluster.NodeSpec{ID: "n2", Key: key})
 	c := o.raw(o.url, conf)
 	good := map[string]clientv3.WatchChan{}

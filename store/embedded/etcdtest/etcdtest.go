@@ -4,6 +4,7 @@ package etcdtest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"path/filepath"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/integration/need"
 	"github.com/fairlead/fairlead/pki"
 	"github.com/fairlead/fairlead/store"
@@ -133,4 +135,31 @@ func (s *Server) Client(tb testing.TB) *store.Etcd {
 		}
 	})
 	return c
+}
+
+// Identity makes the certificate of a node that joined the cluster of p, of a key of
+// its own, and names the key.
+func Identity(tb testing.TB, p *pki.PKI, id cluster.NodeID) (conf *tls.Config, key string) {
+	tb.Helper()
+	dir := filepath.Join(tb.TempDir(), "pki")
+	csr, err := pki.PrepareMember(dir)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	r, err := pki.ParseRequest(csr)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	chain, err := p.IssueNode(id, r, time.Now()) //nolint:forbidigo // certificates are of the real time
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := pki.SaveMember(dir, "abcdefghij", p.PEM(), chain); err != nil {
+		tb.Fatal(err)
+	}
+	m, err := pki.OpenMember(dir, time.Now) //nolint:forbidigo // likewise
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return m.TLS(), r.Key
 }
