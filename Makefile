@@ -73,8 +73,10 @@ integration: setup vault engine build ## tests on the real Docker, etcd, Traefik
 # The long tests of several servers, of labs, of etcds that are an operator's own, and
 # of a machine with systemd (the package must be there).
 EMPTY    :=
-CLUSTERS := ^($(subst $(EMPTY) ,|,$(strip TestThreeServers TestTwoWholeServers TestServerJoinInterrupted TestTwoNodes TestTwoGateways TestOperatorsEtcd TestOperatorsEtcdProxied TestNodesOnOperatorsEtcd TestServersOnOperatorsEtcd \
-	TestSlowLink TestTwoLabs TestLabIsKept TestInterrupted TestMachineIsLeftAlone TestServersAndGateways TestNodesUnderLoad TestSystemd)))$$
+CLUSTERS := ^($(subst $(EMPTY) ,|,$(strip TestThreeServers TestTwoWholeServers TestServerJoinInterrupted TestTwoNodes TestTwoGateways \
+	TestOperatorsEtcd TestOperatorsEtcdProxied TestNodesOnOperatorsEtcd TestServersOnOperatorsEtcd \
+	TestSlowLink TestTwoLabs TestLabIsKept TestInterrupted TestMachineIsLeftAlone TestServersAndGateways \
+	TestNodesUnderLoad TestAcrossNodes TestAcrossServers TestSystemd)))$$
 
 integration-clusters: setup vault engine build ## the long tests of several servers, labs and external etcds; needs root
 	$(INTEGRATION) -run '$(CLUSTERS)' ./integration/...
@@ -97,7 +99,7 @@ integration-current: setup vault engine build ## the integration tests on a curr
 
 # A test that sometimes fails is broken: ten runs of those of whole clusters, on both
 # engines; hours. What failed how often is written to bench/results/repeats.tsv.
-RUN ?= ^(TestThreeNodes|TestNodesUnderLoad|TestServersAndGateways|TestThreeServers|TestTwoNodes|TestTwoGateways|TestSecretsInVault|TestOperatorsEtcd|TestNodesOnOperatorsEtcd|TestServersOnOperatorsEtcd)$$
+RUN ?= ^(TestThreeNodes|TestNodesUnderLoad|TestServersAndGateways|TestThreeServers|TestTwoNodes|TestTwoGateways|TestSecretsInVault|TestOperatorsEtcd|TestNodesOnOperatorsEtcd|TestServersOnOperatorsEtcd|TestAcrossNodes|TestAcrossServers)$$
 IN  ?= ./integration/lab ./integration/e2e
 N   ?= 10
 repeat: setup vault engine build ## the tests that match RUN, in the packages IN, N times (10); needs root

@@ -199,7 +199,7 @@ func (m *model) lostNode(t cluster.Task, node cluster.NodeID, known bool) string
 		reason = fmt.Sprintf("node %s is not part of the cluster any more", node)
 	}
 	if t.Spec.HasLocalVolume() && t.Desire == cluster.DesireRun {
-		reason += fmt.Sprintf("; its volumes are there, so it waits for it (or for `fairlead node rm %s --lose-volumes`: anew elsewhere, with empty ones)", node)
+		reason += fmt.Sprintf("; volume on lost node: it waits for %s (or for `fairlead node rm %s --lose-volumes`: anew elsewhere, with empty volumes)", node, node)
 	}
 	return reason
 }

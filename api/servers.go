@@ -2,7 +2,10 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -20,8 +23,10 @@ type Servers interface {
 	// Keys are what a server that joins is given, the secret of it encrypted to its
 	// age recipient. One that would have another store than the others is refused.
 	Keys(join v1.ServerJoin) (v1.ServerMembership, error)
-	// Remove takes a server out of the store, unless that would stop the store, or
-	// allows that one which has stopped is forgotten.
+	// MayRemove says why a server cannot be taken out of the store: that would stop it.
+	MayRemove(ctx context.Context, id cluster.NodeID) error
+	// Remove takes a server out of the store, unless MayRemove refuses it, or allows
+	// that one which has stopped is forgotten.
 	Remove(ctx context.Context, id cluster.NodeID) error
 }
 
@@ -47,15 +52,26 @@ func (s *Server) listServers(ctx context.Context, _ *noInput) ([]v1.ServerSummar
 	return s.Servers.List(ctx)
 }
 
-func (s *Server) removeServer(ctx context.Context, in *NodePath) (nothing, error) {
+type removeServerInput struct {
+	NodePath
+	Force bool `query:"force" doc:"also when it runs containers"`
+}
+
+func (s *Server) removeServer(ctx context.Context, in *removeServerInput) (nothing, error) {
 	if err := s.noServers(); err != nil {
 		return nothing{}, err
 	}
 	id := cluster.NodeID(in.Node)
+	if err := s.Servers.MayRemove(ctx, id); err != nil {
+		return nothing{}, err
+	}
+	if err := s.read("").abandoned(id); err != nil && !in.Force {
+		return nothing{}, err
+	}
 	if err := s.Servers.Remove(ctx, id); err != nil {
 		return nothing{}, err
 	}
-	s.Log.Info("removed a server", "server", id, "by", who(ctx))
+	s.Log.Info("removed a server", "server", id, "forced", in.Force, "by", who(ctx))
 	return nothing{}, s.decide(ctx, func(ctx context.Context) error {
 		var steps []step
 		for _, k := range []string{store.ServerSpecKey(id), store.ServerInfoKey(id)} {
@@ -65,6 +81,45 @@ func (s *Server) removeServer(ctx context.Context, in *NodePath) (nothing, error
 		}
 		return s.commit(ctx, nil, steps)
 	})
+}
+
+// abandoned says what a server runs that nobody would look after once it is taken
+// out: its agent ends with it. Of a server that is away nobody does already.
+func (m *model) abandoned(id cluster.NodeID) error {
+	if !m.nodes[id].Alive {
+		return nil
+	}
+	var tasks, held []string
+	for _, t := range m.tasks {
+		ts := m.task(t)
+		if ts.Node != id || ts.Ended() {
+			continue
+		}
+		tasks = append(tasks, ts.Address)
+		if t.Spec.HasLocalVolume() {
+			held = append(held, ts.Address)
+		}
+	}
+	if len(tasks) == 0 {
+		return nil
+	}
+	slices.Sort(tasks)
+	slices.Sort(held)
+	advice := ""
+	if len(held) > 0 {
+		advice = fmt.Sprintf("; %s: the volumes are there and stay, so first copy what is needed (`fairlead cp`)", some(held))
+	}
+	return cluster.Invalidf("server %s runs containers (%s), and its agent ends with it: they would run on there with nobody to look after them, beside what replaces them elsewhere. First `fairlead node drain %s`, until `fairlead ps` shows none there%s; or --force",
+		id, some(tasks), id, advice)
+}
+
+// some names the first few of many.
+func some(names []string) string {
+	const most = 5
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
 }
 
 type joinServerInput struct{ Body v1.ServerJoin }

@@ -34,9 +34,16 @@ func (f *fakeSeats) Keys(join v1.ServerJoin) (v1.ServerMembership, error) {
 	return v1.ServerMembership{Node: join.Node, Sealed: []byte("keys for " + join.Recipient)}, nil
 }
 
-func (f *fakeSeats) Remove(_ context.Context, id cluster.NodeID) error {
+func (*fakeSeats) MayRemove(_ context.Context, id cluster.NodeID) error {
 	if id == "n1" {
 		return cluster.Invalidf("n1 is the only server")
+	}
+	return nil
+}
+
+func (f *fakeSeats) Remove(ctx context.Context, id cluster.NodeID) error {
+	if err := f.MayRemove(ctx, id); err != nil {
+		return err
 	}
 	f.removed = append(f.removed, id)
 	return nil
@@ -103,11 +110,11 @@ func TestServersListedAndRemoved(t *testing.T) {
 	if _, err := cl.Nodes(t.Context()); err != nil || len(learned) != 2 || learned[1] != "10.0.0.2:7420" {
 		t.Errorf("a client learns of %v, %v", learned, err)
 	}
-	if err := b.RemoveServer(t.Context(), "n1"); err == nil || !strings.Contains(err.Error(), "only server") {
+	if err := b.RemoveServer(t.Context(), "n1", false); err == nil || !strings.Contains(err.Error(), "only server") {
 		t.Errorf("n1: %v", err)
 	}
 	for range 2 { // again, when the answer was lost
-		if err := b.RemoveServer(t.Context(), "n2"); err != nil {
+		if err := b.RemoveServer(t.Context(), "n2", false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -115,6 +122,50 @@ func TestServersListedAndRemoved(t *testing.T) {
 		if _, err := b.store.Get(t.Context(), k); cluster.KindOf(err) != cluster.KindNotFound {
 			t.Errorf("%s: %v", k, err)
 		}
+	}
+}
+
+// A server that runs containers is not taken out by mistake: nobody would look after
+// them. What keeps it from being taken out at all is said first; one that is away runs
+// nothing that anybody looks after.
+func TestAServerWithContainersIsNotRemoved(t *testing.T) {
+	b := newBench(t)
+	task := func(id cluster.TaskID, node cluster.NodeID, state cluster.TaskState, mounts ...cluster.Mount) {
+		x := cluster.Task{ID: id, ServiceID: cluster.ServiceID{App: "shop", Name: "web"}, Slot: 1, Desire: cluster.DesireRun, Spec: cluster.TaskSpec{Mounts: mounts}}
+		b.put(store.TaskKey("shop", id), x)
+		b.put(store.StatusKey(node, id), cluster.Status{Task: id, Node: node, State: state})
+	}
+	for _, n := range []cluster.NodeID{"n1", "n2", "n3"} {
+		b.put(store.NodeInfoKey(n), cluster.NodeInfo{ID: n, Roles: []string{"server", "agent"}})
+		b.put(store.AliveKey(n), true)
+		b.put(store.ServerInfoKey(n), cluster.ServerInfo{Node: n})
+	}
+	task("shop_web.1.a", "n1", cluster.StateRunning)
+	task("shop_web.1.b", "n2", cluster.StateRunning)
+	task("shop_web.1.c", "n3", cluster.StateComplete)
+	if err := b.RemoveServer(t.Context(), "n1", false); err == nil || !strings.Contains(err.Error(), "only server") {
+		t.Errorf("n1: %v", err)
+	}
+	err := b.RemoveServer(t.Context(), "n2", false)
+	if err == nil || !strings.Contains(err.Error(), "shop/web.1") || !strings.Contains(err.Error(), "`fairlead node drain n2`") || strings.Contains(err.Error(), "volumes") || len(b.seats.removed) > 0 {
+		t.Errorf("n2, which runs a task: %v; removed %v", err, b.seats.removed)
+	}
+	if err := b.RemoveServer(t.Context(), "n3", false); err != nil {
+		t.Errorf("n3, whose task has ended: %v", err)
+	}
+	task("shop_web.1.d", "n2", cluster.StateRunning, cluster.Mount{Type: cluster.MountVolume, Source: "shop_data", Target: "/data"})
+	if err := b.RemoveServer(t.Context(), "n2", false); err == nil || !strings.Contains(err.Error(), "volumes") {
+		t.Errorf("n2, which has a volume: %v", err)
+	}
+	if _, err := b.store.Commit(t.Context(), store.Txn{Then: []store.Op{{Key: store.AliveKey("n2"), Delete: true}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.RemoveServer(t.Context(), "n2", false); err != nil {
+		t.Errorf("n2, which is away: %v", err)
+	}
+	b.put(store.AliveKey("n2"), true)
+	if err := b.RemoveServer(t.Context(), "n2", true); err != nil {
+		t.Errorf("n2, by force: %v", err)
 	}
 }
 

@@ -109,18 +109,22 @@ func (a *app) invite(cmd *cobra.Command, cl *client.Client, in v1.Invite) error 
 }
 
 func (a *app) serverRemove() *cobra.Command {
-	return &cobra.Command{
+	force := false
+	c := &cobra.Command{
 		Use: "rm SERVER", Short: "Take a server out of the cluster", Args: oneArg("the server's name"),
 		Long: `Takes a server out of the store. It ends there; its containers run on until it is
 removed (` + "`fairlead system uninstall --purge`" + `), and its node is forgotten with
 ` + "`fairlead node rm`" + `. Refused where those that are left and answer would be no majority:
-nothing could be changed any more. It had the cluster's keys: this does not take
-them back from that machine.`,
-		Example: "  fairlead server rm n3", ValidArgsFunction: a.completeServers(),
+nothing could be changed any more; and where it runs containers, as nobody would look
+after them: ` + "`fairlead node drain`" + ` moves them away first. It had the cluster's keys: this
+does not take them back from that machine.`,
+		Example: "  fairlead node drain n3\n  fairlead server rm n3", ValidArgsFunction: a.completeServers(),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
-			return cl.RemoveServer(cmd.Context(), cluster.NodeID(args[0]))
+			return cl.RemoveServer(cmd.Context(), cluster.NodeID(args[0]), force)
 		}),
 	}
+	c.Flags().BoolVar(&force, "force", false, "also when it runs containers: they run on there, and are replaced elsewhere")
+	return c
 }
 
 func (a *app) completeServers() completion {

@@ -172,7 +172,11 @@ func (c *Client) Servers(ctx context.Context) ([]v1.ServerSummary, error) {
 	return call[[]v1.ServerSummary](ctx, c, http.MethodGet, path("servers"), nil, nil)
 }
 
-// RemoveServer takes a server out of the cluster.
-func (c *Client) RemoveServer(ctx context.Context, id cluster.NodeID) error {
-	return remove(ctx, c, path("servers", string(id)), nil)
+// RemoveServer takes a server out of the cluster; force takes one that runs containers.
+func (c *Client) RemoveServer(ctx context.Context, id cluster.NodeID, force bool) error {
+	q := url.Values{}
+	if force {
+		q.Set("force", "true")
+	}
+	return remove(ctx, c, path("servers", string(id)), q)
 }

@@ -45,7 +45,7 @@ func (r *rolloutStore) snapshot(ctx context.Context) (rollout.Snapshot, error) {
 			Now: r.now().UTC(), Rev: cluster.StoreRev(v.Rev()),
 			Apps: apps(v), Services: store.Services(v), Scales: store.Scales(v), Tasks: store.Tasks(v),
 			Placements: store.Placements(v), Statuses: store.Statuses(v), Rollouts: store.Rollouts(v),
-			Endpoints: store.EndpointSets(v), Outcomes: outcomes(v), Nodes: store.Nodes(v),
+			Endpoints: store.EndpointSets(v), Outcomes: outcomes(v), Nodes: store.Nodes(v), Lost: store.LostVolumes(v),
 			AgentAcks: store.AgentAcks(v), GatewayAcks: store.GatewayAcks(v),
 		}
 		s.Unplaced = unplaced(v, s.Tasks)

@@ -43,7 +43,8 @@
 //     when every live node and gateway serves endpoints without it, or the bound
 //     has passed, which is put on record as a decision.
 //   - Tasks with a local volume never run beside one another in a slot, and are
-//     not replaced when their node is lost: their data is there.
+//     not replaced when their node is lost: their data is there, until it is given
+//     up with the node.
 //   - A target that was rolled back is not tried again until the service's
 //     version or release changes.
 //   - Equal input in any order gives equal output; the input is not changed.

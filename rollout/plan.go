@@ -233,7 +233,7 @@ func (p *planner) observeEnd(t *task, gone bool) {
 		// The scheduler compares the task's revision when it places it: once it is
 		// to stop it cannot be placed any more.
 		p.record(t, cluster.Outcome{State: cluster.StateStopped, Reason: "stopped before it ran", At: p.Now})
-	case p.lost(t) && (gone || !t.Spec.HasLocalVolume()):
+	case p.lost(t) && (gone || !t.Spec.HasLocalVolume() || slices.Contains(p.Lost, t.node)):
 		p.record(t, cluster.Outcome{
 			State: cluster.StateLost, Reason: "node " + string(t.node) + " is gone", Node: t.node, At: p.Now,
 		})

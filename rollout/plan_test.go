@@ -234,6 +234,34 @@ func TestNodeLost(t *testing.T) {
 	}
 }
 
+// A task with a volume is not replaced when its node is removed either, until its
+// volumes are given up.
+func TestVolumesGivenUp(t *testing.T) {
+	w := busy(t, 2)
+	w.lostAfter = time.Minute
+	w.deploy(specs{"db": spec("v1", 1, volume)})
+	w.run(nil)
+	was := w.live("db")[0]
+	gone := w.placements[was.ID].Node
+	delete(w.nodes, gone)
+	maps.DeleteFunc(w.statuses, func(_ cluster.TaskID, s cluster.Status) bool { return s.Node == gone })
+	w.now = w.now.Add(2 * time.Minute)
+	w.run(nil)
+	if got := w.live("db")[0]; got.ID != was.ID {
+		t.Fatalf("its node was removed, and it is replaced\n%s", w.dump())
+	}
+	w.lost = []cluster.NodeID{"another"}
+	w.run(nil)
+	if got := w.live("db")[0]; got.ID != was.ID {
+		t.Fatalf("another node's volumes are given up, and it is replaced\n%s", w.dump())
+	}
+	w.lost = append(w.lost, gone)
+	w.run(nil)
+	if w.live("db")[0].ID == was.ID || w.tasks[was.ID].Outcome.State != cluster.StateLost {
+		t.Fatalf("its volumes are given up, and it is not replaced\n%s", w.dump())
+	}
+}
+
 func TestDrainedNode(t *testing.T) {
 	for name, s := range map[string]cluster.ServiceSpec{"moves": spec("v1", 1), "stays": spec("v1", 1, volume)} {
 		t.Run(name, func(t *testing.T) {

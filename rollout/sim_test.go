@@ -42,7 +42,8 @@ type world struct {
 	left      map[cluster.TaskID]cluster.StoreRev // endpoints revision that a task was taken out with
 	served    map[cluster.TaskID]bool             // was ever in the endpoints
 	lostAfter time.Duration
-	moves     int // changes that have no revision here
+	lost      []cluster.NodeID // removed with their volumes
+	moves     int              // changes that have no revision here
 
 	// behaviour
 	fails    map[string]string // version → "exit", "restart", "unready", "never" (a version not named works)
@@ -140,7 +141,7 @@ func (w *world) snapshot() rollout.Snapshot {
 		Now: w.now, Rev: w.rev, Apps: values(w, w.apps), Services: values(w, w.services), Scales: values(w, w.scales),
 		Tasks: values(w, w.tasks), Placements: values(w, w.placements), Statuses: values(w, w.statuses),
 		Rollouts: values(w, w.rollouts), Endpoints: values(w, w.endpoints), Outcomes: values(w, w.outcomes),
-		Nodes: values(w, w.nodes), LostAfter: w.lostAfter,
+		Nodes: values(w, w.nodes), Lost: w.lost, LostAfter: w.lostAfter,
 	}
 	for n, r := range w.agents {
 		s.AgentAcks = append(s.AgentAcks, cluster.AgentAck{Node: n, Endpoint: r})

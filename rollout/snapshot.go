@@ -21,7 +21,9 @@ type Snapshot struct {
 	Endpoints  []cluster.Endpoints
 	Outcomes   []cluster.ReleaseOutcome
 	// Nodes, with Since filled: it says since when a node has been gone.
-	Nodes       []cluster.Node
+	Nodes []cluster.Node
+	// Lost are nodes that were removed with their volumes.
+	Lost        []cluster.NodeID
 	AgentAcks   []cluster.AgentAck
 	GatewayAcks []cluster.GatewayAck
 	// Unplaced says of tasks why the scheduler found no node for them.

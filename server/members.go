@@ -325,8 +325,8 @@ func serverAlarms(list []v1.ServerSummary, err error) (out []string) {
 	return out
 }
 
-// Remove implements api.Servers.
-func (r *roster) Remove(ctx context.Context, id cluster.NodeID) error {
+// MayRemove implements api.Servers.
+func (r *roster) MayRemove(ctx context.Context, id cluster.NodeID) error {
 	list, err := r.List(ctx)
 	if err != nil {
 		return err
@@ -343,7 +343,12 @@ func (r *roster) Remove(ctx context.Context, id cluster.NodeID) error {
 			all = append(all, standing{Name: string(s.Node), Learner: s.Standing == v1.StandingLearner, Answers: s.Answers})
 		}
 	}
-	if err := mayRemove(all, string(id), r.Node); err != nil {
+	return mayRemove(all, string(id), r.Node)
+}
+
+// Remove implements api.Servers.
+func (r *roster) Remove(ctx context.Context, id cluster.NodeID) error {
+	if err := r.MayRemove(ctx, id); err != nil {
 		return err
 	}
 	members, err := r.members.Members(ctx)

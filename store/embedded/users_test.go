@@ -168,6 +168,63 @@ func TestANodeReachesItsOwnKeysOnly(t *testing.T) {
 	}
 }
 
+// What a node that is removed had open ends: it is told nothing more, and its lease is
+// not kept alive. etcd itself asks only when a watch begins.
+func TestARemovedNodesStreamsEnd(t *testing.T) {
+	srv := etcdtest.Start(t)
+	root := srv.Client(t)
+	if err := root.Secure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n2, user := joined(t, srv, root)
+	svc := cluster.ServiceID{App: "shop", Name: "web"}
+	put := func() {
+		t.Helper()
+		if _, err := root.Commit(t.Context(), store.Txn{Then: []store.Op{{Key: store.EndpointsKey(svc), Value: []byte("{}")}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mine, others := n2.Watch(t.Context(), store.PrefixEndpoints, 0), root.Watch(t.Context(), store.PrefixEndpoints, 0)
+	for told := false; !told; put() { // until the watch has begun
+		select {
+		case b, open := <-mine:
+			if told = true; !open || b.Err != nil || len(b.Events) == 0 {
+				t.Fatalf("before it is removed: %+v, %v", b, open)
+			}
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	_, lost, err := n2.Lease(t.Context(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := root.RemoveUser(t.Context(), user); err != nil {
+		t.Fatal(err)
+	}
+	rev, err := root.Commit(t.Context(), store.Txn{Then: []store.Op{{Key: store.EndpointsKey(svc), Value: []byte("{}")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for b := range mine {
+		for _, e := range b.Events {
+			if e.Rev >= rev {
+				t.Fatalf("a removed node is told of %s", e.Key)
+			}
+		}
+		if b.Err != nil {
+			break
+		}
+	}
+	select {
+	case <-lost:
+	case <-time.After(20 * time.Second):
+		t.Error("the lease of a removed node is kept alive")
+	}
+	if b := <-others; b.Err != nil || len(b.Events) == 0 {
+		t.Errorf("another user's watch: %+v", b)
+	}
+}
+
 // A node's certificate makes no server: it may not look at etcd's members nor change
 // them, nor who may do what, nor speak to them as one of them.
 func TestANodeBecomesNoServer(t *testing.T) {

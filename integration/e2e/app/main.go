@@ -5,6 +5,8 @@
 //	BROKEN    "health": never healthy; "crash": exits with 3 after a moment
 //	UPSTREAM  host:port that it calls all the time, counting; GET /calls tells
 //	FIRST     name that it looks up before anything else; GET /first tells
+//
+// `app burn 1m` keeps all cores busy for so long.
 package main
 
 import (
@@ -17,6 +19,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,6 +43,23 @@ func main() {
 	}
 	if len(os.Args) > 1 && os.Args[1] == "once" {
 		fmt.Println("done")
+		return
+	}
+	if len(os.Args) > 2 && os.Args[1] == "burn" {
+		d, err := time.ParseDuration(os.Args[2])
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(2)
+		}
+		end := time.Now().Add(d)
+		var all sync.WaitGroup
+		for range runtime.NumCPU() {
+			all.Go(func() {
+				for time.Now().Before(end) {
+				}
+			})
+		}
+		all.Wait()
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -69,6 +89,10 @@ func main() {
 	mux.HandleFunc("/burn", func(w http.ResponseWriter, _ *http.Request) {
 		for end := time.Now().Add(20 * time.Millisecond); time.Now().Before(end); {
 		}
+	})
+	mux.HandleFunc("/from", func(w http.ResponseWriter, r *http.Request) {
+		from, _, _ := net.SplitHostPort(r.RemoteAddr)
+		fmt.Fprint(w, from)
 	})
 	mux.HandleFunc("/env", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, os.Getenv(r.FormValue("name"))) })
 	mux.HandleFunc("/file", func(w http.ResponseWriter, r *http.Request) {
