@@ -61,7 +61,11 @@ func (a *app) serversNote(list []v1.ServerSummary) {
 func serverTable(list []v1.ServerSummary) *table {
 	t := &table{columns: columns("SERVER", "STANDING", "ANSWERS", "LEADS", "STORE", "ADDRESS", "+VERSION", "PROBLEM"), empty: "no servers"}
 	for _, s := range list {
-		t.add(string(s.Node), string(s.Standing), yesNo(s.Answers), yesNo(s.Leader), size(s.Size), s.API, s.Version, oneLine(s.Problem))
+		store := size(s.Size)
+		if s.Standing == v1.StandingClient {
+			store = "-"
+		}
+		t.add(string(s.Node), string(s.Standing), yesNo(s.Answers), yesNo(s.Leader), store, s.API, s.Version, oneLine(s.Problem))
 	}
 	return t
 }
