@@ -147,12 +147,12 @@ func behindNAT(b *bed) {
 	if got := knock(); got != silence {
 		b.t.Fatalf("behind NAT, curl ends with %d", got)
 	}
-	// A tenth of what a busy machine may leave it is load enough, and a probe is none.
+	// Of what a busy machine may leave it little is load enough, and a probe is none.
 	b.run(`name: grow
 services:
   web:
     image: demo-web
-    deploy: {placement: {constraints: [node.hostname == n3]}, resources: {reservations: {cpus: "0.02"}}}
+    deploy: {placement: {constraints: [node.hostname == n3]}, resources: {reservations: {cpus: "0.01"}}}
     x-fairlead:
       health: {port: 8080, http: /health}
       autoscale: {min: 1, max: 3, cpu: 50%, down_window: 5s}

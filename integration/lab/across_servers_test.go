@@ -43,9 +43,9 @@ type thief struct {
 	b      *bed
 }
 
-// told reads what the watch has to say, and reports whether it told of a change; with
-// wait it waits for one.
-func (x *thief) told(wait bool) bool {
+// told reads what the watch has to say, and reports whether it told of a change after a
+// revision; with wait it waits for one.
+func (x *thief) told(after int64, wait bool) bool {
 	limit := time.Second
 	if wait {
 		limit = time.Minute
@@ -56,8 +56,10 @@ func (x *thief) told(wait bool) bool {
 			if !open || got.Canceled {
 				return false
 			}
-			if len(got.Events) > 0 {
-				return true
+			for _, e := range got.Events {
+				if e.Kv.ModRevision > after {
+					return true
+				}
 			}
 		case <-end:
 			return false
@@ -129,20 +131,21 @@ func nodeRemoved(b *bed) {
 		x.watch = x.store.Watch(b.t.Context(), store.PrefixEndpoints, clientv3.WithPrefix())
 		thieves = append(thieves, x)
 	}
-	told := func(what string, want bool) {
+	told := func(what string, after int64, want bool) {
 		b.t.Helper()
 		for _, x := range thieves {
-			if got := x.told(want); got != want {
+			if got := x.told(after, want); got != want {
 				b.t.Errorf("%s, %s tells a watch of before: %v", what, x.server, got)
 			}
 		}
 	}
 	b.cluster("scale", "demo/web=5")
-	told("before it is removed", true)
+	told("before it is removed", 0, true)
 	b.cluster("node", "rm", "n4")
+	removed := b.revision()
 	b.cluster("scale", "demo/web=4")
 	b.readySoon("demo", 4)
-	told("removed", false)
+	told("removed", removed, false)
 	for _, x := range thieves {
 		if err := x.reads(); !errors.Is(err, rpctypes.ErrPermissionDenied) && (err == nil || !strings.Contains(err.Error(), "permission denied")) {
 			b.t.Errorf("the store of %s, with a connection of before: %v", x.server, err)
@@ -173,6 +176,18 @@ func nodeRemoved(b *bed) {
 		return nil
 	})
 	b.do("kill", "n4")
+}
+
+// revision is the store's now.
+func (b *bed) revision() int64 {
+	b.t.Helper()
+	c := b.rootStore()
+	defer c.Close()
+	got, err := c.Get(b.t.Context(), store.AliveKey(""), clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return got.Header.Revision
 }
 
 // tryCluster runs a command of the cluster that may fail.

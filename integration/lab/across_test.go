@@ -340,12 +340,7 @@ func (b *bed) takeCommands(tasks []taskRow) {
 // not ended.
 func (b *bed) heartbeats() map[string]int64 {
 	b.t.Helper()
-	at := b.disk("n1", "fairlead", "pki")
-	conf, err := pki.ClientTLS(filepath.Join(at, "ca.crt"), filepath.Join(at, "root.pem"), filepath.Join(at, "root.pem"))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	c := b.store("n1", "n1", conf)
+	c := b.rootStore()
 	defer c.Close()
 	got, err := c.Get(b.t.Context(), store.AliveKey(""), clientv3.WithPrefix())
 	if err != nil {
@@ -359,6 +354,17 @@ func (b *bed) heartbeats() map[string]int64 {
 		b.t.Fatalf("heartbeats %v", out)
 	}
 	return out
+}
+
+// rootStore is a client of n1's store that may do everything.
+func (b *bed) rootStore() *clientv3.Client {
+	b.t.Helper()
+	at := b.disk("n1", "fairlead", "pki")
+	conf, err := pki.ClientTLS(filepath.Join(at, "ca.crt"), filepath.Join(at, "root.pem"), filepath.Join(at, "root.pem"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return b.store("n1", "n1", conf)
 }
 
 // store is a client of one server's store, from one node's network.
