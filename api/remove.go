@@ -112,7 +112,7 @@ func (s *Server) removeApp(ctx context.Context, in *removeInput) (v1.RemoveResul
 		if !in.NoHooks {
 			ch.Hooks = cluster.HooksAt(c.Hooks, cluster.PreDelete, cluster.PostDelete)
 		}
-		if c.App != nil && !c.App.Uninstalled && (len(ch.Hooks) > 0 || len(chunks(guard, steps)) > 1) {
+		if c.App != nil && !c.App.Uninstalled && (len(ch.Hooks) > 0 || (c.Package != nil && len(chunks(guard, steps)) > 1)) {
 			out.Pending = true
 			if c.change != nil && c.change.Action == cluster.HookDelete && c.stage() != cluster.StageDone && !in.NoHooks {
 				return nil // it is on its way

@@ -159,6 +159,11 @@ func (p *planner) app(name cluster.AppName) {
 		}
 	case !pending && known && old.Stage != cluster.StageDone:
 		c.fail("another change took its place")
+		for i := range c.rec.Runs {
+			if r := &c.rec.Runs[i]; r.State == cluster.RunRunning {
+				r.State, r.Ended, r.Message = cluster.RunFailed, p.Now, "was ended: another change took its place"
+			}
+		}
 		c.enter(cluster.StageDone)
 	}
 	if pending {

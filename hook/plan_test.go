@@ -25,7 +25,7 @@ func newSim(t *testing.T, action cluster.HookAction, hooks ...cluster.Hook) *sim
 	s := &sim{t: t}
 	s.Now = start
 	s.Apps = []cluster.App{{Name: "shop", Release: 1, Created: 5, Rev: 5}}
-	s.Nodes = []cluster.Node{{ID: "n1", Alive: true}}
+	s.Nodes = []cluster.Node{{NodeSpec: cluster.NodeSpec{ID: "n1"}, Alive: true}}
 	s.Changes = []cluster.PendingChange{{App: "shop", ID: 7, Action: action, Release: 2, From: 1, Hooks: hooks, Timeout: cluster.Duration(time.Minute)}}
 	return s
 }
