@@ -18,6 +18,7 @@ var allowed = map[string][]string{
 	"compose":         {"cluster", "proxyconf"}, // proxyconf.Check alone, as api/plan
 	"scheduler":       {"cluster"},
 	"rollout":         {"cluster"},
+	"hook":            {"cluster"},
 	"autoscaler":      {"cluster"},
 	"registry":        {"cluster"},
 	"proxyconf":       {"cluster"},
@@ -32,7 +33,7 @@ var allowed = map[string][]string{
 	"store/embedded/etcdtest": {"cluster", "store", "store/embedded", "pki", "integration/need"},
 
 	"control": {
-		"cluster", "store", "loop", "scheduler", "rollout", "autoscaler", "registry", "proxyconf", "secrets", "preview",
+		"cluster", "store", "loop", "scheduler", "rollout", "autoscaler", "registry", "proxyconf", "secrets", "preview", "hook",
 	},
 	"preview":        {"cluster", "scheduler", "rollout"}, // their pure planners, over a change that is not made
 	"agent":          {"cluster", "atomicfile", "agent/docker", "agent/probe", "agent/taskinit"},

@@ -91,7 +91,19 @@ func (m *model) app(name cluster.AppName) v1.AppSummary {
 	if p := m.releases[name].Package; p != nil {
 		out.Chart = p.String()
 	}
-	switch app, exists := m.apps[name]; {
+	app, exists := m.apps[name]
+	ch, pending := m.changes[name]
+	rec, stage := m.records[name], ch.StageOf(m.records[name])
+	hooks := pending && ch.Action != cluster.HookTest && rec.Change == ch.ID
+	switch {
+	case pending && ch.Action == cluster.HookDelete && stage != cluster.StageDone:
+		out.State = "removing"
+	case pending && ch.Action != cluster.HookTest && stage != cluster.StageDone:
+		out.State = "deploying"
+	case app.Uninstalled && app.Release == 0 && exists && out.Services == 0:
+		out.State = "failed" // it never got so far
+	case hooks && rec.Failed && makes(rec.Action) && rec.Release == app.Release:
+		out.State = "failed"
 	case app.Uninstalled && out.Services == 0:
 		out.State = "uninstalled"
 	case !exists && out.Services == 0:
@@ -123,7 +135,42 @@ func (s *Server) getApp(_ context.Context, in *AppPath) (v1.AppDetail, error) {
 		out.Each = append(out.Each, sum)
 		out.Problems = append(out.Problems, m.problems(svc, sum)...)
 	}
+	if ch, ok := m.changes[in.app()]; ok {
+		p := hookProgress(ch, m.records[in.app()])
+		out.Change = &p
+		if says := m.changeSays(p, out.Release); says != "" {
+			out.Problems = append([]string{says}, out.Problems...)
+		}
+	}
 	return out, nil
+}
+
+// changeSays is a line about a change that is on its way, or has failed.
+func (m *model) changeSays(p v1.HookProgress, current int) string {
+	what := fmt.Sprintf("release %d", p.Release)
+	switch p.Action {
+	case cluster.HookDelete:
+		what = "its removal"
+	case cluster.HookTest:
+		what = "its tests"
+	case cluster.HookInstall, cluster.HookUpgrade, cluster.HookRollback:
+	}
+	switch {
+	case p.Failed && makes(p.Action) && p.Release > current && current > 0:
+		return fmt.Sprintf("%s failed: %s; release %d is as it was", what, p.Message, current)
+	case p.Failed:
+		return fmt.Sprintf("%s failed: %s", what, p.Message)
+	case p.Stage == cluster.StageBefore || p.Stage == cluster.StageAfter:
+		for _, r := range p.Runs {
+			if r.State == cluster.RunRunning {
+				return fmt.Sprintf("%s: %s hook %s runs", what, r.Event, r.Hook)
+			}
+		}
+	case p.Stage == cluster.StageUndo:
+		return fmt.Sprintf("%s failed: %s; it is taken back", what, p.Message)
+	case p.Stage == cluster.StageApply, p.Stage == cluster.StageSettle, p.Stage == cluster.StageFinish, p.Stage == cluster.StageDone:
+	}
+	return ""
 }
 
 // problems says what stands between a service and being as it should.

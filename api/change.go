@@ -101,9 +101,10 @@ func (s *Server) rollback(ctx context.Context, in *rollbackInput) (v1.DeployResu
 			return plan.Input{}, cluster.NotFoundf("app %s has no release %d; `fairlead history %s` lists those it has", c.app, n, c.app)
 		}
 		return plan.Input{
-			App: c.app, Exact: true, Package: r.Package,
+			App: c.app, Exact: true, Package: r.Package, Action: cluster.HookRollback,
 			Bundle: v1.Bundle{
-				Services: r.Services, Secrets: plan.References(r.Services), Rendered: r.Source, Note: fmt.Sprintf("rollback to %d", n),
+				Services: r.Services, Hooks: r.Hooks, Secrets: plan.References(r.Services, r.Hooks), Rendered: r.Source,
+				Note: fmt.Sprintf("rollback to %d", n), NoHooks: in.Body.NoHooks, Timeout: in.Body.Timeout,
 			},
 		}, nil
 	})
@@ -217,72 +218,4 @@ func scaled(c current, svc cluster.Service, to v1.ScaleTo, by string) (cluster.S
 		by = "a person"
 	}
 	return cluster.Scale{ServiceID: svc.ServiceID, Replicas: to.Replicas, Owner: plan.OwnerPerson, Reason: "set by " + by}, nil
-}
-
-type removeInput struct {
-	AppPath
-	PurgeSecrets bool `query:"purge_secrets" doc:"remove the app's secrets too"`
-	KeepHistory  bool `query:"keep_history" doc:"keep its releases: a rollback brings it back"`
-}
-
-// removeApp removes services first, so that their tasks drain, and the app last.
-func (s *Server) removeApp(ctx context.Context, in *removeInput) (v1.RemoveResult, error) {
-	out := v1.RemoveResult{App: in.app()}
-	err := s.decide(ctx, func(ctx context.Context) error {
-		out = v1.RemoveResult{App: in.app(), Services: []cluster.ServiceName{}}
-		c, err := s.current(in.app())
-		if err != nil {
-			return err
-		}
-		if c.App == nil && len(c.Services) == 0 && (!in.PurgeSecrets || len(c.Secrets) == 0) {
-			return noApp(c.app)
-		}
-		volumes := map[string]bool{}
-		var steps []step
-		for _, n := range slices.Sorted(maps.Keys(c.Services)) {
-			out.Services = append(out.Services, n)
-			steps = append(steps, remove(store.ServiceKey(c.Services[n].ServiceID), c.serviceRevs[n]))
-			for _, mt := range c.Services[n].Spec.Task.Mounts {
-				if mt.Type == cluster.MountVolume && mt.Source != "" {
-					volumes[mt.Source] = true
-				}
-			}
-		}
-		out.KeptVolumes = slices.Sorted(maps.Keys(volumes))
-		s.Mirror.Read(func(v store.View) {
-			own := store.AppPrefix(c.app)
-			prefixes := []string{"scale/", "config/", "users/", "package/", "releases/"}
-			if in.KeepHistory {
-				prefixes = prefixes[:1]
-			}
-			for _, prefix := range prefixes {
-				for _, k := range v.Keys(own + prefix) {
-					e, _ := v.Entry(k)
-					steps = append(steps, remove(k, e.Rev))
-				}
-			}
-		})
-		for _, n := range slices.Sorted(maps.Keys(c.Secrets)) {
-			if !in.PurgeSecrets {
-				out.KeptSecrets = append(out.KeptSecrets, n)
-				continue
-			}
-			steps = append(steps, remove(store.SecretKey(c.Secrets[n].SecretRef), c.secretRevs[n]))
-		}
-		switch {
-		case c.App != nil && in.KeepHistory:
-			app := *c.App
-			app.Uninstalled = true
-			st, err := put(store.AppKey(c.app), app, c.appRev)
-			if err != nil {
-				return err
-			}
-			steps = append(steps, st)
-		case c.App != nil:
-			steps = append(steps, remove(store.AppKey(c.app), c.appRev))
-		}
-		s.Log.Info("removes an app", "app", c.app, "by", who(ctx))
-		return s.commit(ctx, []store.Cond{{Key: store.AppKey(c.app), Rev: c.appRev}}, steps)
-	})
-	return out, err
 }

@@ -38,6 +38,10 @@ type current struct {
 	scaleRevs   map[cluster.ServiceName]int64
 	secretRevs  map[string]int64
 	users       []cluster.UserList
+
+	change    *cluster.PendingChange // nil: there was none
+	changeRev int64
+	record    cluster.ChangeRecord
 }
 
 // current reads the state that a change of an app is decided on.
@@ -117,7 +121,10 @@ func (c *current) fill(v store.View) error {
 		if err != nil {
 			return err
 		}
-		c.Package = r.V.Package
+		c.Package, c.Hooks = r.V.Package, r.V.Hooks
+	}
+	if err := c.pending(v); err != nil {
+		return err
 	}
 	c.Nodes = store.Nodes(v)
 	return nil
@@ -165,7 +172,7 @@ func (s *Server) again(c current, note string) (plan.Input, error) {
 		return plan.Input{}, noApp(c.app)
 	}
 	specs := c.specs()
-	in := plan.Input{App: c.app, Exact: true, Package: c.Package, Bundle: v1.Bundle{Services: specs, Secrets: plan.References(specs), Note: note}}
+	in := plan.Input{App: c.app, Exact: true, Package: c.Package, Bundle: v1.Bundle{Services: specs, Hooks: c.Hooks, Secrets: plan.References(specs, c.Hooks), Note: note}}
 	if r, ok := s.release(c.app, c.App.Release); ok {
 		in.Bundle.Rendered = r.Source
 	}
@@ -215,7 +222,7 @@ func (s *Server) planApp(ctx context.Context, in *bundleInput) (v1.Plan, error) 
 	if err != nil {
 		return v1.Plan{}, err
 	}
-	input := plan.Input{App: in.app()}
+	input := plan.Input{App: in.app(), Action: c.action(in.Body)}
 	if input.Package, _, err = s.packageOf(c, &b); err != nil {
 		return v1.Plan{}, err
 	}
@@ -229,8 +236,8 @@ func (s *Server) planApp(ctx context.Context, in *bundleInput) (v1.Plan, error) 
 }
 
 func (s *Server) deploy(ctx context.Context, in *bundleInput) (v1.DeployResult, error) {
-	return s.change(ctx, in.app(), func(current) (plan.Input, error) {
-		return plan.Input{App: in.app(), Bundle: in.Body}, nil
+	return s.change(ctx, in.app(), func(c current) (plan.Input, error) {
+		return plan.Input{App: in.app(), Bundle: in.Body, Action: c.action(in.Body)}, nil
 	})
 }
 
@@ -244,6 +251,9 @@ func (s *Server) change(ctx context.Context, app cluster.AppName, build func(cur
 		}
 		in, err := build(c)
 		if err != nil {
+			return err
+		}
+		if err := c.busy(in); err != nil {
 			return err
 		}
 		var users []cluster.UserList
@@ -264,21 +274,16 @@ func (s *Server) change(ctx context.Context, app cluster.AppName, build func(cur
 		if !r.Changed() {
 			return nil
 		}
-		steps, err := s.steps(ctx, c, r, in)
-		if err != nil {
-			return err
-		}
-		steps = append(texts, steps...) // before the release that refers to them
-		for _, u := range users {       // before what refers to them
+		for _, u := range users { // before what refers to them
 			st, err := put(store.UserListKey(app, u.ID), u, 0)
 			if err != nil {
 				return err
 			}
-			steps = append([]step{st}, steps...)
+			texts = append(texts, st)
 		}
-		guard := []store.Cond{{Key: store.AppKey(app), Rev: c.appRev}}
-		if r.Claims {
-			guard = append(guard, store.Cond{Key: store.ClaimsKey, Rev: c.claimsRev})
+		guard, steps, err := s.write(ctx, c, r, in, texts)
+		if err != nil {
+			return err
 		}
 		if err := s.commit(ctx, guard, steps); err != nil {
 			return err
@@ -302,7 +307,7 @@ func (s *Server) releaseStep(ctx context.Context, c current, r plan.Result, in p
 	}
 	st, err := put(store.ReleaseKey(c.app, r.Plan.Next), cluster.Release{
 		App: c.app, Number: r.Plan.Next, Created: s.Now().UTC(), By: who(ctx), Note: note,
-		Source: in.Bundle.Rendered, Package: in.Package, Services: r.Rendered,
+		Source: in.Bundle.Rendered, Package: in.Package, Services: r.Rendered, Hooks: r.Hooks,
 	}, 0)
 	if err != nil {
 		return st, err
@@ -327,17 +332,12 @@ func (s *Server) steps(ctx context.Context, c current, r plan.Result, in plan.In
 	if r.Claims {
 		add(put(store.ClaimsKey, c.claims+1, c.claimsRev))
 	}
-	for _, conf := range r.Configs {
-		add(put(store.ConfigKey(c.app, conf.Name, conf.Hash), conf, 0))
+	files, err := s.files(ctx, c, r)
+	if err != nil {
+		return nil, err
 	}
-	for _, sec := range r.Secrets {
-		rec, err := s.seal(ctx, c.app, sec)
-		if err != nil {
-			return nil, err
-		}
-		add(put(store.SecretKey(rec.SecretRef), rec, c.secretRevs[sec.Name]))
-	}
-	if !r.Plan.Empty() {
+	out = append(out, files...)
+	if !r.Plan.Empty() && in.Number == 0 {
 		add(s.releaseStep(ctx, c, r, in))
 	}
 	scales := map[cluster.ServiceName]cluster.Scale{}
@@ -363,16 +363,43 @@ func (s *Server) steps(ctx context.Context, c current, r plan.Result, in plan.In
 	for _, n := range r.Unscaled {
 		out = append(out, remove(store.ScaleKey(cluster.ServiceID{App: c.app, Name: n}), c.scaleRevs[n]))
 	}
-	if !r.Plan.Empty() {
+	if c.change != nil && in.Number == 0 && c.stage() != cluster.StageDone {
+		out = append(out, remove(store.ChangeKey(c.app), c.changeRev)) // this takes its place
+	}
+	if !r.Plan.Empty() || in.Number > 0 {
 		app := cluster.App{Name: c.app, Domain: s.Domain}
 		if c.App != nil {
 			app = *c.App
 		}
 		app.Release, app.Uninstalled = r.Plan.Next, false
 		add(put(store.AppKey(c.app), app, c.appRev))
-		out = append(out, s.prune(c, r.Plan.Next, r.Rendered, in.Package)...)
+		out = append(out, s.prune(c, r.Plan.Next, r, in.Package)...)
 	}
 	return out, failure
+}
+
+// files are the configs and secrets that a plan makes: nothing refers to them yet.
+func (s *Server) files(ctx context.Context, c current, r plan.Result) ([]step, error) {
+	var out []step
+	for _, conf := range r.Configs {
+		st, err := put(store.ConfigKey(c.app, conf.Name, conf.Hash), conf, 0)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, st)
+	}
+	for _, sec := range r.Secrets {
+		rec, err := s.seal(ctx, c.app, sec)
+		if err != nil {
+			return nil, err
+		}
+		st, err := put(store.SecretKey(rec.SecretRef), rec, c.secretRevs[sec.Name])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, st)
+	}
+	return out, nil
 }
 
 // seal makes the record of a new secret value.

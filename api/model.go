@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/fairlead/fairlead/api/plan"
@@ -29,6 +30,9 @@ type model struct {
 	nodes      map[cluster.NodeID]cluster.Node
 	gateways   map[cluster.NodeID]cluster.GatewayAck
 	decisions  map[string][]cluster.Decision // by object
+	last       int                           // the newest release of the one app
+	changes    map[cluster.AppName]cluster.PendingChange
+	records    map[cluster.AppName]cluster.ChangeRecord
 	entry      plan.EntryPoints
 }
 
@@ -48,7 +52,7 @@ func (s *Server) read(app cluster.AppName) *model {
 		byID: map[cluster.ServiceID]cluster.Service{}, scales: map[cluster.ServiceID]cluster.Scale{},
 		rollouts: map[cluster.ServiceID]cluster.Rollout{}, endpoints: map[cluster.ServiceID]cluster.Endpoints{},
 		placements: map[cluster.TaskID]cluster.NodePlacement{}, statuses: map[cluster.TaskID]cluster.Status{},
-		ofService: map[cluster.ServiceID][]cluster.Task{},
+		ofService: map[cluster.ServiceID][]cluster.Task{}, changes: map[cluster.AppName]cluster.PendingChange{}, records: map[cluster.AppName]cluster.ChangeRecord{},
 		nodes:     map[cluster.NodeID]cluster.Node{}, gateways: map[cluster.NodeID]cluster.GatewayAck{}, decisions: map[string][]cluster.Decision{}, entry: s.Entry,
 	}
 	s.Mirror.Read(func(v store.View) { m.fill(v, app) })
@@ -112,6 +116,18 @@ func (m *model) fill(v store.View, app cluster.AppName) {
 			m.statuses[e.V.Task] = e.V
 		}
 	}
+	if app != "" {
+		if keys := v.Keys(store.AppPrefix(app) + "releases/"); len(keys) > 0 {
+			m.last, _ = strconv.Atoi(segment(keys[len(keys)-1], 3))
+		}
+	}
+	whole := func(prefix string) string { return prefix + string(app) }
+	for _, e := range store.All[cluster.PendingChange](v, whole(store.PrefixChanges), nil) {
+		m.changes[e.V.App] = e.V
+	}
+	for _, e := range store.All[cluster.ChangeRecord](v, whole(store.PrefixHooks), nil) {
+		m.records[e.V.App] = e.V
+	}
 	for _, n := range store.Nodes(v) {
 		m.nodes[n.ID] = n
 	}
@@ -139,7 +155,7 @@ func slotAddress(t cluster.Task) string {
 // task puts together what is known of a task from four writers.
 func (m *model) task(t cluster.Task) v1.TaskStatus {
 	out := v1.TaskStatus{
-		ID: t.ID, Address: slotAddress(t), ServiceID: t.ServiceID, Slot: t.Slot, State: statePending, Desire: t.Desire,
+		ID: t.ID, Address: slotAddress(t), ServiceID: t.ServiceID, Slot: t.Slot, Hook: t.Hook, State: statePending, Desire: t.Desire,
 		Node: t.Node, Image: t.Spec.Image, Version: t.Version, Release: t.Release, Created: t.Created,
 	}
 	if svc, ok := m.byID[t.ServiceID]; ok {

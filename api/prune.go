@@ -3,6 +3,7 @@ package api
 import (
 	"slices"
 
+	"github.com/fairlead/fairlead/api/plan"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/store"
 )
@@ -15,7 +16,7 @@ const maxPruned = 16
 // refers to any more: no kept release, no service, no task, and no version that
 // a rollout may go back to. The app's record, which every release writes,
 // guards it: nobody can begin to refer to a config meanwhile.
-func (s *Server) prune(c current, next int, specs map[cluster.ServiceName]cluster.ServiceSpec, pkg *cluster.Package) []step {
+func (s *Server) prune(c current, next int, r plan.Result, pkg *cluster.Package) []step {
 	var out []step
 	s.Mirror.Read(func(v store.View) {
 		own := store.AppPrefix(c.app)
@@ -44,7 +45,10 @@ func (s *Server) prune(c current, next int, specs map[cluster.ServiceName]cluste
 			}
 		}
 		usePackage(pkg)
-		for _, spec := range specs {
+		for _, h := range r.Hooks {
+			useSpec(h.Spec)
+		}
+		for _, spec := range r.Rendered {
 			useSpec(spec)
 		}
 		for _, svc := range c.Services {
@@ -75,6 +79,9 @@ func (s *Server) prune(c current, next int, specs map[cluster.ServiceName]cluste
 			usePackage(r.V.Package)
 			for _, spec := range r.V.Services {
 				useSpec(spec)
+			}
+			for _, h := range r.V.Hooks {
+				useSpec(h.Spec)
 			}
 		}
 		for _, keys := range [][]string{old, sortedKeys(unused)} {

@@ -9,6 +9,7 @@ func (s *Server) register(api huma.API) {
 	s.registerState(api)
 	s.registerDeploy(api)
 	s.registerPackages(api)
+	s.registerHooks(api)
 	s.registerWatch(api)
 	s.registerLogs(api)
 	s.registerInside(api)

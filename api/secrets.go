@@ -178,6 +178,9 @@ func (s *Server) writeSecret(ctx context.Context, ref cluster.SecretRef, set pla
 	if used := users(slices.Collect(maps.Values(c.Services)))[ref]; len(used) > 0 && c.App != nil {
 		c.Secrets[ref.Name] = rec // what is planned next stands on the new version
 		in, err := s.again(c, "secret "+ref.Name+" set")
+		if err == nil {
+			err = c.busy(in)
+		}
 		if err != nil {
 			return 0, err
 		}

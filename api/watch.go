@@ -99,6 +99,9 @@ const gather = 30 * time.Millisecond
 func (m *model) progress(app cluster.AppName, release int) v1.Progress {
 	out := v1.Progress{App: app, Release: release, Services: []v1.ServiceProgress{}, Done: true}
 	cur, exists := m.apps[app]
+	if m.hooked(&out, release) {
+		return out
+	}
 	if exists && cur.Release > release && release > 0 {
 		out.Superseded, out.Message = cur.Release, fmt.Sprintf("release %d has taken over", cur.Release)
 		return out
@@ -143,7 +146,82 @@ func (m *model) progress(app cluster.AppName, release int) v1.Progress {
 	}
 	// Said at the end.
 	out.Failed = out.Done && (out.Failed || len(out.Unserved) > 0)
+	m.after(&out, release)
 	return out
+}
+
+// hooked tells of a change whose release is not the app's: hooks run before it is, or
+// one that failed is taken back. It reports whether that is all there is to tell.
+func (m *model) hooked(out *v1.Progress, release int) bool {
+	ch, ok := m.changes[out.App]
+	cur := m.apps[out.App]
+	rec := m.records[out.App]
+	stage := ch.StageOf(rec)
+	switch {
+	case !ok || release == 0:
+		return m.overtaken(out, release)
+	case ch.Undoes == release:
+		out.Done, out.Message = stage == cluster.StageDone, ch.Why
+		out.Failed = out.Done
+		to := "it is removed again"
+		if ch.Action == cluster.HookRollback {
+			to = fmt.Sprintf("release %d takes it back", ch.Release)
+		}
+		out.Message += "; " + to
+		if rec.Change == ch.ID {
+			out.Hooks = rec.Runs
+			if rec.Failed {
+				out.Message += ", which failed: " + rec.Message
+			}
+		}
+		return true
+	case ch.Release != release || !makes(ch.Action):
+		return m.overtaken(out, release)
+	}
+	if rec.Change == ch.ID {
+		out.Hooks = rec.Runs
+	}
+	if cur.Release == release && !cur.Uninstalled {
+		return false
+	}
+	out.Done = stage == cluster.StageDone
+	if out.Failed = out.Done; out.Done {
+		out.Message = rec.Message
+	}
+	return true
+}
+
+// overtaken tells of a release that never was the app's, and is not to be any more.
+func (m *model) overtaken(out *v1.Progress, release int) bool {
+	cur, exists := m.apps[out.App]
+	if !exists || cur.Release >= release {
+		return false
+	}
+	out.Done = m.last >= release // else this server has not seen it yet
+	if out.Failed = out.Done; out.Done {
+		out.Message = "another change took its place"
+	}
+	return true
+}
+
+// after keeps a release from being done while hooks run behind it, and fails it with one.
+func (m *model) after(out *v1.Progress, release int) {
+	ch, ok := m.changes[out.App]
+	if !ok || ch.Release != release || !makes(ch.Action) {
+		return
+	}
+	rec := m.records[out.App]
+	switch stage := ch.StageOf(rec); {
+	case stage == cluster.StageUndo:
+		out.Done, out.Failed, out.Message = false, false, rec.Message+"; it is taken back"
+	case stage != cluster.StageDone:
+		out.Done, out.Failed = false, false
+	case rec.Failed:
+		out.Failed = out.Done
+		if _, broke := rec.Broke(); broke {
+			out.Message = rec.Message
+		}
+	}
 }
 
 func (m *model) serviceProgress(svc cluster.Service) v1.ServiceProgress {
@@ -215,7 +293,7 @@ func (m *model) holdup(svc cluster.Service) string {
 func (m *model) leaving(app cluster.AppName) []v1.ServiceProgress {
 	counts := map[cluster.ServiceName]int{}
 	for _, t := range m.tasks {
-		if _, wanted := m.byID[t.ServiceID]; !wanted && t.App == app && t.Outcome == nil {
+		if _, wanted := m.byID[t.ServiceID]; !wanted && t.App == app && t.Outcome == nil && t.Hook == "" {
 			counts[t.Name]++
 		}
 	}
@@ -288,6 +366,8 @@ func event(ev store.Event, now time.Time) (v1.Event, bool) {
 		if kind == "rollouts" {
 			out.Object = "rollout"
 		}
+	case kind == "hooks" && len(p) == 2:
+		out.Object, out.Name = "change", p[1]+"/hooks"
 	case kind == "tasks" && len(p) == 3:
 		out.Object, out.Name = "task", last
 	case kind == "status" && len(p) == 3:

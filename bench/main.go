@@ -32,6 +32,7 @@ func groups() []group {
 		{"binary", measureBinary, false},
 		{"corpus", measureCorpus, false},
 		{"badinputs", measureBadInputs, true},
+		{"packages", measurePackages, false},
 		{"idle", measureIdle, true},
 		{"deploy50", measureDeploy, true},
 		{"route", measureRoute, true},

@@ -83,12 +83,16 @@ func (a *app) taskTable(tasks []v1.TaskStatus, none string) *table {
 		if x.Desire == cluster.DesireDrain && !x.Ended() {
 			state += " (draining)"
 		}
+		reason := x.Reason
+		if x.Hook != "" {
+			reason = strings.TrimSuffix(fmt.Sprintf("%s hook: %s", x.Hook, x.Reason), ": ")
+		}
 		var addrs []string
 		for _, ip := range x.Addresses {
 			addrs = append(addrs, ip)
 		}
 		t.add(x.Address, state, yesNo(x.Ready), string(x.Node), age(a.now(), since), fmt.Sprint(x.Restarts),
-			x.Image, string(x.ID), fmt.Sprint(x.Release), strings.Join(addrs, ","), x.Reason)
+			x.Image, string(x.ID), fmt.Sprint(x.Release), strings.Join(addrs, ","), reason)
 	}
 	return t
 }

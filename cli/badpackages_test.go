@@ -70,7 +70,7 @@ func badPackages() []badInput {
 		{what: "an expression that is none", files: demo(web), args: append(installed, "--set", "a[x]=1"), code: 2, says: []string{"failed parsing --set data"}},
 		{what: "a file of the machine that installs", files: demo(web + "    configs: [c]\nconfigs:\n  c: {file: /etc/passwd}\n"), args: installed, code: 2, says: []string{"demo/templates/app.yaml:6: configs.c.file:", ".Files.Get"}},
 		{what: "a variable of the machine that installs", files: demo(web + "    command: echo $HOME\n"), args: installed, code: 2, says: []string{"demo/templates/app.yaml:4:", "$$"}},
-		{what: "a hook", files: demo(web + "  migrate:\n    image: shop/web:1\n    x-fairlead: {hook: {on: [pre-upgrade]}}\n"), args: installed, code: 2, says: []string{"demo/templates/app.yaml:4: migrate is a pre-upgrade hook", "--no-hooks"}},
+		{what: "a hook that never ends", files: demo(web + "  migrate:\n    image: shop/web:1\n    restart: always\n    x-fairlead: {hook: {on: [pre-upgrade]}}\n"), args: installed, code: 2, says: []string{"demo/templates/app.yaml:7: services.migrate.x-fairlead.hook", "on-failure:3"}},
 		{what: "dependencies that were not fetched", files: demo(web, "Chart.yaml", demoYAML+"dependencies: [{name: db, version: 1.x.x, repository: \"oci://registry.example.com/charts\"}]\n"), args: installed, code: 2, says: []string{"chart dependency update"}},
 		{what: "a library", files: demo(web, "Chart.yaml", demoYAML+"type: library\n"), args: installed, code: 2, says: []string{"not installable"}},
 		{what: "templates without end", files: demo("{{ define \"a\" }}{{ include \"a\" . }}{{ end }}{{ include \"a\" . }}\n"), args: installed, code: 2, says: []string{"nested reference"}},

@@ -38,6 +38,7 @@ func (w *waitFlags) register(c *cobra.Command) {
 
 func (a *app) rmCommand() *cobra.Command {
 	var purge, yes bool
+	var hooks hookFlags
 	c := &cobra.Command{
 		Use: "rm [APP]", Aliases: []string{"down"}, Short: "Remove an app; its volumes and secrets stay",
 		Long: `Removes the app and waits until its tasks are gone. At a terminal it asks when
@@ -60,11 +61,11 @@ neither an argument nor -p names the app, and always with --purge-secrets.`,
 					return err
 				}
 			}
-			res, err := cl.Remove(cmd.Context(), name, v1.RemoveOptions{PurgeSecrets: purge})
+			res, err := cl.Remove(cmd.Context(), name, v1.RemoveOptions{PurgeSecrets: purge, NoHooks: hooks.none, Timeout: hooks.timeout})
 			if err != nil {
 				return err
 			}
-			if err := a.waitGone(cmd, cl, name); err != nil {
+			if err := a.waitGone(cmd, cl, res); err != nil {
 				return err
 			}
 			return a.printRemoved(res)
@@ -72,16 +73,36 @@ neither an argument nor -p names the app, and always with --purge-secrets.`,
 	}
 	c.Flags().BoolVar(&purge, "purge-secrets", false, "remove its secrets too")
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	hooks.register(c)
 	return c
 }
 
-// waitGone waits until no task of the app is left.
-func (a *app) waitGone(cmd *cobra.Command, cl *client.Client, name cluster.AppName) error {
+// hookFlags are those of commands around which hooks of a package run.
+type hookFlags struct {
+	none    bool
+	timeout time.Duration
+}
+
+func (h *hookFlags) register(c *cobra.Command) {
+	c.Flags().BoolVar(&h.none, "no-hooks", false, "run none of the package's hooks")
+	c.Flags().DurationVar(&h.timeout, "timeout", 10*time.Minute, "how long each of the package's hooks may take")
+}
+
+// waitGone waits until no task of the app is left, and its hooks have run.
+func (a *app) waitGone(cmd *cobra.Command, cl *client.Client, res v1.RemoveResult) error {
+	name := res.App
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	for {
+	for pending := res.Pending; ; {
+		if pending {
+			over, err := removed(cmd.Context(), cl, name)
+			if err != nil {
+				return err
+			}
+			pending = !over
+		}
 		tasks, err := cl.Tasks(cmd.Context(), name, false)
-		if cluster.KindOf(err) == cluster.KindNotFound || (err == nil && len(tasks) == 0) {
+		if cluster.KindOf(err) == cluster.KindNotFound || (err == nil && len(tasks) == 0 && !pending) {
 			return nil
 		}
 		if err != nil {
@@ -93,6 +114,26 @@ func (a *app) waitGone(cmd *cobra.Command, cl *client.Client, name cluster.AppNa
 		case <-tick.C:
 		}
 	}
+}
+
+// removed reports whether a removal with hooks is over; an error is that one failed.
+func removed(ctx context.Context, cl *client.Client, name cluster.AppName) (bool, error) {
+	d, err := cl.App(ctx, name)
+	switch {
+	case cluster.KindOf(err) == cluster.KindNotFound:
+		return true, nil
+	case err != nil:
+		return false, err
+	case d.Change == nil || d.Change.Action != cluster.HookDelete:
+		return false, failedf("another change of %s took the place of its removal", name)
+	case d.Change.Stage != cluster.StageDone:
+		return false, nil
+	case !d.Change.Failed:
+		return true, nil
+	case d.State == "uninstalled":
+		return true, failedf("%s is removed, but %s\n%sits history is kept: `fairlead uninstall %s` forgets it", name, d.Change.Message, hookTail(d.Change.Runs), name)
+	}
+	return true, failedf("%s is not removed: %s\n%s--no-hooks removes it without its hooks", name, d.Change.Message, hookTail(d.Change.Runs))
 }
 
 func (a *app) scaleCommand() *cobra.Command {
@@ -298,6 +339,7 @@ func (a *app) newImages(name cluster.AppName, flags []string) (map[cluster.Servi
 
 func (a *app) rollbackCommand() *cobra.Command {
 	var w waitFlags
+	var noHooks bool
 	c := &cobra.Command{
 		Use: "rollback [APP] [RELEASE]", Short: "Go back to an earlier release",
 		Long: `Makes a new release equal to an earlier one: the newest one that did not fail
@@ -320,10 +362,11 @@ and that differs from the current one, unless a number is given.`,
 			name, err := a.appArg(args)
 			return func(ctx context.Context, cl *client.Client) (v1.DeployResult, error) {
 				a.sayTook()
-				return cl.Rollback(ctx, name, release)
+				return cl.RollbackWith(ctx, name, v1.RollbackRequest{Release: release, NoHooks: noHooks, Timeout: cluster.Duration(w.timeout)})
 			}, err
 		}),
 	}
+	c.Flags().BoolVar(&noHooks, "no-hooks", false, "run none of the package's hooks")
 	w.register(c)
 	return c
 }

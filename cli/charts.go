@@ -42,7 +42,7 @@ an archive, or oci://REGISTRY/PATH.`,
 		Example: "  fairlead chart create shop\n  fairlead chart lint ./shop\n  fairlead chart template demo ./shop --set replicas=2",
 	}
 	c.AddCommand(a.chartCreate(), a.chartLint(), a.chartTemplate(), a.chartPackage(), a.chartShow(),
-		a.chartPull(), a.chartPush(), a.chartRepo(), a.chartDependency())
+		a.chartPull(), a.chartPush(), a.chartRepo(), a.chartDependency(), a.chartTest())
 	return c
 }
 

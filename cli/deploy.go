@@ -131,7 +131,7 @@ func (a *app) finish(ctx context.Context, cl *client.Client, res v1.DeployResult
 		}
 		return nil
 	}
-	return a.wait(ctx, cl, res.App, res.Release, w.timeout)
+	return a.wait(ctx, cl, res.App, res.Release, w.timeout*time.Duration(1+len(res.Plan.Hooks))) // each hook has as long
 }
 
 // wait shows progress until the release is healthy, has failed, or time is up.
@@ -141,6 +141,9 @@ func (a *app) wait(ctx context.Context, cl *client.Client, name cluster.AppName,
 	show := newProgress(a)
 	var last v1.Progress
 	err := cl.Watch(wctx, name, release, func(p v1.Progress) error {
+		if p.Failed && len(p.Services) == 0 && len(p.Hooks) == 0 && last.Message != "" {
+			p.Message, p.Hooks = last.Message, last.Hooks // of an app that was removed again
+		}
 		last = p
 		show.update(p)
 		return nil
@@ -275,6 +278,9 @@ func (a *app) printPlan(p v1.Plan, r *compose.Result) error {
 	}
 	for _, e := range p.Closed {
 		out("  closed: %s", e)
+	}
+	for _, h := range p.Hooks {
+		out("  · %s hook %s runs: %s", h.Event, h.Hook, h.Image)
 	}
 	for _, w := range p.Waits {
 		out("  ! %s", w)

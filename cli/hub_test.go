@@ -122,6 +122,50 @@ func (h *hub) loops() {
 	h.t.Cleanup(func() { cancel(); wg.Wait() })
 }
 
+// hooks runs the loops of hooks and of changes, as a leader does.
+func (h *hub) hooks() {
+	ctx, cancel := context.WithCancel(h.t.Context())
+	var wg sync.WaitGroup
+	l := control.Hooks(store.Guarded(h.store, store.WriterHooks), h.mirror, now, hclog.NewNullLogger())
+	c := control.Changes(h.mirror, h.api, hclog.NewNullLogger())
+	wg.Go(func() { _ = l.Run(ctx) })
+	wg.Go(func() { _ = c.Run(ctx) })
+	h.t.Cleanup(func() { cancel(); wg.Wait() })
+}
+
+// settles writes what became of the app's current release, as the rollout loop would,
+// and forgets the rollout of a service that is removed.
+func (h *hub) settles(id cluster.ServiceID, message string) {
+	h.t.Helper()
+	h.outcome(id.App, cluster.ReleaseOutcome{State: "failed", Message: message, Ended: today})
+	for {
+		changed := h.mirror.Changed()
+		if ch, ok := read[cluster.PendingChange](h, store.ChangeKey(id.App)); ok && ch.Undoes > 0 {
+			break
+		}
+		select {
+		case <-changed:
+		case <-h.t.Context().Done():
+			h.t.Fatal("nothing takes the change back")
+		}
+	}
+	if _, err := h.store.Commit(h.t.Context(), store.Txn{Then: []store.Op{{Key: store.RolloutKey(id), Delete: true}}}); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// outcome writes what became of an app's current release, as the rollout loop would.
+func (h *hub) outcome(app cluster.AppName, o cluster.ReleaseOutcome) {
+	h.t.Helper()
+	e, err := h.store.Get(h.t.Context(), store.AppKey(app))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	a, _ := read[cluster.App](h, store.AppKey(app))
+	o.App, o.Number, o.Created = app, a.Release, cluster.StoreRev(e.Created)
+	h.put(store.OutcomeKey(app, a.Release), o)
+}
+
 // put writes a value as its owner would, and waits until the server knows of it.
 func (h *hub) put(key string, v any) {
 	h.t.Helper()

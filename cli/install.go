@@ -35,9 +35,9 @@ func (i *installFlags) register(c *cobra.Command) {
 	i.from.register(c)
 	i.wait.register(c)
 	f := c.Flags()
-	f.BoolVar(&i.atomic, "atomic", false, "undo all of it when a service does not become healthy in time")
+	f.BoolVar(&i.atomic, "atomic", false, "undo all of it when a service does not become healthy in time, or a hook fails; the server does, whatever becomes of this command")
 	f.Bool("wait", true, "wait until it is healthy, which is what happens without it too; see --detach")
-	f.BoolVar(&i.noHooks, "no-hooks", false, "leave the package's hooks out")
+	f.BoolVar(&i.noHooks, "no-hooks", false, "run none of the package's hooks")
 	f.BoolVar(&i.skipCheck, "skip-schema-validation", false, "do not check the values against the package's schema")
 	f.StringVar(&i.note, "note", "", "what history shows beside this release")
 	f.StringVar(&i.note, "description", "", "the same as --note, as Helm has it")
@@ -118,7 +118,7 @@ func (i *installFlags) registerPlan(c *cobra.Command) {
 	i.values.registerLong(c)
 	i.from.register(c)
 	f := c.Flags()
-	f.BoolVar(&i.noHooks, "no-hooks", false, "leave the package's hooks out")
+	f.BoolVar(&i.noHooks, "no-hooks", false, "run none of the package's hooks")
 	f.BoolVar(&i.reuse, "reuse-values", false, "take the values of the release before, below those given")
 	f.BoolVar(&i.reset, "reset-values", false, "begin from the package's own values, also where none is given")
 }
@@ -181,10 +181,11 @@ func (a *app) install(cmd *cobra.Command, args []string, i *installFlags) error 
 		return err
 	case now != nil && now.State == "uninstalled":
 		return usagef("%s was uninstalled, and its history kept: `fairlead rollback %s` brings it back, `fairlead upgrade %s %s --install` installs over it, `fairlead uninstall %s` forgets it", name, name, name, args[1], name)
+	case now != nil && now.Release == 0 && now.State == "failed": // its hooks kept it from being installed
 	case now != nil:
 		return usagef("the app %s is there already: `fairlead upgrade %s %s` changes it", name, name, args[1])
 	}
-	return a.apply(cmd.Context(), cl, name, args[1], i, nil)
+	return a.apply(cmd.Context(), cl, name, args[1], i, now)
 }
 
 func (a *app) upgrade(cmd *cobra.Command, args []string, i *installFlags) error {
@@ -216,9 +217,13 @@ func (a *app) apply(ctx context.Context, cl *client.Client, name cluster.AppName
 	if err != nil {
 		return err
 	}
-	err = a.finish(ctx, cl, res, &i.wait)
+	w := i.wait
+	if i.atomic {
+		w.timeout *= 2 // there, and back
+	}
+	err = a.finish(ctx, cl, res, &w)
 	if err != nil && i.atomic && res.Changed {
-		return a.undo(context.WithoutCancel(ctx), cl, name, now, err)
+		a.undone(ctx, cl, name)
 	}
 	if err == nil && a.human() && p.bundle.Package.Notes != "" {
 		_, err = fmt.Fprintln(a.out, strings.TrimRight(printable(p.bundle.Package.Notes), "\n"))
@@ -226,20 +231,16 @@ func (a *app) apply(ctx context.Context, cl *client.Client, name cluster.AppName
 	return err
 }
 
-// undo takes a failed change back as a whole.
-func (a *app) undo(ctx context.Context, cl *client.Client, name cluster.AppName, before *v1.AppDetail, why error) error {
-	if before == nil || before.State == "uninstalled" {
-		if _, err := cl.Remove(ctx, name, v1.RemoveOptions{KeepHistory: before != nil}); err != nil {
-			return errors.Join(why, fmt.Errorf("and it could not be removed again: %w", err))
-		}
+// undone says what the server did about a failed change that was to leave nothing.
+func (a *app) undone(ctx context.Context, cl *client.Client, name cluster.AppName) {
+	d, err := cl.App(context.WithoutCancel(ctx), name)
+	switch {
+	case cluster.KindOf(err) == cluster.KindNotFound, err == nil && d.State == "uninstalled":
 		a.note("%s is removed again", name)
-		return why
+	case err == nil && d.Change != nil && d.Change.Undoes > 0 && !d.Change.Failed:
+		to := strings.TrimPrefix(d.Note, "rollback to ")
+		a.note("%s goes back to release %s", name, to)
 	}
-	if _, err := cl.Rollback(ctx, name, before.Release); err != nil {
-		return errors.Join(why, fmt.Errorf("and it could not go back to release %d: %w", before.Release, err))
-	}
-	a.note("%s goes back to release %d", name, before.Release)
-	return why
 }
 
 // packaged is a package as it would be deployed.
@@ -257,7 +258,7 @@ func (a *app) fromPackage(ctx context.Context, cl *client.Client, name cluster.A
 	req := chart.Request{Release: chart.Release{Name: string(name), Revision: 1}, SkipSchema: i.skipCheck}
 	var before []chart.File
 	if now != nil {
-		req.Release.Revision, req.Release.Upgrade = now.Release+1, now.State != "uninstalled"
+		req.Release.Revision, req.Release.Upgrade = now.Release+1, now.State != "uninstalled" && now.Release > 0
 		if before, err = valuesBefore(ctx, cl, name, i); err != nil {
 			return packaged{}, err
 		}
@@ -273,11 +274,8 @@ func (a *app) fromPackage(ctx context.Context, cl *client.Client, name cluster.A
 	for _, w := range project.Warnings {
 		a.note("warning: %s", w)
 	}
-	if err := withoutHooks(project, i.noHooks); err != nil {
-		return packaged{}, err
-	}
 	b := bundle(project)
-	b.Note = i.note
+	b.Note, b.Hooks, b.NoHooks, b.Atomic, b.Timeout = i.note, project.Hooks, i.noHooks, i.atomic, cluster.Duration(i.wait.timeout)
 	if now == nil {
 		b.Expect = new(int)
 	}
@@ -310,19 +308,6 @@ func valuesBefore(ctx context.Context, cl *client.Client, name cluster.AppName, 
 	return []chart.File{{Name: fmt.Sprintf("the values of release %d", p.Release), Data: []byte(p.Values)}}, nil
 }
 
-// withoutHooks refuses hooks, which nothing runs yet, unless they are to be left out.
-// Those of tests wait to be asked for.
-func withoutHooks(r *compose.Result, leave bool) error {
-	for _, h := range r.Hooks {
-		for _, e := range h.Events {
-			if e != compose.Test && !leave {
-				return usagef("%s:%d: %s is a %s hook, and hooks are not run yet; --no-hooks leaves them out", h.Spec.Source.File, h.Spec.Source.Line, h.Service, e)
-			}
-		}
-	}
-	return nil
-}
-
 // problems says where the lines of refused documents are to be seen.
 func problems(err error, name cluster.AppName, ref string) error {
 	if _, ok := errors.AsType[*compose.Problems](err); ok {
@@ -333,6 +318,7 @@ func problems(err error, name cluster.AppName, ref string) error {
 
 func (a *app) uninstallCommand() *cobra.Command {
 	var keep, purge, yes bool
+	var hooks hookFlags
 	c := &cobra.Command{
 		Use: "uninstall NAME", Short: "Remove an app that came from a package; its volumes and secrets stay", Args: oneArg("the app"), ValidArgsFunction: a.completeApps(),
 		Long:    "Removes the app and waits until its tasks are gone. With --keep-history, `fairlead rollback`\nbrings it back.",
@@ -350,11 +336,11 @@ func (a *app) uninstallCommand() *cobra.Command {
 					return err
 				}
 			}
-			res, err := cl.Remove(cmd.Context(), name, v1.RemoveOptions{PurgeSecrets: purge, KeepHistory: keep})
+			res, err := cl.Remove(cmd.Context(), name, v1.RemoveOptions{PurgeSecrets: purge, KeepHistory: keep, NoHooks: hooks.none, Timeout: hooks.timeout})
 			if err != nil {
 				return err
 			}
-			if err := a.waitGone(cmd, cl, name); err != nil {
+			if err := a.waitGone(cmd, cl, res); err != nil {
 				return err
 			}
 			return a.printRemoved(res)
@@ -364,6 +350,7 @@ func (a *app) uninstallCommand() *cobra.Command {
 	f.BoolVar(&keep, "keep-history", false, "keep its releases, so that a rollback brings it back")
 	f.BoolVar(&purge, "purge-secrets", false, "remove its secrets too")
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
+	hooks.register(c)
 	return c
 }
 

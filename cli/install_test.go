@@ -118,6 +118,7 @@ func TestUpgradeChecksAsItShould(t *testing.T) {
 
 func TestAtomicUndoesAllOfIt(t *testing.T) {
 	h := newHub(t)
+	h.hooks()
 	h.must("", "chart", "create", "demo")
 	fail := func(args ...string) said {
 		t.Helper()
@@ -126,6 +127,11 @@ func TestAtomicUndoesAllOfIt(t *testing.T) {
 		go func() { done <- h.cli("", args...) }()
 		h.waitRelease(before + 1)
 		h.ends(shopWeb, cluster.RolloutFailed, "it does not start")
+		h.settles(shopWeb, "it does not start")
+		if before > 0 {
+			h.waitRelease(before + 2)
+			h.outcome("shop", cluster.ReleaseOutcome{State: "running", Settled: true})
+		}
 		s := <-done
 		if s.code != 1 {
 			t.Errorf("%d %s", s.code, s.all)

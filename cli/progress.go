@@ -38,6 +38,9 @@ func (p *progress) update(v v1.Progress) {
 	for _, s := range v.Services {
 		width = max(width, len(s.Service))
 	}
+	for _, r := range v.Hooks {
+		width = max(width, len(r.Hook))
+	}
 	for _, s := range v.Services {
 		if !p.live && strings.Contains(s.Message, " is pending: ") {
 			s.Message = "" // passes in a moment; in a log it would only be noise
@@ -51,7 +54,18 @@ func (p *progress) update(v v1.Progress) {
 			b.WriteString(line + "\n")
 		}
 	}
-	p.lines, p.last = len(v.Services), v
+	for _, r := range v.Hooks {
+		line := fmt.Sprintf("  %-*s  %s hook, %s", width, r.Hook, r.Event, strings.TrimSpace(r.State+" "+oneLine(r.Message)))
+		key := r.Hook + "@" + cluster.ServiceName(r.Event)
+		switch {
+		case p.live:
+			b.WriteString("\x1b[2K" + shorten(line, p.columns()) + "\n")
+		case p.said[key] != line:
+			p.said[key] = line
+			b.WriteString(line + "\n")
+		}
+	}
+	p.lines, p.last = len(v.Services)+len(v.Hooks), v
 	_, _ = fmt.Fprint(p.a.errw, b.String())
 }
 
@@ -102,6 +116,8 @@ func verdict(name cluster.AppName, p v1.Progress) error {
 	failed := func(s v1.ServiceProgress) bool { return s.State != string(cluster.RolloutComplete) }
 	if len(p.Unserved) > 0 && p.Message == "" && !slices.ContainsFunc(p.Services, failed) {
 		fmt.Fprintf(&b, "%s runs, but is not reachable as its file says", name)
+	} else if len(p.Hooks) > 0 {
+		fmt.Fprintf(&b, "the change of %s failed", name)
 	} else {
 		fmt.Fprintf(&b, "%s did not become healthy", name)
 	}
@@ -123,5 +139,21 @@ func verdict(name cluster.AppName, p v1.Progress) error {
 	for _, u := range p.Unserved {
 		fmt.Fprintf(&b, "\n  %s", u)
 	}
+	b.WriteString(strings.TrimRight("\n"+hookTail(p.Hooks), "\n"))
 	return failedf("%s", b.String())
+}
+
+// hookTail shows the last lines of the hooks that failed.
+func hookTail(runs []cluster.HookRun) string {
+	var b strings.Builder
+	for _, r := range runs {
+		if r.State != cluster.RunFailed || len(r.Tail) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "  last lines of %s:\n", r.Task)
+		for _, l := range r.Tail {
+			fmt.Fprintf(&b, "    | %s\n", oneLine(l))
+		}
+	}
+	return b.String()
 }

@@ -55,6 +55,12 @@ func (c *Client) Remove(ctx context.Context, app cluster.AppName, o v1.RemoveOpt
 	if o.KeepHistory {
 		q.Set("keep_history", "true")
 	}
+	if o.NoHooks {
+		q.Set("no_hooks", "true")
+	}
+	if o.Timeout > 0 {
+		q.Set("timeout", o.Timeout.String())
+	}
 	return call[v1.RemoveResult](ctx, c, http.MethodDelete, path("apps", string(app)), q, nil)
 }
 
@@ -70,7 +76,17 @@ func (c *Client) Restart(ctx context.Context, app cluster.AppName, r v1.RestartR
 
 // Rollback makes a new release equal to an earlier one; 0 means the one before the current one.
 func (c *Client) Rollback(ctx context.Context, app cluster.AppName, release int) (v1.DeployResult, error) {
-	return call[v1.DeployResult](ctx, c, http.MethodPost, path("apps", string(app), "rollback"), nil, v1.RollbackRequest{Release: release})
+	return c.RollbackWith(ctx, app, v1.RollbackRequest{Release: release})
+}
+
+// RollbackWith is Rollback with all that can be said.
+func (c *Client) RollbackWith(ctx context.Context, app cluster.AppName, r v1.RollbackRequest) (v1.DeployResult, error) {
+	return call[v1.DeployResult](ctx, c, http.MethodPost, path("apps", string(app), "rollback"), nil, r)
+}
+
+// Test begins the tests of the app's package; App tells what comes of them.
+func (c *Client) Test(ctx context.Context, app cluster.AppName, r v1.TestRequest) (v1.HookProgress, error) {
+	return call[v1.HookProgress](ctx, c, http.MethodPost, path("apps", string(app), "test"), nil, r)
 }
 
 // Scale sets counts. They are kept by later deploys.

@@ -63,6 +63,8 @@ type Release struct {
 	Source   string                      `json:"source,omitempty"`
 	Package  *Package                    `json:"package,omitempty"`
 	Services map[ServiceName]ServiceSpec `json:"services"`
+	// Hooks are the package's, which run around changes.
+	Hooks []Hook `json:"hooks,omitempty"`
 }
 
 // KeptReleases is how many releases of an app are kept, with what became of them.
@@ -75,6 +77,8 @@ type ReleaseOutcome struct {
 	State   string    `json:"state"` // "running", "complete", "failed"
 	Message string    `json:"message,omitempty"`
 	Ended   time.Time `json:"ended,omitzero"`
+	// Settled: its services are complete. It is so itself once its hooks are, too.
+	Settled bool `json:"settled,omitempty"`
 	// Created is the app's: another one means that the app was removed and made again.
 	Created StoreRev `json:"created,omitempty"`
 

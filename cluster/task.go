@@ -43,6 +43,9 @@ type Task struct {
 	// Withdrawn, of a draining task, is the revision of the service's endpoints
 	// that no longer held it; who has acknowledged it sends nothing new.
 	Withdrawn StoreRev `json:"withdrawn,omitempty"`
+	// Hook is the point of a change that it runs at; "" is a task of a service. Its
+	// writer is then hooks, and it keeps its place, and its log, until its policy removes it.
+	Hook HookEvent `json:"hook,omitempty"`
 	// Outcome is copied from the last status once the task has ended.
 	Outcome *Outcome `json:"outcome,omitempty"`
 

@@ -46,7 +46,7 @@ type Result struct {
 	Configs  []cluster.Config // sorted by name
 	Secrets  []SecretDecl     // sorted by name
 	Builds   []Build          // sorted by service
-	Hooks    []Hook           // sorted by weight and name; of packages alone
+	Hooks    []cluster.Hook   // sorted by weight and name; of packages alone
 	Warnings []Problem        // sorted by file and line
 	// Rendered is the interpolated, merged document in YAML. No value of a secret is in it.
 	Rendered []byte

@@ -2,7 +2,6 @@ package compose
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -97,49 +96,6 @@ func outside(path []string) string {
 	return ""
 }
 
-// Hook is a service of a package that is none of the app: it runs once, at some
-// point of a change.
-type Hook struct {
-	Service cluster.ServiceName
-	Spec    cluster.ServiceSpec
-	Events  []HookEvent
-	Weight  int // the lowest runs first
-	// Delete says when what is left of it is removed.
-	Delete []HookPolicy
-}
-
-// HookEvent is when a hook runs.
-type HookEvent string
-
-// The points of a change.
-const (
-	PreInstall   HookEvent = "pre-install"
-	PostInstall  HookEvent = "post-install"
-	PreUpgrade   HookEvent = "pre-upgrade"
-	PostUpgrade  HookEvent = "post-upgrade"
-	PreRollback  HookEvent = "pre-rollback"
-	PostRollback HookEvent = "post-rollback"
-	PreDelete    HookEvent = "pre-delete"
-	PostDelete   HookEvent = "post-delete"
-	Test         HookEvent = "test"
-)
-
-// HookPolicy is when what is left of a hook is removed.
-type HookPolicy string
-
-// What to do about a hook's remains.
-const (
-	BeforeHookCreation HookPolicy = "before-hook-creation" // when it runs again; the default
-	HookSucceeded      HookPolicy = "hook-succeeded"
-	HookFailed         HookPolicy = "hook-failed"
-)
-
-func hookEvents() []string {
-	return strs(PreInstall, PostInstall, PreUpgrade, PostUpgrade, PreRollback, PostRollback, PreDelete, PostDelete, Test)
-}
-
-func hookPolicies() []string { return strs(BeforeHookCreation, HookSucceeded, HookFailed) }
-
 func strs[T ~string](list ...T) []string {
 	out := make([]string, len(list))
 	for i, s := range list {
@@ -154,7 +110,7 @@ func (c *converter) hook(name string, x hookExtension, spec cluster.ServiceSpec)
 		c.no("hooks belong to packages", "leave it out, or make a package: `fairlead chart create`", name, "x-fairlead", "hook")
 		return
 	}
-	h := Hook{Service: cluster.ServiceName(name), Spec: spec, Weight: x.Weight}
+	h := cluster.Hook{Service: cluster.ServiceName(name), Spec: spec, Weight: x.Weight}
 	known := func(key string, got, names []string) bool {
 		for _, s := range got {
 			if slices.Contains(names, s) {
@@ -169,17 +125,17 @@ func (c *converter) hook(name string, x hookExtension, spec cluster.ServiceSpec)
 		}
 		return true
 	}
-	if !known("on", x.On, hookEvents()) || !known("delete", x.Delete, hookPolicies()) {
+	if !known("on", x.On, strs(cluster.HookEvents()...)) || !known("delete", x.Delete, strs(cluster.HookPolicies()...)) {
 		return
 	}
 	for _, e := range x.On {
-		h.Events = append(h.Events, HookEvent(e))
+		h.Events = append(h.Events, cluster.HookEvent(e))
 	}
 	for _, p := range x.Delete {
-		h.Delete = append(h.Delete, HookPolicy(p))
+		h.Delete = append(h.Delete, cluster.HookPolicy(p))
 	}
 	if h.Delete == nil {
-		h.Delete = []HookPolicy{BeforeHookCreation}
+		h.Delete = []cluster.HookPolicy{cluster.BeforeHookCreation}
 	}
 	switch {
 	case len(h.Events) == 0:
@@ -188,6 +144,11 @@ func (c *converter) hook(name string, x hookExtension, spec cluster.ServiceSpec)
 		c.no("a hook runs once and is not reached from outside", "remove its routes and ports", name, "x-fairlead", "hook")
 	case spec.Mode == cluster.Global || spec.Autoscale != nil:
 		c.no("a hook runs once, as one task", "remove deploy.mode and x-fairlead.autoscale", name, "x-fairlead", "hook")
+	case spec.Restart.Condition == "any":
+		c.no("a hook is awaited until it ends, and a restart policy never lets it", "leave restart: out, or write on-failure:3", name, "x-fairlead", "hook")
+	}
+	if h.Spec.Restart.Condition == "" {
+		h.Spec.Restart.Condition = "none"
 	}
 	c.res.Hooks = append(c.res.Hooks, h)
 }
@@ -195,9 +156,7 @@ func (c *converter) hook(name string, x hookExtension, spec cluster.ServiceSpec)
 // sortHooks puts hooks in the order in which they run, and refuses services that
 // wait for one: when they start it is over, or has not been.
 func (c *converter) sortHooks(names []string) {
-	slices.SortFunc(c.res.Hooks, func(a, b Hook) int {
-		return cmp.Or(cmp.Compare(a.Weight, b.Weight), strings.Compare(string(a.Service), string(b.Service)))
-	})
+	slices.SortFunc(c.res.Hooks, cluster.CompareHooks)
 	is := map[string]bool{}
 	for _, n := range names {
 		is[n] = c.ext[n] != nil && c.ext[n].Hook != nil

@@ -53,17 +53,17 @@ configs: {conf: {content: "price: $$5\n"}}
 	}
 	type brief struct {
 		Name   string
-		Events []HookEvent
+		Events []cluster.HookEvent
 		Weight int
-		Delete []HookPolicy
+		Delete []cluster.HookPolicy
 	}
 	var got []brief
 	for _, h := range r.Hooks {
 		got = append(got, brief{string(h.Service), h.Events, h.Weight, h.Delete})
 	}
 	want := []brief{
-		{"seed", []HookEvent{PostInstall}, -1, []HookPolicy{BeforeHookCreation}},
-		{"migrate", []HookEvent{PreInstall, PreUpgrade}, 2, []HookPolicy{HookSucceeded}},
+		{"seed", []cluster.HookEvent{cluster.PostInstall}, -1, []cluster.HookPolicy{cluster.BeforeHookCreation}},
+		{"migrate", []cluster.HookEvent{cluster.PreInstall, cluster.PreUpgrade}, 2, []cluster.HookPolicy{cluster.HookSucceeded}},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error("hooks (-want +got)", d)

@@ -45,7 +45,7 @@ func (r *rolloutStore) snapshot(ctx context.Context) (rollout.Snapshot, error) {
 			Now: r.now().UTC(), Rev: cluster.StoreRev(v.Rev()),
 			Apps: apps(v), Services: store.Services(v), Scales: store.Scales(v), Tasks: store.Tasks(v),
 			Placements: store.Placements(v), Statuses: store.Statuses(v), Rollouts: store.Rollouts(v),
-			Endpoints: store.EndpointSets(v), Outcomes: outcomes(v), Nodes: store.Nodes(v), Lost: store.LostVolumes(v),
+			Endpoints: store.EndpointSets(v), Outcomes: outcomes(v), Changes: changeRecords(v), Nodes: store.Nodes(v), Lost: store.LostVolumes(v),
 			AgentAcks: store.AgentAcks(v), GatewayAcks: store.GatewayAcks(v),
 		}
 		s.Unplaced = unplaced(v, s.Tasks)
@@ -102,7 +102,7 @@ func outcomes(v store.View) []cluster.ReleaseOutcome {
 func unplaced(v store.View, tasks []cluster.Task) map[cluster.TaskID]string {
 	out := map[cluster.TaskID]string{}
 	for _, t := range tasks {
-		if t.Outcome != nil || t.Desire != cluster.DesireRun {
+		if t.Outcome != nil || t.Desire != cluster.DesireRun || t.Hook != "" {
 			continue
 		}
 		object := cluster.Address{App: t.App, Service: t.Name, Slot: t.Slot}.String()
@@ -212,14 +212,14 @@ func (r *rolloutStore) commit(ctx context.Context, b *rolloutBatch) error {
 // rolloutConds knows the revisions that the plan was made on.
 type rolloutConds struct {
 	services, scales, rollouts map[cluster.ServiceID]cluster.StoreRev
-	apps                       map[cluster.AppName]cluster.StoreRev
+	apps, changes              map[cluster.AppName]cluster.StoreRev
 	snapshot                   rollout.Snapshot
 }
 
 func newRolloutConds(s rollout.Snapshot) rolloutConds {
 	c := rolloutConds{
 		services: map[cluster.ServiceID]cluster.StoreRev{}, scales: map[cluster.ServiceID]cluster.StoreRev{},
-		rollouts: map[cluster.ServiceID]cluster.StoreRev{}, apps: map[cluster.AppName]cluster.StoreRev{}, snapshot: s,
+		rollouts: map[cluster.ServiceID]cluster.StoreRev{}, apps: map[cluster.AppName]cluster.StoreRev{}, changes: map[cluster.AppName]cluster.StoreRev{}, snapshot: s,
 	}
 	for _, x := range s.Services {
 		c.services[x.ServiceID] = x.Rev
@@ -232,6 +232,9 @@ func newRolloutConds(s rollout.Snapshot) rolloutConds {
 	}
 	for _, x := range s.Apps {
 		c.apps[x.Name] = x.Rev
+	}
+	for _, x := range s.Changes {
+		c.changes[x.App] = x.Rev
 	}
 	return c
 }
@@ -251,6 +254,7 @@ func (c rolloutConds) outcome(o cluster.ReleaseOutcome) []store.Cond {
 	out := []store.Cond{
 		{Key: store.OutcomeKey(o.App, o.Number), Rev: int64(o.Rev)},
 		{Key: store.AppKey(o.App), Rev: int64(c.apps[o.App])},
+		{Key: store.ChangeRecordKey(o.App), Rev: int64(c.changes[o.App])},
 	}
 	for _, s := range c.snapshot.Services {
 		if s.App == o.App && len(out) < store.MaxOps {

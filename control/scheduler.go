@@ -40,6 +40,7 @@ func (s *schedulerStore) snapshot(ctx context.Context) (scheduler.Snapshot, erro
 	s.mirror.Read(func(v store.View) {
 		out.Rev = cluster.StoreRev(v.Rev())
 		out.Nodes, out.Services, out.Tasks = store.Nodes(v), store.Services(v), store.Tasks(v)
+		out.Services = append(out.Services, hookServices(v)...)
 		out.Placements, out.Statuses = store.Placements(v), store.Statuses(v)
 		for _, d := range store.All[cluster.Decision](v, store.PrefixDecisions+schedulerName+"/", nil) {
 			out.Notes = append(out.Notes, scheduler.Note{

@@ -51,6 +51,7 @@ type planner struct {
 	nodes     map[cluster.NodeID]cluster.Node
 	agents    map[cluster.NodeID]cluster.StoreRev
 	gateways  map[cluster.NodeID]cluster.StoreRev
+	changes   map[cluster.AppName]cluster.ChangeRecord
 
 	out  []Action
 	wake time.Time
@@ -115,6 +116,10 @@ func index(s Snapshot) *planner {
 		nodes:     make(map[cluster.NodeID]cluster.Node, len(s.Nodes)),
 		agents:    make(map[cluster.NodeID]cluster.StoreRev, len(s.AgentAcks)),
 		gateways:  make(map[cluster.NodeID]cluster.StoreRev, len(s.GatewayAcks)),
+		changes:   make(map[cluster.AppName]cluster.ChangeRecord, len(s.Changes)),
+	}
+	for _, x := range s.Changes {
+		p.changes[x.App] = x
 	}
 	for _, x := range s.Services {
 		p.services[x.ServiceID] = x
@@ -159,6 +164,9 @@ func (p *planner) indexTasks() {
 		}
 	}
 	for i := range p.Tasks {
+		if p.Tasks[i].Hook != "" {
+			continue // those have a loop of their own
+		}
 		t := &task{Task: p.Tasks[i]}
 		node, isPlaced := placed[t.ID]
 		st, seen := statuses[t.ID]

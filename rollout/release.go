@@ -40,6 +40,14 @@ func (p *planner) releases() {
 		a, exists := apps[o.App]
 		switch {
 		case !exists && inUse[o.App]:
+		case exists && o.Created == a.Created && o.Number > a.Release: // hooks run before it is there
+			switch {
+			case p.ahead(a).Release == o.Number:
+				current[o.App] = o
+			case o.State == releaseRunning:
+				o.State, o.Ended, o.Message = releaseFailed, p.Now, "another change took its place"
+				p.emit(Settle{o})
+			}
 		case !exists, o.Created != a.Created && o.Number != a.Release, o.Number > a.Release, o.Number <= a.Release-cluster.KeptReleases:
 			p.emit(Unsettle{o})
 		case o.Number == a.Release:
@@ -51,9 +59,37 @@ func (p *planner) releases() {
 		}
 	}
 	for _, a := range slices.SortedFunc(slices.Values(p.Apps), func(a, b cluster.App) int { return cmp.Compare(a.Name, b.Name) }) {
-		if a.Release > 0 {
+		switch ahead := p.ahead(a); {
+		case ahead.Release > 0:
+			p.coming(a, ahead, current[a.Name])
+		case a.Release > 0 && !a.Uninstalled:
 			p.release(a, services[a.Name], current[a.Name])
 		}
+	}
+}
+
+// ahead is where the change stands that would make an app's next release; zero: there
+// is none.
+func (p *planner) ahead(a cluster.App) cluster.ChangeRecord {
+	r := p.changes[a.Name]
+	if r.Created != a.Created || r.Release <= a.Release {
+		return cluster.ChangeRecord{}
+	}
+	return r
+}
+
+// coming keeps the outcome of a release that is not there yet: hooks run before it
+// is, and one that fails leaves the app as it was.
+func (p *planner) coming(a cluster.App, r cluster.ChangeRecord, old cluster.ReleaseOutcome) {
+	if old.Number != r.Release || old.Created != a.Created {
+		old = cluster.ReleaseOutcome{}
+	}
+	next := cluster.ReleaseOutcome{App: a.Name, Number: r.Release, State: releaseRunning, Created: a.Created, Rev: old.Rev}
+	if r.Failed {
+		next.State, next.Message, next.Ended = releaseFailed, r.Message, p.Now
+	}
+	if next.State != old.State || next.Message != old.Message {
+		p.emit(Settle{next})
 	}
 }
 
@@ -82,11 +118,28 @@ func (p *planner) release(a cluster.App, services []cluster.Service, old cluster
 			next.State = releaseRunning
 		}
 	}
+	p.hooked(a, &next)
 	if next.State == releaseRunning {
 		next.Ended = time.Time{}
 	}
-	if next.State == old.State && next.Message == old.Message {
+	if next.State == old.State && next.Message == old.Message && next.Settled == old.Settled {
 		return
 	}
 	p.emit(Settle{next})
+}
+
+// hooked keeps a release whose services are complete from being so before its hooks
+// are, and fails it with one of them.
+func (p *planner) hooked(a cluster.App, o *cluster.ReleaseOutcome) {
+	r := p.changes[a.Name]
+	if r.Release != a.Release || r.Created != a.Created || r.Action == cluster.HookTest || r.Action == cluster.HookDelete {
+		return
+	}
+	_, broke := r.Broke()
+	switch {
+	case r.Failed && (broke || r.Stage == cluster.StageUndo):
+		o.State, o.Message, o.Ended = releaseFailed, r.Message, p.Now
+	case o.State == releaseComplete && r.Stage != cluster.StageDone:
+		o.State, o.Settled = releaseRunning, true
+	}
 }

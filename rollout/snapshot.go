@@ -20,6 +20,8 @@ type Snapshot struct {
 	Rollouts   []cluster.Rollout
 	Endpoints  []cluster.Endpoints
 	Outcomes   []cluster.ReleaseOutcome
+	// Changes are where changes with hooks stand.
+	Changes []cluster.ChangeRecord
 	// Nodes, with Since filled: it says since when a node has been gone.
 	Nodes []cluster.Node
 	// Lost are nodes that were removed with their volumes.

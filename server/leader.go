@@ -31,6 +31,8 @@ func (m *machine) lead(ctx context.Context, st store.Store, mirror *store.Mirror
 		loops := []runner{
 			tree,
 			control.Rollout(as(store.WriterRollout), mirror, m.now, named("rollout")),
+			control.Hooks(as(store.WriterHooks), mirror, m.now, named("hooks")),
+			control.Changes(mirror, m.changer, named("hooks")),
 			control.Scheduler(as(store.WriterScheduler), mirror, m.now, named("scheduler")),
 			control.Registry(as(store.WriterRegistry), mirror, m.services, m.pool(), m.now, named("registry")),
 			control.Proxyconf(as(store.WriterProxyconf), mirror, tree, control.ProxyconfOptions{

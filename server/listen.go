@@ -51,6 +51,7 @@ func (m *machine) serveAPI(ctx context.Context, g *errgroup.Group, st store.Stor
 	if err != nil {
 		return err
 	}
+	m.changer = handler
 	local, err := m.localSocket()
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/control"
 	"github.com/fairlead/fairlead/pki"
 	"github.com/fairlead/fairlead/secrets/sealed"
 	"github.com/fairlead/fairlead/secrets/vault"
@@ -51,6 +52,7 @@ type machine struct {
 	members members
 	// settings are what this server was told when it joined; nil: it was the first.
 	settings *settings
+	changer  control.Changer // the API: makes what hooks have run for
 }
 
 // Run runs a server until ctx ends. Containers and Traefik stay running.

@@ -22,6 +22,8 @@ const (
 	PrefixRollouts   = Root + "rollouts/"
 	PrefixOutcomes   = Root + "outcomes/"
 	PrefixTasks      = Root + "tasks/"
+	PrefixHooks      = Root + "hooks/"
+	PrefixChanges    = Root + "changes/"
 	PrefixPlacements = Root + "placements/"
 	PrefixSealed     = Root + "sealed/"
 	PrefixStatus     = Root + "status/"
@@ -55,6 +57,13 @@ func AppPrefix(a cluster.AppName) string { return PrefixApps + string(a) + "/" }
 
 // AppKey holds a cluster.App.
 func AppKey(a cluster.AppName) string { return AppPrefix(a) + "app" }
+
+// ChangeKey holds a cluster.PendingChange: the app's last.
+func ChangeKey(a cluster.AppName) string { return PrefixChanges + string(a) }
+
+// ChangeRecordKey holds a cluster.ChangeRecord. It stands apart from the change,
+// which has another writer.
+func ChangeRecordKey(a cluster.AppName) string { return PrefixHooks + string(a) }
 
 // ServiceKey holds a cluster.Service.
 func ServiceKey(s cluster.ServiceID) string {
@@ -195,6 +204,7 @@ const (
 	WriterAgent      Writer = "agent"
 	WriterGateway    Writer = "gateway"
 	WriterRollout    Writer = "rollout"
+	WriterHooks      Writer = "hooks"
 	WriterScheduler  Writer = "scheduler"
 	WriterRegistry   Writer = "registry"
 	WriterProxyconf  Writer = "proxyconf"
@@ -205,7 +215,8 @@ const (
 
 // owners maps key patterns ("*" is one segment, a last "**" any rest) to their
 // writers. All have one writer but scale, which has two by owner, compare-and-swap,
-// and what a node or server says, which the API removes with it once it is expelled.
+// tasks, which are of a service or of a hook for good, and what a node or server says,
+// which the API removes with it once it is expelled.
 var owners = []struct {
 	pattern string
 	writers []Writer
@@ -219,7 +230,9 @@ var owners = []struct {
 	{ClaimsKey, []Writer{WriterAPI}},
 	{Root + "rollouts/**", []Writer{WriterRollout}},
 	{Root + "outcomes/*/*", []Writer{WriterRollout}},
-	{Root + "tasks/*/*", []Writer{WriterRollout}},
+	{Root + "tasks/*/*", []Writer{WriterRollout, WriterHooks}},
+	{Root + "changes/*", []Writer{WriterAPI}},
+	{Root + "hooks/*", []Writer{WriterHooks}},
 	{Root + "placements/*/*", []Writer{WriterScheduler}},
 	{Root + "sealed/*/*", []Writer{WriterBroker}},
 	{Root + "servers/*/spec", []Writer{WriterAPI}},

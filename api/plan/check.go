@@ -54,6 +54,7 @@ func (c *checker) check() error {
 		c.service, c.source = name, b.Services[name].Source
 		c.checkService(b.Services[name])
 	}
+	c.checkHooks(b)
 	c.service, c.source = "", cluster.Source{}
 	c.checkCycles(b)
 	c.checkClaims(b)
@@ -67,6 +68,44 @@ func (c *checker) check() error {
 		return c.wrong
 	}
 	return nil
+}
+
+// checkHooks checks each hook as what it becomes: a task.
+func (c *checker) checkHooks(b v1.Bundle) {
+	seen := map[cluster.ServiceName]bool{}
+	for _, h := range b.Hooks {
+		c.service, c.source = h.Service, h.Spec.Source
+		c.badErr("", cluster.ValidServiceName(h.Service))
+		_, now := c.state.Services[h.Service]
+		_, next := b.Services[h.Service]
+		switch {
+		case seen[h.Service], next:
+			c.bad("", "%s is there twice: a hook has a name of its own", h.Service)
+		case now:
+			c.bad("", "the hook %s has the name of a service that the app has now, and would run beside it: name it otherwise", h.Service)
+		}
+		seen[h.Service] = true
+		for _, e := range h.Events {
+			if !slices.Contains(cluster.HookEvents(), e) {
+				c.bad("hook.on", "%q is no point of a change", short(string(e)))
+			}
+		}
+		for _, p := range h.Delete {
+			if !slices.Contains(cluster.HookPolicies(), p) {
+				c.bad("hook.delete", "%q is no policy", short(string(p)))
+			}
+		}
+		if len(h.Events) == 0 || len(h.Spec.Routes) > 0 || len(h.Spec.Ports) > 0 || len(h.Spec.DependsOn) > 0 || h.Spec.Mode == cluster.Global || h.Spec.Autoscale != nil {
+			c.bad("hook", "a hook runs at some point of a change, once, as one task that nothing reaches from outside")
+		}
+		c.oneOf("restart.condition", h.Spec.Restart.Condition, "none", "none", "on-failure")
+		c.checkTask(h.Spec.Task)
+		c.checkFit(h.Spec)
+	}
+	if b.Timeout < 0 {
+		c.service = ""
+		c.bad("timeout", "a timeout of %s: give a time such as 5m", b.Timeout)
+	}
 }
 
 func names(services map[cluster.ServiceName]cluster.ServiceSpec) string {

@@ -222,12 +222,18 @@ func short(s string) string {
 
 // References makes the declarations that the services' own references imply, for
 // releases that are made again from stored specs.
-func References(services map[cluster.ServiceName]cluster.ServiceSpec) map[string]v1.SecretDecl {
+func References(services map[cluster.ServiceName]cluster.ServiceSpec, hooks []cluster.Hook) map[string]v1.SecretDecl {
 	out := map[string]v1.SecretDecl{}
-	for _, s := range services {
+	add := func(s cluster.ServiceSpec) {
 		for _, f := range s.Task.Secrets {
 			out[f.Name] = v1.SecretDecl{External: true}
 		}
+	}
+	for _, s := range services {
+		add(s)
+	}
+	for _, h := range hooks {
+		add(h.Spec)
 	}
 	return out
 }

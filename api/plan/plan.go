@@ -29,7 +29,11 @@ type State struct {
 	// cut short may have left one above App.Release.
 	LastRelease int
 	// Package is what the current release came from; nil: a Compose file.
-	Package     *cluster.Package
+	Package *cluster.Package
+	// Hooks are those of the current release's package, and Broke the one for which
+	// that release failed.
+	Hooks       []cluster.Hook
+	Broke       cluster.ServiceName
 	Others      []cluster.Service // of other apps
 	OtherScales map[cluster.ServiceID]cluster.Scale
 	Nodes       []cluster.Node
@@ -49,6 +53,10 @@ type Input struct {
 	Restart []cluster.ServiceName
 	// Package is what the release will come from, its text stored or about to be.
 	Package *cluster.Package
+	// Action is what hooks stand around; "" is a change that they do not.
+	Action cluster.HookAction
+	// Number is the release that this makes, when it is there already; 0: the next.
+	Number int
 	// Exact takes the bundle's generations as they are, for a release of the past.
 	Exact bool
 }
@@ -75,6 +83,7 @@ type Result struct {
 	Configs  []cluster.Config
 	// Rendered is every service of the app after the deploy: the release.
 	Rendered map[cluster.ServiceName]cluster.ServiceSpec
+	Hooks    []cluster.Hook // with it
 	// Claims: routes or ports are taken that the app did not have, so that
 	// another app's deploy must not happen at the same time.
 	Claims bool
@@ -103,6 +112,9 @@ func Make(s State, in Input) (Result, error) {
 		r.Plan.Release = s.App.Release
 		r.Plan.Next = max(r.Plan.Next, s.App.Release+1)
 	}
+	if in.Number > 0 {
+		r.Plan.Next = in.Number
+	}
 	r.packaged(s.App != nil, s.Package, in.Package)
 	versions := r.secrets(s, in)
 	hashes := r.configs(s, in)
@@ -126,6 +138,7 @@ func Make(s State, in Input) (Result, error) {
 		}
 	}
 	r.exposure(s, in)
+	r.hooks(s, in, versions, hashes)
 	return r, nil
 }
 
@@ -166,6 +179,28 @@ func (r *Result) secrets(s State, in Input) map[string]int {
 		}
 	}
 	return versions
+}
+
+// hooks resolves the package's hooks, and says which run.
+func (r *Result) hooks(s State, in Input, versions map[string]int, hashes map[string]string) {
+	for _, h := range in.Bundle.Hooks {
+		h.Spec = resolve(h.Spec, versions, hashes)
+		r.Hooks = append(r.Hooks, h)
+	}
+	if in.Action == cluster.HookUpgrade && s.Broke != "" && s.App != nil && s.Package != nil {
+		r.change(v1.Change{
+			Action: v1.ActionRetry, Object: v1.ObjectPackage, Name: s.Package.String(),
+			Reason: fmt.Sprintf("release %d failed with its hook %s; it is tried again", s.App.Release, s.Broke),
+		})
+	}
+	if in.Action == "" || in.Bundle.NoHooks || r.Plan.Empty() {
+		return
+	}
+	for _, e := range []cluster.HookEvent{in.Action.Before(), in.Action.After()} {
+		for _, h := range cluster.HooksAt(r.Hooks, e) {
+			r.Plan.Hooks = append(r.Plan.Hooks, v1.PlannedHook{Hook: h.Service, Event: e, Image: h.Spec.Task.Image})
+		}
+	}
 }
 
 func (r *Result) configs(s State, in Input) map[string]string {

@@ -32,6 +32,14 @@ type Bundle struct {
 	Note     string `json:"note,omitempty" maxLength:"500"`
 	// Package is the chart that the services were rendered from, when they were.
 	Package *Package `json:"package,omitempty"`
+	// Hooks are services of the package that are none of the app: each runs once, at
+	// some point of a change.
+	Hooks   []cluster.Hook `json:"hooks,omitempty" maxItems:"100"`
+	NoHooks bool           `json:"no_hooks,omitempty" doc:"run none of them"`
+	// Atomic takes the whole change back when some of it fails, or is not healthy
+	// after Timeout. It is for packages.
+	Atomic  bool             `json:"atomic,omitempty"`
+	Timeout cluster.Duration `json:"timeout,omitempty" doc:"how long each hook may take; default 10m"`
 	// Expect, when set, is the release that must be the current one (0: the app
 	// must not exist), so that two people cannot overwrite each other.
 	Expect *int `json:"expect,omitempty" minimum:"0"`
@@ -187,8 +195,17 @@ type Plan struct {
 	Exposed  []Exposed `json:"exposed"` // all of the app after the deploy
 	Closed   []Exposed `json:"closed"`  // no longer exposed
 	Warnings []Detail  `json:"warnings"`
+	// Hooks are those that run before and after it, in their order.
+	Hooks []PlannedHook `json:"hooks,omitempty"`
 	// Waits are the services that would not get all their tasks, as the cluster is now.
 	Waits []cluster.Wait `json:"waits"`
+}
+
+// PlannedHook is a hook that a deploy would run.
+type PlannedHook struct {
+	Hook  cluster.ServiceName `json:"hook"`
+	Event cluster.HookEvent   `json:"event"`
+	Image string              `json:"image"`
 }
 
 // Empty reports whether a deploy would change nothing.
@@ -223,7 +240,29 @@ type RestartRequest struct {
 
 // RollbackRequest goes back to a release; 0 means the one before the current one.
 type RollbackRequest struct {
-	Release int `json:"release,omitempty" minimum:"0"`
+	Release int              `json:"release,omitempty" minimum:"0"`
+	NoHooks bool             `json:"no_hooks,omitempty" doc:"run no hook of that release's package"`
+	Timeout cluster.Duration `json:"timeout,omitempty" doc:"how long each hook may take; default 10m"`
+}
+
+// TestRequest runs the tests of an app's package.
+type TestRequest struct {
+	Names   []cluster.ServiceName `json:"names,omitempty" doc:"of these hooks alone"`
+	Timeout cluster.Duration      `json:"timeout,omitempty" doc:"how long each may take; default 10m"`
+}
+
+// HookProgress is how far a change is for which hooks run.
+type HookProgress struct {
+	Action  cluster.HookAction `json:"action" enum:"install,upgrade,rollback,delete,test"`
+	Release int                `json:"release"`
+	Stage   cluster.HookStage  `json:"stage" enum:"before,apply,settle,after,finish,undo,done"`
+	Failed  bool               `json:"failed,omitempty"`
+	Message string             `json:"message,omitempty"`
+	Runs    []cluster.HookRun  `json:"runs,omitempty"`
+	// Undoes is the release that failed and that this takes back.
+	Undoes int `json:"undoes,omitempty"`
+	// ID tells it from other changes of the app.
+	ID int64 `json:"id"`
 }
 
 // ScaleRequest sets counts of services.
@@ -241,6 +280,8 @@ type ScaleTo struct {
 type RemoveOptions struct {
 	PurgeSecrets bool
 	KeepHistory  bool // a rollback brings the app back
+	NoHooks      bool // run no hook of the package
+	Timeout      time.Duration // of each hook; 0: the server's
 }
 
 // RemoveResult says what a removal removed and kept.
@@ -249,6 +290,8 @@ type RemoveResult struct {
 	Services    []cluster.ServiceName `json:"services"`
 	KeptSecrets []string              `json:"kept_secrets,omitempty"`
 	KeptVolumes []string              `json:"kept_volumes,omitempty"`
+	// Pending: it is not done yet, hooks run around it.
+	Pending bool `json:"pending,omitempty"`
 }
 
 // ReleaseSummary is one line of an app's history.

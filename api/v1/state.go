@@ -28,6 +28,8 @@ type AppDetail struct {
 	Exposed []Exposed        `json:"exposed"`
 	// Problems says in words what stands in the way, most important first.
 	Problems []string `json:"problems,omitempty"`
+	// Change is the last change that hooks ran for.
+	Change *HookProgress `json:"change,omitempty"`
 }
 
 // ServiceSummary is one line of the list of services.
@@ -67,6 +69,8 @@ type TaskStatus struct {
 	Address string         `json:"address"` // "shop/web.2"
 	cluster.ServiceID
 	Slot int `json:"slot"`
+	// Hook is the point of a change that it runs at; "" is a task of a service.
+	Hook cluster.HookEvent `json:"hook,omitempty"`
 	// State is a cluster.TaskState, or before the agent knows of the task
 	// "unplaced" (no node takes it: Reason) or "pending"; "unknown" while its node
 	// does not answer.
@@ -125,6 +129,8 @@ type Progress struct {
 	Message    string `json:"message,omitempty"`
 	// Unserved is what should be reachable through a gateway and cannot be, with why.
 	Unserved []string `json:"unserved,omitempty"`
+	// Hooks are those that have run, or do.
+	Hooks []cluster.HookRun `json:"hooks,omitempty"`
 }
 
 // ServiceProgress is how far one service has come.

@@ -1,0 +1,514 @@
+package control_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fairlead/fairlead/api"
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/control"
+	"github.com/fairlead/fairlead/secrets/sealed"
+	"github.com/fairlead/fairlead/store"
+)
+
+// mortal is a store as a server sees it that is killed with one of its writes: before
+// it happens, or after, when the answer is lost. From then on nothing of it gets through.
+type mortal struct {
+	store.Store
+	mu    sync.Mutex
+	left  int  // writes until then; 0: it lives on
+	after bool // the last write happens
+	wrote int
+	dead  bool
+	die   func()
+}
+
+func (m *mortal) Commit(ctx context.Context, t store.Txn) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.dead {
+		return 0, cluster.Transientf("the server is dead")
+	}
+	m.wrote++
+	last := m.left > 0 && m.wrote == m.left
+	if last {
+		m.dead = true
+		m.die()
+		if !m.after {
+			return 0, cluster.Transientf("the server is dead")
+		}
+	}
+	rev, err := m.Store.Commit(ctx, t)
+	if last {
+		return 0, cluster.Transientf("the server is dead")
+	}
+	return rev, err
+}
+
+// killAt arms it: the n-th write from now is the last.
+func (m *mortal) killAt(n int, after bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.wrote, m.left, m.after = 0, n, after
+}
+
+func (m *mortal) writes() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.wrote
+}
+
+// world is a cluster in memory: a server that can be killed, and a node that stays.
+type world struct {
+	t      *testing.T
+	st     *store.Memory
+	srv    *mortal
+	api    *api.Server
+	mirror *store.Mirror
+	end    context.CancelFunc
+	wg     *sync.WaitGroup
+
+	mu   sync.Mutex
+	runs []cluster.TaskID // hooks' tasks that were started, in their order
+	seen map[cluster.TaskID]bool
+}
+
+type noHosts struct{}
+
+func (noHosts) Tasks(cluster.NodeID) (api.TaskHost, error) {
+	return nil, cluster.NotFoundf("no such node")
+}
+
+func (noHosts) Images(cluster.NodeID) (api.ImageHost, error) {
+	return nil, cluster.NotFoundf("no such node")
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, st: store.NewMemory(), seen: map[cluster.TaskID]bool{}}
+	write(t, w.st, store.NodeInfoKey("n1"), cluster.NodeInfo{ID: "n1", Hostname: "n1", CPU: 64000, Memory: 64 << 30, OS: "linux", Arch: "amd64"})
+	write(t, w.st, store.AliveKey("n1"), true)
+	w.start()
+	return w
+}
+
+// start starts a server as server.lead does.
+func (w *world) start() {
+	ctx, cancel := context.WithCancel(w.t.Context())
+	m := &mortal{Store: w.st, die: cancel}
+	w.srv, w.end, w.wg = m, cancel, &sync.WaitGroup{}
+	log := hclog.NewNullLogger()
+	mirror := store.NewMirror(m, store.Root, log)
+	w.mirror = mirror
+	w.wg.Go(func() { _ = mirror.Run(ctx) })
+	<-mirror.Ready()
+	key, err := sealed.NewKey(bytes.Repeat([]byte{7}, 32))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.api, err = api.New(api.Config{
+		Store: store.Guarded(m, store.WriterAPI), Mirror: mirror, Hosts: noHosts{}, Keeper: key, Now: time.Now, Log: log, Domain: "example.test",
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c := store.Candidate{Store: m, Name: "leader", ID: "n1", Unique: true, Log: log}
+	w.wg.Go(func() {
+		_ = c.Lead(ctx, func(ctx context.Context, fenced store.Store) error {
+			as := func(wr store.Writer) store.Store { return store.Guarded(fenced, wr) }
+			var wg sync.WaitGroup
+			for _, l := range []interface{ Run(context.Context) error }{
+				control.Rollout(as(store.WriterRollout), mirror, time.Now, log),
+				control.Hooks(as(store.WriterHooks), mirror, time.Now, log),
+				control.Changes(mirror, w.api, log),
+				control.Scheduler(as(store.WriterScheduler), mirror, time.Now, log),
+			} {
+				wg.Go(func() { _ = l.Run(ctx) })
+			}
+			wg.Wait()
+			return context.Cause(ctx)
+		})
+	})
+}
+
+// stop ends the server, and waits until nothing of it is left.
+func (w *world) stop() {
+	w.end()
+	w.wg.Wait()
+}
+
+// agent runs what is placed, as a node's agent does: a command says what becomes of it.
+func (w *world) agent(ctx context.Context) {
+	for ctx.Err() == nil {
+		w.look()
+		select {
+		case <-ctx.Done():
+		case <-time.After(300 * time.Millisecond):
+		}
+	}
+}
+
+func (w *world) look() {
+	placed := map[cluster.TaskID]bool{}
+	for _, p := range all[cluster.NodePlacement](w, store.PrefixPlacements) {
+		placed[p.Task] = true
+		st, known := one[cluster.Status](w, store.StatusKey("n1", p.Task))
+		if known && st.State.Terminal() {
+			continue
+		}
+		next := cluster.Status{Task: p.Task, Node: "n1", ServiceID: p.ServiceID, Slot: p.Slot, Version: p.Version, Container: "c", At: time.Now(), Started: time.Now()}
+		if known {
+			next.Started = st.Started
+		}
+		what := strings.Join(p.Spec.Command, "")
+		switch {
+		case p.Desire == cluster.DesireStop:
+			next.State = cluster.StateStopped
+		case what == "job" && time.Since(next.Started) >= time.Second:
+			next.State = cluster.StateComplete
+		case what == "fail" && time.Since(next.Started) >= time.Second:
+			next.State, next.ExitCode, next.LogTail = cluster.StateFailed, 3, []string{"no"}
+		default:
+			next.State, next.Ready, next.ReadySince = cluster.StateRunning, true, next.Started
+		}
+		if known && st.State == next.State {
+			continue
+		}
+		w.mu.Lock()
+		if !w.seen[p.Task] && strings.Contains("job fail", what) && what != "" {
+			w.seen[p.Task] = true
+			w.runs = append(w.runs, p.Task)
+		}
+		w.mu.Unlock()
+		write(w.t, w.st, store.StatusKey("n1", p.Task), next)
+	}
+	for _, st := range all[cluster.Status](w, store.PrefixStatus) {
+		if !placed[st.Task] {
+			erase(w.t, w.st, store.StatusKey("n1", st.Task))
+		}
+	}
+}
+
+// begun counts the hooks that were started.
+func (w *world) begun() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.runs)
+}
+
+func all[T any](w *world, prefix string) []T {
+	entries, _, err := w.st.List(context.WithoutCancel(w.t.Context()), prefix)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	out := make([]T, len(entries))
+	for i, e := range entries {
+		if err := json.Unmarshal(e.Value, &out[i]); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return out
+}
+
+func one[T any](w *world, key string) (T, bool) {
+	list := all[T](w, key)
+	if len(list) == 0 {
+		var zero T
+		return zero, false
+	}
+	return list[0], true
+}
+
+// ask makes a request of the server; 0 is no answer.
+func (w *world) ask(method, path string, body any) (int, string) {
+	data, err := json.Marshal(body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	req := httptest.NewRequestWithContext(api.Trusted(w.t.Context(), "ann"), method, "/v1/apps/shop"+path, bytes.NewReader(data))
+	req.Header.Set("Content-Type", "application/json")
+	rec := httptest.NewRecorder()
+	w.api.ServeHTTP(rec, req)
+	return rec.Code, rec.Body.String()
+}
+
+// must makes a request that is granted, and waits until all is over.
+func (w *world) must(method, path string, body any) {
+	w.t.Helper()
+	if code, says := w.ask(method, path, body); code != http.StatusOK {
+		w.t.Fatalf("%s %s: %d %s", method, path, code, says)
+	}
+	if why := w.settle(); why != "" {
+		w.t.Fatalf("%s %s: %s", method, path, why)
+	}
+}
+
+// settle waits until nothing is on its way any more, and says what is stuck.
+func (w *world) settle() string {
+	why := ""
+	for range 600 { // five minutes of the bubble's time
+		time.Sleep(500 * time.Millisecond)
+		if why = w.stuck(); why == "" {
+			return ""
+		}
+	}
+	return why
+}
+
+// stuck says what is on its way.
+func (w *world) stuck() string {
+	app, there := one[cluster.App](w, store.AppKey("shop"))
+	ch, pending := one[cluster.PendingChange](w, store.ChangeKey("shop"))
+	rec, recorded := one[cluster.ChangeRecord](w, store.ChangeRecordKey("shop"))
+	tasks := all[cluster.Task](w, store.PrefixTasks)
+	switch {
+	case !there && (pending || recorded || len(tasks) > 0):
+		return fmt.Sprintf("the app is gone, and of it are left: change %v, record %v, %d tasks", pending, recorded, len(tasks))
+	case !there:
+		return ""
+	case pending && ch.StageOf(rec) != cluster.StageDone:
+		return fmt.Sprintf("the change %+v stands at %s: %+v", ch.Action, ch.StageOf(rec), rec)
+	}
+	for _, tk := range tasks {
+		st, _ := one[cluster.Status](w, store.StatusKey("n1", tk.ID))
+		if tk.Hook != "" && !st.State.Terminal() {
+			return fmt.Sprintf("hook task %s is left: %s", tk.ID, st.State)
+		}
+		if tk.Hook == "" && tk.Desire != cluster.DesireRun && tk.Outcome == nil {
+			return fmt.Sprintf("task %s is on its way to %s", tk.ID, tk.Desire)
+		}
+	}
+	for _, o := range all[cluster.ReleaseOutcome](w, store.PrefixOutcomes) {
+		if o.State == "running" {
+			return fmt.Sprintf("release %d is said to run", o.Number)
+		}
+	}
+	if _, ok := one[cluster.ReleaseOutcome](w, store.OutcomeKey("shop", app.Release)); !ok && !app.Uninstalled {
+		return fmt.Sprintf("nothing is said of release %d", app.Release)
+	}
+	return ""
+}
+
+// picture is what there is, as a user would see it: releases' numbers are none of it.
+func (w *world) picture() string {
+	app, there := one[cluster.App](w, store.AppKey("shop"))
+	if !there {
+		return "no app"
+	}
+	services := map[cluster.ServiceName]string{}
+	for _, s := range all[cluster.Service](w, store.AppPrefix("shop")+"services/") {
+		services[s.Name] = s.Spec.Task.Image
+	}
+	runs := map[string]int{}
+	for _, tk := range all[cluster.Task](w, store.PrefixTasks) {
+		if tk.Hook == "" && tk.Outcome == nil {
+			runs[string(tk.Name)+"="+tk.Spec.Image]++
+		}
+	}
+	var out []string
+	for _, n := range slices.Sorted(maps.Keys(services)) {
+		out = append(out, fmt.Sprintf("%s is %s", n, services[n]))
+	}
+	for _, n := range slices.Sorted(maps.Keys(runs)) {
+		out = append(out, fmt.Sprintf("%d of %s", runs[n], n))
+	}
+	o, _ := one[cluster.ReleaseOutcome](w, store.OutcomeKey("shop", app.Release))
+	if !app.Uninstalled {
+		out = append(out, o.State)
+	}
+	return strings.Join(append(out, fmt.Sprintf("uninstalled %v", app.Uninstalled)), ", ")
+}
+
+// hooked is a hook that runs a command at some points.
+func hooked(name, command string, weight int, events ...cluster.HookEvent) cluster.Hook {
+	return cluster.Hook{Service: cluster.ServiceName(name), Weight: weight, Events: events, Spec: cluster.ServiceSpec{
+		Mode: cluster.Replicated, Replicas: 1, Task: cluster.TaskSpec{Image: name + ":1", Command: []string{command}}, Restart: cluster.RestartPolicy{Condition: "none"},
+	}}
+}
+
+// packaged is a package of services with these images, and hooks.
+func packaged(version string, images map[cluster.ServiceName]string, hooks ...cluster.Hook) v1.Bundle {
+	b := v1.Bundle{Services: map[cluster.ServiceName]cluster.ServiceSpec{}, Hooks: hooks, Rendered: version, Package: &v1.Package{Chart: "shop", Version: version}}
+	for n, img := range images {
+		b.Services[n] = cluster.ServiceSpec{Mode: cluster.Replicated, Replicas: 2, Task: cluster.TaskSpec{Image: img}}
+	}
+	return b
+}
+
+func goodHooks() []cluster.Hook {
+	return []cluster.Hook{
+		hooked("first", "job", -1, cluster.PreInstall, cluster.PreUpgrade, cluster.PreRollback, cluster.PreDelete),
+		hooked("second", "job", 3, cluster.PreInstall, cluster.PreUpgrade),
+		hooked("last", "job", 0, cluster.PostInstall, cluster.PostUpgrade, cluster.PostRollback, cluster.PostDelete),
+	}
+}
+
+func version1() v1.Bundle {
+	return packaged("1.0.0", map[cluster.ServiceName]string{"web": "web:1", "old": "old:1"}, goodHooks()...)
+}
+
+func version2(hooks ...cluster.Hook) v1.Bundle {
+	return packaged("2.0.0", map[cluster.ServiceName]string{"web": "web:2", "new": "new:1"}, append(goodHooks(), hooks...)...)
+}
+
+// operation is what the server is killed in.
+type operation struct {
+	name   string
+	before func(w *world)
+	method string
+	path   string
+	body   any
+	want   string // the picture after it
+	hooks  int    // that run in it
+}
+
+func operations() []operation {
+	atomic := version2(hooked("breaks", "fail", 9, cluster.PostUpgrade))
+	atomic.Atomic = true
+	halfway := version1()
+	halfway.Hooks = append(halfway.Hooks, hooked("breaks", "fail", 9, cluster.PostInstall))
+	halfway.Atomic = true
+	install := func(w *world) { w.must(http.MethodPost, "/deploy", version1()) }
+	upgrade := func(w *world) { install(w); w.must(http.MethodPost, "/deploy", version2()) }
+	const one, two = "old is old:1, web is web:1, 2 of old=old:1, 2 of web=web:1, complete, uninstalled false", "new is new:1, web is web:2, 2 of new=new:1, 2 of web=web:2, complete, uninstalled false"
+	return []operation{
+		{"install", func(*world) {}, http.MethodPost, "/deploy", version1(), one, 3},
+		{"upgrade", install, http.MethodPost, "/deploy", version2(), two, 3},
+		{"rollback", upgrade, http.MethodPost, "/rollback", v1.RollbackRequest{}, one, 2},
+		{"uninstall", upgrade, http.MethodDelete, "", nil, "no app", 2},
+		{"uninstall, history kept", upgrade, http.MethodDelete, "?keep_history=true", nil, "uninstalled true", 2},
+		{"upgrade, a hook before it fails", install, http.MethodPost, "/deploy", version2(hooked("breaks", "fail", 9, cluster.PreUpgrade)), one, 3},
+		{"upgrade, taken back", install, http.MethodPost, "/deploy", atomic, one, 4 + 2},
+		{"installation, taken back", func(*world) {}, http.MethodPost, "/deploy", halfway, "no app", 4 + 2},
+	}
+}
+
+// try runs an operation in a world of its own; with n > 0 the server is killed with
+// its n-th write and another one started. It returns how many writes there were, and
+// what is not as it should be.
+func (o operation) try(t *testing.T, n int, after bool) (writes int, wrong string) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { w.agent(ctx) })
+		defer func() {
+			w.stop()
+			cancel()
+			wg.Wait()
+		}()
+		o.before(w)
+		was, hooks, earlier := w.picture(), w.begun(), w.asked()
+		w.srv.killAt(n, after)
+		code, says := w.ask(o.method, o.path, o.body)
+		if n == 0 {
+			if code != http.StatusOK {
+				wrong = fmt.Sprintf("refused: %d %s", code, says)
+				return
+			}
+			if wrong = w.settle(); wrong == "" {
+				wrong = o.check(w, o.want, hooks, o.hooks)
+			}
+			writes = w.srv.writes()
+			return
+		}
+		for range 600 {
+			if w.died() {
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		w.stop()
+		want, runs := o.want, o.hooks
+		if w.asked() == earlier && w.picture() == was && w.begun() == hooks {
+			want, runs = was, 0 // it was killed before it wrote down what was asked for
+		}
+		w.start()
+		if wrong = w.settle(); wrong != "" {
+			return
+		}
+		wrong = o.check(w, want, hooks, runs)
+		if wrong == "" {
+			wrong = w.usable()
+		}
+	})
+	return writes, wrong
+}
+
+// asked tells the pending change from others.
+func (w *world) asked() int64 {
+	ch, _ := one[cluster.PendingChange](w, store.ChangeKey("shop"))
+	return ch.ID
+}
+
+func (w *world) died() bool {
+	w.srv.mu.Lock()
+	defer w.srv.mu.Unlock()
+	return w.srv.dead
+}
+
+// check compares what there is, and how many hooks ran, each once.
+func (o operation) check(w *world, want string, before, hooks int) string {
+	if got := w.picture(); got != want {
+		return fmt.Sprintf("there is %q, not %q", got, want)
+	}
+	if n := w.begun() - before; n != hooks {
+		return fmt.Sprintf("%d hooks ran, not %d", n, hooks)
+	}
+	return ""
+}
+
+// usable asks for another change: no lock of the one before is left.
+func (w *world) usable() string {
+	code, says := w.ask(http.MethodPost, "/deploy", packaged("3.0.0", map[cluster.ServiceName]string{"web": "web:3"}))
+	if code != http.StatusOK {
+		return fmt.Sprintf("the next change is refused: %d %s", code, says)
+	}
+	return w.settle()
+}
+
+// TestKillPoints kills the server with its writes in each operation: before the write
+// happens, and after it. It takes every fourth of them, or with
+// FAIRLEAD_KILL_POINTS=all every one. bench/packages.go counts the lines.
+func TestKillPoints(t *testing.T) {
+	every := 4
+	if os.Getenv("FAIRLEAD_KILL_POINTS") == "all" {
+		every = 1
+	}
+	for _, o := range operations() {
+		t.Run(o.name, func(t *testing.T) {
+			writes, wrong := o.try(t, 0, false)
+			if wrong != "" {
+				t.Fatalf("without a kill: %s", wrong)
+			}
+			points, stuck := 0, 0
+			for n := 1; n <= writes; n += every {
+				after := n/every%2 == 0 // the write before it happens either way
+				points++
+				if _, wrong := o.try(t, n, after); wrong != "" {
+					stuck++
+					t.Errorf("killed with write %d of %d (it happens: %v): %s", n, writes, after, wrong)
+				}
+			}
+			t.Logf("kill points: %d, stuck: %d", points, stuck)
+			if points < 3 {
+				t.Errorf("%d kill points are too few to tell", points)
+			}
+		})
+	}
+}

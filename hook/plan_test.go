@@ -1,0 +1,290 @@
+package hook_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/hook"
+)
+
+var start = time.Date(2026, time.March, 1, 12, 0, 0, 0, time.UTC)
+
+// sim is an app with a pending change, on which plans are carried out.
+type sim struct {
+	t *testing.T
+	hook.Snapshot
+	made []string // hooks' tasks, in the order in which they were made
+}
+
+func newSim(t *testing.T, action cluster.HookAction, hooks ...cluster.Hook) *sim {
+	s := &sim{t: t}
+	s.Now = start
+	s.Apps = []cluster.App{{Name: "shop", Release: 1, Created: 5, Rev: 5}}
+	s.Nodes = []cluster.Node{{NodeSpec: cluster.NodeSpec{ID: "n1"}, Alive: true}}
+	s.Changes = []cluster.PendingChange{{App: "shop", ID: 7, Action: action, Release: 2, From: 1, Hooks: hooks, Timeout: cluster.Duration(time.Minute)}}
+	return s
+}
+
+func aHook(name string, weight int, events ...cluster.HookEvent) cluster.Hook {
+	return cluster.Hook{Service: cluster.ServiceName(name), Weight: weight, Events: events, Delete: []cluster.HookPolicy{cluster.BeforeHookCreation}}
+}
+
+// apply plans until nothing is left to do.
+func (s *sim) apply() {
+	s.t.Helper()
+	for range 20 {
+		acts := hook.Plan(s.Snapshot)
+		if len(acts) == 0 {
+			return
+		}
+		for _, a := range acts {
+			switch a := a.(type) {
+			case hook.Save:
+				s.Records = []cluster.ChangeRecord{a.Record}
+			case hook.Forget:
+				s.Records = nil
+			case hook.Create:
+				s.Tasks = append(s.Tasks, a.Task)
+				s.made = append(s.made, string(a.Task.Name)+" "+string(a.Task.Hook))
+			case hook.Stop:
+				s.Tasks[s.at(a.Task.ID)] = a.Task
+			case hook.Delete:
+				s.Tasks = slices.Delete(s.Tasks, s.at(a.Task.ID), s.at(a.Task.ID)+1)
+			}
+		}
+	}
+	s.t.Fatal("the plan does not come to rest")
+}
+
+func (s *sim) at(id cluster.TaskID) int {
+	return slices.IndexFunc(s.Tasks, func(t cluster.Task) bool { return t.ID == id })
+}
+
+// ends gives the last task an end, and plans on.
+func (s *sim) ends(state cluster.TaskState) {
+	s.t.Helper()
+	if len(s.Tasks) == 0 {
+		s.t.Fatal("no task runs")
+	}
+	s.Statuses = append(s.Statuses, cluster.Status{Task: s.Tasks[len(s.Tasks)-1].ID, Node: "n1", State: state, ExitCode: 3, LogTail: []string{"last words"}})
+	s.apply()
+}
+
+func (s *sim) record() cluster.ChangeRecord {
+	s.t.Helper()
+	if len(s.Records) != 1 {
+		s.t.Fatalf("%d records", len(s.Records))
+	}
+	return s.Records[0]
+}
+
+func (s *sim) wantStage(stage cluster.HookStage, failed bool) {
+	s.t.Helper()
+	if r := s.record(); r.Stage != stage || r.Failed != failed {
+		s.t.Fatalf("at %s, failed %v: %q; want %s, %v", r.Stage, r.Failed, r.Message, stage, failed)
+	}
+}
+
+// applied is what the API does at StageApply, and rollout after it.
+func (s *sim) applied() {
+	s.Apps[0].Release = 2
+	s.apply()
+	s.wantStage(cluster.StageSettle, false)
+	s.Outcomes = []cluster.ReleaseOutcome{{App: "shop", Number: 2, State: "running", Settled: true, Created: 5}}
+	s.apply()
+}
+
+func TestHooksRunInOrderAroundTheChange(t *testing.T) {
+	s := newSim(t, cluster.HookUpgrade,
+		aHook("b", 1, cluster.PreUpgrade), aHook("a", 1, cluster.PreUpgrade, cluster.PostUpgrade), aHook("z", -1, cluster.PreUpgrade), aHook("other", 0, cluster.PreInstall))
+	s.apply()
+	for range 2 {
+		s.wantStage(cluster.StageBefore, false)
+		s.ends(cluster.StateComplete)
+	}
+	s.wantStage(cluster.StageBefore, false) // the third still runs
+	s.ends(cluster.StateComplete)
+	s.wantStage(cluster.StageApply, false)
+	s.applied()
+	s.wantStage(cluster.StageAfter, false)
+	s.ends(cluster.StateComplete)
+	s.wantStage(cluster.StageDone, false)
+	want := []string{"z pre-upgrade", "a pre-upgrade", "b pre-upgrade", "a post-upgrade"}
+	if d := cmp.Diff(want, s.made); d != "" {
+		t.Error(d)
+	}
+	// That of a from before the upgrade is gone: before-hook-creation.
+	if len(s.Tasks) != 3 {
+		t.Errorf("tasks %v", s.Tasks)
+	}
+}
+
+func TestAFailedHookEndsTheChange(t *testing.T) {
+	s := newSim(t, cluster.HookUpgrade, aHook("a", 0, cluster.PreUpgrade), aHook("b", 1, cluster.PreUpgrade))
+	s.apply()
+	s.ends(cluster.StateFailed)
+	s.wantStage(cluster.StageDone, true)
+	r := s.record()
+	if !strings.Contains(r.Message, "pre-upgrade hook a failed: exit code 3") || len(s.made) != 1 || !slices.Equal(r.Runs[0].Tail, []string{"last words"}) {
+		t.Errorf("%q after %v: %+v", r.Message, s.made, r.Runs)
+	}
+	if len(s.Tasks) != 1 {
+		t.Error("its log is gone with its task")
+	}
+
+	// Behind the change, and with --atomic: the API takes it back.
+	for atomic, stage := range map[bool]cluster.HookStage{false: cluster.StageDone, true: cluster.StageUndo} {
+		s = newSim(t, cluster.HookUpgrade, aHook("a", 0, cluster.PostUpgrade))
+		s.Changes[0].Atomic = atomic
+		s.apply()
+		s.applied()
+		s.ends(cluster.StateFailed)
+		s.wantStage(stage, true)
+	}
+}
+
+func TestPoliciesRemoveWhatIsLeft(t *testing.T) {
+	for _, c := range []struct {
+		policy cluster.HookPolicy
+		end    cluster.TaskState
+		left   int
+	}{
+		{cluster.HookSucceeded, cluster.StateComplete, 0},
+		{cluster.HookSucceeded, cluster.StateFailed, 1},
+		{cluster.HookFailed, cluster.StateComplete, 1},
+		{cluster.HookFailed, cluster.StateFailed, 0},
+		{cluster.BeforeHookCreation, cluster.StateComplete, 1},
+	} {
+		h := aHook("a", 0, cluster.PreUpgrade)
+		h.Delete = []cluster.HookPolicy{c.policy}
+		s := newSim(t, cluster.HookUpgrade, h)
+		s.apply()
+		s.ends(c.end)
+		if len(s.Tasks) != c.left {
+			t.Errorf("%s, ended as %s: %d tasks are left, want %d", c.policy, c.end, len(s.Tasks), c.left)
+		}
+	}
+}
+
+// Without a policy for its next run, old tasks do not pile up either.
+func TestEndedTasksDoNotPileUp(t *testing.T) {
+	h := aHook("a", 0, cluster.PreUpgrade)
+	h.Delete = []cluster.HookPolicy{cluster.HookFailed}
+	s := newSim(t, cluster.HookUpgrade, h)
+	for n := range 8 {
+		s.Changes[0].ID = int64(10 + n)
+		s.apply()
+		s.ends(cluster.StateComplete)
+	}
+	if n := len(s.Tasks); n == 0 || n > 4 {
+		t.Errorf("%d tasks are left", n)
+	}
+}
+
+func TestAHookThatNeverEndsFails(t *testing.T) {
+	s := newSim(t, cluster.HookUpgrade, aHook("a", 0, cluster.PreUpgrade))
+	s.apply()
+	if w := hook.Wake(s.Snapshot); w != time.Minute {
+		t.Errorf("it wakes in %s", w)
+	}
+	s.Now = s.Now.Add(59 * time.Second)
+	s.apply()
+	s.wantStage(cluster.StageBefore, false)
+	s.Now = s.Now.Add(time.Second)
+	s.apply()
+	s.wantStage(cluster.StageDone, true)
+	if len(s.Tasks) != 0 { // it was placed nowhere
+		t.Errorf("left: %v", s.Tasks)
+	}
+}
+
+func TestOneThatIsOvertakenIsStopped(t *testing.T) {
+	s := newSim(t, cluster.HookUpgrade, aHook("a", 0, cluster.PreUpgrade, cluster.PreRollback))
+	s.apply()
+	old := s.Tasks[0]
+	s.Placements = []cluster.NodePlacement{{Task: old.ID, Node: "n1"}}
+	s.Statuses = []cluster.Status{{Task: old.ID, Node: "n1", State: cluster.StateRunning}}
+	s.Changes[0].ID, s.Changes[0].Action, s.Changes[0].Release = 8, cluster.HookRollback, 3
+	s.apply()
+	if len(s.made) != 1 || s.Tasks[0].Desire != cluster.DesireStop {
+		t.Fatalf("two run at a time: %v, the first is to %s", s.made, s.Tasks[0].Desire)
+	}
+	s.Statuses[0].State = cluster.StateStopped
+	s.apply()
+	if len(s.made) != 2 || len(s.Tasks) != 1 || s.Tasks[0].ID == old.ID {
+		t.Errorf("made %v; there are %v", s.made, s.Tasks)
+	}
+}
+
+// A change that is withdrawn leaves nothing that runs, and an app that is gone nothing at all.
+func TestNothingIsLeft(t *testing.T) {
+	s := newSim(t, cluster.HookUpgrade, aHook("a", 0, cluster.PreUpgrade))
+	s.apply()
+	s.Changes = nil
+	s.apply()
+	s.wantStage(cluster.StageDone, true)
+	if len(s.Tasks) != 0 {
+		t.Errorf("left: %v", s.Tasks)
+	}
+
+	s = newSim(t, cluster.HookUpgrade, aHook("a", 0, cluster.PreUpgrade))
+	s.apply()
+	s.ends(cluster.StateComplete)
+	s.Apps, s.Changes = nil, nil
+	s.apply()
+	if len(s.Tasks) != 0 || len(s.Records) != 0 {
+		t.Errorf("left: %v, %v", s.Tasks, s.Records)
+	}
+}
+
+func TestARemoval(t *testing.T) {
+	for keep, end := range map[bool]cluster.HookStage{false: cluster.StageFinish, true: cluster.StageDone} {
+		s := newSim(t, cluster.HookDelete, aHook("a", 0, cluster.PreDelete, cluster.PostDelete))
+		s.Changes[0].KeepHistory, s.Changes[0].Release = keep, 1
+		s.apply()
+		s.ends(cluster.StateComplete)
+		s.wantStage(cluster.StageApply, false)
+		s.Apps[0].Uninstalled = true
+		s.Rollouts = []cluster.Rollout{{ServiceID: cluster.ServiceID{App: "shop", Name: "web"}}}
+		s.apply()
+		s.wantStage(cluster.StageSettle, false) // a service is still there
+		s.Rollouts = nil
+		s.apply()
+		s.wantStage(cluster.StageAfter, false)
+		s.ends(cluster.StateComplete)
+		s.wantStage(end, false)
+	}
+}
+
+func TestWhatCannotBeMadeAnyMore(t *testing.T) {
+	s := newSim(t, cluster.HookUpgrade)
+	s.apply()
+	s.wantStage(cluster.StageApply, false)
+	if due := hook.Due(s.Snapshot); len(due) != 1 {
+		t.Errorf("due: %v", due)
+	}
+	s.Changes[0].Refused = "the route is taken"
+	s.apply()
+	s.wantStage(cluster.StageDone, true)
+	if due := hook.Due(s.Snapshot); len(due) != 0 {
+		t.Errorf("due: %v", due)
+	}
+}
+
+func TestTheOrderOfTheInputDoesNotMatter(t *testing.T) {
+	s := newSim(t, cluster.HookUpgrade, aHook("a", 0, cluster.PreUpgrade), aHook("b", 0, cluster.PreUpgrade))
+	s.Apps = append(s.Apps, cluster.App{Name: "other", Release: 1})
+	s.Changes = append(s.Changes, cluster.PendingChange{App: "other", ID: 9, Action: cluster.HookInstall, Release: 1, Hooks: s.Changes[0].Hooks})
+	want := hook.Plan(s.Snapshot)
+	slices.Reverse(s.Apps)
+	slices.Reverse(s.Changes)
+	slices.Reverse(s.Changes[0].Hooks)
+	if d := cmp.Diff(want, hook.Plan(s.Snapshot)); d != "" {
+		t.Error(d)
+	}
+}
