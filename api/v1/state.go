@@ -53,12 +53,14 @@ type ServiceSummary struct {
 // ServiceDetail is all that is known about a service.
 type ServiceDetail struct {
 	ServiceSummary
-	Spec      cluster.ServiceSpec `json:"spec"`
-	Scale     *cluster.Scale      `json:"scale,omitempty"`
-	Rollout   *cluster.Rollout    `json:"rollout,omitempty"`
-	Endpoint  *cluster.Endpoints  `json:"endpoint,omitempty"`
-	Tasks     []TaskStatus        `json:"tasks"`
-	Decisions []cluster.Decision  `json:"decisions,omitempty"`
+	Spec     cluster.ServiceSpec `json:"spec"`
+	Scale    *cluster.Scale      `json:"scale,omitempty"`
+	Rollout  *cluster.Rollout    `json:"rollout,omitempty"`
+	Endpoint *cluster.Endpoints  `json:"endpoint,omitempty"`
+	// EndpointRev is the revision of Endpoint: nodes say which they serve (NodeDetail).
+	EndpointRev cluster.StoreRev   `json:"endpoint_rev,omitempty"`
+	Tasks       []TaskStatus       `json:"tasks"`
+	Decisions   []cluster.Decision `json:"decisions,omitempty"`
 }
 
 // TaskStatus is one line of ps.
