@@ -75,7 +75,7 @@ integration: setup vault engine build ## tests on the real Docker, etcd, Traefik
 EMPTY    :=
 CLUSTERS := ^($(subst $(EMPTY) ,|,$(strip TestThreeServers TestTwoWholeServers TestServerJoinInterrupted TestTwoNodes TestTwoGateways TestOperatorsEtcd \
 	TestSlowLink TestTwoLabs TestLabIsKept TestInterrupted TestMachineIsLeftAlone TestServersAndGateways TestNodesUnderLoad \
-	TestShopOnThreeNodes TestLeadersUnderLoad TestSystemd)))$$
+	TestLeadersUnderLoad TestSystemd)))$$
 
 integration-clusters: setup vault engine build ## the long tests of several servers, labs and external etcds; needs root
 	$(INTEGRATION) -run '$(CLUSTERS)' ./integration/...
@@ -98,7 +98,7 @@ integration-current: setup vault engine build ## the integration tests on a curr
 
 # A test that sometimes fails is broken: ten runs of those of whole clusters, on both
 # engines; hours. What failed how often is written to bench/results/repeats.tsv.
-RUN ?= ^(TestThreeNodes|TestNodesUnderLoad|TestShopOnThreeNodes|TestLeadersUnderLoad|TestServersAndGateways|TestThreeServers|TestTwoNodes|TestTwoGateways|TestSecretsInVault|TestOperatorsEtcd)$$
+RUN ?= ^(TestThreeNodes|TestNodesUnderLoad|TestLeadersUnderLoad|TestServersAndGateways|TestThreeServers|TestTwoNodes|TestTwoGateways|TestSecretsInVault|TestOperatorsEtcd)$$
 IN  ?= ./integration/lab ./integration/e2e
 N   ?= 10
 repeat: setup vault engine build ## the tests that match RUN, in the packages IN, N times (10); needs root
