@@ -76,7 +76,7 @@ EMPTY    :=
 CLUSTERS := ^($(subst $(EMPTY) ,|,$(strip TestThreeServers TestTwoWholeServers TestServerJoinInterrupted TestTwoNodes TestTwoGateways \
 	TestOperatorsEtcd TestOperatorsEtcdProxied TestNodesOnOperatorsEtcd TestServersOnOperatorsEtcd \
 	TestSlowLink TestTwoLabs TestLabIsKept TestInterrupted TestMachineIsLeftAlone TestServersAndGateways \
-	TestNodesUnderLoad TestAcrossNodes TestAcrossServers TestSystemd)))$$
+	TestNodesUnderLoad TestAcrossNodes TestAcrossServers TestLeadersUnderLoad TestSystemd)))$$
 
 integration-clusters: setup vault engine build ## the long tests of several servers, labs and external etcds; needs root
 	$(INTEGRATION) -run '$(CLUSTERS)' ./integration/...
@@ -99,7 +99,7 @@ integration-current: setup vault engine build ## the integration tests on a curr
 
 # A test that sometimes fails is broken: ten runs of those of whole clusters, on both
 # engines; hours. What failed how often is written to bench/results/repeats.tsv.
-RUN ?= ^(TestThreeNodes|TestNodesUnderLoad|TestServersAndGateways|TestThreeServers|TestTwoNodes|TestTwoGateways|TestSecretsInVault|TestOperatorsEtcd|TestNodesOnOperatorsEtcd|TestServersOnOperatorsEtcd|TestAcrossNodes|TestAcrossServers)$$
+RUN ?= ^(TestThreeNodes|TestNodesUnderLoad|TestServersAndGateways|TestThreeServers|TestTwoNodes|TestTwoGateways|TestSecretsInVault|TestOperatorsEtcd|TestNodesOnOperatorsEtcd|TestServersOnOperatorsEtcd|TestAcrossNodes|TestAcrossServers|TestLeadersUnderLoad)$$
 IN  ?= ./integration/lab ./integration/e2e
 N   ?= 10
 repeat: setup vault engine build ## the tests that match RUN, in the packages IN, N times (10); needs root

@@ -235,7 +235,7 @@ func (s *Server) getService(_ context.Context, in *ServicePath) (v1.ServiceDetai
 		out.Rollout = &r
 	}
 	if e, ok := m.endpoints[svc.ServiceID]; ok {
-		out.Endpoint = &e
+		out.Endpoint, out.EndpointRev = &e, e.Rev
 	}
 	return out, nil
 }

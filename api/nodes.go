@@ -71,7 +71,7 @@ func (s *Server) getNode(_ context.Context, in *NodePath) (v1.NodeDetail, error)
 	if !ok {
 		return v1.NodeDetail{}, noNode(in.Node)
 	}
-	out := v1.NodeDetail{NodeSummary: m.node(n), EngineLabels: n.Info.Labels, PublicKey: n.Info.PublicKey, Each: []v1.TaskStatus{}}
+	out := v1.NodeDetail{NodeSummary: m.node(n), EngineLabels: n.Info.Labels, PublicKey: n.Info.PublicKey, Each: []v1.TaskStatus{}, Leaving: m.movesFrom(n)}
 	for _, t := range m.tasks {
 		if ts := m.task(t); ts.Node == n.ID && !ts.Ended() {
 			out.Each = append(out.Each, ts)

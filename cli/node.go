@@ -16,7 +16,7 @@ func (a *app) nodeCommand() *cobra.Command {
 	c := &cobra.Command{Use: "node", Short: "Look at nodes, label and drain them, let machines join", Example: "  fairlead node ls\n  fairlead node drain n2"}
 	c.AddCommand(a.nodeList(), a.nodeInspect(), a.nodeLabel(), a.nodeInvite(), a.nodeRemove(),
 		a.nodeAvailability("pause", cluster.Pause, "Give a node no new tasks"),
-		a.nodeAvailability("drain", cluster.Drain, "Move a node's tasks away, start-first"),
+		a.nodeDrain(),
 		a.nodeAvailability("activate", cluster.Active, "Let a node take tasks again"))
 	return c
 }

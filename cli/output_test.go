@@ -53,7 +53,7 @@ var printing = map[string]struct {
 	"node inspect":     {args: []string{"n1"}, table: `"id": "n1"`},
 	"node label":       {args: []string{"n1", "zone=a"}, table: "zone=a"},
 	"node pause":       {args: []string{"n1"}, table: "pause"},
-	"node drain":       {args: []string{"n1"}, table: "drain"},
+	"node drain":       {args: []string{"n1", "-d"}, table: "drain"},
 	"node activate":    {args: []string{"n1"}, table: "active"},
 	"node invite":      {table: "| sudo fairlead system install --join 203.0.113.1:7420"},
 	"node rm":          {},
@@ -329,7 +329,7 @@ func TestPlanSaysWhatWouldWait(t *testing.T) {
 	if s := h.must("", "deploy", "-d"); !strings.Contains(s.err, "warning: "+want) {
 		t.Errorf("deploy says\n%s", s.all)
 	}
-	h.must("", "node", "drain", "n1")
+	h.must("", "node", "drain", "n1", "-d")
 	h.write("compose.yaml", "name: small\nservices: {web: {image: a}}\n")
 	if s := h.must("", "plan"); !strings.Contains(s.out, "  ! the one replica of web would wait: no suitable node (1 node drained)\n") {
 		t.Errorf("plan says\n%s", s.all)

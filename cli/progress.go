@@ -9,24 +9,42 @@ import (
 	"github.com/fairlead/fairlead/cluster"
 )
 
+// row is a line of progress: of what, and how far it has come. Two may have one name.
+type row struct{ key, name, text string }
+
 // progress shows how far services have come: lines rewritten in place on a
 // terminal, else a line at each change.
 type progress struct {
 	a     *app
 	live  bool
 	lines int
-	last  v1.Progress
-	said  map[cluster.ServiceName]string
+	last  []row
+	said  map[string]string
 	// columns is how wide the terminal is now: a line that wraps would not be
 	// written over, but pushed up.
 	columns func() int
 }
 
 func newProgress(a *app) *progress {
-	return &progress{a: a, live: a.terminal(), said: map[cluster.ServiceName]string{}, columns: a.columns}
+	return &progress{a: a, live: a.terminal(), said: map[string]string{}, columns: a.columns}
 }
 
 func (p *progress) update(v v1.Progress) {
+	rows := make([]row, 0, len(v.Services)+len(v.Hooks))
+	for _, s := range v.Services {
+		if !p.live && strings.Contains(s.Message, " is pending: ") {
+			s.Message = "" // passes in a moment; in a log it would only be noise
+		}
+		rows = append(rows, row{string(s.Service), string(s.Service), describe(s)})
+	}
+	for _, h := range v.Hooks {
+		text := string(h.Event) + " hook, " + strings.TrimSpace(h.State+" "+oneLine(h.Message))
+		rows = append(rows, row{string(h.Hook) + "@" + string(h.Event), string(h.Hook), text})
+	}
+	p.show(rows)
+}
+
+func (p *progress) show(rows []row) {
 	if !p.a.human() {
 		return
 	}
@@ -35,37 +53,20 @@ func (p *progress) update(v v1.Progress) {
 		fmt.Fprintf(&b, "\x1b[%dA", p.lines)
 	}
 	width := 0
-	for _, s := range v.Services {
-		width = max(width, len(s.Service))
+	for _, r := range rows {
+		width = max(width, len(r.name))
 	}
-	for _, r := range v.Hooks {
-		width = max(width, len(r.Hook))
-	}
-	for _, s := range v.Services {
-		if !p.live && strings.Contains(s.Message, " is pending: ") {
-			s.Message = "" // passes in a moment; in a log it would only be noise
-		}
-		line := fmt.Sprintf("  %-*s  %s", width, s.Service, describe(s))
+	for _, r := range rows {
+		line := fmt.Sprintf("  %-*s  %s", width, r.name, r.text)
 		switch {
 		case p.live:
 			b.WriteString("\x1b[2K" + shorten(line, p.columns()) + "\n")
-		case p.said[s.Service] != line:
-			p.said[s.Service] = line
+		case p.said[r.key] != line:
+			p.said[r.key] = line
 			b.WriteString(line + "\n")
 		}
 	}
-	for _, r := range v.Hooks {
-		line := fmt.Sprintf("  %-*s  %s hook, %s", width, r.Hook, r.Event, strings.TrimSpace(r.State+" "+oneLine(r.Message)))
-		key := r.Hook + "@" + cluster.ServiceName(r.Event)
-		switch {
-		case p.live:
-			b.WriteString("\x1b[2K" + shorten(line, p.columns()) + "\n")
-		case p.said[key] != line:
-			p.said[key] = line
-			b.WriteString(line + "\n")
-		}
-	}
-	p.lines, p.last = len(v.Services)+len(v.Hooks), v
+	p.lines, p.last = len(rows), rows
 	_, _ = fmt.Fprint(p.a.errw, b.String())
 }
 
@@ -73,7 +74,7 @@ func (p *progress) update(v v1.Progress) {
 func (p *progress) end() {
 	if p.live && p.lines > 0 {
 		p.columns = func() int { return 0 }
-		p.update(p.last)
+		p.show(p.last)
 	}
 	p.lines = 0
 }

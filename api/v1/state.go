@@ -55,12 +55,14 @@ type ServiceSummary struct {
 // ServiceDetail is all that is known about a service.
 type ServiceDetail struct {
 	ServiceSummary
-	Spec      cluster.ServiceSpec `json:"spec"`
-	Scale     *cluster.Scale      `json:"scale,omitempty"`
-	Rollout   *cluster.Rollout    `json:"rollout,omitempty"`
-	Endpoint  *cluster.Endpoints  `json:"endpoint,omitempty"`
-	Tasks     []TaskStatus        `json:"tasks"`
-	Decisions []cluster.Decision  `json:"decisions,omitempty"`
+	Spec     cluster.ServiceSpec `json:"spec"`
+	Scale    *cluster.Scale      `json:"scale,omitempty"`
+	Rollout  *cluster.Rollout    `json:"rollout,omitempty"`
+	Endpoint *cluster.Endpoints  `json:"endpoint,omitempty"`
+	// EndpointRev is the revision of Endpoint: nodes say which they serve (NodeDetail).
+	EndpointRev cluster.StoreRev   `json:"endpoint_rev,omitempty"`
+	Tasks       []TaskStatus       `json:"tasks"`
+	Decisions   []cluster.Decision `json:"decisions,omitempty"`
 }
 
 // TaskStatus is one line of ps.
@@ -179,7 +181,32 @@ type NodeDetail struct {
 	Agent        *cluster.AgentAck   `json:"agent,omitempty"`
 	Gateway      *cluster.GatewayAck `json:"gateway,omitempty"`
 	Each         []TaskStatus        `json:"each"`
+	// Leaving are those tasks, while the node is drained, and how they come away.
+	Leaving []Leaving `json:"leaving,omitempty"`
 }
+
+// Leaving is how a task comes away from a node that is drained.
+type Leaving struct {
+	Task    cluster.TaskID `json:"task"`
+	Address string         `json:"address"` // "shop/web.2"
+	cluster.ServiceID
+	State LeavingState `json:"state"`
+	// To is the node of the task that takes its place.
+	To     cluster.NodeID `json:"to,omitempty"`
+	Reason string         `json:"reason,omitempty"`
+}
+
+// LeavingState is how far a task has come on its way from a node.
+type LeavingState string
+
+// States of a task that leaves a node, in their order, and of one that does not.
+const (
+	LeavingWaits   LeavingState = "waits"   // for its turn
+	LeavingStarts  LeavingState = "starts"  // another one elsewhere, which is not ready yet
+	LeavingStops   LeavingState = "stops"   // it is not needed any more
+	LeavingNowhere LeavingState = "nowhere" // no other node takes it now: Reason
+	LeavingHeld    LeavingState = "held"    // its volumes are here
+)
 
 // NodeChange changes what operators say about a node.
 type NodeChange struct {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -297,8 +298,19 @@ func (b *bed) deploy(replicas int) {
 	b.deployVersion("1", replicas, "")
 }
 
+// deployAt runs it with so many tasks on one node.
+func (b *bed) deployAt(node string, replicas int) {
+	b.t.Helper()
+	b.deployWeb("1", fmt.Sprintf("{replicas: %d, placement: {constraints: [node.hostname == %s]}}", replicas, node), "")
+}
+
 // deployVersion deploys a version of it; more are further services.
 func (b *bed) deployVersion(version string, replicas int, more string) {
+	b.t.Helper()
+	b.deployWeb(version, fmt.Sprintf("{replicas: %d, update_config: {monitor: 1s}}", replicas), more)
+}
+
+func (b *bed) deployWeb(version, how, more string) {
 	b.t.Helper()
 	dir := b.t.TempDir()
 	build := exec.Command("go", "build", "-o", filepath.Join(dir, "app"), "../e2e/app")
@@ -321,22 +333,42 @@ services:
     build: .
     image: demo-web
     environment: {VERSION: %q}
-    deploy: {replicas: %d, update_config: {monitor: 1s}}
+    deploy: %s
     x-fairlead: {health: {port: 8080, http: /health, interval: 1s, timeout: 10s}, routes: [{host: demo.example.com, port: 8080}]}
-%s`, version, replicas, more)))
+%s`, version, how, more)))
+}
+
+// row is a task, as ps has it.
+type row struct {
+	Address, Node, Service, Container string
+	Ready                             bool
+	Started                           time.Time
+}
+
+// rows are the ready tasks of a service of the app, "" of all.
+func (b *bed) rows(service string) []row {
+	b.t.Helper()
+	return b.rowsOf("demo", service)
+}
+
+func (b *bed) rowsOf(app, service string) []row {
+	b.t.Helper()
+	return slices.DeleteFunc(decode[[]row](b, b.fairlead(b.t.Context(), "ps", app, "-o", "json")), func(r row) bool {
+		return !r.Ready || service != "" && r.Service != service
+	})
 }
 
 // tasks counts the app's ready tasks by node.
 func (b *bed) tasks() map[string]int {
 	b.t.Helper()
+	return b.tasksOf("")
+}
+
+func (b *bed) tasksOf(service string) map[string]int {
+	b.t.Helper()
 	out := map[string]int{}
-	for _, t := range decode[[]struct {
-		Node  string
-		Ready bool
-	}](b, b.fairlead(b.t.Context(), "ps", "demo", "-o", "json")) {
-		if t.Ready {
-			out[t.Node]++
-		}
+	for _, r := range b.rows(service) {
+		out[r.Node]++
 	}
 	return out
 }

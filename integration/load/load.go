@@ -3,6 +3,7 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -19,37 +20,39 @@ import (
 type Load struct {
 	requests, failed atomic.Int64
 	mu               sync.Mutex
-	failures         []failure
+	failures         []Failure
 	stop             context.CancelFunc
 	done             sync.WaitGroup
 }
 
-// failure is when a request that failed was made, and when it had failed.
-type failure struct {
-	from, to time.Time
-	text     string
+// Failure is when a request that failed was made, and when it had failed.
+type Failure struct {
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
+	Text string    `json:"text"`
 }
 
 // Request is one kind of request that a load makes.
 type Request struct {
 	Name, Method, URL, Body string
 	KeepAlive               bool
+	Every                   time.Duration // 0 is 10 ms
 }
 
 // EveryKind is GET and POST, with connections kept and not.
 func EveryKind(url string) []Request {
 	return []Request{
-		{"GET kept", http.MethodGet, url, "", true},
-		{"GET new", http.MethodGet, url, "", false},
-		{"POST kept", http.MethodPost, url, "hello", true},
-		{"POST new", http.MethodPost, url, "hello", false},
+		{Name: "GET kept", Method: http.MethodGet, URL: url, Body: "", KeepAlive: true},
+		{Name: "GET new", Method: http.MethodGet, URL: url, Body: "", KeepAlive: false},
+		{Name: "POST kept", Method: http.MethodPost, URL: url, Body: "hello", KeepAlive: true},
+		{Name: "POST new", Method: http.MethodPost, URL: url, Body: "hello", KeepAlive: false},
 	}
 }
 
 // limit is how long a load goes on when nobody ends it.
-const limit = 6 * time.Minute
+const limit = 30 * time.Minute
 
-// Start makes each request every 10 ms, one worker a kind, until End is called.
+// Start makes each request again and again, one worker a kind, until End is called.
 // client makes the client of a worker.
 func Start(tb testing.TB, client func(keepAlive bool) *http.Client, kinds []Request) *Load {
 	tb.Helper()
@@ -59,7 +62,7 @@ func Start(tb testing.TB, client func(keepAlive bool) *http.Client, kinds []Requ
 		c := client(k.KeepAlive)
 		l.done.Go(func() {
 			defer c.CloseIdleConnections()
-			tick := time.NewTicker(10 * time.Millisecond)
+			tick := time.NewTicker(cmp.Or(k.Every, 10*time.Millisecond))
 			defer tick.Stop()
 			for {
 				select {
@@ -80,12 +83,15 @@ func (l *Load) one(client *http.Client, k Request) {
 	start := time.Now()
 	if err := Fetch(client, k); err != nil {
 		l.failed.Add(1)
-		f := failure{from: start, to: time.Now()}
-		f.text = fmt.Sprintf("%s %s after %s: %v", start.Format("15:04:05.000"), k.Name, f.to.Sub(start).Round(time.Millisecond), err)
+		f := Failure{From: start, To: time.Now(), Text: fmt.Sprintf("%s: %v", k.Name, err)}
 		l.mu.Lock()
 		l.failures = append(l.failures, f)
 		l.mu.Unlock()
 	}
+}
+
+func (f Failure) String() string {
+	return fmt.Sprintf("%s after %s %s", f.From.Format("15:04:05.000"), f.To.Sub(f.From).Round(time.Millisecond), f.Text)
 }
 
 // Get fetches a URL.
@@ -121,6 +127,35 @@ func (l *Load) End() (requests, failed int64) {
 // Span is a time in which requests may fail.
 type Span struct{ From, To time.Time }
 
+// touches reports whether a request was under way at some time of the span.
+func (s Span) touches(f Failure) bool { return f.From.Before(s.To) && f.To.After(s.From) }
+
+// Outside are the failures of requests that no span touches.
+func Outside(failures []Failure, spans ...Span) []Failure {
+	return slices.DeleteFunc(slices.Clone(failures), func(f Failure) bool {
+		return slices.ContainsFunc(spans, func(s Span) bool { return s.touches(f) })
+	})
+}
+
+// Some are the first of failures, one a line.
+func Some(failures []Failure) string {
+	var b strings.Builder
+	for _, f := range failures[:min(len(failures), 10)] {
+		fmt.Fprintf(&b, "\n%s", f)
+	}
+	return b.String()
+}
+
+// Failures are those until now.
+func (l *Load) Failures() []Failure {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.failures)
+}
+
+// Made is how many requests were made until now.
+func (l *Load) Made() int64 { return l.requests.Load() }
+
 // WantNone ends the load and fails the test if any request failed that no span
 // touches. It logs how many were made, and failed.
 func (l *Load) WantNone(tb testing.TB, what string, but ...Span) {
@@ -136,13 +171,7 @@ func (l *Load) WantAtMost(tb testing.TB, what string, most int, but ...Span) {
 	if requests < 100 {
 		tb.Errorf("%s: only %d requests were made: the load proves nothing", what, requests)
 	}
-	var bad []string
-	for _, f := range l.failures {
-		if !slices.ContainsFunc(but, func(s Span) bool { return f.from.Before(s.To) && f.to.After(s.From) }) {
-			bad = append(bad, f.text)
-		}
-	}
-	if len(bad) > most {
-		tb.Errorf("%s: %d of %d requests failed that were not on what was killed, at most %d may:\n%s", what, len(bad), requests, most, strings.Join(bad[:min(len(bad), 10)], "\n"))
+	if bad := Outside(l.Failures(), but...); len(bad) > most {
+		tb.Errorf("%s: %d of %d requests failed that were not on what was killed, at most %d may:%s", what, len(bad), requests, most, Some(bad))
 	}
 }

@@ -4,6 +4,7 @@
 //	VERSION   what it answers with
 //	BROKEN    "health": never healthy; "crash": exits with 3 after a moment
 //	UPSTREAM  host:port that it calls all the time, counting; GET /calls tells
+//	EVERY     how often each of its callers does, 10ms
 //	FIRST     name that it looks up before anything else; GET /first tells
 //
 // `app burn 1m` keeps all cores busy for so long.
@@ -20,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -73,7 +75,7 @@ func main() {
 	if name := os.Getenv("FIRST"); name != "" {
 		first = lookup(ctx, name)
 	}
-	calls := newCalls(os.Getenv("UPSTREAM"))
+	calls := newCalls(host, os.Getenv("UPSTREAM"), os.Getenv("EVERY"))
 	go calls.run(ctx)
 
 	mux := http.NewServeMux()
@@ -163,28 +165,47 @@ func lookup(ctx context.Context, name string) string {
 // calls are requests from inside: by name with new connections, by name with
 // kept ones, and to the address that the name had at the start.
 type calls struct {
-	upstream                     string
+	host, upstream               string
+	every                        time.Duration
 	requests, failed, unresolved atomic.Int64
 	lookups, late                atomic.Int64 // of the name alone; not answered within a second
 	mu                           sync.Mutex
 	examples                     []string
+	failures                     []failure
 }
+
+// failure is when a call that failed was made, and when it had failed.
+type failure struct {
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
+	Text string    `json:"text"`
+}
+
+const mostFailures = 500 // that are told
 
 type report struct {
-	Requests   int64    `json:"requests"`
-	Failed     int64    `json:"failed"`
-	Unresolved int64    `json:"unresolved"` // of the failed ones, those that got no address for the name
-	Lookups    int64    `json:"lookups"`
-	Late       int64    `json:"late"`
-	Examples   []string `json:"examples"`
+	Host       string    `json:"host"` // whose calls they are
+	Requests   int64     `json:"requests"`
+	Failed     int64     `json:"failed"`
+	Unresolved int64     `json:"unresolved"` // of the failed ones, those that got no address for the name
+	Lookups    int64     `json:"lookups"`
+	Late       int64     `json:"late"`
+	Examples   []string  `json:"examples"`
+	Failures   []failure `json:"failures"`
 }
 
-func newCalls(upstream string) *calls { return &calls{upstream: upstream} }
+func newCalls(host, upstream, every string) *calls {
+	c := &calls{host: host, upstream: upstream, every: 10 * time.Millisecond}
+	if d, err := time.ParseDuration(every); err == nil && d > 0 {
+		c.every = d
+	}
+	return c
+}
 
 func (c *calls) report() report {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return report{c.requests.Load(), c.failed.Load(), c.unresolved.Load(), c.lookups.Load(), c.late.Load(), c.examples}
+	return report{c.host, c.requests.Load(), c.failed.Load(), c.unresolved.Load(), c.lookups.Load(), c.late.Load(), c.examples, slices.Clone(c.failures)}
 }
 
 func (c *calls) run(ctx context.Context) {
@@ -207,9 +228,9 @@ func (c *calls) run(ctx context.Context) {
 	go c.worker(ctx, "resolved once", once, true)
 }
 
-// lookUp asks for the name as fast as answers come, at most a hundred times a second.
+// lookUp asks for the name as fast as answers come, at most as often as callers call.
 func (c *calls) lookUp(ctx context.Context, host string) {
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(c.every)
 	defer tick.Stop()
 	for {
 		select {
@@ -228,7 +249,7 @@ func (c *calls) lookUp(ctx context.Context, host string) {
 
 func (c *calls) worker(ctx context.Context, name, addr string, fresh bool) {
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: fresh}}
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(c.every)
 	defer tick.Stop()
 	for n := 0; ; n++ {
 		select {
@@ -237,6 +258,7 @@ func (c *calls) worker(ctx context.Context, name, addr string, fresh bool) {
 		case <-tick.C:
 		}
 		c.requests.Add(1)
+		began := time.Now()
 		var err error
 		var resp *http.Response
 		if n%2 == 0 {
@@ -259,6 +281,9 @@ func (c *calls) worker(ctx context.Context, name, addr string, fresh bool) {
 			c.mu.Lock()
 			if len(c.examples) < 10 {
 				c.examples = append(c.examples, time.Now().Format("15:04:05.000 ")+name+": "+err.Error())
+			}
+			if len(c.failures) < mostFailures {
+				c.failures = append(c.failures, failure{began, time.Now(), name + ": " + err.Error()})
 			}
 			c.mu.Unlock()
 		}
