@@ -627,7 +627,7 @@ func TestLaws(t *testing.T) {
 				first = r.Rendered
 			}
 		}
-		back := plan.Input{App: "shop", Exact: true, Bundle: v1.Bundle{Services: first, Secrets: plan.References(first)}}
+		back := plan.Input{App: "shop", Exact: true, Bundle: v1.Bundle{Services: first, Secrets: plan.References(first, nil)}}
 		r, err := plan.Make(s, back)
 		if err != nil {
 			t.Fatal(err)
