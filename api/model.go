@@ -53,7 +53,7 @@ func (s *Server) read(app cluster.AppName) *model {
 		rollouts: map[cluster.ServiceID]cluster.Rollout{}, endpoints: map[cluster.ServiceID]cluster.Endpoints{},
 		placements: map[cluster.TaskID]cluster.NodePlacement{}, statuses: map[cluster.TaskID]cluster.Status{},
 		ofService: map[cluster.ServiceID][]cluster.Task{}, changes: map[cluster.AppName]cluster.PendingChange{}, records: map[cluster.AppName]cluster.ChangeRecord{},
-		nodes:     map[cluster.NodeID]cluster.Node{}, gateways: map[cluster.NodeID]cluster.GatewayAck{}, decisions: map[string][]cluster.Decision{}, entry: s.Entry,
+		nodes: map[cluster.NodeID]cluster.Node{}, gateways: map[cluster.NodeID]cluster.GatewayAck{}, decisions: map[string][]cluster.Decision{}, entry: s.Entry,
 	}
 	s.Mirror.Read(func(v store.View) { m.fill(v, app) })
 	slices.SortFunc(m.tasks, func(a, b cluster.Task) int {

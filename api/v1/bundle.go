@@ -279,8 +279,8 @@ type ScaleTo struct {
 // RemoveOptions say what goes with an app; volumes are never removed.
 type RemoveOptions struct {
 	PurgeSecrets bool
-	KeepHistory  bool // a rollback brings the app back
-	NoHooks      bool // run no hook of the package
+	KeepHistory  bool          // a rollback brings the app back
+	NoHooks      bool          // run no hook of the package
 	Timeout      time.Duration // of each hook; 0: the server's
 }
 
