@@ -200,8 +200,8 @@ type change struct {
 	name    cluster.AppName
 	app     cluster.App
 	ch      cluster.PendingChange
-	rec     cluster.ChangeRecord     // as it will be saved
-	gone    map[cluster.TaskID]bool  // to be deleted
+	rec     cluster.ChangeRecord    // as it will be saved
+	gone    map[cluster.TaskID]bool // to be deleted
 	creates []cluster.Task
 }
 
