@@ -85,11 +85,30 @@ func New(c Config) (*Server, error) {
 	s.doc = api.OpenAPI()
 	s.register(api)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if allowed := methods(mux, r); len(allowed) > 0 {
+			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			writeProblem(w, newProblem(http.StatusMethodNotAllowed, cluster.KindInvalid,
+				r.URL.Path+" takes "+strings.Join(allowed, ", ")+" and no "+r.Method+"; /openapi.json lists what the API has"))
+			return
+		}
 		writeProblem(w, newProblem(http.StatusNotFound, cluster.KindNotFound,
 			"the API has no "+r.Method+" "+r.URL.Path+"; /openapi.json lists what it has"))
 	})
 	s.handler = s.authenticated(mux)
 	return s, nil
+}
+
+// methods are those that the path of a request that nothing else takes has. The mux
+// would know, but for the pattern that takes all, whose answers are problems.
+func methods(mux *http.ServeMux, r *http.Request) (out []string) {
+	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		other := r.Clone(r.Context())
+		other.Method = m
+		if _, pattern := mux.Handler(other); pattern != "/" {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 // ServeHTTP implements http.Handler.

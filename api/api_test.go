@@ -106,6 +106,60 @@ func TestErrorsAreProblems(t *testing.T) {
 	}
 }
 
+// A path that is there, asked for in a way that it does not have, says in which ways
+// it can be; every other way of every path in the description.
+func TestMethodNotAllowed(t *testing.T) {
+	b := newBench(t)
+	code, _, raw := rawRequest(t, b, "DELETE", "/v1/apps/shop/deploy", "", "")
+	if code != http.StatusUnauthorized {
+		t.Errorf("without a token: %d %s", code, raw)
+	}
+	doc, err := b.OpenAPI(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths, _ := doc["paths"].(map[string]any)
+	for path, ops := range paths {
+		if strings.HasPrefix(path, "/v1/node/") { // of nodes alone
+			continue
+		}
+		var allowed []string
+		for _, m := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} {
+			has, _ := ops.(map[string]any)
+			_, there := has[strings.ToLower(m)]
+			if _, get := has["get"]; there || m == "HEAD" && get {
+				allowed = append(allowed, m)
+			}
+		}
+		method := "PATCH"
+		if slices.Contains(allowed, method) {
+			method = "DELETE"
+		}
+		req, err := http.NewRequestWithContext(t.Context(), method, b.url+regexp.MustCompile(`\{[^}]*\}`).ReplaceAllString(path, "x"), http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var p v1.Problem
+		err = json.NewDecoder(resp.Body).Decode(&p)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Content-Type") != "application/problem+json" ||
+			p.Status != resp.StatusCode || p.Kind != "invalid" || !strings.Contains(p.Detail, method) {
+			t.Errorf("%s %s: %d %+v %v", method, path, resp.StatusCode, p, err)
+		}
+		if got := resp.Header.Get("Allow"); got != strings.Join(allowed, ", ") {
+			t.Errorf("%s allows %q, want %v", path, got, allowed)
+		}
+	}
+	if len(paths) < 30 {
+		t.Errorf("%d paths: the description is not read", len(paths))
+	}
+}
+
 func TestValidationEchoesNoValue(t *testing.T) {
 	b := newBench(t)
 	code, _, raw := rawRequest(t, b, "PUT", "/v1/apps/shop/secrets/pw", `{"value": 12345678, "hidden": "hunter2"}`, token)

@@ -174,6 +174,16 @@ func get[T any](b *bench, key string) T {
 	return out.V
 }
 
+// rev is the revision that a key was written at.
+func (b *bench) rev(key string) cluster.StoreRev {
+	b.t.Helper()
+	e, err := b.store.Get(b.t.Context(), key)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return cluster.StoreRev(e.Rev)
+}
+
 func (b *bench) keys(prefix string) []string {
 	b.t.Helper()
 	entries, _, err := b.store.List(b.t.Context(), prefix)

@@ -69,7 +69,8 @@ func (m *model) unserved(svc cluster.Service) (coming, refused []string) {
 		if !n.Alive || (!acks && !n.HasRole("gateway")) {
 			continue
 		}
-		for _, need := range m.needs(svc) {
+		needs, before := m.needs(svc), len(refused)
+		for _, need := range needs {
 			switch reason, no := ack.Refused[need.entry]; {
 			case slices.Contains(ack.Entries, need.entry):
 			case no:
@@ -79,6 +80,15 @@ func (m *model) unserved(svc cluster.Service) (coming, refused []string) {
 			default:
 				coming = append(coming, fmt.Sprintf("waits for gateway %s to serve %s", id, need))
 			}
+		}
+		// The ports may be those of the routes before: what this declaration asks for
+		// is there, or refused, once the gateway has a tree that was made after it.
+		switch {
+		case len(needs) == 0 || ack.Route >= svc.Rev || len(refused) > before:
+		case ack.Error == "":
+			coming = append(coming, fmt.Sprintf("waits for gateway %s to have the routes", id))
+		default:
+			refused = append(refused, fmt.Sprintf("%s: gateway %s does not have the routes: %s", svc.Name, id, ack.Error))
 		}
 	}
 	if unrouted {

@@ -116,7 +116,7 @@ func TestWatchWaitsForTheGateways(t *testing.T) {
 			svc := get[cluster.Service](b, store.ServiceKey(webID))
 			ack := func() {
 				a := c.acks[0]
-				c.acks, a.Node = c.acks[1:], "n1"
+				c.acks, a.Node, a.Route = c.acks[1:], "n1", b.rev(store.ServiceKey(webID))
 				b.put(store.GatewayAckKey("n1"), a)
 			}
 			ack()
@@ -141,6 +141,61 @@ func TestWatchWaitsForTheGateways(t *testing.T) {
 	}
 }
 
+// Routes alone change: no task does, the gateways have the entry point already, and
+// yet it is done only when they have the new routes, or one of them cannot.
+func TestWatchWaitsForRoutesAlone(t *testing.T) {
+	for name, c := range map[string]struct {
+		ends   func(b *bench, rev cluster.StoreRev)
+		failed bool
+		says   string
+	}{
+		"taken": {ends: func(b *bench, rev cluster.StoreRev) {
+			b.put(store.GatewayAckKey("n1"), cluster.GatewayAck{Node: "n1", Entries: []string{"web"}, Route: rev})
+		}},
+		"refused": {ends: func(b *bench, rev cluster.StoreRev) {
+			b.put(store.DecisionKey("proxyconf", "shop/web"), cluster.Decision{Loop: "proxyconf", Object: "shop/web", Reason: "route b.test: no"})
+			b.put(store.GatewayAckKey("n1"), cluster.GatewayAck{Node: "n1", Entries: []string{"web"}, Route: rev})
+		}, failed: true, says: "web: route b.test: no"},
+		"lags": {ends: func(b *bench, rev cluster.StoreRev) {
+			b.put(store.GatewayAckKey("n1"), cluster.GatewayAck{Node: "n1", Entries: []string{"web"}, Route: rev - 1, Error: "it reads nothing"})
+		}, failed: true, says: "web: gateway n1 does not have the routes: it reads nothing"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // a refusal counts when it has stood for a while
+			b := newBench(t)
+			spec := service("web:1")
+			spec.Routes = []cluster.Route{{Host: "a.test", Port: 80}}
+			deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": spec}))
+			svc := get[cluster.Service](b, store.ServiceKey(webID))
+			b.put(store.GatewayAckKey("n1"), cluster.GatewayAck{Node: "n1", Entries: []string{"web"}, Route: b.rev(store.ServiceKey(webID))})
+			b.run(webID, 1, svc.Version)
+			b.run(webID, 2, svc.Version)
+			b.put(store.RolloutKey(webID), cluster.Rollout{ServiceID: webID, Target: svc.Version, Release: 1, State: cluster.RolloutComplete})
+
+			spec.Routes = []cluster.Route{{Host: "b.test", Port: 80}}
+			deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": spec}))
+			if now := get[cluster.Service](b, store.ServiceKey(webID)); now.Version != svc.Version {
+				t.Fatalf("version %s became %s", svc.Version, now.Version)
+			}
+			var last v1.Progress
+			waited := false
+			err := b.Watch(t.Context(), "shop", 2, func(p v1.Progress) error {
+				if last = p; !waited && !p.Done {
+					waited = true
+					if msg := p.Services[0].Message; msg != "waits for gateway n1 to have the routes" {
+						t.Errorf("it says %q", msg)
+					}
+					c.ends(b, b.rev(store.ServiceKey(webID)))
+				}
+				return nil
+			})
+			if err != nil || !waited || !last.Done || last.Failed != c.failed || strings.Join(last.Unserved, "; ") != c.says {
+				t.Errorf("waited %v: %+v %v", waited, last, err)
+			}
+		})
+	}
+}
+
 // What is not routed is not served, though the gateways have its port.
 func TestWatchSaysWhatIsNotRouted(t *testing.T) {
 	for name, stands := range map[string]bool{"stands": true, "taken back": false} {
@@ -151,7 +206,7 @@ func TestWatchSaysWhatIsNotRouted(t *testing.T) {
 			spec.Routes = []cluster.Route{{Host: "a.test", Port: 80}}
 			deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": spec}))
 			svc := get[cluster.Service](b, store.ServiceKey(webID))
-			b.put(store.GatewayAckKey("n1"), cluster.GatewayAck{Node: "n1", Entries: []string{"web"}})
+			b.put(store.GatewayAckKey("n1"), cluster.GatewayAck{Node: "n1", Entries: []string{"web"}, Route: b.rev(store.ServiceKey(webID))})
 			b.run(webID, 1, svc.Version)
 			b.run(webID, 2, svc.Version)
 			key := store.DecisionKey("proxyconf", "shop/web")

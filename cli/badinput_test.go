@@ -28,6 +28,8 @@ type badInput struct {
 	says  []string // must be in what the user sees, whatever the document holds
 	// changes: it is accepted, so the store does change.
 	changes bool
+	// process: templates are rendered in a process of their own, as ever outside of tests.
+	process bool
 }
 
 type badSection struct {
@@ -97,6 +99,9 @@ not up to the first mistake.
 func runBad(t *testing.T, r badInput) said {
 	t.Helper()
 	h := newHub(t)
+	if !r.process {
+		h.templates = inProcess()
+	}
 	if r.file != "" {
 		h.write("compose.yaml", r.file)
 	}

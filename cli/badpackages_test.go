@@ -61,8 +61,8 @@ func badPackages() []badInput {
 		{what: "a file that is no archive", files: map[string]string{"demo.tgz": "services: {}\n"}, args: fromArchive, code: 2, says: []string{"not gzip"}},
 		{what: "no version", files: map[string]string{"demo/Chart.yaml": "apiVersion: v2\nname: demo\n"}, args: installed, code: 2, says: []string{"chart.metadata.version is required"}},
 		{what: "a manifest of Kubernetes'", files: demo("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n"), args: installed, code: 2, says: []string{"demo/templates/app.yaml:1:", "Deployment", "write it as a service"}},
-		{what: "an unknown key", files: demo("{{/* web */}}\n" + web + "    imagee: x\n"), args: installed, code: 2, says: []string{"demo/templates/app.yaml:5: services.web.imagee: unknown key; did you mean image?", "chart template shop demo"}},
-		{what: "a template that is wrong", files: demo("services:\n  web: {{ if }}\n"), args: installed, code: 2, says: []string{"parse error at (demo/templates/app.yaml:2)"}},
+		{what: "an unknown key", files: demo("{{/* web */}}\n" + web + "    imagee: x\n"), args: installed, code: 2, process: true, says: []string{"demo/templates/app.yaml:5: services.web.imagee: unknown key; did you mean image?", "chart template shop demo"}},
+		{what: "a template that is wrong", files: demo("services:\n  web: {{ if }}\n"), args: installed, code: 2, process: true, says: []string{"parse error at (demo/templates/app.yaml:2)"}},
 		{what: "a value that is missing", files: demo("services: {web: {image: {{ required \"set image\" .Values.image }}}}\n"), args: installed, code: 2, says: []string{"set image"}},
 		{what: "a value that the schema refuses", files: demo(web, "values.schema.json", `{"properties": {"port": {"type": "integer", "maximum": 65535}}}`), args: append(installed, "--set", "port=70000"), code: 2, says: []string{"/port", "65,535"}},
 		{what: "values that are no YAML", files: demo(web, "../bad.yaml", "a: [\n"), args: append(installed, "-f", "bad.yaml"), code: 2, says: []string{"bad.yaml"}},
@@ -73,7 +73,7 @@ func badPackages() []badInput {
 		{what: "a hook that never ends", files: demo(web + "  migrate:\n    image: shop/web:1\n    restart: always\n    x-fairlead: {hook: {on: [pre-upgrade]}}\n"), args: installed, code: 2, says: []string{"demo/templates/app.yaml:7: services.migrate.x-fairlead.hook", "on-failure:3"}},
 		{what: "dependencies that were not fetched", files: demo(web, "Chart.yaml", demoYAML+"dependencies: [{name: db, version: 1.x.x, repository: \"oci://registry.example.com/charts\"}]\n"), args: installed, code: 2, says: []string{"chart dependency update"}},
 		{what: "a library", files: demo(web, "Chart.yaml", demoYAML+"type: library\n"), args: installed, code: 2, says: []string{"not installable"}},
-		{what: "templates without end", files: demo("{{ define \"a\" }}{{ include \"a\" . }}{{ end }}{{ include \"a\" . }}\n"), args: installed, code: 2, says: []string{"nested reference"}},
+		{what: "templates without end", files: demo("{{ define \"a\" }}{{ include \"a\" . }}{{ end }}{{ include \"a\" . }}\n"), args: installed, code: 2, process: true, says: []string{"nested reference"}},
 		{what: "an archive that leads out", setup: func(h *hub) { archived(h, tar.Header{Name: "demo/../../x"}, []byte("x")) }, args: fromArchive, code: 2, says: []string{"leads out of the chart"}},
 		{what: "an archive with a link", setup: func(h *hub) {
 			archived(h, tar.Header{Name: "demo/x", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"}, nil)

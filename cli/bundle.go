@@ -30,7 +30,7 @@ func (s *sourceFlags) register(c *cobra.Command) {
 	f.StringArrayVarP(&s.files, "file", "f", nil, "Compose file; repeat to merge several (default: those of COMPOSE_FILE, else compose.yaml here or above); - is standard input")
 	f.StringArrayVarP(&s.files, "compose-file", "c", nil, "the same as --file, as docker stack deploy has it")
 	f.StringArrayVar(&s.profiles, "profile", nil, "switch a profile on (default: those of COMPOSE_PROFILES)")
-	f.StringArrayVar(&s.envFiles, "env-file", nil, "file with variables for interpolation (default: .env beside the Compose file)")
+	f.StringArrayVar(&s.envFiles, "env-file", nil, "file with variables for interpolation (default: those of COMPOSE_ENV_FILES, else .env beside the Compose file)")
 	_ = c.MarkFlagFilename("file", "yaml", "yml")
 }
 

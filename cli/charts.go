@@ -25,6 +25,9 @@ func (a *app) renderCommand() *cobra.Command {
 }
 
 func (a *app) renderer() (chart.Renderer, error) {
+	if a.templates != nil {
+		return *a.templates, nil
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return chart.Renderer{}, failedf("find this program: %w", err)

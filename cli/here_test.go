@@ -29,6 +29,8 @@ func apart(t *testing.T) *hub {
 // directory, with -p, and where there is no Compose file.
 func TestWhichApp(t *testing.T) {
 	const none = "name "
+	h := apart(t)
+	again := h.keep()
 	for command, want := range map[string]struct {
 		here string // in all that it says; after ! what it must not hold
 		p    string // with -p store
@@ -68,20 +70,22 @@ func TestWhichApp(t *testing.T) {
 		"ps shop/web":                      {here: "this takes an app, such as shop", p: "this takes an app", away: "this takes an app"},
 	} {
 		t.Run(command, func(t *testing.T) {
-			check := func(h *hub, where, want string, args ...string) {
+			check := func(where, want string, args ...string) {
 				t.Helper()
 				s := h.cli("", append(strings.Fields(command), args...)...)
 				if not, no := strings.CutPrefix(want, "!"); strings.Contains(s.all, not) == no {
 					t.Errorf("%s it says, where %q is expected:\n%s", where, want, s.all)
 				}
 			}
-			check(apart(t), "here", want.here)
-			check(apart(t), "with -p store", want.p, "-p", "store")
-			h := apart(t)
+			again(t)
+			check("here", want.here)
+			again(t)
+			check("with -p store", want.p, "-p", "store")
+			again(t)
 			if err := os.Remove(filepath.Join(h.dir, "compose.yaml")); err != nil {
 				t.Fatal(err)
 			}
-			check(h, "away", want.away)
+			check("away", want.away)
 		})
 	}
 }

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +22,7 @@ import (
 	"github.com/fairlead/fairlead/api"
 	"github.com/fairlead/fairlead/api/plan"
 	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/chart"
 	"github.com/fairlead/fairlead/cli"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/control"
@@ -47,6 +50,8 @@ type hub struct {
 	home   string
 	socket string
 	names  []string // what plain puts in place of what, in pairs
+	// templates renders packages; nil: a process of its own, as outside of tests.
+	templates *chart.Renderer
 }
 
 func newHub(t *testing.T) *hub {
@@ -173,7 +178,12 @@ func (h *hub) put(key string, v any) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	rev, err := h.store.Commit(h.t.Context(), store.Txn{Then: []store.Op{op}})
+	h.commit([]store.Op{op})
+}
+
+func (h *hub) commit(ops []store.Op) {
+	h.t.Helper()
+	rev, err := h.store.Commit(h.t.Context(), store.Txn{Then: ops})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -312,7 +322,7 @@ func (h *hub) cliContext(ctx context.Context, in io.Reader, args ...string) said
 	var out, errs, all bytes.Buffer
 	var mu sync.Mutex
 	s := cli.Streams{
-		In: in, Now: now,
+		In: in, Now: now, Templates: h.templates,
 		Out: locked{&mu, io.MultiWriter(&out, &all)}, Err: locked{&mu, io.MultiWriter(&errs, &all)},
 	}
 	code := cli.Main(ctx, args, s, serverCommands("test", now)...)
@@ -325,6 +335,91 @@ func (h *hub) cliContext(ctx context.Context, in io.Reader, args ...string) said
 func (h *hub) plain(s string) string {
 	names := append([]string{h.socket, "/run/fairlead/fairlead.sock", h.dir, "/home/ann/shop", h.home, "/home/ann"}, h.names...)
 	return strings.NewReplacer(names...).Replace(s)
+}
+
+// inProcess renders packages in this process: a test binary takes long to start.
+func inProcess() *chart.Renderer { return &chart.Renderer{} }
+
+// keep remembers what the hub holds, in the store and in files. What it returns puts
+// that back, for the next test: a hub with something of everything takes long to make.
+func (h *hub) keep() func(t *testing.T) {
+	h.t.Helper()
+	kept, base, copied := h.entries(), filepath.Dir(h.dir), h.t.TempDir()
+	copyTree(h.t, copied, base)
+	return func(t *testing.T) {
+		t.Helper()
+		h.t = t
+		var ops []store.Op
+		held := h.entries()
+		for k := range held {
+			if _, was := kept[k]; !was {
+				ops = append(ops, store.Op{Key: k, Delete: true})
+			}
+		}
+		for k, v := range kept {
+			if is, there := held[k]; !there || !bytes.Equal(is, v) {
+				ops = append(ops, store.Op{Key: k, Value: v})
+			}
+		}
+		for part := range slices.Chunk(ops, store.MaxOps) {
+			h.commit(part)
+		}
+		for _, dir := range []string{h.dir, h.home} {
+			list, err := os.ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range list { // the directory itself is where the test stands
+				if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		copyTree(t, base, copied)
+	}
+}
+
+// entries are the values in the store.
+func (h *hub) entries() map[string][]byte {
+	h.t.Helper()
+	list, _, err := h.store.List(h.t.Context(), "")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	out := map[string][]byte{}
+	for _, e := range list {
+		out[e.Key] = e.Value
+	}
+	return out
+}
+
+// copyTree copies directories and plain files, with their modes.
+func copyTree(t *testing.T, to, from string) {
+	t.Helper()
+	err := filepath.WalkDir(from, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, name)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return os.MkdirAll(filepath.Join(to, rel), info.Mode().Perm())
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, rel), b, info.Mode().Perm())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // must runs a command that has to succeed.

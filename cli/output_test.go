@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -118,10 +117,12 @@ var printing = map[string]struct {
 	"chart dependency build":  {},
 }
 
-// furnished is a hub with something of everything.
+// furnished is a hub with something of everything: also a package, a repository of it,
+// and an app that is made of it.
 func furnished(t *testing.T) *hub {
 	t.Helper()
 	h := newHub(t)
+	h.templates = inProcess()
 	withFront(h)
 	h.deploy("name: idle\nservices: {web: {image: a}}\n")
 	h.deploy("name: twice\nservices: {web: {image: a}}\n")
@@ -136,22 +137,17 @@ func furnished(t *testing.T) *hub {
 	h.must("", "cert", "add", "a", "--cert", "a.pem", "--key", "a.key")
 	h.must("", "context", "add", "prod", "--server", "https://203.0.113.5:7420", "--no-check")
 	h.must("", "token", "create", "ann")
+	h.must("", "chart", "create", "demo")
+	h.must("", "chart", "package", "demo", "-d", "packages")
+	h.must("", "chart", "repo", "add", "here", "file://"+filepath.Join(h.dir, "packages"))
+	h.must("", "install", "pkg", "demo", "--set", "replicas=3", "-d")
 	h.write("compose.yaml", web("tty: true"))
 	return h
 }
 
-// packed has a package, a repository of it, and, if installed, an app that is made of it.
-func packed(h *hub, installed bool) {
-	h.t.Helper()
-	h.must("", "chart", "create", "demo")
-	h.must("", "chart", "package", "demo", "-d", "packages")
-	h.must("", "chart", "repo", "add", "here", "file://"+filepath.Join(h.dir, "packages"))
-	if installed {
-		h.must("", "install", "pkg", "demo", "--set", "replicas=3", "-d")
-	}
-}
-
 func TestEveryOutput(t *testing.T) {
+	h := furnished(t)
+	again := h.keep()
 	walk(tree(), "", func(path string, c *cobra.Command) {
 		if c.HasSubCommands() || strings.HasPrefix(path, "completion") {
 			return
@@ -167,10 +163,7 @@ func TestEveryOutput(t *testing.T) {
 		t.Run(path, func(t *testing.T) {
 			args := append(strings.Fields(path), row.args...)
 			run := func(format string) said {
-				h := furnished(t)
-				if c.GroupID == "packages" || strings.HasPrefix(path, "chart ") || strings.HasPrefix(path, "get ") {
-					packed(h, slices.Contains(row.args, "pkg"))
-				}
+				again(t)
 				return h.must(row.in, append(args, "-o", format)...)
 			}
 			if s := run("table"); !strings.Contains(s.all, row.table) {

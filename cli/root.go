@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
+
+	"github.com/fairlead/fairlead/chart"
 )
 
 // Version is set when a release is linked.
@@ -24,6 +26,7 @@ type app struct {
 	out, errw io.Writer
 	now       func() time.Time
 	dir       string
+	templates *chart.Renderer
 
 	output  string
 	appFlag string
@@ -36,6 +39,9 @@ type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
 	Now      func() time.Time
+	// Templates renders packages; nil: a process of this program's own does, as it
+	// must where nobody knows what the templates are.
+	Templates *chart.Renderer
 }
 
 // Main runs the command line, with more commands beside its own, and returns the exit code.
@@ -58,7 +64,7 @@ func Main(ctx context.Context, args []string, s Streams, more ...*cobra.Command)
 
 // New makes the root command.
 func New(s Streams, more ...*cobra.Command) *cobra.Command {
-	a := &app{in: s.In, out: s.Out, errw: s.Err, now: s.Now, dir: "."}
+	a := &app{in: s.In, out: s.Out, errw: s.Err, now: s.Now, dir: ".", templates: s.Templates}
 	root := &cobra.Command{
 		Use:   "fairlead",
 		Short: "Run containers on Docker hosts: deploy, route, scale, update",

@@ -24,7 +24,7 @@ type Options struct {
 	// which wins over the file's.
 	App      cluster.AppName
 	Profiles []string          // empty: those of COMPOSE_PROFILES
-	EnvFiles []string          // empty: .env in Dir, where there is one
+	EnvFiles []string          // empty: those of COMPOSE_ENV_FILES, else .env in Dir, where there is one
 	Env      map[string]string // wins over EnvFiles
 	Domain   string            // default "localhost"
 	// SingleNode allows what only works while there is one node.

@@ -63,7 +63,7 @@ func (c *converter) secretDecls() {
 		case s.File != "":
 			c.secretFile(&d, key, s.File)
 		case s.Environment != "":
-			v, set := c.secretVariable(key, s.Environment)
+			v, set := c.variable("secrets", key, s.Environment)
 			d.Value, d.HasValue = cluster.NewSecret([]byte(v)), set
 			if !set {
 				c.warn(c.idx.at("secrets", key, "environment"), where, "the variable "+s.Environment+" is not set; tasks wait until the secret is there", c.setSecret(d.Name))
@@ -83,11 +83,11 @@ func (c *converter) secretDecls() {
 	}
 }
 
-// secretVariable is the value of the variable that a secret names, in the
+// variable is the value of the variable that a secret or config names, in the
 // environment of the file that says so: an included one has its own env files.
-func (c *converter) secretVariable(key, name string) (string, bool) {
+func (c *converter) variable(section, key, name string) (string, bool) {
 	env := c.env
-	if _, d := c.idx.find("secrets", key, "environment"); d != nil {
+	if _, d := c.idx.find(section, key, "environment"); d != nil {
 		env = d.env
 	}
 	v, set := env[name]
@@ -151,7 +151,7 @@ func (c *converter) configDecls() {
 			}
 			content = b
 		case s.Environment != "":
-			v, set := c.env[s.Environment]
+			v, set := c.variable("configs", key, s.Environment)
 			if !set {
 				c.refuse(c.idx.at("configs", key, "environment"), where+".environment", "the variable "+s.Environment+" is not set", "")
 				continue
@@ -238,8 +238,13 @@ func (c *converter) fileRef(name, section string, r types.FileReferenceConfig, d
 	ref.Target = path.Clean(ref.Target)
 	if r.Mode != nil {
 		ref.Mode = int(*r.Mode)
-		if ref.Mode < 0 || ref.Mode > 0o7777 {
-			c.refuse(at, dotted("services", name, section), "the mode is not one such as 0440", "")
+		// A number, as YAML reads it: what it means is told by how it is written.
+		item, _ := c.idx.item(func(n *node) bool {
+			target := n.get("target")
+			return listKey(n) == r.Source && n.get("mode") != nil && (target == nil || target.value == r.Target)
+		}, "services", name, section)
+		if n := item.get("mode"); n != nil {
+			ref.Mode, _, _ = n.fileMode() // checked already
 		}
 	}
 	for _, id := range []string{ref.UID, ref.GID} {

@@ -258,9 +258,11 @@ func (l *load) runComposeGo(ctx context.Context) (p *types.Project, err error) {
 		o.SkipResolveEnvironment = true
 		o.SkipInclude = l.packaged() // refused here; no file of this machine is opened
 		casts := maps.Clone(o.Interpolate.TypeCastMapping)
-		casts[tree.NewPath("services", tree.PathMatchAll, "volumes", tree.PathMatchList, "tmpfs", "mode")] = func(v string) (any, error) {
-			mode, _ := fileMode(v) // checked already
-			return mode, nil
+		for _, of := range [][]string{{"volumes", tree.PathMatchList, "tmpfs", "mode"}, {"secrets", tree.PathMatchList, "mode"}, {"configs", tree.PathMatchList, "mode"}} {
+			casts[tree.NewPath(append([]string{"services", tree.PathMatchAll}, of...)...)] = func(v string) (any, error) {
+				mode, _ := octalMode(v) // checked already
+				return mode, nil
+			}
 		}
 		o.Interpolate = &interpolation.Options{Substitute: substitute, LookupValue: d.LookupEnv, TypeCastMapping: casts}
 	})

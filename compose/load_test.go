@@ -381,9 +381,11 @@ func TestRawEnvFile(t *testing.T) {
 func TestVariablesOfAnIncludedFile(t *testing.T) {
 	t.Parallel()
 	dir := project(t, map[string]string{
-		"compose.yaml": "include: [{path: db/db.yaml, env_file: db.env}]\nservices: {web: {image: a}}\nsecrets: {main: {environment: PW}}\n",
-		"db.env":       "PW=of-the-db\nSTRONG=weak\n",
-		"db/db.yaml":   "services: {db: {image: a, secrets: [pw, strong]}}\nsecrets: {pw: {environment: PW}, strong: {environment: STRONG}}\n",
+		"compose.yaml": "include: [{path: db/db.yaml, env_file: db.env}, own/own.yaml]\nservices: {web: {image: a}}\nsecrets: {main: {environment: PW}}\n",
+		"db.env":       "PW=of-the-db\nSTRONG=weak\nCONF=for-the-db\n",
+		"db/db.yaml":   "services: {db: {image: a, secrets: [pw, strong], configs: [c, d]}}\nsecrets: {pw: {environment: PW}, strong: {environment: STRONG}}\nconfigs: {c: {environment: CONF}, d: {environment: STRONG}}\n",
+		"own/.env":     "CONF=its-own\n",
+		"own/own.yaml": "services: {own: {image: a, configs: [e]}}\nconfigs: {e: {environment: CONF}}\n",
 	})
 	r, err := Load(t.Context(), Options{Dir: dir, Env: map[string]string{"STRONG": "strong"}})
 	if err != nil {
@@ -398,6 +400,22 @@ func TestVariablesOfAnIncludedFile(t *testing.T) {
 	}
 	if len(r.Warnings) != 1 || r.Warnings[0].Line != 3 || strings.Contains(string(r.Rendered), "of-the-db") {
 		t.Errorf("%v\n%s", r.Warnings, r.Rendered)
+	}
+	got = map[string]string{}
+	for _, c := range r.Configs {
+		got[c.Name] = string(c.Content)
+	}
+	if d := cmp.Diff(map[string]string{"c": "for-the-db", "d": "strong", "e": "its-own"}, got); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+	// What no file sets is refused where it is asked for.
+	bad := project(t, map[string]string{
+		"compose.yaml": "include: [db/db.yaml]\nservices: {web: {image: a}}\n",
+		"db/db.yaml":   "services: {db: {image: a, configs: [c]}}\nconfigs:\n  c: {environment: CONF}\n",
+	})
+	_, err = Load(t.Context(), Options{Dir: bad})
+	if err == nil || err.Error() != "db/db.yaml:3: configs.c.environment: the variable CONF is not set" {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/consts"
@@ -123,18 +124,27 @@ func regular(f string) bool {
 	return err == nil && s.Mode().IsRegular()
 }
 
-// readEnv reads the given env files, else .env in the project directory. What
-// is set already wins.
+// composeEnvFiles lists env files as --env-file does, from where the command runs.
+const composeEnvFiles = "COMPOSE_ENV_FILES"
+
+// readEnv reads the given env files, else those of COMPOSE_ENV_FILES, else .env in
+// the project directory. What is set already wins.
 func (l *load) readEnv() error {
-	files := l.o.EnvFiles
+	files, asked := l.o.EnvFiles, ""
 	if len(files) == 0 {
+		// Only of the environment: this is what says where the other variables are.
+		if files = fields(l.o.Env[composeEnvFiles], ","); len(files) > 0 {
+			asked = "; " + composeEnvFiles + " names it"
+		}
+	}
+	if off, _ := strconv.ParseBool(l.o.Env[consts.ComposeDisableDefaultEnvFile]); len(files) == 0 && !off {
 		if f := filepath.Join(l.o.Dir, ".env"); regular(f) {
 			files = []string{f}
 		}
 	}
 	env, err := readDotenv(files, l.env)
 	if err != nil {
-		return cluster.Invalidf("env file: %w", err)
+		return cluster.Invalidf("env file: %w%s", err, asked)
 	}
 	for _, f := range files {
 		l.warnUnsetIn(f, "", l.env)

@@ -68,7 +68,7 @@ func (c *converter) mounts(name string, s types.ServiceConfig, t *cluster.TaskSp
 				m.TmpfsSize = int64(v.Tmpfs.Size)
 			}
 			if mode := item.get("tmpfs").get("mode"); mode != nil {
-				m.TmpfsMode, _ = fileMode(mode.value) // checked already
+				m.TmpfsMode, _, _ = mode.fileMode() // checked already
 			}
 			t.Mounts = append(t.Mounts, m)
 		case types.VolumeTypeBind:

@@ -56,6 +56,13 @@ func TestSmallThings(t *testing.T) {
 	tmp := func(mode string) string {
 		return in("volumes:\n  - type: tmpfs\n    target: /t\n    tmpfs: {mode: " + mode + "}")
 	}
+	files := func(mode string) string {
+		return in("secrets:\n  - source: pw\n    mode: "+mode+"\nconfigs:\n  - {source: c, target: /c, mode: "+mode+"}") +
+			"secrets: {pw: {external: true}}\nconfigs: {c: {content: x}}\n"
+	}
+	modes := func(secret, config int) func(cluster.TaskSpec) bool {
+		return func(s cluster.TaskSpec) bool { return s.Secrets[0].Mode == secret && s.Configs[0].Mode == config }
+	}
 	for _, c := range []struct {
 		what, file, want string
 		holds            func(cluster.TaskSpec) bool
@@ -73,6 +80,24 @@ func TestSmallThings(t *testing.T) {
 		{"quoted mode", tmp(`"${M:-1777}"`), "", func(s cluster.TaskSpec) bool { return s.Mounts[0].TmpfsMode == 0o1777 }},
 		{"decimal mode", tmp("1777"), "compose.yaml:7: services.web.volumes[0].tmpfs.mode: 1777 is read as octal; docker compose would take it for a decimal number; write 01777", func(s cluster.TaskSpec) bool { return s.Mounts[0].TmpfsMode == 0o1777 }},
 		{"no mode", tmp("99999"), `compose.yaml:7: services.web.volumes[0].tmpfs.mode: "99999" is not a mode such as 01777`, nil},
+		{"a file's mode", files("0440"), "", modes(0o440, 0o440)},
+		{"a file's mode with an o", files("0o440"), "", modes(0o440, 0o440)},
+		{"a file's quoted mode", files(`"0440"`), "", modes(0o440, 0o440)},
+		{"a file's quoted mode without a nought", files(`"440"`), "", modes(0o440, 0o440)},
+		{"a file's quoted mode with an o", files(`"0o440"`), "", modes(0o440, 0o440)},
+		{"a file's mode from a variable", files("${M:-440}"), "", modes(0o440, 0o440)},
+		{"a file's mode of nothing", files("0000"), `compose.yaml:6: services.web.secrets[0].mode: "0000" lets nobody read the file` + "\n" +
+			`compose.yaml:8: services.web.configs[0].mode: "0000" lets nobody read the file`, nil},
+		{"a file's decimal mode", files("440"), "compose.yaml:6: services.web.secrets[0].mode: 440 is read as octal; docker compose would take it for a decimal number; write 0440\n" +
+			"compose.yaml:8: services.web.configs[0].mode: 440 is read as octal; docker compose would take it for a decimal number; write 0440", modes(0o440, 0o440)},
+		{"a file's mode that a tool printed", files("288"), "compose.yaml:6: services.web.secrets[0].mode: 288 is a decimal number, as docker compose takes it: the mode 0440; write 0440\n" +
+			"compose.yaml:8: services.web.configs[0].mode: 288 is a decimal number, as docker compose takes it: the mode 0440; write 0440", modes(0o440, 0o440)},
+		{"another that a tool printed", files("420"), "compose.yaml:6: services.web.secrets[0].mode: 420 is a decimal number, as docker compose takes it: the mode 0644; write 0644\n" +
+			"compose.yaml:8: services.web.configs[0].mode: 420 is a decimal number, as docker compose takes it: the mode 0644; write 0644", modes(0o644, 0o644)},
+		{"no mode of a file", files(`"rw-r--r--"`), `compose.yaml:6: services.web.secrets[0].mode: "rw-r--r--" is not a mode such as 0440` + "\n" +
+			`compose.yaml:8: services.web.configs[0].mode: "rw-r--r--" is not a mode such as 0440`, nil},
+		{"neither in octal nor in decimal", files("989"), `compose.yaml:6: services.web.secrets[0].mode: "989" is not a mode such as 0440` + "\n" +
+			`compose.yaml:8: services.web.configs[0].mode: "989" is not a mode such as 0440`, nil},
 		{"a mode too large", tmp("0o17777"), `compose.yaml:7: services.web.volumes[0].tmpfs.mode: "0o17777" is not a mode such as 01777`, nil},
 	} {
 		r, err := Load(t.Context(), Options{Files: []string{write(t, c.file)}, SingleNode: true})

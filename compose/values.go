@@ -37,7 +37,7 @@ func valueTypes() map[string]byte {
 		"volumes[].bind.create_host_path", "volumes[].volume.nocopy", "env_file[].required")
 	put('f', "cpus", "deploy.resources.limits.cpus", "deploy.resources.reservations.cpus",
 		"deploy.update_config.max_failure_ratio", "deploy.rollback_config.max_failure_ratio")
-	put('o', "volumes[].tmpfs.mode")
+	put('o', "volumes[].tmpfs.mode", "secrets[].mode", "configs[].mode")
 	put('p', "ports[]")
 	put('v', "volumes[]")
 	return out
@@ -48,13 +48,14 @@ func (l *load) checkValue(d *doc, n *node, typ byte, path string) {
 	if n.kind != scalarNode || n.bad || (n.value == "" && n.raw != "" && typ != 'v' && typ != 'p') {
 		return
 	}
-	if msg := valueProblem(typ, n.value); msg != "" {
+	msg := valueProblem(typ, n.value)
+	if typ == 'o' {
+		msg = l.checkMode(d, n, path)
+	}
+	if msg != "" {
 		l.refuse(cluster.Source{File: d.file, Line: n.line}, path, quote(n.value)+" "+msg, "")
 		n.bad = true
 		return
-	}
-	if typ == 'o' && n.tag != "!!str" && !strings.HasPrefix(n.value, "0") {
-		l.warn(cluster.Source{File: d.file, Line: n.line}, path, n.value+" is read as octal; docker compose would take it for a decimal number", "write 0"+n.value)
 	}
 	if typ == 'b' {
 		switch strings.ToLower(n.value) {
@@ -95,10 +96,6 @@ func valueProblem(typ byte, v string) string {
 		default:
 			return "is neither true nor false"
 		}
-	case 'o':
-		if _, fine := fileMode(v); !fine {
-			return "is not a mode such as 01777"
-		}
 	case 'p':
 		if n := portSpan(v); n > maxPortRange {
 			return fmt.Sprintf("is a range of %d ports; at most %d", n, maxPortRange)
@@ -112,10 +109,51 @@ func valueProblem(typ byte, v string) string {
 	return ""
 }
 
-// fileMode reads permission bits, which are octal however they are written.
-func fileMode(v string) (int, bool) {
+// checkMode says why a scalar is no mode, and warns of one that can be read in two ways.
+func (l *load) checkMode(d *doc, n *node, path string) string {
+	at := cluster.Source{File: d.file, Line: n.line}
+	mode, decimal, fine := n.fileMode()
+	switch {
+	case !fine && strings.Contains(path, "tmpfs"):
+		return "is not a mode such as 01777"
+	case !fine:
+		return "is not a mode such as 0440"
+	case mode == 0 && !strings.Contains(path, "tmpfs"):
+		return "lets nobody read the file"
+	case decimal:
+		l.warn(at, path, fmt.Sprintf("%s is a decimal number, as docker compose takes it: the mode %#o", n.value, mode), fmt.Sprintf("write %#o", mode))
+	case n.decimal():
+		l.warn(at, path, n.value+" is read as octal; docker compose would take it for a decimal number", "write 0"+n.value)
+	}
+	return ""
+}
+
+// decimal: a number as YAML has it, and not in octal.
+func (n *node) decimal() bool { return n.tag != "!!str" && !strings.HasPrefix(n.value, "0") }
+
+// fileMode reads permission bits, which are octal however they are written: nobody
+// means 0670 by 440. But a decimal number that is a mode, and as octal none that
+// anyone would write, is what a tool printed: 288 is 0440, 420 is 0644.
+func (n *node) fileMode() (mode int, decimal, fine bool) {
+	octal, err := octalMode(n.value)
+	if n.decimal() && (err != nil || !usual(octal)) {
+		if m, derr := strconv.ParseUint(n.value, 10, 9); derr == nil && usual(int(m)) {
+			return int(m), true, true
+		}
+	}
+	return octal, false, err == nil
+}
+
+func octalMode(v string) (int, error) {
 	n, err := strconv.ParseUint(strings.TrimPrefix(v, "0o"), 8, 12)
-	return int(n), err == nil
+	return int(n), err
+}
+
+// usual: the owner reads, the group may do nothing that the owner may not, nor others
+// what the group may not.
+func usual(mode int) bool {
+	owner, group, others := mode>>6&7, mode>>3&7, mode&7
+	return owner&4 != 0 && group&^owner == 0 && others&^group == 0
 }
 
 // maxPortRange bounds the ports that one item stands for.

@@ -115,6 +115,51 @@ func TestComposeVariables(t *testing.T) {
 	}
 }
 
+// COMPOSE_ENV_FILES names env files as --env-file does: from where the command runs,
+// in their order, in place of .env, and only in the environment.
+func TestComposeEnvFiles(t *testing.T) {
+	dir := project(t, map[string]string{
+		".env":         "A=dot\nCOMPOSE_ENV_FILES=two.env\n",
+		"one.env":      "A=one\nB=one\n",
+		"two.env":      "B=two\nCOMPOSE_PROJECT_NAME=of-two\n",
+		"sub/here.env": "A=sub\n",
+		"compose.yaml": "name: n\nservices: {web: {image: \"x:${A-none}-${B-none}\"}}\n",
+	})
+	t.Chdir(dir)
+	for _, c := range []struct {
+		files, env string
+		app        cluster.AppName
+		image, cwd string
+	}{
+		{"", "", "n", "x:dot-none", "."},
+		{"", "one.env", "n", "x:one-one", "."},
+		{"", "one.env,two.env", "of-two", "x:one-two", "."},
+		{"", "two.env, one.env", "of-two", "x:one-one", "."},
+		{"two.env", "one.env", "of-two", "x:none-two", "."},
+		{"", "/dev/null", "n", "x:none-none", "."},
+		{"", "here.env", "n", "x:sub-none", "sub"},
+		{"", filepath.Join(dir, "one.env"), "n", "x:one-one", "sub"},
+	} {
+		t.Chdir(filepath.Join(dir, c.cwd))
+		o := Options{Dir: dir, Env: map[string]string{"COMPOSE_ENV_FILES": c.env}, EnvFiles: fields(c.files, ",")}
+		r, err := Load(t.Context(), o)
+		if err != nil || r.App != c.app || r.Services["web"].Task.Image != c.image {
+			t.Errorf("%+v: %+v %v", c, r, err)
+		}
+		if here, ok := AppIn(dir, o.Env); c.files == "" && (!ok || here.App != c.app) {
+			t.Errorf("%+v: commands mean %+v", c, here)
+		}
+	}
+	_, err := Load(t.Context(), Options{Dir: dir, Env: map[string]string{"COMPOSE_ENV_FILES": "gone.env"}})
+	if cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "gone.env") || !strings.Contains(err.Error(), "COMPOSE_ENV_FILES names it") {
+		t.Errorf("%v", err)
+	}
+	r, err := Load(t.Context(), Options{Dir: dir, Env: map[string]string{"COMPOSE_DISABLE_ENV_FILE": "1"}})
+	if err != nil || r.Services["web"].Task.Image != "x:none-none" {
+		t.Errorf("without .env: %+v %v", r, err)
+	}
+}
+
 // What is read as empty is warned of where it stands, whatever else is written
 // beside it; nothing else is.
 func TestUnsetVariables(t *testing.T) {

@@ -130,7 +130,8 @@ func (p *proxyconfStore) plan(s proxyconf.Snapshot) []proxyconf.Action {
 
 const proxyconfDecisions = store.PrefixDecisions + "proxyconf/"
 
-// apply writes the tree, in one transaction when it fits, then the refusals.
+// apply records the refusals, then writes the tree, in one transaction when it fits:
+// who sees that a gateway has a declaration sees also what of it was refused.
 func (p *proxyconfStore) apply(ctx context.Context, _ proxyconf.Snapshot, acts []proxyconf.Action) error {
 	var writes []proxyconf.Write
 	var records []store.Op
@@ -151,18 +152,18 @@ func (p *proxyconfStore) apply(ctx context.Context, _ proxyconf.Snapshot, acts [
 			records = append(records, store.Op{Key: proxyconfDecisions + a.Service.String(), Delete: true})
 		}
 	}
-	// One comparison is left for the marker, the fence of every transaction.
-	for _, batch := range proxyconf.Batches(writes, store.MaxOps-1) {
-		if err := p.write(ctx, batch); err != nil {
-			return err
-		}
-	}
 	for len(records) > 0 {
 		n := min(len(records), store.MaxOps)
 		if _, err := p.store.Commit(ctx, store.Txn{Then: records[:n]}); err != nil {
 			return fmt.Errorf("record refusals: %w", err)
 		}
 		records = records[n:]
+	}
+	// One comparison is left for the marker, the fence of every transaction.
+	for _, batch := range proxyconf.Batches(writes, store.MaxOps-1) {
+		if err := p.write(ctx, batch); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -135,16 +135,19 @@ func records(refused map[cluster.ServiceID][]Refusal, recorded map[cluster.Servi
 }
 
 // marker returns the write of the revision marker, when it must be written: with
-// every change of the tree, and when the endpoints of a routed service have a
-// newer revision, even one that changes nothing here. A service that just lost
-// its routes is covered by the first: its objects go.
+// every change of the tree, and when a routed service or its endpoints have a
+// newer revision, even one that changes nothing here: who declared it waits for the
+// gateways to have seen it. A service that just lost its routes is covered by the
+// first: its objects go.
 func marker(s Snapshot, changes bool) (Write, bool) {
 	written, exists := ParseMarker(s.Current[MarkerKey])
 	routed := map[cluster.ServiceID]bool{}
-	for _, svc := range s.Services {
-		routed[svc.ServiceID] = Routed(svc.Spec)
-	}
 	var need cluster.StoreRev
+	for _, svc := range s.Services {
+		if routed[svc.ServiceID] = Routed(svc.Spec); routed[svc.ServiceID] {
+			need = max(need, svc.Rev)
+		}
+	}
 	for _, e := range s.Endpoints {
 		if routed[e.ServiceID] {
 			need = max(need, e.Rev)

@@ -337,11 +337,16 @@ func TestMarker(t *testing.T) {
 	step("a service without routes", 10, 0)
 	s.Rev, s.Endpoints[0].Rev = 30, 25 // written anew, the same addresses
 	step("a revision without a difference", 30, 1)
+	s.Rev, s.Services[0].Rev, s.Services[1].Rev = 35, 34, 33
+	step("declared anew, the same routes", 35, 1)
+	step("acknowledged by that", 35, 0)
+	s.Rev, s.Services[1].Rev = 36, 36
+	step("a service without routes declared anew", 35, 0)
 	s.Rev, s.Endpoints[0].Rev, s.Services[0].Spec.Routes = 40, 39, nil
 	step("routes lost together with an endpoint", 40, -1)
 	step("nothing left to do", 40, 0)
-	s.Rev = 35
-	step("a store put back to an older state", 35, 1)
+	s.Rev = 38
+	step("a store put back to an older state", 38, 1)
 }
 
 func TestRefusalsAreRecordedOnce(t *testing.T) {
@@ -482,8 +487,11 @@ func converge(t *rapid.T, s Snapshot) map[string]string {
 	}
 	sound(t, s.Current)
 	m, _ := ParseMarker(s.Current[MarkerKey])
-	for _, e := range s.Endpoints {
-		for _, svc := range s.Services {
+	for _, svc := range s.Services {
+		if Routed(svc.Spec) && m < svc.Rev {
+			t.Fatalf("marker %d is behind the declaration of %s at %d", m, svc.ServiceID, svc.Rev)
+		}
+		for _, e := range s.Endpoints {
 			if svc.ServiceID == e.ServiceID && Routed(svc.Spec) && m < e.Rev {
 				t.Fatalf("marker %d is behind %s at %d", m, e.ServiceID, e.Rev)
 			}
