@@ -177,6 +177,7 @@ func TestWatchWaitsForRoutesAlone(t *testing.T) {
 			if now := get[cluster.Service](b, store.ServiceKey(webID)); now.Version != svc.Version {
 				t.Fatalf("version %s became %s", svc.Version, now.Version)
 			}
+			b.put(store.RolloutKey(webID), cluster.Rollout{ServiceID: webID, Target: svc.Version, Release: 2, State: cluster.RolloutComplete})
 			var last v1.Progress
 			waited := false
 			err := b.Watch(t.Context(), "shop", 2, func(p v1.Progress) error {

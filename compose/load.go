@@ -221,7 +221,10 @@ func substitute(s string, m template.Mapping) (string, error) {
 // compose runs compose-go. When something was refused already, it gets the
 // files without that, to find what else is wrong.
 func (l *load) compose(ctx context.Context) *types.Project {
-	p, err := l.runComposeGo(ctx)
+	p, err := l.runComposeGo(ctx, false)
+	if err != nil && l.includedVariable(err) {
+		p, err = l.runComposeGo(ctx, true)
+	}
 	if err != nil {
 		if !l.failed() {
 			l.composeError(err)
@@ -231,7 +234,19 @@ func (l *load) compose(ctx context.Context) *types.Project {
 	return p
 }
 
-func (l *load) runComposeGo(ctx context.Context) (p *types.Project, err error) {
+// includedVariable reports whether an error is compose-go's own: it puts the value of a
+// variable beside the variable's name in a config of an included file, and then complains
+// of both. The files were checked here already.
+func (l *load) includedVariable(err error) bool {
+	key, _, found := strings.Cut(strings.TrimPrefix(err.Error(), "configs."), ": file|environment|content attributes are mutually exclusive")
+	if !found {
+		return false
+	}
+	n, d := l.idx.find("configs", key)
+	return n != nil && !slices.Contains(l.files, d.abs) && n.get("environment") != nil && n.get("file") == nil && n.get("content") == nil
+}
+
+func (l *load) runComposeGo(ctx context.Context, unchecked bool) (p *types.Project, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			p, err = nil, fmt.Errorf("a value of the wrong type (%v)", r)
@@ -255,6 +270,7 @@ func (l *load) runComposeGo(ctx context.Context) (p *types.Project, err error) {
 		o.SetProjectName(string(l.app), true)
 		o.Profiles = l.o.Profiles
 		o.SkipConsistencyCheck = true // checked here, with lines
+		o.SkipValidation = unchecked
 		o.SkipResolveEnvironment = true
 		o.SkipInclude = l.packaged() // refused here; no file of this machine is opened
 		casts := maps.Clone(o.Interpolate.TypeCastMapping)

@@ -85,7 +85,7 @@ func TestSmallThings(t *testing.T) {
 		{"a file's quoted mode", files(`"0440"`), "", modes(0o440, 0o440)},
 		{"a file's quoted mode without a nought", files(`"440"`), "", modes(0o440, 0o440)},
 		{"a file's quoted mode with an o", files(`"0o440"`), "", modes(0o440, 0o440)},
-		{"a file's mode from a variable", files("${M:-440}"), "", modes(0o440, 0o440)},
+		{"a file's mode from a variable", files(`"${M:-440}"`), "", modes(0o440, 0o440)},
 		{"a file's mode of nothing", files("0000"), `compose.yaml:6: services.web.secrets[0].mode: "0000" lets nobody read the file` + "\n" +
 			`compose.yaml:8: services.web.configs[0].mode: "0000" lets nobody read the file`, nil},
 		{"a file's decimal mode", files("440"), "compose.yaml:6: services.web.secrets[0].mode: 440 is read as octal; docker compose would take it for a decimal number; write 0440\n" +

@@ -99,6 +99,7 @@ func (noHosts) Images(cluster.NodeID) (api.ImageHost, error) {
 }
 
 func newWorld(t *testing.T) *world {
+	t.Helper()
 	w := &world{t: t, st: store.NewMemory(), seen: map[cluster.TaskID]bool{}}
 	write(t, w.st, store.NodeInfoKey("n1"), cluster.NodeInfo{ID: "n1", Hostname: "n1", CPU: 64000, Memory: 64 << 30, OS: "linux", Arch: "amd64"})
 	write(t, w.st, store.AliveKey("n1"), true)

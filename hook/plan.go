@@ -323,7 +323,7 @@ func (c *change) run(e cluster.HookEvent) (done, failed bool) {
 		}
 		r := &c.rec.Runs[at]
 		if r.State == cluster.RunRunning {
-			c.observe(h, r)
+			c.observe(r)
 		}
 		switch r.State {
 		case cluster.RunRunning:
@@ -382,7 +382,7 @@ func (c *change) begin(h cluster.Hook, e cluster.HookEvent) {
 }
 
 // observe reads how the task of a run is.
-func (c *change) observe(h cluster.Hook, r *cluster.HookRun) {
+func (c *change) observe(r *cluster.HookRun) {
 	i := slices.IndexFunc(c.hooks[c.name], func(t cluster.Task) bool { return t.ID == r.Task })
 	end := func(state, message string) {
 		st := c.statuses[r.Task]

@@ -22,6 +22,7 @@ type sim struct {
 }
 
 func newSim(t *testing.T, action cluster.HookAction, hooks ...cluster.Hook) *sim {
+	t.Helper()
 	s := &sim{t: t}
 	s.Now = start
 	s.Apps = []cluster.App{{Name: "shop", Release: 1, Created: 5, Rev: 5}}

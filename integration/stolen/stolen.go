@@ -37,7 +37,7 @@ func Walk(ctx context.Context, root, as *clientv3.Client, thief cluster.NodeID) 
 	if err != nil {
 		return w, err
 	}
-	var lead clientv3.LeaseID = clientv3.NoLease
+	lead := clientv3.NoLease
 	for _, kv := range all.Kvs {
 		if string(kv.Key) == store.LockKey("leader") {
 			lead = clientv3.LeaseID(kv.Lease)
