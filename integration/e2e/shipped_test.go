@@ -275,7 +275,7 @@ func (n *node) hookedPackage(version, migrate, after string) string {
 	n.write("hooked/templates/app.yaml", fmt.Sprintf(`services:
   web:
     image: redis:7.4
-    command: [sh, -c, "exec redis-server"]
+    command: [sh, -c, "exec redis-server --protected-mode no"]
     environment: {VERSION: %q}
     secrets: [password]
     deploy: {update_config: {monitor: 1s}}
