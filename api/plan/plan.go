@@ -49,6 +49,8 @@ type Input struct {
 	Restart []cluster.ServiceName
 	// Package is what the release will come from, its text stored or about to be.
 	Package *cluster.Package
+	// Origin is where the bundle comes from, when a delivery brings it.
+	Origin *cluster.Origin
 	// Exact takes the bundle's generations as they are, for a release of the past.
 	Exact bool
 }
