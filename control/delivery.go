@@ -227,6 +227,9 @@ func (d *Deliveries) commit(ctx context.Context, t store.Txn) error {
 
 func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.DeliveryState {
 	p, err := d.opts.Do.Look(ctx, i.Spec, i.State)
+	if err == nil {
+		err = ctx.Err() // who leads no more deploys nothing
+	}
 	now := func() time.Time { return d.opts.Now().UTC() }
 	if err != nil {
 		d.log.Warn("could not look at a delivery's source; will retry", "delivery", i.Spec.Name, "error", err)
