@@ -116,6 +116,17 @@ var printing = map[string]struct {
 	"chart dependency ls":     {args: []string{"demo"}, table: "demo depends on nothing"},
 	"chart dependency update": {},
 	"chart dependency build":  {},
+
+	"delivery create":    {args: []string{"new", "https://git.example.com/new.git", "-d"}, table: "new        new"},
+	"delivery get":       {table: "store"},
+	"delivery describe":  {args: []string{"store"}, table: "git https://git.example.com/store.git"},
+	"delivery diff":      {}, // fetches: integration/e2e
+	"delivery history":   {args: []string{"store"}, table: "nothing happened yet"},
+	"delivery reconcile": {args: []string{"store", "-d"}, table: "REQUEST"},
+	"delivery suspend":   {args: []string{"store"}, table: "suspended"},
+	"delivery resume":    {args: []string{"store"}, table: "store"},
+	"delivery rm":        {},
+	"trace":              {args: []string{"store/front"}, table: "store_front.1"},
 }
 
 // furnished is a hub with something of everything.
@@ -136,6 +147,7 @@ func furnished(t *testing.T) *hub {
 	h.must("", "cert", "add", "a", "--cert", "a.pem", "--key", "a.key")
 	h.must("", "context", "add", "prod", "--server", "https://203.0.113.5:7420", "--no-check")
 	h.must("", "token", "create", "ann")
+	h.must("", "delivery", "create", "store", "https://git.example.com/store.git", "-d")
 	h.write("compose.yaml", web("tty: true"))
 	return h
 }
