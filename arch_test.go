@@ -33,7 +33,7 @@ var allowed = map[string][]string{
 	"store/embedded/etcdtest": {"cluster", "store", "store/embedded", "pki", "integration/need"},
 
 	"control": {
-		"cluster", "store", "loop", "scheduler", "rollout", "autoscaler", "registry", "proxyconf", "secrets", "preview", "hook",
+		"cluster", "store", "loop", "scheduler", "rollout", "autoscaler", "registry", "proxyconf", "secrets", "preview", "hook", "delivery",
 	},
 	"preview":        {"cluster", "scheduler", "rollout"}, // their pure planners, over a change that is not made
 	"agent":          {"cluster", "atomicfile", "agent/docker", "agent/probe", "agent/taskinit"},
@@ -56,7 +56,9 @@ var allowed = map[string][]string{
 	"tunnel":         {"cluster", "api", "api/v1"},
 	"lab":            {"cluster", "client", "api/v1", "proc", "atomicfile", "agent/docker", "gateway"},
 	"chart":          {"cluster", "compose"},
-	"cli":            {"cluster", "client", "api/v1", "compose", "chart", "lab", "agent/docker"}, // images of the user's own engine
+	"delivery":       {"cluster"},
+	"delivery/work":  {"cluster", "api/v1", "compose", "chart"},
+	"cli":            {"cluster", "client", "api/v1", "compose", "chart", "delivery/work", "lab", "agent/docker"}, // images of the user's own engine
 
 	"chart/charttest": {"chart"},
 }
@@ -72,6 +74,7 @@ var only = map[string][]string{
 	"github.com/hashicorp/vault/":   {"secrets/vault"},
 	"github.com/compose-spec/":      {"compose"},
 	"helm.sh/helm/":                 {"chart", "chart/charttest"},
+	"github.com/go-git/":            {"delivery/work"},
 	"github.com/spf13/cobra":        {"cli", "server", "cmd/fairlead"},
 	"github.com/danielgtaylor/huma": {"api"},
 }

@@ -51,6 +51,8 @@ type Config struct {
 	// tar: the one with this ID when it is not "", else the one that ref names. Unless
 	// whole is set, the layers that the one that asks has may be absent.
 	Images func(ctx context.Context, asks cluster.NodeID, ref, id string, whole bool) (io.ReadCloser, error)
+	// Sources fetches what deliveries bring, for a look without a deploy; nil: none can.
+	Sources Sources
 	// Logins opens the login of an image registry; empty when there is none.
 	Logins func(ctx context.Context, registry string) (user, password string, err error)
 	// Preview says what would wait, were an app these services with these counts;
@@ -181,7 +183,7 @@ func (s *Server) authenticated(next http.Handler) http.Handler {
 			writeProblem(w, newProblem(http.StatusServiceUnavailable, cluster.KindTransient, notRead))
 			return
 		}
-		open := about || r.URL.Path == joinPath || r.URL.Path == joinServerPath
+		open := about || r.URL.Path == joinPath || r.URL.Path == joinServerPath || strings.HasPrefix(r.URL.Path, hooksPrefix)
 		if trusted || open {
 			next.ServeHTTP(w, r)
 			return

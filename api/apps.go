@@ -409,7 +409,7 @@ func (s *Server) history(_ context.Context, in *AppPath) ([]v1.ReleaseSummary, e
 
 func releaseSummary(v store.View, r cluster.Release, current int) v1.ReleaseSummary {
 	out := v1.ReleaseSummary{
-		Number: r.Number, Current: r.Number == current, Created: r.Created, By: r.By, Note: r.Note, Services: len(r.Services),
+		Number: r.Number, Current: r.Number == current, Created: r.Created, By: r.By, Note: r.Note, Origin: r.Origin, Services: len(r.Services),
 	}
 	if r.Package != nil {
 		out.Chart = r.Package.String()

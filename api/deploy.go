@@ -214,15 +214,20 @@ type bundleInput struct {
 }
 
 func (s *Server) planApp(ctx context.Context, in *bundleInput) (v1.Plan, error) {
-	c, err := s.current(in.app())
+	return s.planned(ctx, in.app(), func(current) v1.Bundle { return in.Body })
+}
+
+// planned is what a deploy of a bundle would do.
+func (s *Server) planned(ctx context.Context, app cluster.AppName, meant func(current) v1.Bundle) (v1.Plan, error) {
+	c, err := s.current(app)
 	if err != nil {
 		return v1.Plan{}, err
 	}
-	b, _, err := s.hideUsers(ctx, c, in.Body)
+	b, _, err := s.hideUsers(ctx, c, meant(c))
 	if err != nil {
 		return v1.Plan{}, err
 	}
-	input := plan.Input{App: in.app(), Action: c.action(in.Body)}
+	input := plan.Input{App: app, Action: c.action(b)}
 	if input.Package, _, err = s.packageOf(c, &b); err != nil {
 		return v1.Plan{}, err
 	}
@@ -307,7 +312,7 @@ func (s *Server) releaseStep(ctx context.Context, c current, r plan.Result, in p
 	}
 	st, err := put(store.ReleaseKey(c.app, r.Plan.Next), cluster.Release{
 		App: c.app, Number: r.Plan.Next, Created: s.Now().UTC(), By: who(ctx), Note: note,
-		Source: in.Bundle.Rendered, Package: in.Package, Services: r.Rendered, Hooks: r.Hooks,
+		Source: in.Bundle.Rendered, Package: in.Package, Origin: in.Origin, Services: r.Rendered, Hooks: r.Hooks,
 	}, 0)
 	if err != nil {
 		return st, err

@@ -19,4 +19,5 @@ func (s *Server) register(api huma.API) {
 	s.registerJoin(api)
 	s.registerServers(api)
 	s.registerTokens(api)
+	s.registerDeliveries(api)
 }

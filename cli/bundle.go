@@ -18,6 +18,7 @@ import (
 	"github.com/fairlead/fairlead/client"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/compose"
+	"github.com/fairlead/fairlead/delivery/work"
 )
 
 // sourceFlags say which Compose files describe the app.
@@ -70,23 +71,7 @@ func environment() map[string]string {
 }
 
 // bundle is what travels to the server.
-func bundle(r *compose.Result) v1.Bundle {
-	b := v1.Bundle{
-		Services: r.Services, Rendered: string(r.Rendered),
-		Configs: map[string][]byte{}, Secrets: map[string]v1.SecretDecl{},
-	}
-	for _, c := range r.Configs {
-		b.Configs[c.Name] = c.Content
-	}
-	for _, s := range r.Secrets {
-		d := v1.SecretDecl{External: s.External, Generate: s.Generate, Vault: s.Vault, Source: s.Source}
-		if s.HasValue {
-			d.Value = s.Value.Reveal()
-		}
-		b.Secrets[s.Name] = d
-	}
-	return b
-}
+func bundle(r *compose.Result) v1.Bundle { return work.Bundle(r) }
 
 // checkBuilds refuses what cannot be built here.
 func checkBuilds(r *compose.Result) error {

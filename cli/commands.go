@@ -20,7 +20,8 @@ func (a *app) addCommands(root *cobra.Command) {
 		a.updateCommand(), a.rollbackCommand(), a.historyCommand(), a.exposureCommand())
 	group("inside", a.logsCommand(), a.execCommand(), a.portForwardCommand(), a.cpCommand())
 	group("packages", a.installCommand(), a.upgradeCommand(), a.uninstallCommand(), a.getCommand(), a.chartCommand())
-	root.AddCommand(a.renderCommand())
+	group("delivery", a.deliveryCommand(), a.traceCommand())
+	root.AddCommand(a.renderCommand(), a.deliverCommand())
 	group("things", a.secretCommand(), a.certCommand(), a.imageCommand())
 	group("cluster", a.nodeCommand(), a.tokenCommand(), a.labCommand(), a.contextCommand(), a.versionCommand())
 }

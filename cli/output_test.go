@@ -116,6 +116,17 @@ var printing = map[string]struct {
 	"chart dependency ls":     {args: []string{"demo"}, table: "demo depends on nothing"},
 	"chart dependency update": {},
 	"chart dependency build":  {},
+
+	"delivery create":    {args: []string{"new", "https://git.example.com/new.git", "-d"}, table: "new        new"},
+	"delivery get":       {table: "store"},
+	"delivery describe":  {args: []string{"store"}, table: "git https://git.example.com/store.git"},
+	"delivery diff":      {}, // fetches: integration/e2e
+	"delivery history":   {args: []string{"store"}, table: "nothing happened yet"},
+	"delivery reconcile": {args: []string{"store", "-d"}, table: "REQUEST"},
+	"delivery suspend":   {args: []string{"store"}, table: "suspended"},
+	"delivery resume":    {args: []string{"store"}, table: "store"},
+	"delivery rm":        {},
+	"trace":              {args: []string{"store/front"}, table: "store_front.1"},
 }
 
 // furnished is a hub with something of everything: also a package, a repository of it,
@@ -142,6 +153,7 @@ func furnished(t *testing.T) *hub {
 	h.must("", "chart", "package", "demo", "-d", "packages")
 	h.must("", "chart", "repo", "add", "here", "file://"+filepath.Join(h.dir, "packages"))
 	h.must("", "install", "pkg", "demo", "--set", "replicas=3", "-d")
+	h.must("", "delivery", "create", "store", "https://git.example.com/store.git", "-d")
 	h.write("compose.yaml", web("tty: true"))
 	return h
 }

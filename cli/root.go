@@ -108,6 +108,7 @@ ends with its command's code, plan --exit-code with 10 when there are changes.`,
 		&cobra.Group{ID: "apps", Title: "Apps:"},
 		&cobra.Group{ID: "inside", Title: "Into containers:"},
 		&cobra.Group{ID: "packages", Title: "Packages:"},
+		&cobra.Group{ID: "delivery", Title: "Continuous delivery:"},
 		&cobra.Group{ID: "things", Title: "What apps use:"},
 		&cobra.Group{ID: "cluster", Title: "The cluster and this machine:"},
 	)

@@ -62,6 +62,7 @@ type Release struct {
 	// That of a package is in its text.
 	Source   string                      `json:"source,omitempty"`
 	Package  *Package                    `json:"package,omitempty"`
+	Origin   *Origin                     `json:"origin,omitempty"`
 	Services map[ServiceName]ServiceSpec `json:"services"`
 	// Hooks are the package's, which run around changes.
 	Hooks []Hook `json:"hooks,omitempty"`

@@ -128,6 +128,7 @@ type Status struct {
 	Ready      bool                   `json:"ready"`
 	ReadySince time.Time              `json:"ready_since,omitzero"`
 	Container  string                 `json:"container,omitempty"` // Docker's ID
+	ImageID    string                 `json:"image_id,omitempty"`  // that the container was made from
 	Addresses  map[NetworkName]string `json:"addresses,omitempty"` // IP by network
 	Restarts   int                    `json:"restarts,omitempty"`
 	ExitCode   int                    `json:"exit_code,omitempty"`

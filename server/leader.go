@@ -19,7 +19,7 @@ type runner interface {
 
 // lead runs the control loops whenever this server leads. Each writes through a
 // store that lets it write its own keys alone.
-func (m *machine) lead(ctx context.Context, st store.Store, mirror *store.Mirror, samples func() []cluster.Sample) error {
+func (m *machine) lead(ctx context.Context, st store.Store, mirror *store.Mirror, samples func() []cluster.Sample, deliver control.Deliverer) error {
 	c := store.Candidate{
 		Store: st, Name: "leader", ID: m.Node, Unique: true, Log: m.Log.Named("leader"),
 	}
@@ -42,6 +42,7 @@ func (m *machine) lead(ctx context.Context, st store.Store, mirror *store.Mirror
 				Samples: samples, Period: m.AutoscalePeriod.D(), Now: m.now,
 			}, named("autoscaler")),
 			control.Broker(as(store.WriterBroker), mirror, m.resolver(), m.now, named("broker")),
+			control.NewDeliveries(as(store.WriterDelivery), mirror, control.DeliveryOptions{Do: deliver, Now: m.now}, named("delivery")),
 			control.GatewayFiles(as(store.WriterBroker), mirror, m.gatewaySecret, named("broker")),
 		}
 		if m.members != nil {

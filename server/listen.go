@@ -23,7 +23,7 @@ import (
 
 // serveAPI serves the API on the local socket, for root and the group, and by
 // TLS with tokens on the listener that n has.
-func (m *machine) serveAPI(ctx context.Context, g *errgroup.Group, st store.Store, mirror *store.Mirror, n *nodeParts) error {
+func (m *machine) serveAPI(ctx context.Context, g *errgroup.Group, st store.Store, mirror *store.Mirror, n *nodeParts, src *sources) (*api.Server, error) {
 	var door api.Admission
 	var servers api.Servers
 	if m.external() {
@@ -43,18 +43,18 @@ func (m *machine) serveAPI(ctx context.Context, g *errgroup.Group, st store.Stor
 	handler, err := api.New(api.Config{
 		Store: store.Guarded(st, store.WriterAPI), Mirror: mirror, Hosts: n, Keeper: m.key, Resolver: m.resolver(),
 		CA: m.pki.Fingerprint(), URL: reachedAt(n.api, m.Advertise), Node: cluster.NodeID(m.Node), Now: m.now, Log: m.Log, Version: m.Version, Cluster: m.cluster, Domain: m.Domain,
-		Admission: door, Servers: servers, Logins: n.credentials, Images: n.image,
+		Admission: door, Servers: servers, Logins: n.credentials, Images: n.image, Sources: src,
 		Entry:   plan.EntryPoints{Web: m.HTTPPort, WebSecure: m.HTTPSPort, Internal: m.InternalPort},
 		Alarms:  m.alarmList,
 		Preview: control.Preview(mirror, m.now),
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	m.changer = handler
 	local, err := m.localSocket()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", handler)
@@ -65,7 +65,7 @@ func (m *machine) serveAPI(ctx context.Context, g *errgroup.Group, st store.Stor
 	if l := n.api; l != nil {
 		serve(ctx, g, &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, TLSConfig: m.pki.ServerTLS()}, l)
 	}
-	return nil
+	return handler, nil
 }
 
 // listenAPI opens the API's TLS port, nil when there is none, and keeps

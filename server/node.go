@@ -57,10 +57,15 @@ func (m *machine) parts(ctx context.Context, g *errgroup.Group, st store.Store, 
 	} else if err := n.startGateway(mirror); err != nil {
 		return err
 	}
-	if err := m.serveAPI(ctx, g, st, mirror, n); err != nil {
+	src, err := m.sources(mirror)
+	if err != nil {
 		return err
 	}
-	g.Go(func() error { return m.lead(ctx, st, mirror, n.samples) })
+	handler, err := m.serveAPI(ctx, g, st, mirror, n, src)
+	if err != nil {
+		return err
+	}
+	g.Go(func() error { return m.lead(ctx, st, mirror, n.samples, &deliverer{src, handler}) })
 	return nil
 }
 

@@ -38,6 +38,7 @@ const (
 	PrefixCluster    = Root + "cluster/"
 	PrefixGateways   = Root + "gateways/"
 	PrefixServers    = Root + "servers/"
+	PrefixDeliveries = Root + "deliveries/"
 )
 
 // NodeSpecKey holds a cluster.NodeSpec.
@@ -174,6 +175,15 @@ func AddressKey(s cluster.ServiceID) string {
 	return PrefixPools + "addresses/" + string(s.App) + "/" + string(s.Name)
 }
 
+// DeliveryKey holds a cluster.Delivery.
+func DeliveryKey(d cluster.DeliveryName) string { return PrefixDeliveries + string(d) + "/spec" }
+
+// DeliveryAskKey holds a cluster.DeliveryAsk.
+func DeliveryAskKey(d cluster.DeliveryName) string { return PrefixDeliveries + string(d) + "/asked" }
+
+// DeliveryStateKey holds a cluster.DeliveryState.
+func DeliveryStateKey(d cluster.DeliveryName) string { return PrefixDeliveries + string(d) + "/state" }
+
 // DecisionKey holds a cluster.Decision: the newest about an object, by loop.
 func DecisionKey(loop, object string) string { return PrefixDecisions + loop + "/" + object }
 
@@ -211,6 +221,7 @@ const (
 	WriterAutoscaler Writer = "autoscaler"
 	WriterBroker     Writer = "broker"
 	WriterServer     Writer = "server"
+	WriterDelivery   Writer = "delivery"
 )
 
 // owners maps key patterns ("*" is one segment, a last "**" any rest) to their
@@ -245,6 +256,9 @@ var owners = []struct {
 	{Root + "pools/addresses/*/*", []Writer{WriterRegistry}},
 	{Root + "pools/nodes/*", []Writer{WriterRegistry}},
 	{Root + "demand/*/*", []Writer{WriterAutoscaler}},
+	{Root + "deliveries/*/spec", []Writer{WriterAPI}},
+	{Root + "deliveries/*/asked", []Writer{WriterAPI}},
+	{Root + "deliveries/*/state", []Writer{WriterDelivery}},
 	{Root + "decisions/scheduler/**", []Writer{WriterScheduler}},
 	{Root + "decisions/rollout/**", []Writer{WriterRollout}},
 	{Root + "decisions/autoscaler/**", []Writer{WriterAutoscaler}},

@@ -17,7 +17,7 @@ func TestOneWriterAKey(t *testing.T) {
 	svc := cluster.ServiceID{App: "shop", Name: "web"}
 	all := []store.Writer{
 		store.WriterAPI, store.WriterAgent, store.WriterGateway, store.WriterRollout, store.WriterScheduler,
-		store.WriterRegistry, store.WriterProxyconf, store.WriterAutoscaler, store.WriterBroker, store.WriterServer,
+		store.WriterRegistry, store.WriterProxyconf, store.WriterAutoscaler, store.WriterBroker, store.WriterServer, store.WriterDelivery,
 	}
 	for key, writers := range map[string][]store.Writer{
 		store.NodeSpecKey("n1"):                                     {store.WriterAPI},
@@ -45,6 +45,9 @@ func TestOneWriterAKey(t *testing.T) {
 		store.DecisionKey("rollout", "shop/web"):                    {store.WriterRollout},
 		store.DecisionKey("autoscaler", "shop/web"):                 {store.WriterAutoscaler},
 		store.LockKey("leader"):                                     {store.WriterServer},
+		store.DeliveryKey("shop"):                                   {store.WriterAPI},
+		store.DeliveryAskKey("shop"):                                {store.WriterAPI},
+		store.DeliveryStateKey("shop"):                              {store.WriterDelivery},
 		store.CertKey("shop"):                                       {store.WriterAPI},
 		store.RegistryCredentialKey("ghcr.io"):                      {store.WriterAPI},
 		store.PrefixCluster + "id":                                  {store.WriterServer},

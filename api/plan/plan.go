@@ -57,6 +57,8 @@ type Input struct {
 	Action cluster.HookAction
 	// Number is the release that this makes, when it is there already; 0: the next.
 	Number int
+	// Origin is where the bundle comes from, when a delivery brings it.
+	Origin *cluster.Origin
 	// Exact takes the bundle's generations as they are, for a release of the past.
 	Exact bool
 }

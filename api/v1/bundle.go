@@ -296,13 +296,15 @@ type RemoveResult struct {
 
 // ReleaseSummary is one line of an app's history.
 type ReleaseSummary struct {
-	Number   int       `json:"number"`
-	Current  bool      `json:"current,omitempty"`
-	Created  time.Time `json:"created"`
-	By       string    `json:"by,omitempty"`
-	Note     string    `json:"note,omitempty"`
-	Chart    string    `json:"chart,omitempty" doc:"the package it came from, and its version"`
-	Services int       `json:"services"`
+	Number  int       `json:"number"`
+	Current bool      `json:"current,omitempty"`
+	Created time.Time `json:"created"`
+	By      string    `json:"by,omitempty"`
+	Note    string    `json:"note,omitempty"`
+	Chart   string    `json:"chart,omitempty" doc:"the package it came from, and its version"`
+	// Origin is the commit that a delivery brought.
+	Origin   *cluster.Origin `json:"origin,omitempty"`
+	Services int             `json:"services"`
 	// State is "running", "complete", "failed", or "" when nothing is known.
 	State   string    `json:"state,omitempty"`
 	Message string    `json:"message,omitempty"`

@@ -92,6 +92,7 @@ type TaskStatus struct {
 	Reason     string                         `json:"reason,omitempty"`
 	LogTail    []string                       `json:"log_tail,omitempty"`
 	Container  string                         `json:"container,omitempty"`
+	ImageID    string                         `json:"image_id,omitempty"`
 	Addresses  map[cluster.NetworkName]string `json:"addresses,omitempty"`
 }
 

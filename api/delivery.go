@@ -1,0 +1,337 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/fairlead/fairlead/api/plan"
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/store"
+)
+
+// Sources fetches what deliveries bring.
+type Sources interface {
+	// Fetch returns what the source has now, made for this cluster.
+	Fetch(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) (Fetched, error)
+	// Decide says what a reconciliation would do about it.
+	Decide(d cluster.Delivery, st cluster.DeliveryState, f Fetched, p v1.Plan) string
+}
+
+// Fetched is what a source has.
+type Fetched struct {
+	Origin   cluster.Origin
+	Forced   bool // its branch's history was replaced
+	Bundle   v1.Bundle
+	Warnings []string
+}
+
+func (s *Server) registerDeliveries(api huma.API) {
+	const tag = "deliveries"
+	handle(api, op(http.MethodGet, "/deliveries", "list-deliveries", tag, "List deliveries, and where they stand"), s.listDeliveries)
+	handle(api, op(http.MethodGet, "/deliveries/{delivery}", "get-delivery", tag, "All that is known about a delivery"), s.getDelivery)
+	handle(api, op(http.MethodPut, "/deliveries/{delivery}", "set-delivery", tag, "Make an app follow a source"), s.setDelivery)
+	handle(api, op(http.MethodDelete, "/deliveries/{delivery}", "remove-delivery", tag, "Follow a source no longer; the app stays"), s.removeDelivery)
+	handle(api, op(http.MethodPost, "/deliveries/{delivery}/reconcile", "reconcile-delivery", tag, "Look at the source now"), s.reconcile)
+	handle(api, op(http.MethodPost, "/deliveries/{delivery}/suspend", "suspend-delivery", tag, "Leave the app as it is until resumed"), s.suspend)
+	handle(api, op(http.MethodPost, "/deliveries/{delivery}/resume", "resume-delivery", tag, "Follow the source again"), s.resume)
+	handle(api, op(http.MethodGet, "/deliveries/{delivery}/diff", "diff-delivery", tag, "What the source has now would change; changes nothing"), s.diffDelivery)
+	handle(api, op(http.MethodGet, "/apps/{app}/services/{service}/trace", "trace-service", tag, "From a service's containers back to who made them so"), s.trace)
+	hook := op(http.MethodPost, "/hooks/{delivery}", "hook", tag, "Webhook of GitHub, GitLab, Gitea, or with an HMAC; needs a signature in place of a token")
+	hook.MaxBodyBytes, hook.Security = maxHook, []map[string][]string{}
+	handle(api, hook, s.hook)
+}
+
+// DeliveryPath names a delivery.
+type DeliveryPath struct {
+	Delivery string `path:"delivery" maxLength:"40"`
+}
+
+func (p DeliveryPath) name() cluster.DeliveryName { return cluster.DeliveryName(p.Delivery) }
+
+func noDelivery(n cluster.DeliveryName) error {
+	return cluster.NotFoundf("there is no delivery %q; `fairlead delivery get` lists those there are", n)
+}
+
+// deliveries reads all deliveries, by name.
+func deliveries(v store.View) []v1.DeliveryStatus {
+	out := []v1.DeliveryStatus{}
+	for _, e := range store.All[cluster.Delivery](v, store.PrefixDeliveries, func(k string) bool { return segment(k, 2) == "spec" }) {
+		d := v1.DeliveryStatus{Delivery: e.V}
+		d.Rev = cluster.StoreRev(e.Rev)
+		if st, ok, err := store.One[cluster.DeliveryState](v, store.DeliveryStateKey(e.V.Name)); ok && err == nil {
+			d.State = st.V
+			d.State.Rev = cluster.StoreRev(st.Rev)
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+func (s *Server) delivery(n cluster.DeliveryName) (v1.DeliveryStatus, error) {
+	var all []v1.DeliveryStatus
+	s.Mirror.Read(func(v store.View) { all = deliveries(v) })
+	i := slices.IndexFunc(all, func(d v1.DeliveryStatus) bool { return d.Name == n })
+	if i < 0 {
+		return v1.DeliveryStatus{}, noDelivery(n)
+	}
+	return all[i], nil
+}
+
+func (s *Server) listDeliveries(context.Context, *noInput) (out []v1.DeliveryStatus, _ error) {
+	s.Mirror.Read(func(v store.View) { out = deliveries(v) })
+	return out, nil
+}
+
+func (s *Server) getDelivery(_ context.Context, in *DeliveryPath) (v1.DeliveryStatus, error) {
+	return s.delivery(in.name())
+}
+
+type setDeliveryInput struct {
+	DeliveryPath
+	Body v1.DeliverySet
+}
+
+func (s *Server) setDelivery(ctx context.Context, in *setDeliveryInput) (v1.DeliveryStatus, error) {
+	d := in.Body.Delivery
+	if d.Name != "" && d.Name != in.name() {
+		return v1.DeliveryStatus{}, cluster.Invalidf("the delivery is %s in the path, and %s in what was sent", in.Delivery, d.Name)
+	}
+	d.Name, d.Created, d.By = in.name(), s.Now().UTC(), who(ctx)
+	if err := d.Validate(); err != nil {
+		return v1.DeliveryStatus{}, err
+	}
+	err := s.decide(ctx, func(ctx context.Context) error {
+		var all []v1.DeliveryStatus
+		s.Mirror.Read(func(v store.View) { all = deliveries(v) })
+		rev, err := fits(d, all, in.Body.Replace)
+		if err != nil {
+			return err
+		}
+		st, err := put(store.DeliveryKey(d.Name), d, rev)
+		if err != nil {
+			return err
+		}
+		s.Log.Info("set a delivery", "delivery", d.Name, "app", d.App, "source", d.Source.URL, "by", who(ctx))
+		return s.commit(ctx, nil, []step{st})
+	})
+	if err != nil {
+		return v1.DeliveryStatus{}, err
+	}
+	return s.delivery(d.Name)
+}
+
+// fits refuses a delivery that the others leave no room for, and returns the store
+// revision of the one that it replaces.
+func fits(d cluster.Delivery, all []v1.DeliveryStatus, replace bool) (int64, error) {
+	rev := int64(0)
+	needs := map[cluster.DeliveryName][]cluster.DeliveryName{d.Name: d.DependsOn}
+	for _, o := range all {
+		switch {
+		case o.Name == d.Name && !replace:
+			return 0, cluster.Invalidf("the delivery %s is there already; --replace changes it", d.Name)
+		case o.Name == d.Name:
+			rev = int64(o.Rev)
+			continue
+		case o.App == d.App:
+			return 0, cluster.Invalidf("the app %s follows the delivery %s already: an app has one source", d.App, o.Name)
+		}
+		needs[o.Name] = o.DependsOn
+	}
+	seen := map[cluster.DeliveryName]bool{}
+	for todo := slices.Clone(d.DependsOn); len(todo) > 0; todo = todo[1:] {
+		n := todo[0]
+		if n == d.Name {
+			return 0, cluster.Invalidf("the delivery %s would depend on itself, by way of %s", d.Name, join(d.DependsOn))
+		}
+		if !seen[n] {
+			seen[n] = true
+			todo = append(todo, needs[n]...)
+		}
+	}
+	return rev, nil
+}
+
+func (s *Server) removeDelivery(ctx context.Context, in *DeliveryPath) (nothing, error) {
+	return nothing{}, s.decide(ctx, func(ctx context.Context) error {
+		d, err := s.delivery(in.name())
+		if err != nil {
+			return err
+		}
+		steps := []step{remove(store.DeliveryKey(d.Name), int64(d.Rev))}
+		s.Mirror.Read(func(v store.View) {
+			if e, ok := v.Entry(store.DeliveryAskKey(d.Name)); ok {
+				steps = append(steps, remove(e.Key, e.Rev))
+			}
+		})
+		s.Log.Info("removed a delivery", "delivery", d.Name, "by", who(ctx))
+		return s.commit(ctx, nil, steps)
+	})
+}
+
+func (s *Server) reconcile(ctx context.Context, in *DeliveryPath) (v1.DeliveryAsked, error) {
+	d, err := s.delivery(in.name())
+	if err == nil && d.Suspend {
+		err = cluster.Invalidf("the delivery %s is suspended; `fairlead delivery resume %s` lets it go on", d.Name, d.Name)
+	}
+	if err != nil {
+		return v1.DeliveryAsked{}, err
+	}
+	return s.ask(ctx, in.name(), who(ctx))
+}
+
+// ask asks for a look at a source now.
+func (s *Server) ask(ctx context.Context, name cluster.DeliveryName, by string) (v1.DeliveryAsked, error) {
+	var out v1.DeliveryAsked
+	return out, s.decide(ctx, func(ctx context.Context) error {
+		if _, err := s.delivery(name); err != nil {
+			return err
+		}
+		var was store.Value[cluster.DeliveryAsk]
+		var err error
+		s.Mirror.Read(func(v store.View) { was, _, err = store.One[cluster.DeliveryAsk](v, store.DeliveryAskKey(name)) })
+		if err != nil {
+			return err
+		}
+		out = v1.DeliveryAsked{Name: name, Number: was.V.Number + 1}
+		st, err := put(store.DeliveryAskKey(name), cluster.DeliveryAsk{Number: out.Number, By: by, At: s.Now().UTC()}, was.Rev)
+		if err != nil {
+			return err
+		}
+		return s.commit(ctx, nil, []step{st})
+	})
+}
+
+func (s *Server) suspend(ctx context.Context, in *DeliveryPath) (v1.DeliveryStatus, error) {
+	return s.setSuspend(ctx, in.name(), true)
+}
+
+func (s *Server) resume(ctx context.Context, in *DeliveryPath) (v1.DeliveryStatus, error) {
+	return s.setSuspend(ctx, in.name(), false)
+}
+
+func (s *Server) setSuspend(ctx context.Context, name cluster.DeliveryName, to bool) (v1.DeliveryStatus, error) {
+	err := s.decide(ctx, func(ctx context.Context) error {
+		d, err := s.delivery(name)
+		if err != nil || d.Suspend == to {
+			return err
+		}
+		d.Suspend = to
+		st, err := put(store.DeliveryKey(name), d.Delivery, int64(d.Rev))
+		if err != nil {
+			return err
+		}
+		s.Log.Info("suspended or resumed a delivery", "delivery", name, "suspended", to, "by", who(ctx))
+		return s.commit(ctx, nil, []step{st})
+	})
+	if err != nil {
+		return v1.DeliveryStatus{}, err
+	}
+	return s.delivery(name)
+}
+
+func (s *Server) diffDelivery(ctx context.Context, in *DeliveryPath) (v1.DeliveryDiff, error) {
+	d, err := s.delivery(in.name())
+	if err != nil {
+		return v1.DeliveryDiff{}, err
+	}
+	if s.Sources == nil {
+		return v1.DeliveryDiff{}, errors.New("this server fetches no sources")
+	}
+	f, err := s.Sources.Fetch(ctx, d.Delivery, d.State)
+	if err != nil {
+		return v1.DeliveryDiff{}, err
+	}
+	p, err := s.PlanDelivery(ctx, d.Delivery, f)
+	if err != nil {
+		return v1.DeliveryDiff{}, err
+	}
+	return v1.DeliveryDiff{Name: d.Name, Origin: f.Origin, Verdict: s.Sources.Decide(d.Delivery, d.State, f, p), Plan: p, Warnings: f.Warnings}, nil
+}
+
+// PlanDelivery is what a deploy of what was fetched would change.
+func (s *Server) PlanDelivery(ctx context.Context, d cluster.Delivery, f Fetched) (v1.Plan, error) {
+	return s.planned(ctx, d.App, func(c current) v1.Bundle { return meant(c, d, f.Bundle) })
+}
+
+// Deliver deploys what was fetched, as long as the app is at the release that this was
+// decided on (0: not there).
+func (s *Server) Deliver(ctx context.Context, d cluster.Delivery, f Fetched, release int) (v1.DeployResult, error) {
+	return s.change(asDelivery(ctx, d), d.App, func(c current) (plan.Input, error) {
+		b := meant(c, d, f.Bundle)
+		b.Expect = &release
+		b.Note = orNote("", f.Origin.Ref+" "+f.Origin.Revision[:min(len(f.Origin.Revision), 8)]+" "+f.Origin.Subject)
+		return plan.Input{App: d.App, Bundle: b, Origin: &f.Origin}, nil
+	})
+}
+
+// TakeBack makes an earlier release of a delivery's app again.
+func (s *Server) TakeBack(ctx context.Context, d cluster.Delivery, release int) (v1.DeployResult, error) {
+	in := &rollbackInput{AppPath: AppPath{string(d.App)}}
+	in.Body.Release = release
+	return s.rollback(asDelivery(ctx, d), in)
+}
+
+func asDelivery(ctx context.Context, d cluster.Delivery) context.Context {
+	return Trusted(ctx, "delivery "+string(d.Name))
+}
+
+// meant is a delivery's bundle, with the services that left it where they are kept.
+func meant(c current, d cluster.Delivery, b v1.Bundle) v1.Bundle {
+	if !d.KeepGone {
+		return b
+	}
+	kept := map[cluster.ServiceName]cluster.ServiceSpec{}
+	for n, spec := range c.specs() {
+		if _, there := b.Services[n]; !there {
+			kept[n] = spec
+		}
+	}
+	b.Services, b.Secrets = maps.Clone(b.Services), maps.Clone(b.Secrets)
+	maps.Copy(b.Services, kept)
+	if b.Secrets == nil {
+		b.Secrets = map[string]v1.SecretDecl{}
+	}
+	for name, decl := range plan.References(kept, nil) {
+		if _, there := b.Secrets[name]; !there {
+			b.Secrets[name] = decl
+		}
+	}
+	return b
+}
+
+func (s *Server) trace(_ context.Context, in *ServicePath) (v1.Trace, error) {
+	m := s.read(in.app())
+	svc, ok := m.byID[in.id()]
+	if !ok {
+		return v1.Trace{}, noService(m, in.id())
+	}
+	out := v1.Trace{ServiceID: svc.ServiceID, Tasks: []v1.TaskStatus{}}
+	for _, t := range m.tasksOf(svc.ServiceID) {
+		if !t.Ended() {
+			out.Tasks = append(out.Tasks, t)
+		}
+	}
+	var err error
+	s.Mirror.Read(func(v store.View) {
+		var r store.Value[cluster.Release]
+		if r, ok, err = store.One[cluster.Release](v, store.ReleaseKey(in.app(), svc.Release)); ok && err == nil {
+			app, _, _ := store.One[cluster.App](v, store.AppKey(in.app()))
+			out.Release, out.Origin = releaseSummary(v, r.V, app.V.Release), r.V.Origin
+			if r.V.Package != nil {
+				out.From = r.V.Package.From
+			}
+		}
+		for _, d := range deliveries(v) {
+			if d.App == in.app() {
+				out.Delivery = &d
+			}
+		}
+	})
+	return out, err
+}

@@ -1,0 +1,149 @@
+package api_test
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"strings"
+	"testing"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/store"
+)
+
+func fromGit(app cluster.AppName, needs ...cluster.DeliveryName) v1.DeliverySet {
+	return v1.DeliverySet{Delivery: cluster.Delivery{
+		App: app, Source: cluster.SourceSpec{Kind: cluster.SourceGit, URL: "https://git.example.com/shop.git"}, DependsOn: needs,
+	}}
+}
+
+func TestDeliveriesAreKept(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	got, err := b.SetDelivery(ctx, "shop", fromGit("shop"))
+	if err != nil || got.Name != "shop" || got.By == "" || got.Created.IsZero() {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if _, err := b.SetDelivery(ctx, "db", fromGit("db", "shop")); err != nil {
+		t.Fatal(err)
+	}
+	replace := fromGit("shop", "db")
+	replace.Replace = true
+	named := fromGit("x")
+	named.Name = "y"
+	for what, refused := range map[string]struct {
+		name cluster.DeliveryName
+		set  v1.DeliverySet
+		says string
+	}{
+		"one that is there":     {"shop", fromGit("shop"), "--replace"},
+		"an app of another one": {"other", fromGit("shop"), "follows the delivery shop already"},
+		"a cycle":               {"shop", replace, "depend on itself"},
+		"another name":          {"x", named, "in the path"},
+		"no source":             {"x", v1.DeliverySet{Delivery: cluster.Delivery{App: "x", Source: cluster.SourceSpec{Kind: "git", URL: "nowhere"}}}, "no Git repository"},
+	} {
+		_, err := b.SetDelivery(ctx, refused.name, refused.set)
+		if cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), refused.says) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for want := range int64(2) {
+		if asked, err := b.Reconcile(ctx, "shop"); err != nil || asked.Number != want+1 {
+			t.Errorf("%+v, %v", asked, err)
+		}
+	}
+	if d, err := b.Suspend(ctx, "shop"); err != nil || d.Phase() != "suspended" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if _, err := b.Reconcile(ctx, "shop"); cluster.KindOf(err) != cluster.KindInvalid {
+		t.Errorf("a suspended one: %v", err)
+	}
+	if d, err := b.Resume(ctx, "shop"); err != nil || d.Phase() != "new" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if list, err := b.Deliveries(ctx); err != nil || len(list) != 2 || list[0].Name != "db" {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if err := b.RemoveDelivery(ctx, "shop"); err != nil {
+		t.Fatal(err)
+	}
+	if left := b.keys(store.PrefixDeliveries + "shop/"); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	if _, err := b.Delivery(ctx, "shop"); cluster.KindOf(err) != cluster.KindNotFound {
+		t.Errorf("a removed one: %v", err)
+	}
+}
+
+// webhook sends one as a stranger does, without a token.
+func (b *bench) webhook(name, body string, header ...string) int {
+	b.t.Helper()
+	req, err := http.NewRequestWithContext(b.t.Context(), http.MethodPost, b.url+"/v1/hooks/"+name, bytes.NewBufferString(body))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	return res.StatusCode
+}
+
+func TestWebhooksNeedTheirSecret(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	if _, err := b.SetSecret(ctx, cluster.SecretRef{App: "shop", Name: "hook"}, v1.SecretSet{Value: []byte("signed")}); err != nil {
+		t.Fatal(err)
+	}
+	set := fromGit("shop")
+	set.Webhook = "hook"
+	for name, s := range map[cluster.DeliveryName]v1.DeliverySet{"shop": set, "quiet": fromGit("quiet")} {
+		if _, err := b.SetDelivery(ctx, name, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const body = `{"ref":"refs/heads/main"}`
+	sum := func(key, body string) string {
+		mac := hmac.New(sha256.New, []byte(key))
+		mac.Write([]byte(body))
+		return hex.EncodeToString(mac.Sum(nil))
+	}
+	asked := int64(0)
+	for _, tc := range []struct {
+		name, what string
+		header     []string
+		ok         bool
+	}{
+		{"shop", "GitHub", []string{"X-Hub-Signature-256", "sha256=" + sum("signed", body)}, true},
+		{"shop", "Gitea", []string{"X-Gitea-Signature", sum("signed", body)}, true},
+		{"shop", "GitLab", []string{"X-Gitlab-Token", "signed"}, true},
+		{"shop", "any", []string{"X-Signature-256", "sha256=" + sum("signed", body)}, true},
+		{"shop", "no signature", nil, false},
+		{"shop", "another key", []string{"X-Hub-Signature-256", "sha256=" + sum("other", body)}, false},
+		{"shop", "another body", []string{"X-Hub-Signature-256", "sha256=" + sum("signed", body+" ")}, false},
+		{"shop", "no hexadecimal", []string{"X-Hub-Signature-256", "sha256=signed"}, false},
+		{"shop", "another token", []string{"X-Gitlab-Token", "signe"}, false},
+		{"shop", "a wrong one beside a right one", []string{"X-Hub-Signature-256", "sha256=00", "X-Signature-256", "sha256=" + sum("signed", body)}, false},
+		{"quiet", "one that takes none", []string{"X-Gitlab-Token", ""}, false},
+		{"none", "one that is not there", []string{"X-Gitlab-Token", "signed"}, false},
+	} {
+		want := http.StatusForbidden
+		if tc.ok {
+			want = http.StatusOK
+			asked++
+		}
+		if got := b.webhook(tc.name, body, tc.header...); got != want {
+			t.Errorf("%s: %d, want %d", tc.what, got, want)
+		}
+	}
+	if a, err := b.Reconcile(ctx, "shop"); err != nil || a.Number != asked+1 {
+		t.Errorf("%+v, %v: want %d webhooks before it", a, err, asked)
+	}
+}

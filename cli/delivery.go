@@ -1,0 +1,528 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/chart"
+	"github.com/fairlead/fairlead/client"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/compose"
+	"github.com/fairlead/fairlead/delivery/work"
+)
+
+// deliverCommand fetches a source and makes a bundle of it, for a server.
+func (a *app) deliverCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: work.Command, Short: "Fetch the source of a delivery that comes by standard input", Hidden: true, Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return work.Serve(cmd.Context(), a.in, a.out) },
+	}
+}
+
+func (a *app) deliveryCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "delivery", Short: "Let apps follow a Git repository or a repository of packages",
+		Long: `A delivery looks at its source every minute, or when a webhook says so, and makes
+an app what the source says: by the same way as fairlead deploy, with a release
+that names the commit. What fails is tried again, or gone back from.`,
+		Example: "  fairlead delivery create shop https://git.example.com/shop.git --branch main\n  fairlead delivery get\n  fairlead delivery reconcile shop",
+	}
+	c.AddCommand(a.deliveryCreate(), a.deliveryGet(), a.deliveryDescribe(), a.deliveryDiff(), a.deliveryReconcile(),
+		a.deliverySuspend(), a.deliveryResume(), a.deliveryHistory(), a.deliveryRemove())
+	return c
+}
+
+// deliveryFlags are a delivery as flags.
+type deliveryFlags struct {
+	d                  cluster.Delivery
+	knownHosts, ca     string
+	env, depends       []string
+	notify, slack, on  []string
+	interval, deadline time.Duration
+	set                []string
+	replace, prune     bool
+	wait               waitFlags
+}
+
+func (a *app) deliveryCreate() *cobra.Command {
+	var x deliveryFlags
+	c := &cobra.Command{
+		Use: "create NAME URL", Short: "Make an app follow a source, from now on",
+		Long: `URL is a Git repository (https://…, ssh://…, user@host:path, file:///… of the
+servers), a repository of packages with --chart (https://…), or a package in a
+registry (oci://REGISTRY/PATH/NAME). The app is called like the delivery, unless
+-p names another.
+
+Passwords, tokens and private keys are secrets of the app, set before: --secret
+names one. Over ssh the keys of the host must be given with --known-hosts.
+
+It waits until the app is healthy, unless told otherwise.`,
+		Example: `  fairlead delivery create shop https://git.example.com/shop.git --branch main --on-failure rollback
+  fairlead secret set shop/deploy-key <id_ed25519
+  ssh-keyscan git.example.com >hosts      # and compare with what the host's owner says
+  fairlead delivery create shop git@git.example.com:shop.git --secret deploy-key --known-hosts hosts --semver '^1'
+  fairlead delivery create db https://charts.example.com --chart postgres --semver 1.x --set replicas=1`,
+		Args: rangeArgs(2, 2, ""), ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			if err := x.wait.check(); err != nil {
+				return err
+			}
+			d, err := x.delivery(args[0], args[1], a.appFlag)
+			if err != nil {
+				return err
+			}
+			if err := d.Validate(); err != nil {
+				return err
+			}
+			got, err := cl.SetDelivery(cmd.Context(), d.Name, v1.DeliverySet{Delivery: d, Replace: x.replace})
+			if err != nil {
+				return err
+			}
+			if x.wait.detach || d.Suspend {
+				return a.print(got, func() *table { return a.deliveryTable([]v1.DeliveryStatus{got}) })
+			}
+			asked, err := cl.Reconcile(cmd.Context(), d.Name)
+			if err != nil {
+				return err
+			}
+			return a.awaitDelivery(cmd.Context(), cl, asked, x.wait.timeout)
+		}),
+	}
+	x.register(c)
+	return c
+}
+
+func (x *deliveryFlags) register(c *cobra.Command) {
+	f, d := c.Flags(), &x.d
+	f.StringVar(&d.Source.Branch, "branch", "", "follow this branch; default: the repository's own")
+	f.StringVar(&d.Source.Tag, "tag", "", "follow this tag")
+	f.StringVar(&d.Source.Semver, "semver", "", "follow the highest tag, or version of a package, in this `range`: ^1.2, 1.x")
+	f.StringVar(&d.Source.Commit, "commit", "", "stay at this commit")
+	f.StringVar(&d.Source.Chart, "chart", "", "the package, of a repository of packages")
+	f.StringVar(&d.Source.User, "user", "", "login at the source; default: git")
+	f.StringVar(&d.Source.Secret, "secret", "", "secret of the app that holds the password, token or private key")
+	f.StringVar(&x.knownHosts, "known-hosts", "", "`file` with the keys of an ssh host, as ssh-keyscan prints them")
+	f.StringVar(&x.ca, "ca", "", "`file` with certificates to trust, PEM")
+	f.BoolVar(&d.Source.PlainHTTP, "plain-http", false, "the registry speaks no TLS")
+	f.StringVar(&d.Path, "path", "", "`directory` in the source that files are relative to")
+	f.StringArrayVarP(&d.Compose, "file", "f", nil, "Compose file in the source; repeat to merge several (default: compose.yaml)")
+	f.StringArrayVar(&d.Profiles, "profile", nil, "switch a profile on")
+	f.StringArrayVar(&d.EnvFiles, "env-file", nil, "file in the source with variables for interpolation; repeat for layers")
+	f.StringArrayVar(&x.env, "env", nil, "`NAME=VALUE` for interpolation; wins over files")
+	f.StringVar(&d.Package, "package", "", "`directory` of a package in the source, in place of Compose files")
+	f.StringArrayVar(&d.Values, "values", nil, "file of values in the source, for the package; repeat for layers")
+	f.StringArrayVar(&x.set, "set", nil, "`value` for the package: KEY=VALUE")
+	f.DurationVar(&x.interval, "interval", cluster.DefaultDeliveryInterval, "time between two looks at the source")
+	f.DurationVar(&x.deadline, "deadline", cluster.DefaultDeliveryTimeout, "time to fetch, and to become healthy, before it counts as failed")
+	f.StringSliceVar(&x.depends, "depends-on", nil, "deliveries that must be ready before")
+	f.BoolVar(&x.prune, "prune", true, "remove services that left the source")
+	f.BoolVar(&d.Suspend, "suspend", false, "do nothing until resumed")
+	f.StringVar(&d.OnFailure, "on-failure", cluster.OnFailureRetry, "`retry` ever more seldom, or rollback and stay until a new commit")
+	f.StringVar(&d.Drift, "drift", cluster.DriftCorrect, "`correct` what was changed by hand, or report it")
+	f.StringVar(&d.Webhook, "webhook", "", "take webhooks that this `secret` of the app signs")
+	f.StringArrayVar(&x.notify, "notify", nil, "send news as JSON to this `URL`, or to that in secret:NAME")
+	f.StringArrayVar(&x.slack, "notify-slack", nil, "send news in Slack's format to this `URL`, or to that in secret:NAME")
+	f.StringSliceVar(&x.on, "notify-on", nil, "only these `events`: "+strings.Join(cluster.DeliveryEvents, ", "))
+	f.BoolVar(&x.replace, "replace", false, "change the delivery if it is there already")
+	x.wait.register(c)
+	for _, name := range []string{"on-failure", "drift"} {
+		words := map[string][]string{"on-failure": {cluster.OnFailureRetry, cluster.OnFailureRollback}, "drift": {cluster.DriftCorrect, cluster.DriftReport}}[name]
+		_ = c.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+	}
+}
+
+// delivery is what the flags say.
+func (x *deliveryFlags) delivery(name, url, app string) (cluster.Delivery, error) {
+	d := x.d
+	d.Name, d.App, d.Source.URL, d.Source.Kind = cluster.DeliveryName(name), cluster.AppName(name), url, cluster.SourceGit
+	if app != "" {
+		d.App = cluster.AppName(app)
+	}
+	if d.Source.Chart != "" || strings.HasPrefix(url, "oci://") {
+		d.Source.Kind = cluster.SourceChart
+	}
+	d.Interval, d.Timeout, d.KeepGone = cluster.Duration(x.interval), cluster.Duration(x.deadline), !x.prune
+	for _, dep := range x.depends {
+		d.DependsOn = append(d.DependsOn, cluster.DeliveryName(dep))
+	}
+	for _, read := range []struct {
+		file string
+		into *string
+	}{{x.knownHosts, &d.Source.KnownHosts}, {x.ca, &d.Source.CA}} {
+		if read.file == "" {
+			continue
+		}
+		b, err := os.ReadFile(read.file)
+		if err != nil {
+			return d, usagef("%w", err)
+		}
+		*read.into = string(b)
+	}
+	for _, kv := range x.env {
+		k, v, ok := strings.Cut(kv, "=")
+		if !ok || k == "" {
+			return d, usagef("--env %s: write NAME=VALUE", kv)
+		}
+		if d.Env == nil {
+			d.Env = map[string]string{}
+		}
+		d.Env[k] = v
+	}
+	if len(x.set) > 0 {
+		values := chart.Values{Set: x.set}
+		m, err := values.Merge()
+		if err != nil {
+			return d, usagef("%w", err)
+		}
+		b, err := yaml.Marshal(m)
+		if err != nil {
+			return d, usagef("--set: %w", err)
+		}
+		d.Set = string(b)
+	}
+	for format, list := range map[string][]string{"json": x.notify, "slack": x.slack} {
+		for _, to := range list {
+			n := cluster.Notice{URL: to, Format: format, Events: x.on}
+			if secret, ok := strings.CutPrefix(to, "secret:"); ok {
+				n.URL, n.Secret = "", secret
+			}
+			d.Notify = append(d.Notify, n)
+		}
+	}
+	slices.SortFunc(d.Notify, func(a, b cluster.Notice) int {
+		return strings.Compare(a.Format+a.URL+a.Secret, b.Format+b.URL+b.Secret)
+	})
+	return d, nil
+}
+
+// awaitDelivery waits until a request was followed and what came of it is known.
+func (a *app) awaitDelivery(ctx context.Context, cl *client.Client, asked v1.DeliveryAsked, timeout time.Duration) error {
+	const look = 300 * time.Millisecond
+	wctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	shown := ""
+	for {
+		d, err := cl.Delivery(wctx, asked.Name)
+		switch {
+		case ctx.Err() != nil:
+			return &exitError{code: codeFailed, err: fmt.Errorf("stopped waiting; it goes on: `fairlead delivery describe %s`", asked.Name)}
+		case wctx.Err() != nil:
+			return &exitError{code: codeTimeout, err: fmt.Errorf("%s is not done after %s; it goes on: `fairlead delivery describe %s`", asked.Name, timeout, asked.Name)}
+		case err != nil:
+			return err
+		}
+		line := strings.TrimSpace(d.Phase() + " " + oneLine(d.State.Message))
+		if line != shown && a.human() && d.State.Asked >= asked.Number {
+			a.note("%s: %s", d.Name, line)
+			shown = line
+		}
+		if d.Settled(asked.Number) {
+			return a.deliveryVerdict(d)
+		}
+		select {
+		case <-wctx.Done():
+		case <-time.After(look):
+		}
+	}
+}
+
+func (a *app) deliveryVerdict(d v1.DeliveryStatus) error {
+	if err := a.print(d, func() *table { return a.deliveryTable([]v1.DeliveryStatus{d}) }); err != nil {
+		return err
+	}
+	switch d.State.Phase {
+	case cluster.PhaseFailed, cluster.PhaseHeld:
+		return failedf("%s %s: %s", d.Name, d.State.Phase, oneLine(d.State.Message))
+	}
+	return nil
+}
+
+func (a *app) deliveryTable(list []v1.DeliveryStatus) *table {
+	t := &table{columns: columns("DELIVERY", "APP", "STATE", "REVISION", "RELEASE", "CHECKED", "+SOURCE", "MESSAGE"), empty: "no deliveries"}
+	for _, d := range list {
+		revision, release := "", ""
+		if ap := d.State.Applied; ap != nil {
+			revision, release = strings.TrimSpace(ap.Origin.Ref+" "+short(ap.Origin.Revision)), fmt.Sprint(ap.Release)
+		}
+		t.add(string(d.Name), string(d.App), d.Phase(), revision, release, age(a.now(), d.State.Checked), d.Source.URL, oneLine(d.State.Message))
+	}
+	return t
+}
+
+func short(revision string) string {
+	const commit, digits = 40, 8
+	if len(revision) == commit {
+		return revision[:digits]
+	}
+	return revision
+}
+
+func (a *app) completeDeliveries(most int) completion {
+	return a.offer(most, func(ctx context.Context, cl *client.Client) ([]string, error) {
+		list, err := cl.Deliveries(ctx)
+		return named(list, err, func(d v1.DeliveryStatus) string { return string(d.Name) })
+	})
+}
+
+func (a *app) deliveryGet() *cobra.Command {
+	return &cobra.Command{
+		Use: "get [NAME]", Aliases: []string{"ls"}, Short: "List deliveries, and where they stand", Args: rangeArgs(0, 1, ""),
+		Example: "  fairlead delivery get\n  fairlead delivery get shop -o json", ValidArgsFunction: a.completeDeliveries(1),
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			if len(args) == 1 {
+				d, err := cl.Delivery(cmd.Context(), cluster.DeliveryName(args[0]))
+				if err != nil {
+					return err
+				}
+				return a.print(d, func() *table { return a.deliveryTable([]v1.DeliveryStatus{d}) })
+			}
+			list, err := cl.Deliveries(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.print(list, func() *table { return a.deliveryTable(list) })
+		}),
+	}
+}
+
+func (a *app) deliveryDescribe() *cobra.Command {
+	return &cobra.Command{
+		Use: "describe NAME", Short: "Show all that is known about a delivery", Args: oneArg("the delivery"),
+		Example: "  fairlead delivery describe shop", ValidArgsFunction: a.completeDeliveries(1),
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			d, err := cl.Delivery(cmd.Context(), cluster.DeliveryName(args[0]))
+			if err != nil {
+				return err
+			}
+			return a.print(d, func() *table { return a.described(d) })
+		}),
+	}
+}
+
+func (a *app) described(d v1.DeliveryStatus) *table {
+	t := &table{columns: columns("WHAT", "VALUE")}
+	add := func(what, value string) {
+		if value != "" {
+			t.add(what, oneLine(value))
+		}
+	}
+	full, st := d.Filled(), d.State
+	add("delivery", string(d.Name))
+	add("app", string(d.App))
+	add("state", d.Phase())
+	add("message", st.Message)
+	add("source", strings.TrimSpace(d.Source.Kind+" "+d.Source.URL+" "+d.Source.Chart))
+	for _, w := range [][2]string{{"branch", d.Source.Branch}, {"tag", d.Source.Tag}, {"versions", d.Source.Semver}, {"commit", d.Source.Commit}, {"path", d.Path}, {"package", d.Package}} {
+		add(w[0], w[1])
+	}
+	add("files", strings.Join(slices.Concat(d.Compose, d.EnvFiles, d.Values), ", "))
+	add("policy", fmt.Sprintf("every %s; on failure %s; drift: %s; deadline %s", full.Interval, full.OnFailure, full.Drift, full.Timeout))
+	add("depends on", joinNames(d.DependsOn))
+	commit := func(o cluster.Origin) string {
+		s := strings.TrimSpace(o.Ref + " " + short(o.Revision))
+		if o.Subject != "" {
+			s += " “" + o.Subject + "” by " + o.Author
+		}
+		return s
+	}
+	if st.Seen != nil {
+		add("newest", commit(*st.Seen))
+	}
+	if st.Applied != nil {
+		add("deployed", fmt.Sprintf("%s, release %d", commit(st.Applied.Origin), st.Applied.Release))
+	}
+	if st.Good != nil {
+		add("last good", fmt.Sprintf("%s, release %d", commit(st.Good.Origin), st.Good.Release))
+	}
+	for _, x := range st.Drift {
+		add("drift", x)
+	}
+	add("checked", age(a.now(), st.Checked))
+	if !d.Suspend && !st.Next.IsZero() {
+		add("next look", st.Next.UTC().Format(time.RFC3339))
+	}
+	if st.Failures > 0 {
+		add("failures", fmt.Sprint(st.Failures))
+	}
+	add("not notified", st.NotifyErr)
+	if d.Webhook != "" {
+		add("webhook", "/v1/hooks/"+string(d.Name)+", signed with secret "+d.Webhook)
+	}
+	add("by", d.By)
+	return t
+}
+
+func (a *app) deliveryDiff() *cobra.Command {
+	var exitCode bool
+	c := &cobra.Command{
+		Use: "diff NAME", Short: "Show what the source has now would change", Args: oneArg("the delivery"),
+		Long:    "Fetches the source and compares the app with it. Nothing is changed.",
+		Example: "  fairlead delivery diff shop\n  fairlead delivery diff shop --exit-code   # 10 when there are changes", ValidArgsFunction: a.completeDeliveries(1),
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			d, err := cl.DeliveryDiff(cmd.Context(), cluster.DeliveryName(args[0]))
+			if err != nil {
+				return err
+			}
+			if a.human() {
+				a.note("%s %s: %s", d.Origin.Ref, short(d.Origin.Revision), d.Origin.Subject)
+				for _, w := range d.Warnings {
+					a.note("warning: %s", w)
+				}
+				err = a.printPlan(d.Plan, &compose.Result{})
+			} else {
+				err = a.print(d, nil)
+			}
+			if err == nil && exitCode && !d.Plan.Empty() {
+				err = &exitError{code: codeChanges}
+			}
+			return err
+		}),
+	}
+	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 10 when there are changes")
+	return c
+}
+
+func (a *app) deliveryReconcile() *cobra.Command {
+	var w waitFlags
+	c := &cobra.Command{
+		Use: "reconcile NAME", Short: "Look at the source now, and wait for what comes of it", Args: oneArg("the delivery"),
+		Example: "  fairlead delivery reconcile shop", ValidArgsFunction: a.completeDeliveries(1),
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			if err := w.check(); err != nil {
+				return err
+			}
+			asked, err := cl.Reconcile(cmd.Context(), cluster.DeliveryName(args[0]))
+			if err != nil {
+				return err
+			}
+			if w.detach {
+				return a.print(asked, func() *table {
+					t := &table{columns: columns("DELIVERY", "REQUEST")}
+					t.add(string(asked.Name), fmt.Sprint(asked.Number))
+					return t
+				})
+			}
+			return a.awaitDelivery(cmd.Context(), cl, asked, w.timeout)
+		}),
+	}
+	w.register(c)
+	return c
+}
+
+func (a *app) deliverySuspend() *cobra.Command {
+	return a.deliverySwitch("suspend", "Leave the app as it is, until resumed", (*client.Client).Suspend)
+}
+
+func (a *app) deliveryResume() *cobra.Command {
+	return a.deliverySwitch("resume", "Follow the source again", (*client.Client).Resume)
+}
+
+func (a *app) deliverySwitch(word, what string, do func(*client.Client, context.Context, cluster.DeliveryName) (v1.DeliveryStatus, error)) *cobra.Command {
+	return &cobra.Command{
+		Use: word + " NAME", Short: what, Args: oneArg("the delivery"),
+		Example: "  fairlead delivery " + word + " shop", ValidArgsFunction: a.completeDeliveries(1),
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			d, err := do(cl, cmd.Context(), cluster.DeliveryName(args[0]))
+			if err != nil {
+				return err
+			}
+			return a.print(d, func() *table { return a.deliveryTable([]v1.DeliveryStatus{d}) })
+		}),
+	}
+}
+
+func (a *app) deliveryHistory() *cobra.Command {
+	return &cobra.Command{
+		Use: "history NAME", Short: "List what happened to a delivery, the newest first", Args: oneArg("the delivery"),
+		Example: "  fairlead delivery history shop", ValidArgsFunction: a.completeDeliveries(1),
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			d, err := cl.Delivery(cmd.Context(), cluster.DeliveryName(args[0]))
+			if err != nil {
+				return err
+			}
+			list := append([]cluster.DeliveryEvent{}, d.State.History...)
+			slices.Reverse(list)
+			return a.print(list, func() *table {
+				t := &table{columns: columns("AGE", "EVENT", "REVISION", "RELEASE", "AUTHOR", "SUBJECT", "MESSAGE"), empty: "nothing happened yet"}
+				for _, e := range list {
+					release := ""
+					if e.Release > 0 {
+						release = fmt.Sprint(e.Release)
+					}
+					t.add(age(a.now(), e.At), e.Event, short(e.Revision), release, e.Author, e.Subject, oneLine(e.Message))
+				}
+				return t
+			})
+		}),
+	}
+}
+
+func (a *app) deliveryRemove() *cobra.Command {
+	return &cobra.Command{
+		Use: "rm NAME", Short: "Follow a source no longer; the app stays as it is", Args: oneArg("the delivery"),
+		Example: "  fairlead delivery rm shop", ValidArgsFunction: a.completeDeliveries(1),
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			if err := cl.RemoveDelivery(cmd.Context(), cluster.DeliveryName(args[0])); err != nil {
+				return err
+			}
+			a.note("%s is followed no longer; its app stays", args[0])
+			return nil
+		}),
+	}
+}
+
+func (a *app) traceCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "trace SERVICE", Short: "From a service's containers back to image, release, commit and author", Args: oneArg("the service"),
+		Example: "  fairlead trace shop/web\n  fairlead trace shop/web -o json", ValidArgsFunction: a.completeServices(1),
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			addr, err := a.address(args[0])
+			if err != nil {
+				return err
+			}
+			tr, err := cl.Trace(cmd.Context(), cluster.ServiceID{App: addr.App, Name: addr.Service})
+			if err != nil {
+				return err
+			}
+			tr.Tasks = slices.DeleteFunc(tr.Tasks, func(t v1.TaskStatus) bool { return addr.Slot > 0 && t.Slot != addr.Slot })
+			return a.print(tr, func() *table { return a.traced(tr) })
+		}),
+	}
+}
+
+func (a *app) traced(tr v1.Trace) *table {
+	t := &table{columns: columns("WHAT", "VALUE")}
+	add := func(what, value string) {
+		if value != "" {
+			t.add(what, oneLine(value))
+		}
+	}
+	for _, x := range tr.Tasks {
+		add("task", fmt.Sprintf("%s on %s: %s", x.ID, orNone(string(x.Node)), x.State))
+		add("  container", x.Container)
+		add("  image", strings.TrimSpace(x.Image+" "+x.ImageID))
+	}
+	add("service", tr.String())
+	r := tr.Release
+	add("release", fmt.Sprintf("%d, %s ago by %s: %s", r.Number, age(a.now(), r.Created), orNone(r.By), r.Note))
+	add("package", strings.TrimSpace(r.Chart+" "+tr.From))
+	if o := tr.Origin; o != nil {
+		add("source", strings.TrimSpace(o.URL+" "+o.Ref))
+		add("revision", o.Revision)
+		add("commit", o.Subject)
+		add("author", o.Author)
+		add("delivery", string(o.Delivery))
+	}
+	if d := tr.Delivery; d != nil && tr.Origin == nil {
+		add("delivery", fmt.Sprintf("%s, which did not make this release", d.Name))
+	}
+	return t
+}

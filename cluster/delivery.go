@@ -1,0 +1,376 @@
+package cluster
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// DeliveryName names a delivery.
+type DeliveryName string
+
+// ValidDeliveryName refuses what cannot name a delivery: it is part of a URL.
+func ValidDeliveryName(n DeliveryName) error {
+	if err := ValidAppName(AppName(n)); err != nil {
+		return Invalidf("delivery %s: use 1 to 40 lower-case letters, digits and -, starting with a letter", quote(string(n)))
+	}
+	return nil
+}
+
+// Kinds of a SourceSpec.
+const (
+	SourceGit   = "git"
+	SourceChart = "chart" // a package of a repository or registry
+)
+
+// SourceSpec is where a delivery's files come from.
+type SourceSpec struct {
+	Kind string `json:"kind" enum:"git,chart"`
+	// URL is https://…, ssh://…, user@host:path or file:///… of a Git repository;
+	// https://… of a repository of packages, or oci://REGISTRY/PATH/NAME.
+	URL string `json:"url" maxLength:"2048"`
+	// Branch, Tag, Semver or Commit: one of them says which commit. None: the
+	// repository's own branch. Semver is a range; the highest tag in it is taken.
+	Branch string `json:"branch,omitempty" maxLength:"250"`
+	Tag    string `json:"tag,omitempty" maxLength:"250"`
+	Semver string `json:"semver,omitempty" maxLength:"250"` // of a package too
+	Commit string `json:"commit,omitempty" maxLength:"64"`
+	// Chart names the package in its repository.
+	Chart string `json:"chart,omitempty" maxLength:"250"`
+	// User and Secret are the login; Secret names a secret of the app, which holds a
+	// password, a token or, for ssh, a private key.
+	User   string `json:"user,omitempty" maxLength:"250"`
+	Secret string `json:"secret,omitempty" maxLength:"100"`
+	// KnownHosts are the lines of the host's keys, which ssh needs; CA are
+	// certificates to trust beside the usual ones, PEM.
+	KnownHosts string `json:"known_hosts,omitempty" maxLength:"65536"`
+	CA         string `json:"ca,omitempty" maxLength:"262144"`
+	PlainHTTP  bool   `json:"plain_http,omitempty" doc:"of a registry that speaks no TLS"`
+}
+
+// What a delivery does about a release that failed, and about drift.
+const (
+	OnFailureRetry    = "retry"
+	OnFailureRollback = "rollback"
+	DriftCorrect      = "correct"
+	DriftReport       = "report"
+)
+
+// Delivery is a source that an app follows. Writer: API.
+type Delivery struct {
+	Name   DeliveryName `json:"name,omitempty"`
+	App    AppName      `json:"app" maxLength:"40"`
+	Source SourceSpec   `json:"source"`
+	// Path is the directory in the source that all other files are relative to.
+	Path string `json:"path,omitempty" maxLength:"1024"`
+	// Compose are the Compose files, the strongest last; none: the usual names.
+	Compose  []string          `json:"compose,omitempty" maxItems:"20"`
+	Profiles []string          `json:"profiles,omitempty" maxItems:"50"`
+	EnvFiles []string          `json:"env_files,omitempty" maxItems:"20" doc:"with variables for interpolation, the strongest last"`
+	Env      map[string]string `json:"env,omitempty" doc:"variables for interpolation; they win over those of files"`
+	// Package is the directory of a package, in place of Compose files; a source of
+	// packages is one itself.
+	Package string   `json:"package,omitempty" maxLength:"1024"`
+	Values  []string `json:"values,omitempty" maxItems:"20" doc:"files of values, the strongest last"`
+	Set     string   `json:"set,omitempty" maxLength:"65536" doc:"values, YAML; they win over those of files"`
+
+	Interval  Duration       `json:"interval,omitempty" doc:"between two looks at the source"`
+	Timeout   Duration       `json:"timeout,omitempty" doc:"of fetching, and of becoming healthy"`
+	DependsOn []DeliveryName `json:"depends_on,omitempty" maxItems:"50"`
+	KeepGone  bool           `json:"keep_gone,omitempty" doc:"keep services that left the source"`
+	Suspend   bool           `json:"suspend,omitempty"`
+	OnFailure string         `json:"on_failure,omitempty" enum:"retry,rollback,"`
+	Drift     string         `json:"drift,omitempty" enum:"correct,report,"`
+	// Webhook names the app's secret that signs webhooks; "": none is taken.
+	Webhook string   `json:"webhook,omitempty" maxLength:"100"`
+	Notify  []Notice `json:"notify,omitempty" maxItems:"10"`
+
+	Created time.Time `json:"created,omitzero"`
+	By      string    `json:"by,omitempty"`
+	Rev     StoreRev  `json:"-"`
+}
+
+// Notice is where news of a delivery goes.
+type Notice struct {
+	// URL is sent to; Secret names the app's secret that holds a URL, since those of
+	// Slack are passwords: one of them.
+	URL    string `json:"url,omitempty" maxLength:"2048"`
+	Secret string `json:"secret,omitempty" maxLength:"100"`
+	Format string `json:"format,omitempty" enum:"json,slack,"`
+	// Events narrows what is sent; none: all.
+	Events []string `json:"events,omitempty" maxItems:"10"`
+}
+
+// Bounds and defaults of a delivery.
+const (
+	DefaultDeliveryInterval = time.Minute
+	DefaultDeliveryTimeout  = 5 * time.Minute
+	minDeliveryInterval     = 5 * time.Second
+)
+
+// Filled is d with the defaults.
+func (d Delivery) Filled() Delivery {
+	if d.Interval <= 0 {
+		d.Interval = Duration(DefaultDeliveryInterval)
+	}
+	if d.Timeout <= 0 {
+		d.Timeout = Duration(DefaultDeliveryTimeout)
+	}
+	if d.OnFailure == "" {
+		d.OnFailure = OnFailureRetry
+	}
+	if d.Drift == "" {
+		d.Drift = DriftCorrect
+	}
+	return d
+}
+
+var scpRE = regexp.MustCompile(`^([A-Za-z0-9_.-]+@)?([A-Za-z0-9_.-]+):([^/].*|/[^/].*)$`)
+
+// Transport is "https", "http", "ssh", "file" or "oci"; "" for what is no source.
+func (s SourceSpec) Transport() string {
+	if !strings.Contains(s.URL, "://") {
+		if s.Kind == SourceGit && scpRE.MatchString(s.URL) {
+			return "ssh"
+		}
+		return ""
+	}
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme
+}
+
+// Validate refuses what can never be delivered.
+func (d Delivery) Validate() error {
+	if err := ValidDeliveryName(d.Name); err != nil {
+		return err
+	}
+	if err := ValidAppName(d.App); err != nil {
+		return err
+	}
+	if err := d.Source.validate(); err != nil {
+		return err
+	}
+	files := slices.Concat([]string{d.Path, d.Package}, d.Compose, d.EnvFiles, d.Values)
+	for _, f := range files {
+		if f != "" && !local(f) {
+			return Invalidf("%s leads out of the source: files are named relative to it", quote(f))
+		}
+	}
+	packaged := d.Package != "" || d.Source.Kind == SourceChart
+	switch {
+	case packaged && len(d.Compose)+len(d.EnvFiles)+len(d.Profiles)+len(d.Env) > 0:
+		return Invalidf("a package has values, and no Compose files, profiles or variables")
+	case !packaged && (len(d.Values) > 0 || d.Set != ""):
+		return Invalidf("values are given to a package: name its directory")
+	case d.Source.Kind == SourceChart && (d.Package != "" || d.Path != "" || len(d.Values) > 0):
+		return Invalidf("a package of a repository has no other files beside it: give values themselves")
+	case d.Interval != 0 && d.Interval.D() < minDeliveryInterval:
+		return Invalidf("interval %s: at least %s; a webhook is sooner", d.Interval, minDeliveryInterval)
+	case d.Timeout < 0, d.Timeout.D() > 24*time.Hour:
+		return Invalidf("timeout %s: at most 24h", d.Timeout)
+	case !slices.Contains([]string{"", OnFailureRetry, OnFailureRollback}, d.OnFailure):
+		return Invalidf("on_failure %s: retry or rollback", quote(d.OnFailure))
+	case !slices.Contains([]string{"", DriftCorrect, DriftReport}, d.Drift):
+		return Invalidf("drift %s: correct or report", quote(d.Drift))
+	}
+	for _, dep := range d.DependsOn {
+		if err := ValidDeliveryName(dep); err != nil {
+			return err
+		}
+	}
+	for _, n := range d.Notify {
+		if err := n.validate(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func local(f string) bool {
+	return !path.IsAbs(f) && !slices.Contains(strings.Split(f, "/"), "..") && !strings.ContainsRune(f, 0)
+}
+
+func (s SourceSpec) validate() error {
+	which := 0
+	for _, w := range []string{s.Branch, s.Tag, s.Semver, s.Commit} {
+		if w != "" {
+			which++
+		}
+	}
+	t := s.Transport()
+	if u, err := url.Parse(s.URL); err == nil && u.User != nil {
+		if _, has := u.User.Password(); has || t != "ssh" {
+			return Invalidf("a login does not belong into the URL: give the user, and a secret that holds the password")
+		}
+	}
+	switch {
+	case which > 1:
+		return Invalidf("give a branch, a tag, a semver range or a commit: one of them")
+	case s.Kind == SourceGit && !slices.Contains([]string{"https", "http", "ssh", "file"}, t):
+		return Invalidf("%s is no Git repository: https://…, ssh://…, user@host:path or file:///…", quote(s.URL))
+	case s.Kind == SourceGit && t == "ssh" && strings.TrimSpace(s.KnownHosts) == "":
+		return Invalidf("over ssh the host's keys must be known: give the lines that `ssh-keyscan HOST` prints, once checked")
+	case s.Kind == SourceGit && t == "ssh" && s.Secret == "":
+		return Invalidf("over ssh a private key is needed: name the secret that holds it")
+	case s.Kind == SourceGit && t == "http" && s.Secret != "":
+		return Invalidf("a password is not sent over http: use https")
+	case s.Kind == SourceChart && !slices.Contains([]string{"https", "http", "oci"}, t):
+		return Invalidf("%s is no repository of packages: https://… or oci://…", quote(s.URL))
+	case s.Kind == SourceChart && t != "oci" && s.Chart == "":
+		return Invalidf("which package of %s? name it", s.URL)
+	case s.Kind == SourceChart && s.Branch+s.Tag+s.Commit != "":
+		return Invalidf("a package has versions: give a semver range, or one version")
+	case s.Kind != SourceGit && s.Kind != SourceChart:
+		return Invalidf("kind %s of source: git or chart", quote(s.Kind))
+	case s.Commit != "" && !commitRE.MatchString(s.Commit):
+		return Invalidf("%s is no commit: 40 hexadecimal digits", quote(s.Commit))
+	}
+	return nil
+}
+
+var commitRE = regexp.MustCompile(`^[0-9a-f]{40}$`)
+
+func (n Notice) validate() error {
+	if (n.URL == "") == (n.Secret == "") {
+		return Invalidf("a notification goes to a URL, or to that which a secret holds: one of them")
+	}
+	if n.URL != "" {
+		if u, err := url.Parse(n.URL); err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" {
+			return Invalidf("%s is no URL to notify: https://…", quote(n.URL))
+		}
+	}
+	if !slices.Contains([]string{"", "json", "slack"}, n.Format) {
+		return Invalidf("format %s of notifications: json or slack", quote(n.Format))
+	}
+	for _, e := range n.Events {
+		if !slices.Contains(DeliveryEvents, e) {
+			return Invalidf("there is no event %s: %s", quote(e), strings.Join(DeliveryEvents, ", "))
+		}
+	}
+	return nil
+}
+
+// Key identifies what a delivery asks for at a revision: another one is worth a
+// new attempt where this one failed.
+func (d Delivery) Key(revision string) string {
+	d = d.Filled()
+	d.Interval, d.Timeout, d.DependsOn, d.Suspend, d.OnFailure, d.Drift = 0, 0, nil, false, "", ""
+	d.Webhook, d.Notify, d.Created, d.By, d.Rev = "", nil, time.Time{}, "", 0
+	d.Source.User, d.Source.Secret, d.Source.KnownHosts, d.Source.CA = "", "", "", ""
+	b, _ := json.Marshal(d) // of plain fields
+	sum := sha256.Sum256(b)
+	return revision + "+" + hex.EncodeToString(sum[:6])
+}
+
+// Origin is where a release came from, when a delivery made it.
+type Origin struct {
+	Delivery DeliveryName `json:"delivery"`
+	URL      string       `json:"url"`
+	Ref      string       `json:"ref,omitempty"` // "main", "v1.4.0"
+	// Revision is the commit, or a package's version.
+	Revision string    `json:"revision"`
+	Author   string    `json:"author,omitempty"`
+	Subject  string    `json:"subject,omitempty"` // the first line of the commit's message
+	At       time.Time `json:"at,omitzero"`       // of the commit, by its author's clock
+}
+
+// Phases of a delivery.
+const (
+	PhaseNew       = ""          // not looked at yet
+	PhaseWaiting   = "waiting"   // for another delivery
+	PhaseDeploying = "deploying" // a release of it is becoming healthy
+	PhaseReady     = "ready"
+	PhaseDrifted   = "drifted" // reported, not corrected
+	PhaseFailed    = "failed"  // tried again, ever more seldom
+	PhaseHeld      = "held"    // back at the last good revision, until a new commit
+)
+
+// Events of deliveries, for notifications and history.
+const (
+	EventDeployed   = "deployed"    // a release was made
+	EventReady      = "ready"       // it is healthy
+	EventFailed     = "failed"      // it is not, or nothing could be deployed
+	EventRolledBack = "rolled-back" // to the last good release
+	EventDrift      = "drift"
+	EventForced     = "forced" // the branch's history was replaced
+)
+
+// DeliveryEvents are all events.
+var DeliveryEvents = []string{EventDeployed, EventReady, EventFailed, EventRolledBack, EventDrift, EventForced}
+
+// Applied is a revision that was deployed.
+type Applied struct {
+	Origin  Origin `json:"origin"`
+	Key     string `json:"key"`
+	Release int    `json:"release"`
+}
+
+// DeliveryWatch is a release whose outcome is waited for.
+type DeliveryWatch struct {
+	Release  int       `json:"release"`
+	Since    time.Time `json:"since"`
+	Rollback bool      `json:"rollback,omitempty"`
+	Late     bool      `json:"late,omitempty"` // its time is up; it is watched still
+}
+
+// DeliveryEvent is something that happened to a delivery.
+type DeliveryEvent struct {
+	ID       int64     `json:"id"` // counts from 1
+	At       time.Time `json:"at"`
+	Event    string    `json:"event"`
+	Revision string    `json:"revision,omitempty"`
+	Author   string    `json:"author,omitempty"`
+	Subject  string    `json:"subject,omitempty"`
+	Release  int       `json:"release,omitempty"`
+	Message  string    `json:"message,omitempty"`
+}
+
+// DeliveryState is where a delivery stands. Writer: delivery.
+type DeliveryState struct {
+	Name    DeliveryName `json:"name"`
+	Phase   string       `json:"phase"`
+	Message string       `json:"message,omitempty"`
+	// Seen is the newest revision of the source; Applied the last that was deployed,
+	// and Good the last that became healthy.
+	Seen    *Origin        `json:"seen,omitempty"`
+	Applied *Applied       `json:"applied,omitempty"`
+	Good    *Applied       `json:"good,omitempty"`
+	Watch   *DeliveryWatch `json:"watch,omitempty"`
+	// Failed is the key of a revision that was gone back from.
+	Failed string   `json:"failed,omitempty"`
+	Drift  []string `json:"drift,omitempty"`
+	// Failures in a row, and Checks ever; Next is when to look again.
+	Failures int       `json:"failures,omitempty"`
+	Checks   int64     `json:"checks,omitempty"`
+	Checked  time.Time `json:"checked,omitzero"` // last looked at the source, with success
+	Next     time.Time `json:"next,omitzero"`
+	Asked    int64     `json:"asked,omitempty"` // the last DeliveryAsk that was followed
+	// Spec is the store revision of the delivery that was last followed.
+	Spec StoreRev `json:"spec,omitempty"`
+	// Going says that a rollback is to be made: the next step.
+	Going bool `json:"going_back,omitempty"`
+	// History is what happened, the newest last; Outbox is what is still to be sent.
+	History    []DeliveryEvent `json:"history,omitempty"`
+	Outbox     []DeliveryEvent `json:"outbox,omitempty"`
+	NotifyNext time.Time       `json:"notify_next,omitzero"`
+	NotifyErr  string          `json:"notify_error,omitempty"`
+	Events     int64           `json:"events,omitempty"` // ever
+
+	Rev StoreRev `json:"-"`
+}
+
+// DeliveryAsk asks for a look at the source now. Writer: API.
+type DeliveryAsk struct {
+	Number int64     `json:"number"` // counts up
+	By     string    `json:"by,omitempty"`
+	At     time.Time `json:"at"`
+}

@@ -1,0 +1,266 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/delivery"
+	"github.com/fairlead/fairlead/loop"
+	"github.com/fairlead/fairlead/store"
+)
+
+// Deliverer acts for deliveries: on their sources, and on apps.
+type Deliverer interface {
+	// Look fetches the source and says how the app differs from it.
+	Look(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) (Proposal, error)
+	// GoBack makes a release of the app again; changed is false where it is so already.
+	GoBack(ctx context.Context, d cluster.Delivery, release int) (made int, changed bool, err error)
+	// Send tells those whom the delivery names.
+	Send(ctx context.Context, d cluster.Delivery, events []cluster.DeliveryEvent) error
+}
+
+// Proposal is a look at a source, with the deploy that it may lead to.
+type Proposal struct {
+	Look delivery.Look
+	// Deploy makes the app so, and returns the release. It fails when the app has
+	// changed since.
+	Deploy func(ctx context.Context) (release int, err error)
+}
+
+// DeliveryOptions configure the deliveries' loop.
+type DeliveryOptions struct {
+	Do       Deliverer
+	AtOnce   int // how many are worked on; 0: 4
+	Now      func() time.Time
+	Finished func() // after each piece of work; may be nil
+}
+
+const (
+	deliveriesAtOnce = 4
+	deliveryGather   = 100 * time.Millisecond
+)
+
+// Deliveries makes apps follow their sources. Work is done beside the loop: fetching
+// takes its time.
+type Deliveries struct {
+	store  store.Store
+	mirror *store.Mirror
+	opts   DeliveryOptions
+	log    hclog.Logger
+	loop   *loop.Loop[delivery.Snapshot, delivery.Action]
+	wake   chan struct{}
+	work   sync.WaitGroup
+
+	mu        sync.Mutex
+	busy      map[cluster.DeliveryName]bool
+	committed int64 // revision of the last write
+}
+
+// NewDeliveries makes the loop of deliveries.
+func NewDeliveries(st store.Store, m *store.Mirror, opts DeliveryOptions, log hclog.Logger) *Deliveries {
+	if opts.AtOnce <= 0 {
+		opts.AtOnce = deliveriesAtOnce
+	}
+	d := &Deliveries{store: st, mirror: m, opts: opts, log: log, wake: make(chan struct{}, 1), busy: map[cluster.DeliveryName]bool{}}
+	d.loop = &loop.Loop[delivery.Snapshot, delivery.Action]{
+		Name: "delivery", Snapshot: d.snapshot, Plan: delivery.Plan, Apply: d.apply, Wake: delivery.Wake,
+		Changed: func() <-chan struct{} { return d.wake }, Resync: 30 * time.Second, Gather: deliveryGather, Log: log,
+	}
+	return d
+}
+
+// Run plans until ctx ends, and ends when all that it started has ended.
+func (d *Deliveries) Run(ctx context.Context) error {
+	defer d.work.Wait()
+	d.work.Go(func() {
+		for {
+			changed := d.mirror.Changed()
+			select {
+			case <-ctx.Done():
+				return
+			case <-changed:
+				d.signal()
+			}
+		}
+	})
+	return d.loop.Run(ctx)
+}
+
+func (d *Deliveries) signal() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (d *Deliveries) snapshot(ctx context.Context) (delivery.Snapshot, error) {
+	s := delivery.Snapshot{Now: d.opts.Now().UTC(), Busy: map[cluster.DeliveryName]bool{}}
+	d.mu.Lock()
+	committed := d.committed
+	for n := range d.busy {
+		s.Busy[n] = true
+	}
+	d.mu.Unlock()
+	s.Free = max(0, d.opts.AtOnce-len(s.Busy))
+	if err := caughtUp(ctx, d.mirror, committed); err != nil {
+		return s, err
+	}
+	d.mirror.Read(func(v store.View) { s.Deliveries, s.Orphans = deliveryItems(v) })
+	return s, nil
+}
+
+// deliveryItems reads the deliveries, and the states of those that are gone.
+func deliveryItems(v store.View) (items []delivery.Item, orphans []cluster.DeliveryState) {
+	states := map[cluster.DeliveryName]cluster.DeliveryState{}
+	for _, x := range store.All[cluster.DeliveryState](v, store.PrefixDeliveries, suffixed("/state")) {
+		x.V.Rev = cluster.StoreRev(x.Rev)
+		states[x.V.Name] = x.V
+	}
+	for _, x := range store.All[cluster.Delivery](v, store.PrefixDeliveries, suffixed("/spec")) {
+		i := delivery.Item{Spec: x.V, State: states[x.V.Name]}
+		i.Spec.Rev = cluster.StoreRev(x.Rev)
+		i.State.Name = x.V.Name
+		delete(states, x.V.Name)
+		if a, ok, err := store.One[cluster.DeliveryAsk](v, store.DeliveryAskKey(x.V.Name)); ok && err == nil {
+			i.Ask = a.V.Number
+		}
+		if a, ok, err := store.One[cluster.App](v, store.AppKey(x.V.App)); ok && err == nil && !a.V.Uninstalled {
+			i.Release = a.V.Release
+		}
+		if w := i.State.Watch; w != nil {
+			if o, ok, err := store.One[cluster.ReleaseOutcome](v, store.OutcomeKey(x.V.App, w.Release)); ok && err == nil {
+				i.Outcome = &o.V
+			}
+		}
+		items = append(items, i)
+	}
+	for _, st := range states {
+		orphans = append(orphans, st)
+	}
+	return items, orphans
+}
+
+func suffixed(end string) func(string) bool {
+	return func(k string) bool { return len(k) > len(end) && k[len(k)-len(end):] == end }
+}
+
+// apply writes what is decided, and starts what takes long.
+func (d *Deliveries) apply(ctx context.Context, s delivery.Snapshot, acts []delivery.Action) error {
+	for _, act := range acts {
+		switch act := act.(type) {
+		case delivery.Forget:
+			key := store.DeliveryStateKey(act.State.Name)
+			if err := d.commit(ctx, store.Txn{
+				If: []store.Cond{{Key: key, Rev: int64(act.State.Rev)}}, Then: []store.Op{{Key: key, Delete: true}},
+			}); err != nil {
+				return err
+			}
+		case delivery.Save:
+			if err := d.save(ctx, act.Item, act.State); err != nil {
+				return err
+			}
+		case delivery.Fetch:
+			d.start(ctx, act.Item, d.fetch)
+		case delivery.GoBack:
+			d.start(ctx, act.Item, d.goBack)
+		case delivery.Send:
+			d.start(ctx, act.Item, d.send)
+		default:
+			return fmt.Errorf("delivery action %T at %s is not known", act, s.Now)
+		}
+	}
+	return nil
+}
+
+// start does a piece of work, and writes the state that it leads to.
+func (d *Deliveries) start(ctx context.Context, i delivery.Item, do func(context.Context, delivery.Item) cluster.DeliveryState) {
+	d.mu.Lock()
+	d.busy[i.Spec.Name] = true
+	d.mu.Unlock()
+	d.work.Go(func() {
+		st := do(ctx, i)
+		var err error
+		if ctx.Err() == nil { // else the next leader does it
+			err = d.save(ctx, i, st)
+		}
+		if err != nil && ctx.Err() == nil {
+			d.log.Info("the delivery was changed meanwhile; looking again", "delivery", i.Spec.Name, "error", err)
+		}
+		d.mu.Lock()
+		delete(d.busy, i.Spec.Name)
+		d.mu.Unlock()
+		d.signal()
+		if d.opts.Finished != nil {
+			d.opts.Finished()
+		}
+	})
+}
+
+// save writes a state, as long as the delivery is the one that it was decided for.
+func (d *Deliveries) save(ctx context.Context, i delivery.Item, st cluster.DeliveryState) error {
+	key := store.DeliveryStateKey(i.Spec.Name)
+	op, err := store.PutJSON(key, st)
+	if err != nil {
+		return err
+	}
+	return d.commit(ctx, store.Txn{
+		If:   []store.Cond{{Key: store.DeliveryKey(i.Spec.Name), Rev: int64(i.Spec.Rev)}, {Key: key, Rev: int64(i.State.Rev)}},
+		Then: []store.Op{op},
+	})
+}
+
+func (d *Deliveries) commit(ctx context.Context, t store.Txn) error {
+	rev, err := d.store.Commit(ctx, t)
+	if err != nil {
+		return fmt.Errorf("write a delivery's state: %w", err)
+	}
+	d.mu.Lock()
+	d.committed = max(d.committed, rev)
+	d.mu.Unlock()
+	return nil
+}
+
+func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.DeliveryState {
+	p, err := d.opts.Do.Look(ctx, i.Spec, i.State)
+	if err == nil {
+		err = ctx.Err() // who leads no more deploys nothing
+	}
+	now := func() time.Time { return d.opts.Now().UTC() }
+	if err != nil {
+		d.log.Warn("could not look at a delivery's source; will retry", "delivery", i.Spec.Name, "error", err)
+		return delivery.Missed(i, err, now())
+	}
+	l := p.Look
+	l.Verdict = delivery.Decide(i.Spec, i.State, l.Origin.Revision, l.Changes)
+	if l.Verdict == delivery.Deploy {
+		if l.Release, err = p.Deploy(ctx); err != nil {
+			d.log.Warn("could not deploy a delivery; will retry", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "error", err)
+			return delivery.Missed(i, err, now())
+		}
+		d.log.Info("deployed", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "app", i.Spec.App, "release", l.Release)
+	}
+	return delivery.Looked(i, l, now())
+}
+
+func (d *Deliveries) goBack(ctx context.Context, i delivery.Item) cluster.DeliveryState {
+	release, changed, err := d.opts.Do.GoBack(ctx, i.Spec, i.State.Good.Release)
+	if err != nil {
+		d.log.Warn("could not go back; will retry", "delivery", i.Spec.Name, "release", i.State.Good.Release, "error", err)
+		return delivery.NotBack(i, err, d.opts.Now().UTC())
+	}
+	d.log.Info("went back", "delivery", i.Spec.Name, "to", i.State.Good.Release, "release", release)
+	return delivery.WentBack(i, release, changed, d.opts.Now().UTC())
+}
+
+func (d *Deliveries) send(ctx context.Context, i delivery.Item) cluster.DeliveryState {
+	err := d.opts.Do.Send(ctx, i.Spec, i.State.Outbox)
+	if err != nil {
+		d.log.Warn("could not tell of a delivery; will retry", "delivery", i.Spec.Name, "error", err)
+	}
+	return delivery.Sent(i, err, d.opts.Now().UTC())
+}

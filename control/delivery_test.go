@@ -1,0 +1,249 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/delivery"
+	"github.com/fairlead/fairlead/store"
+)
+
+// origin is the world of deliveries: a source with commits, some of them bad, and an app.
+type origin struct {
+	t  *testing.T
+	st *store.Memory
+
+	mu      sync.Mutex
+	head    string
+	bad     map[string]bool
+	away    error
+	hang    bool
+	app     string // what it is made to be
+	at      int    // its release
+	content map[int]string
+	deploys []string
+	sent    []cluster.DeliveryEvent
+	most    int // looks at once
+	now     int
+}
+
+func (o *origin) Look(ctx context.Context, d cluster.Delivery, _ cluster.DeliveryState) (Proposal, error) {
+	o.mu.Lock()
+	o.now++
+	o.most = max(o.most, o.now)
+	hang := o.hang
+	o.mu.Unlock()
+	time.Sleep(2 * time.Second) // of a bubble
+	if hang {
+		<-ctx.Done()
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.now--
+	if o.away != nil {
+		return Proposal{}, o.away
+	}
+	var changes []string
+	if o.app != o.head {
+		changes = []string{"update service web"}
+	}
+	head, at := o.head, o.at
+	return Proposal{Look: delivery.Look{Origin: cluster.Origin{Revision: head}, Changes: changes, Release: at}, Deploy: func(context.Context) (int, error) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.at != at {
+			return 0, cluster.Conflictf("the app is at %d, not %d", o.at, at)
+		}
+		o.deploys = append(o.deploys, head)
+		return o.release(d.App, head), nil
+	}}, nil
+}
+
+// release makes one, and says what becomes of it.
+func (o *origin) release(app cluster.AppName, content string) int {
+	o.at++
+	o.app, o.content[o.at] = content, content
+	state := "complete"
+	if o.bad[content] {
+		state = "failed"
+	}
+	write(o.t, o.st, store.AppKey(app), cluster.App{Name: app, Release: o.at})
+	write(o.t, o.st, store.OutcomeKey(app, o.at), cluster.ReleaseOutcome{App: app, Number: o.at, State: state, Message: "web: no"})
+	return o.at
+}
+
+func (o *origin) GoBack(_ context.Context, d cluster.Delivery, release int) (int, bool, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.release(d.App, o.content[release]), true, nil
+}
+
+func (o *origin) Send(_ context.Context, _ cluster.Delivery, events []cluster.DeliveryEvent) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sent = append(o.sent, events...)
+	return nil
+}
+
+// push is a commit, and a webhook that says so.
+func (o *origin) push(commit string, ask int64) {
+	o.mu.Lock()
+	o.head = commit
+	o.mu.Unlock()
+	write(o.t, o.st, store.DeliveryAskKey("shop"), cluster.DeliveryAsk{Number: ask})
+}
+
+func (o *origin) state(name cluster.DeliveryName) (st cluster.DeliveryState) {
+	o.t.Helper()
+	e, err := o.st.Get(o.t.Context(), store.DeliveryStateKey(name))
+	if cluster.KindOf(err) == cluster.KindNotFound {
+		return st
+	}
+	if err == nil {
+		err = json.Unmarshal(e.Value, &st)
+	}
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return st
+}
+
+// lead runs the loop until the end of f.
+func (o *origin) lead(f func()) {
+	ctx, cancel := context.WithCancel(o.t.Context())
+	log := hclog.NewNullLogger()
+	m := store.NewMirror(o.st, store.Root, log)
+	l := NewDeliveries(strict{o.st, o.t, store.WriterDelivery}, m, DeliveryOptions{Do: o, Now: time.Now}, log)
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = m.Run(ctx) })
+	wg.Go(func() { _ = l.Run(ctx) })
+	f()
+	cancel()
+	wg.Wait()
+}
+
+func inOrigin(t *testing.T, f func(o *origin)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		f(&origin{t: t, st: store.NewMemory(), head: "one", bad: map[string]bool{}, content: map[int]string{}})
+	})
+}
+
+func (o *origin) follow(name cluster.DeliveryName, more ...func(*cluster.Delivery)) {
+	d := cluster.Delivery{Name: name, App: cluster.AppName(name), Interval: cluster.Duration(time.Hour)}
+	for _, f := range more {
+		f(&d)
+	}
+	write(o.t, o.st, store.DeliveryKey(name), d)
+}
+
+func rollback(d *cluster.Delivery) { d.OnFailure = cluster.OnFailureRollback }
+
+func TestADeliveryFollowsItsSource(t *testing.T) {
+	inOrigin(t, func(o *origin) {
+		o.bad["two"] = true
+		o.follow("shop", rollback)
+		o.lead(func() {
+			time.Sleep(10 * time.Second)
+			if st := o.state("shop"); st.Phase != cluster.PhaseReady || o.app != "one" {
+				t.Fatalf("%s: %s; the app is %s", st.Phase, st.Message, o.app)
+			}
+			o.push("two", 1)
+			time.Sleep(10 * time.Second)
+			if st := o.state("shop"); st.Phase != cluster.PhaseHeld || o.app != "one" || st.Watch != nil {
+				t.Fatalf("%s: %s; the app is %s", st.Phase, st.Message, o.app)
+			}
+			time.Sleep(10 * time.Hour)
+			if len(o.deploys) != 2 {
+				t.Errorf("deploys: %v", o.deploys)
+			}
+			o.push("three", 2)
+			time.Sleep(10 * time.Second)
+			if st := o.state("shop"); st.Phase != cluster.PhaseReady || o.app != "three" {
+				t.Fatalf("%s: %s; the app is %s", st.Phase, st.Message, o.app)
+			}
+		})
+		var told []string
+		for n, e := range o.sent {
+			told = append(told, e.Event)
+			if e.ID != int64(n+1) {
+				t.Errorf("event %d has the ID %d", n+1, e.ID)
+			}
+		}
+		if want := "[deployed ready deployed failed rolled-back deployed ready]"; fmt.Sprint(told) != want {
+			t.Errorf("told %v, want %s", told, want)
+		}
+	})
+}
+
+// The next leader goes on where the last one was cut off: in a look, or between a deploy
+// and what is written of it.
+func TestTheNextLeaderGoesOn(t *testing.T) {
+	inOrigin(t, func(o *origin) {
+		o.follow("shop")
+		o.hang = true
+		o.lead(func() { time.Sleep(5 * time.Second) })
+		o.hang = false
+		o.release("shop", "one") // was made, and not written down
+		o.lead(func() { time.Sleep(5 * time.Second) })
+		if st := o.state("shop"); st.Phase != cluster.PhaseReady || st.Applied.Release != 1 || len(o.deploys) != 0 {
+			t.Errorf("%s: %+v; deploys %v", st.Phase, st.Applied, o.deploys)
+		}
+	})
+}
+
+func TestASourceThatIsAwayIsTriedAgain(t *testing.T) {
+	inOrigin(t, func(o *origin) {
+		o.follow("shop")
+		o.away = cluster.Transientf("no route")
+		o.lead(func() {
+			time.Sleep(time.Hour)
+			if st := o.state("shop"); st.Phase != cluster.PhaseFailed || st.Failures < 8 || st.Failures > 15 {
+				t.Errorf("%s after %d failures", st.Phase, st.Failures)
+			}
+			o.mu.Lock()
+			o.away = nil
+			o.mu.Unlock()
+			time.Sleep(11 * time.Minute)
+			if st := o.state("shop"); st.Phase != cluster.PhaseReady || st.Failures != 0 {
+				t.Errorf("%s: %s", st.Phase, st.Message)
+			}
+		})
+	})
+}
+
+func TestFewAtOnceAndForgottenWhenGone(t *testing.T) {
+	inOrigin(t, func(o *origin) {
+		o.away = errors.New("no")
+		for n := range 20 {
+			o.follow(cluster.DeliveryName(fmt.Sprintf("d%d", n)))
+		}
+		o.lead(func() {
+			time.Sleep(time.Minute)
+			if o.most != deliveriesAtOnce {
+				t.Errorf("%d looks at once, want %d", o.most, deliveriesAtOnce)
+			}
+			for n := range 20 {
+				if o.state(cluster.DeliveryName(fmt.Sprintf("d%d", n))).Checks == 0 {
+					t.Errorf("d%d was not looked at", n)
+				}
+			}
+			if _, err := o.st.Commit(t.Context(), store.Txn{Then: []store.Op{{Key: store.DeliveryKey("d3"), Delete: true}}}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+			if st := o.state("d3"); st.Name != "" {
+				t.Errorf("left over: %+v", st)
+			}
+		})
+	})
+}

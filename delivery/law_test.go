@@ -1,0 +1,310 @@
+package delivery_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/delivery"
+)
+
+// world is one app that follows a source, with an engine that is drawn: what a revision
+// comes to, and when.
+type world struct {
+	t        *testing.T
+	r        *rand.Rand
+	now      time.Time
+	i        delivery.Item
+	head     int          // of the source
+	bad      map[int]bool // commits that never become healthy
+	away     bool         // the source
+	wants    string       // what the app is made to be
+	releases map[int]string
+	tries    map[string]int // deploys of a revision
+	back     int
+}
+
+func newWorld(t *testing.T, seed uint64, d cluster.Delivery) *world {
+	t.Helper()
+	d.Name, d.App, d.Rev = "shop", "shop", 1
+	return &world{
+		t: t, r: rand.New(rand.NewPCG(seed, 3)), now: time.Unix(1_700_000_000, 0).UTC(), i: delivery.Item{Spec: d},
+		head: 1, bad: map[int]bool{}, releases: map[int]string{}, tries: map[string]int{},
+	}
+}
+
+func revision(n int) string { return fmt.Sprintf("%040d", n) }
+
+// release makes one, whose outcome comes later.
+func (w *world) release(content string) int {
+	w.i.Release++
+	w.wants, w.releases[w.i.Release] = content, content
+	return w.i.Release
+}
+
+// outcome is what the rollout says of the release that is watched.
+func (w *world) outcome() {
+	w.i.Outcome = nil
+	watch := w.i.State.Watch
+	if watch == nil {
+		return
+	}
+	o := &cluster.ReleaseOutcome{Number: watch.Release, State: "running"}
+	if w.r.IntN(3) > 0 {
+		o.State = "complete"
+		var n int
+		if _, err := fmt.Sscanf(w.releases[watch.Release], "%d", &n); err == nil && w.bad[n] {
+			o.State, o.Message = "failed", "web: never healthy"
+		}
+	}
+	w.i.Outcome = o
+}
+
+// step does what is planned, or lets time pass; crash: what was done is not written down.
+func (w *world) step(crash bool) {
+	w.outcome()
+	s := delivery.Snapshot{Now: w.now, Deliveries: []delivery.Item{w.i}, Free: 1}
+	before := fmt.Sprintf("%+v", w.i.State)
+	acts := delivery.Plan(s)
+	if got := fmt.Sprintf("%+v", w.i.State); got != before {
+		w.t.Fatalf("the plan changed what it was given:\n%s\n%s", before, got)
+	}
+	if again := delivery.Plan(s); !reflect.DeepEqual(acts, again) {
+		w.t.Fatalf("planned twice: %v and %v", acts, again)
+	}
+	if len(acts) == 0 {
+		w.now = w.now.Add(min(max(delivery.Wake(s), time.Second), time.Minute))
+		return
+	}
+	if len(acts) > 1 {
+		w.t.Fatalf("one delivery, and %d actions", len(acts))
+	}
+	st := w.do(acts[0])
+	if !crash {
+		w.i.State = st
+	}
+	w.now = w.now.Add(time.Millisecond)
+}
+
+func (w *world) do(act delivery.Action) cluster.DeliveryState {
+	switch act := act.(type) {
+	case delivery.Save:
+		return act.State
+	case delivery.Send:
+		return delivery.Sent(act.Item, nil, w.now)
+	case delivery.GoBack:
+		w.back++
+		content := w.releases[act.State.Good.Release]
+		changed := content != w.wants
+		release := w.i.Release
+		if changed {
+			release = w.release(content)
+		}
+		return delivery.WentBack(act.Item, release, changed, w.now)
+	case delivery.Fetch:
+		if w.away {
+			return delivery.Missed(act.Item, cluster.Transientf("no route"), w.now)
+		}
+		rev := revision(w.head)
+		content := fmt.Sprintf("%d", w.head)
+		var changes []string
+		if w.wants != content || w.failed() {
+			changes = []string{"update service web"}
+		}
+		l := delivery.Look{Origin: cluster.Origin{Revision: rev}, Changes: changes, Release: w.i.Release}
+		if l.Verdict = delivery.Decide(act.Spec, act.State, rev, changes); l.Verdict == delivery.Deploy {
+			w.tries[rev]++
+			l.Release = w.release(content)
+		}
+		return delivery.Looked(act.Item, l, w.now)
+	case delivery.Forget:
+	}
+	w.t.Fatalf("unexpected %T", act)
+	return cluster.DeliveryState{}
+}
+
+// failed: the same again is a change where its rollout failed.
+func (w *world) failed() bool {
+	return w.i.State.Phase == cluster.PhaseFailed && w.i.State.Watch == nil && w.bad[w.head]
+}
+
+func (w *world) run(steps int, crash bool) {
+	for range steps {
+		w.step(crash && w.r.IntN(5) == 0)
+	}
+}
+
+// Whatever happens in between, and whatever is forgotten by a crash: with a good commit
+// at the head the app ends as that says, is ready, and nothing is left to send.
+func TestLawAGoodCommitEndsReady(t *testing.T) {
+	for seed := range uint64(300) {
+		d := cluster.Delivery{OnFailure: []string{cluster.OnFailureRetry, cluster.OnFailureRollback}[seed%2]}
+		w := newWorld(t, seed, d)
+		for range 6 {
+			w.bad[w.head] = w.r.IntN(2) == 0
+			w.away = w.r.IntN(4) == 0
+			if w.r.IntN(4) == 0 {
+				w.release("by hand")
+			}
+			w.run(20+w.r.IntN(60), true)
+			w.head++
+			w.i.Ask++
+		}
+		w.away = false
+		w.bad[w.head] = false
+		w.run(200, false)
+		st := w.i.State
+		if w.wants != fmt.Sprint(w.head) || st.Phase != cluster.PhaseReady || st.Good == nil || st.Good.Origin.Revision != revision(w.head) {
+			t.Fatalf("seed %d: the app is %q, %s at %+v: %s", seed, w.wants, st.Phase, st.Good, st.Message)
+		}
+		if len(st.Outbox) > 0 || st.Failures != 0 || st.Watch != nil || st.Going {
+			t.Fatalf("seed %d: left over: %+v", seed, st)
+		}
+	}
+}
+
+// A revision that was gone back from is not deployed again, and the app is what was good.
+func TestLawABadCommitIsHeld(t *testing.T) {
+	for seed := range uint64(200) {
+		w := newWorld(t, seed, cluster.Delivery{OnFailure: cluster.OnFailureRollback})
+		w.run(60, false)
+		w.head, w.bad[2] = 2, true
+		w.i.Ask++
+		w.run(400, false)
+		st := w.i.State
+		if w.tries[revision(2)] != 1 || w.back != 1 || w.wants != "1" || st.Phase != cluster.PhaseHeld || st.Going || st.Watch != nil {
+			t.Fatalf("seed %d: %d tries, %d times back, the app is %q, %s: %s", seed, w.tries[revision(2)], w.back, w.wants, st.Phase, st.Message)
+		}
+	}
+}
+
+// Without a way back it is tried for ever, ever more seldom up to a bound.
+func TestLawRetriesForEver(t *testing.T) {
+	w := newWorld(t, 1, cluster.Delivery{OnFailure: cluster.OnFailureRetry})
+	w.bad[1] = true
+	began := w.now
+	w.run(3000, false)
+	tries, took := w.tries[revision(1)], w.now.Sub(began)
+	if tries < 10 || tries > int(took/(5*time.Minute))+10 {
+		t.Errorf("%d tries in %s", tries, took)
+	}
+	if st := w.i.State; len(st.History) > 30 || st.Failures < 10 {
+		t.Errorf("%d events, %d failures", len(st.History), st.Failures)
+	}
+	w.bad[1] = false
+	w.run(500, false)
+	if w.i.State.Phase != cluster.PhaseReady {
+		t.Errorf("healthy, and yet %s: %s", w.i.State.Phase, w.i.State.Message)
+	}
+}
+
+func TestSuspendedDoesNothing(t *testing.T) {
+	w := newWorld(t, 1, cluster.Delivery{Suspend: true})
+	w.run(50, false)
+	if w.i.Release != 0 {
+		t.Error("it deployed")
+	}
+}
+
+func item(name cluster.DeliveryName, st cluster.DeliveryState, needs ...cluster.DeliveryName) delivery.Item {
+	st.Name, st.Spec = name, 1
+	return delivery.Item{Spec: cluster.Delivery{Name: name, App: cluster.AppName(name), DependsOn: needs, Rev: 1}, State: st}
+}
+
+func TestDependenciesFirst(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	later := now.Add(time.Hour)
+	ready := cluster.DeliveryState{Phase: cluster.PhaseReady, Next: later}
+	for _, tc := range []struct {
+		of   cluster.DeliveryState
+		says string // "": it is fetched
+	}{
+		{ready, ""},
+		{cluster.DeliveryState{Phase: cluster.PhaseDeploying, Next: later}, "waits for db, which is deploying"},
+		{cluster.DeliveryState{Phase: cluster.PhaseHeld, Next: later}, "waits for db, which is held"},
+		{cluster.DeliveryState{Next: later}, "waits for db, which is new"},
+	} {
+		acts := delivery.Plan(delivery.Snapshot{Now: now, Free: 2, Deliveries: []delivery.Item{item("shop", cluster.DeliveryState{}, "db"), item("db", tc.of)}})
+		if len(acts) != 1 {
+			t.Fatalf("%v", acts)
+		}
+		save, waits := acts[0].(delivery.Save)
+		if waits != (tc.says != "") || waits && save.State.Message != tc.says {
+			t.Errorf("%s: %+v", tc.of.Phase, acts[0])
+		}
+		if waits { // said once
+			again := item("shop", save.State, "db")
+			if acts := delivery.Plan(delivery.Snapshot{Now: now, Free: 2, Deliveries: []delivery.Item{again, item("db", tc.of)}}); len(acts) != 0 {
+				t.Errorf("said again: %v", acts)
+			}
+		}
+	}
+}
+
+func TestTheLongestDueComesFirst(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	var items []delivery.Item
+	for n := range 10 {
+		items = append(items, item(cluster.DeliveryName(fmt.Sprintf("d%d", n)), cluster.DeliveryState{Next: now.Add(-time.Duration(n) * time.Minute)}))
+	}
+	acts := delivery.Plan(delivery.Snapshot{Now: now, Deliveries: items, Free: 2, Busy: map[cluster.DeliveryName]bool{"d9": true}})
+	if len(acts) != 2 || acts[0].(delivery.Fetch).Spec.Name != "d8" || acts[1].(delivery.Fetch).Spec.Name != "d7" {
+		t.Errorf("%v", acts)
+	}
+}
+
+func TestDriftIsReported(t *testing.T) {
+	d := cluster.Delivery{Drift: cluster.DriftReport}
+	key := d.Key("r1")
+	st := cluster.DeliveryState{Good: &cluster.Applied{Key: key}, Applied: &cluster.Applied{Key: key}, Phase: cluster.PhaseReady}
+	if v := delivery.Decide(d, st, "r1", []string{"x"}); v != delivery.Report {
+		t.Errorf("a change by hand: %s", v)
+	}
+	if v := delivery.Decide(d, st, "r2", []string{"x"}); v != delivery.Deploy {
+		t.Errorf("a new commit: %s", v)
+	}
+	i := delivery.Item{Spec: d, State: st}
+	l := delivery.Look{Origin: cluster.Origin{Revision: "r1"}, Changes: []string{"x"}, Verdict: delivery.Report}
+	i.State = delivery.Looked(i, l, time.Unix(100, 0))
+	if i.State.Phase != cluster.PhaseDrifted || len(i.State.Drift) != 1 || i.State.Events != 1 {
+		t.Fatalf("%+v", i.State)
+	}
+	if i.State = delivery.Looked(i, l, time.Unix(200, 0)); i.State.Events != 1 {
+		t.Error("the same drift is news twice")
+	}
+	l.Changes, l.Verdict = nil, delivery.Keep
+	if i.State = delivery.Looked(i, l, time.Unix(300, 0)); i.State.Phase != cluster.PhaseReady || i.State.Drift != nil {
+		t.Errorf("%+v", i.State)
+	}
+}
+
+// A network that comes and goes is no news until it stays away.
+func TestBriefOutagesAreNoNews(t *testing.T) {
+	i := delivery.Item{}
+	for n := 1; n <= 10; n++ {
+		i.State = delivery.Missed(i, cluster.Transientf("no route (%d)", n), time.Unix(int64(n), 0))
+		if want := map[bool]int64{false: 0, true: 1}[n >= 3]; i.State.Events != want {
+			t.Errorf("after %d failures %d events", n, i.State.Events)
+		}
+	}
+	i = delivery.Item{}
+	for range 3 {
+		i.State = delivery.Missed(i, cluster.Invalidf("compose.yaml:1: no"), time.Unix(1, 0))
+	}
+	if i.State.Events != 1 {
+		t.Errorf("a file that is wrong is news %d times", i.State.Events)
+	}
+}
+
+func TestWhatIsNotToldIsToldLater(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	st := cluster.DeliveryState{Outbox: []cluster.DeliveryEvent{{ID: 1, At: now.Add(-2 * time.Hour)}, {ID: 2, At: now}}}
+	got := delivery.Sent(delivery.Item{State: st}, errors.New("no"), now)
+	if len(got.Outbox) != 1 || got.Outbox[0].ID != 2 || !got.NotifyNext.After(now) || got.NotifyErr != "no" {
+		t.Errorf("%+v", got)
+	}
+}

@@ -1,0 +1,219 @@
+package delivery
+
+import (
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"time"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// Verdict is what a look at the source leads to.
+type Verdict string
+
+// Verdicts.
+const (
+	Keep   Verdict = "keep"   // the app is as the source says
+	Deploy Verdict = "deploy" // make it so
+	Hold   Verdict = "hold"   // this revision was gone back from
+	Report Verdict = "report" // the app was changed by hand
+)
+
+// Decide says what is to be done about an app that differs from its source in changes.
+func Decide(d cluster.Delivery, st cluster.DeliveryState, revision string, changes []string) Verdict {
+	key := d.Key(revision)
+	switch {
+	case key == st.Failed:
+		return Hold
+	case len(changes) == 0:
+		return Keep
+	case d.Filled().Drift == cluster.DriftReport && st.Good != nil && st.Good.Key == key:
+		return Report
+	}
+	return Deploy
+}
+
+// Look is what was seen, and done about it.
+type Look struct {
+	Origin  cluster.Origin
+	Changes []string
+	Verdict Verdict
+	Release int // that was made, or the current one
+	// Forced: the branch's history was replaced.
+	Forced bool
+}
+
+// Looked is the state after a look at the source.
+func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
+	d, st := i.Spec.Filled(), followed(i)
+	key, was := d.Key(l.Origin.Revision), st.Seen
+	seen := l.Origin
+	st.Seen, st.Checked = &seen, now
+	st.Next = now.Add(spread(d.Name, st.Checks, d.Interval.D()))
+	applied := &cluster.Applied{Origin: l.Origin, Key: key, Release: l.Release}
+	if l.Forced && was != nil {
+		st = event(st, now, cluster.EventForced, applied, fmt.Sprintf("%s no longer has %s in its history", l.Origin.Ref, Short(was.Revision)))
+	}
+	same := st.Applied != nil && st.Applied.Key == key
+	switch l.Verdict {
+	case Hold:
+		st.Phase = cluster.PhaseHeld
+		st.Message = fmt.Sprintf("%s failed; it stays as it was until a new one comes", Short(l.Origin.Revision))
+		if st.Good != nil {
+			st.Message = fmt.Sprintf("%s failed; it stays at %s until a new one comes", Short(l.Origin.Revision), Short(st.Good.Origin.Revision))
+		}
+	case Report:
+		if !slices.Equal(st.Drift, l.Changes) {
+			st = event(st, now, cluster.EventDrift, applied, first(l.Changes))
+		}
+		st.Phase, st.Drift, st.Message = cluster.PhaseDrifted, l.Changes, fmt.Sprintf("differs from the source in %d: %s", len(l.Changes), first(l.Changes))
+	case Deploy:
+		if same && st.Good != nil && st.Good.Key == key && st.Phase != cluster.PhaseFailed {
+			st = event(st, now, cluster.EventDrift, applied, "corrected: "+first(l.Changes))
+		}
+		if !same {
+			st.Failures = 0
+		}
+		st.Applied, st.Failed, st.Drift = applied, "", nil
+		st.Watch = &cluster.DeliveryWatch{Release: l.Release, Since: now}
+		st.Phase, st.Message = cluster.PhaseDeploying, fmt.Sprintf("release %d", l.Release)
+		st = event(st, now, cluster.EventDeployed, applied, first(l.Changes))
+	case Keep:
+		st.Drift = nil
+		switch {
+		case same && st.Phase == cluster.PhaseReady:
+		case same && st.Phase == cluster.PhaseDrifted:
+			st.Phase, st.Message = cluster.PhaseReady, ""
+		case same && st.Watch != nil:
+		default: // what became of the release that is there says how it is
+			if !same {
+				st.Failed = ""
+			}
+			st.Applied = applied
+			st.Watch = &cluster.DeliveryWatch{Release: l.Release, Since: now}
+			st.Phase, st.Message = cluster.PhaseDeploying, fmt.Sprintf("release %d", l.Release)
+		}
+	}
+	return st
+}
+
+// Missed is the state after a look, or a deploy, that did not work. Network comes and
+// goes: what is transient is news only when it lasts.
+func Missed(i Item, err error, now time.Time) cluster.DeliveryState {
+	const lasting = 3
+	st, known := setback(i.Spec.Filled(), followed(i), now, err.Error())
+	news := !known
+	if cluster.KindOf(err) == cluster.KindTransient {
+		news = st.Failures == lasting
+	}
+	if news {
+		st = event(st, now, cluster.EventFailed, st.Applied, st.Message)
+	}
+	return st
+}
+
+// WentBack is the state after the last good release was made again as release;
+// changed is false where the app was so already.
+func WentBack(i Item, release int, changed bool, now time.Time) cluster.DeliveryState {
+	st := i.State
+	st.Going, st.Watch = false, nil
+	d := i.Spec.Filled()
+	if changed {
+		st.Watch = &cluster.DeliveryWatch{Release: release, Since: now, Rollback: true}
+	}
+	why := st.Message
+	st.Phase = cluster.PhaseHeld
+	st.Message = fmt.Sprintf("%s failed; back at %s until a new one comes: %s", Short(st.Applied.Origin.Revision), Short(st.Good.Origin.Revision), why)
+	st.Next = now.Add(spread(d.Name, st.Checks, d.Interval.D()))
+	back := *st.Good
+	back.Release = release
+	return event(st, now, cluster.EventRolledBack, &back, st.Message)
+}
+
+// NotBack is the state after the way back could not be begun.
+func NotBack(i Item, err error, now time.Time) cluster.DeliveryState {
+	return fail(i.Spec.Filled(), i.State, now, "going back: "+err.Error())
+}
+
+// Sent is the state after the outbox was sent; err: not all of it.
+func Sent(i Item, err error, now time.Time) cluster.DeliveryState {
+	const tooOld = time.Hour
+	const again = 30 * time.Second
+	st := i.State
+	if err == nil {
+		st.Outbox, st.NotifyErr, st.NotifyNext = nil, "", time.Time{}
+		return st
+	}
+	st.NotifyErr, st.NotifyNext = err.Error(), now.Add(again)
+	st.Outbox = slices.DeleteFunc(slices.Clone(st.Outbox), func(e cluster.DeliveryEvent) bool { return now.Sub(e.At) > tooOld })
+	return st
+}
+
+// followed notes that the delivery and the newest request were looked at.
+func followed(i Item) cluster.DeliveryState {
+	st := i.State
+	st.Name, st.Asked, st.Spec = i.Spec.Name, i.Ask, i.Spec.Rev
+	st.Checks++
+	return st
+}
+
+// Bounds of what is kept of events.
+const (
+	maxHistory = 30
+	maxOutbox  = 30
+)
+
+func event(st cluster.DeliveryState, now time.Time, what string, a *cluster.Applied, message string) cluster.DeliveryState {
+	st.Events++
+	e := cluster.DeliveryEvent{ID: st.Events, At: now, Event: what, Message: message}
+	if a != nil {
+		e.Revision, e.Author, e.Subject, e.Release = a.Origin.Revision, a.Origin.Author, a.Origin.Subject, a.Release
+	}
+	st.History = last(append(slices.Clone(st.History), e), maxHistory)
+	st.Outbox = last(append(slices.Clone(st.Outbox), e), maxOutbox)
+	return st
+}
+
+func last[T any](list []T, n int) []T { return list[max(0, len(list)-n):] }
+
+func first(changes []string) string {
+	switch len(changes) {
+	case 0:
+		return ""
+	case 1:
+		return changes[0]
+	}
+	return fmt.Sprintf("%s, and %d more", changes[0], len(changes)-1)
+}
+
+// Short is a revision as people write it.
+func Short(revision string) string {
+	const digits, commit = 8, 40
+	if len(revision) == commit {
+		return revision[:digits]
+	}
+	return revision
+}
+
+const (
+	firstBackoff = 10 * time.Second
+	maxBackoff   = 10 * time.Minute
+)
+
+// backoff grows to its bound, and stays there for ever.
+func backoff(name cluster.DeliveryName, failures int) time.Duration {
+	d := maxBackoff
+	if doublings := failures - 1; doublings < 6 {
+		d = firstBackoff << max(0, doublings)
+	}
+	return spread(name, int64(failures), d)
+}
+
+// spread is d, up to a tenth more or less, so that many do not come at once.
+func spread(name cluster.DeliveryName, n int64, d time.Duration) time.Duration {
+	const parts = 1000
+	h := fnv.New32a()
+	_, _ = fmt.Fprintf(h, "%s %d", name, n)
+	return d - d/10 + d/5*time.Duration(h.Sum32()%parts)/parts
+}

@@ -1,0 +1,248 @@
+package delivery
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// Snapshot is what the next steps are decided on.
+type Snapshot struct {
+	Now        time.Time
+	Deliveries []Item
+	// Orphans are states of deliveries that are gone.
+	Orphans []cluster.DeliveryState
+	// Busy are the deliveries that something is being done for, Free how many more
+	// there may be.
+	Busy map[cluster.DeliveryName]bool
+	Free int
+}
+
+// Item is a delivery with what it depends on.
+type Item struct {
+	Spec  cluster.Delivery
+	State cluster.DeliveryState
+	Ask   int64 // the newest DeliveryAsk
+	// Release is the app's current release, 0 without one; Outcome what became of it.
+	Release int
+	Outcome *cluster.ReleaseOutcome
+}
+
+// Action is a next step.
+//
+//sumtype:decl
+type Action interface{ action() }
+
+// Fetch looks at the source and deploys what is new.
+type Fetch struct{ Item }
+
+// GoBack makes the last good release again.
+type GoBack struct{ Item }
+
+// Send sends the outbox.
+type Send struct{ Item }
+
+// Save writes the state of the item.
+type Save struct{ Item }
+
+// Forget deletes the state of a delivery that is gone.
+type Forget struct{ State cluster.DeliveryState }
+
+func (Fetch) action()  {}
+func (GoBack) action() {}
+func (Send) action()   {}
+func (Save) action()   {}
+func (Forget) action() {}
+
+// Plan returns what is to be done now, the longest due first where not all of it can be.
+func Plan(s Snapshot) []Action {
+	var out []Action
+	for _, o := range s.Orphans {
+		if !s.Busy[o.Name] {
+			out = append(out, Forget{o})
+		}
+	}
+	states := map[cluster.DeliveryName]cluster.DeliveryState{}
+	for _, i := range s.Deliveries {
+		states[i.Spec.Name] = i.State
+	}
+	items := slices.Clone(s.Deliveries)
+	slices.SortFunc(items, func(a, b Item) int {
+		return cmp.Or(a.State.Next.Compare(b.State.Next), cmp.Compare(a.Spec.Name, b.Spec.Name))
+	})
+	free := s.Free
+	for _, i := range items {
+		if s.Busy[i.Spec.Name] {
+			continue
+		}
+		i.Spec = i.Spec.Filled()
+		act := next(i, states, s.Now)
+		if act == nil {
+			continue
+		}
+		if _, quick := act.(Save); !quick {
+			if free == 0 {
+				continue
+			}
+			free--
+		}
+		out = append(out, act)
+	}
+	return out
+}
+
+// Wake is how long until the plan could differ though nothing changes; 0: never.
+func Wake(s Snapshot) time.Duration {
+	var first time.Time
+	sooner := func(t time.Time) {
+		if first.IsZero() || t.Before(first) {
+			first = t
+		}
+	}
+	for _, i := range s.Deliveries {
+		if s.Busy[i.Spec.Name] {
+			continue // its end is a change
+		}
+		d, st := i.Spec.Filled(), i.State
+		if !d.Suspend {
+			sooner(st.Next)
+		}
+		if w := st.Watch; w != nil && !w.Late {
+			sooner(w.Since.Add(d.Timeout.D()))
+		}
+		if len(st.Outbox) > 0 {
+			sooner(st.NotifyNext)
+		}
+	}
+	if first.IsZero() && len(s.Deliveries) == 0 {
+		return 0
+	}
+	// Not at once again for what waits for another delivery, or for a free hand.
+	return max(first.Sub(s.Now), time.Second)
+}
+
+func next(i Item, states map[cluster.DeliveryName]cluster.DeliveryState, now time.Time) Action {
+	if st, changed := watched(i, now); changed {
+		i.State = st
+		return Save{i}
+	}
+	st := i.State
+	switch {
+	case i.Spec.Suspend:
+	case st.Going && !now.Before(st.Next):
+		return GoBack{i}
+	case st.Going:
+	case due(i, now):
+		why := waitsFor(i.Spec, states)
+		if why == "" {
+			return Fetch{i}
+		}
+		if st.Watch == nil && (st.Phase != cluster.PhaseWaiting || st.Message != why) {
+			i.State.Phase, i.State.Message = cluster.PhaseWaiting, why
+			return Save{i}
+		}
+	}
+	if len(st.Outbox) > 0 && !now.Before(st.NotifyNext) {
+		return Send{i}
+	}
+	return nil
+}
+
+// due: the interval is over, somebody asked, or the delivery itself was changed.
+func due(i Item, now time.Time) bool {
+	return !now.Before(i.State.Next) || i.Ask > i.State.Asked || i.Spec.Rev != i.State.Spec
+}
+
+// waitsFor says which other deliveries are not ready.
+func waitsFor(d cluster.Delivery, states map[cluster.DeliveryName]cluster.DeliveryState) string {
+	var words []string
+	for _, dep := range slices.Sorted(slices.Values(d.DependsOn)) {
+		st, there := states[dep]
+		switch {
+		case !there:
+			words = append(words, fmt.Sprintf("%s, which is not there", dep))
+		case st.Phase == cluster.PhaseNew:
+			words = append(words, fmt.Sprintf("%s, which is new", dep))
+		case st.Phase != cluster.PhaseReady && st.Phase != cluster.PhaseDrifted:
+			words = append(words, fmt.Sprintf("%s, which is %s", dep, st.Phase))
+		}
+	}
+	if words == nil {
+		return ""
+	}
+	return "waits for " + strings.Join(words, "; ")
+}
+
+// watched takes in what became of the release that is watched.
+func watched(i Item, now time.Time) (cluster.DeliveryState, bool) {
+	st, w := i.State, i.State.Watch
+	if w == nil {
+		return st, false
+	}
+	outcome := ""
+	if i.Outcome != nil {
+		outcome = i.Outcome.State
+	}
+	switch {
+	case i.Release != w.Release:
+		st.Watch = nil
+		st.Message = fmt.Sprintf("release %d was overtaken: the app is at %d", w.Release, i.Release)
+		st.Next = now
+		return st, true
+	case outcome == "complete" && w.Rollback:
+		st.Watch, st.Failures = nil, 0
+		return st, true
+	case outcome == "complete":
+		st.Watch, st.Failures, st.Drift = nil, 0, nil
+		st.Good = st.Applied
+		st.Phase, st.Message = cluster.PhaseReady, ""
+		return event(st, now, cluster.EventReady, st.Applied, ""), true
+	case outcome == "failed" && w.Rollback:
+		st.Watch, st.Going = nil, true
+		return fail(i.Spec, st, now, "the way back failed too: "+i.Outcome.Message), true
+	case outcome == "failed":
+		st.Watch = nil
+		return released(i.Spec, st, now, fmt.Sprintf("release %d: %s", w.Release, i.Outcome.Message)), true
+	case !w.Late && !now.Before(w.Since.Add(i.Spec.Timeout.D())):
+		late := *w
+		late.Late = true
+		st.Watch = &late
+		why := fmt.Sprintf("release %d is not healthy after %s", w.Release, i.Spec.Timeout)
+		if w.Rollback {
+			return fail(i.Spec, st, now, why), true
+		}
+		return released(i.Spec, st, now, why), true
+	}
+	return st, false
+}
+
+// released takes in that a release failed.
+func released(d cluster.Delivery, st cluster.DeliveryState, now time.Time, why string) cluster.DeliveryState {
+	st = fail(d, st, now, why)
+	if d.OnFailure == cluster.OnFailureRollback && st.Good != nil && st.Applied != nil && st.Good.Key != st.Applied.Key {
+		st.Watch, st.Going, st.Failed, st.Next = nil, true, st.Applied.Key, now
+	}
+	return st
+}
+
+// fail is one more failure. The same one is an event once.
+func fail(d cluster.Delivery, st cluster.DeliveryState, now time.Time, why string) cluster.DeliveryState {
+	st, known := setback(d, st, now, why)
+	if known {
+		return st
+	}
+	return event(st, now, cluster.EventFailed, st.Applied, why)
+}
+
+// setback counts a failure; known: it is the one of before.
+func setback(d cluster.Delivery, st cluster.DeliveryState, now time.Time, why string) (_ cluster.DeliveryState, known bool) {
+	known = st.Phase == cluster.PhaseFailed && st.Message == why
+	st.Failures++
+	st.Phase, st.Message = cluster.PhaseFailed, why
+	st.Next = now.Add(backoff(d.Name, st.Failures))
+	return st, known
+}

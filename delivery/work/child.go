@@ -1,0 +1,203 @@
+package work
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// Task is what the process is told.
+type Task struct {
+	Delivery cluster.Delivery `json:"delivery"`
+	// Password is what the source's secret holds.
+	Password []byte `json:"password,omitempty"`
+	// Known is the revision that the caller has the bundle of; Seen the newest one
+	// that was seen.
+	Known string `json:"known,omitempty"`
+	Seen  string `json:"seen,omitempty"`
+	// Release is the number a package is told, from 1; where the newest revision is
+	// AppliedRevision, it is AppliedRelease.
+	Release         int    `json:"release"`
+	AppliedRevision string `json:"applied_revision,omitempty"`
+	AppliedRelease  int    `json:"applied_release,omitempty"`
+	// Server is what the app is made for.
+	Domain     string `json:"domain"`
+	SingleNode bool   `json:"single_node"`
+	HTTPPort   int    `json:"http_port"`
+	HTTPSPort  int    `json:"https_port"`
+
+	Dir string `json:"dir"` // empty, to be used up
+}
+
+// Result is what the process answers.
+type Result struct {
+	Origin cluster.Origin `json:"origin"`
+	// Forced: the revision that was seen is no longer in the branch's history.
+	Forced bool `json:"forced,omitempty"`
+	// Bundle is what to deploy; nil where Known is the newest revision.
+	Bundle   *v1.Bundle `json:"bundle,omitempty"`
+	Warnings []string   `json:"warnings,omitempty"`
+}
+
+type answer struct {
+	Result *Result      `json:"result,omitempty"`
+	Error  string       `json:"error,omitempty"`
+	Kind   cluster.Kind `json:"kind,omitempty"`
+}
+
+// Bounds of the process.
+const (
+	maxMemory = 1 << 30   // bytes
+	maxFile   = 256 << 20 // of one file: a pack of Git's
+	maxAnswer = 6*v1.MaxBundle + 1<<20
+)
+
+// Worker starts the process.
+type Worker struct {
+	Command []string // a program that calls Serve, with its arguments
+	Dir     string   // for what is fetched, meanwhile
+}
+
+// Run fetches and renders. Errors are of KindInvalid where the source is why, and of
+// KindTransient where it could not be reached.
+func (w Worker) Run(ctx context.Context, t Task) (Result, error) {
+	if err := os.MkdirAll(w.Dir, 0o700); err != nil {
+		return Result{}, fmt.Errorf("fetch: %w", err)
+	}
+	dir, err := os.MkdirTemp(w.Dir, "fetch-")
+	if err != nil {
+		return Result{}, fmt.Errorf("fetch: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // what is left goes at the next start
+	t.Dir = dir
+	in, err := json.Marshal(t)
+	if err != nil {
+		return Result{}, fmt.Errorf("fetch: %w", err)
+	}
+	d := t.Delivery.Filled().Timeout.D()
+	ctx, cancel := context.WithTimeoutCause(ctx, d, cluster.Transientf("the source was not fetched after %s", d))
+	defer cancel()
+	cmd := exec.CommandContext(ctx, w.Command[0], w.Command[1:]...) //nolint:gosec // this program itself
+	cmd.Env = environment()
+	cmd.Stdin = bytes.NewReader(in)
+	cmd.WaitDelay = time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, said := &capped{most: maxAnswer}, &capped{most: 64 << 10}
+	cmd.Stdout, cmd.Stderr = out, said
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		return Result{}, context.Cause(ctx)
+	}
+	var a answer
+	if jerr := json.Unmarshal(out.buf.Bytes(), &a); err == nil && jerr == nil {
+		switch {
+		case a.Error != "":
+			return Result{}, &cluster.Error{Kind: a.Kind, Msg: a.Error}
+		case a.Result != nil:
+			return *a.Result, nil
+		}
+	}
+	switch line, _, _ := strings.Cut(strings.TrimSpace(said.buf.String()), "\n"); {
+	case out.full:
+		return Result{}, cluster.Invalidf("the source makes more than %d MiB", v1.MaxBundle>>20)
+	case strings.Contains(line, "out of memory"), strings.Contains(line, "cannot allocate memory"):
+		return Result{}, cluster.Invalidf("the source needs more than %d MiB of memory", maxMemory>>20)
+	default:
+		return Result{}, cluster.Invalidf("the source ended the program that reads it (%v): %s", err, line)
+	}
+}
+
+// Clean removes what processes left that did not end in order.
+func (w Worker) Clean() error { return os.RemoveAll(w.Dir) }
+
+// environment is how the network is reached, and nothing else.
+func environment() []string {
+	env := []string{}
+	for _, k := range []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"} {
+		if v, ok := os.LookupEnv(k); ok {
+			env = append(env, k+"="+v)
+		}
+	}
+	return env
+}
+
+// capped keeps so much of what is written to it.
+type capped struct {
+	buf  bytes.Buffer
+	most int
+	full bool
+}
+
+func (c *capped) Write(p []byte) (int, error) {
+	if c.buf.Len()+len(p) > c.most {
+		c.full = true
+		return 0, errors.New("too much output")
+	}
+	return c.buf.Write(p)
+}
+
+// Serve is the process of a Worker: it reads one task from in, and answers on out. It
+// gives up the machine's files for good.
+func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
+	var t Task
+	if err := json.NewDecoder(in).Decode(&t); err != nil {
+		return fmt.Errorf("read the task: %w", err)
+	}
+	r, err := do(ctx, t)
+	if err != nil {
+		return json.NewEncoder(out).Encode(answer{Error: err.Error(), Kind: cluster.KindOf(err)})
+	}
+	return json.NewEncoder(out).Encode(answer{Result: &r})
+}
+
+func do(ctx context.Context, t Task) (Result, error) {
+	if err := bound(); err != nil {
+		return Result{}, err
+	}
+	// The tree's name occurs in no source: a path below it was relative there.
+	tree := filepath.Join(t.Dir, treeName)
+	if err := os.Mkdir(tree, 0o700); err != nil {
+		return Result{}, fmt.Errorf("fetch: %w", err)
+	}
+	r, err := fetch(ctx, t, tree)
+	if err != nil || r.Origin.Revision == t.Known {
+		return r, err
+	}
+	if err := confine(t.Dir); err != nil {
+		return Result{}, err
+	}
+	err = load(ctx, t, &r)
+	return r, err
+}
+
+// bound sets the limits that the kernel keeps.
+func bound() error {
+	for what, most := range map[int]uint64{unix.RLIMIT_DATA: maxMemory, unix.RLIMIT_FSIZE: maxFile, unix.RLIMIT_CORE: 0} {
+		if err := unix.Setrlimit(what, &unix.Rlimit{Cur: most, Max: most}); err != nil {
+			return fmt.Errorf("bound the process: %w", err)
+		}
+	}
+	return nil
+}
+
+// confine makes dir all that the process sees.
+func confine(dir string) error {
+	if err := unix.Chroot(dir); err != nil {
+		return fmt.Errorf("confine the process: %w", err)
+	}
+	return os.Chdir("/")
+}

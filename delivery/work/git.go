@@ -1,0 +1,334 @@
+package work
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/Masterminds/semver/v3"
+	"github.com/go-git/go-billy/v5/osfs"
+	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/config"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/cache"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/plumbing/storer"
+	"github.com/go-git/go-git/v5/plumbing/transport"
+	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
+	gitssh "github.com/go-git/go-git/v5/plumbing/transport/ssh"
+	"github.com/go-git/go-git/v5/storage"
+	"github.com/go-git/go-git/v5/storage/filesystem"
+	"github.com/skeema/knownhosts"
+
+	"github.com/fairlead/fairlead/cluster"
+)
+
+const (
+	fetched = plumbing.ReferenceName("refs/fetched")
+	// looksBack is how many commits are fetched to see whether a branch's history was
+	// replaced.
+	looksBack = 100
+)
+
+// repository is a Git repository, here or elsewhere.
+type repository struct {
+	storer storage.Storer
+	refs   []*plumbing.Reference
+	// fetch brings the commit that a reference of refs names, with so much history.
+	fetch func(ctx context.Context, spec config.RefSpec, depth int) error
+}
+
+func fetchGit(ctx context.Context, t Task, tree string) (Result, error) {
+	src := t.Delivery.Source
+	repo, err := openGit(ctx, t)
+	if err != nil {
+		return Result{}, gitError(src, err)
+	}
+	ref, hash, err := resolve(src, repo.refs)
+	if err != nil {
+		return Result{}, err
+	}
+	r := Result{Origin: cluster.Origin{Delivery: t.Delivery.Name, URL: src.URL, Ref: ref.Short(), Revision: hash.String()}}
+	if r.Origin.Revision == t.Known {
+		return r, nil
+	}
+	depth := 1
+	if t.Seen != "" && t.Seen != r.Origin.Revision && ref.IsBranch() {
+		depth = looksBack
+	}
+	commit, err := repo.commit(ctx, ref, hash, depth)
+	if err != nil {
+		return Result{}, gitError(src, err)
+	}
+	subject, _, _ := strings.Cut(strings.TrimSpace(commit.Message), "\n")
+	r.Origin.Revision, r.Origin.Author, r.Origin.At = commit.Hash.String(), cut(commit.Author.String()), commit.Author.When.UTC()
+	r.Origin.Subject = cut(subject)
+	if depth > 1 {
+		r.Forced = replaced(repo.storer, commit.Hash, plumbing.NewHash(t.Seen))
+	}
+	return r, checkout(commit, tree)
+}
+
+// cut bounds what a stranger wrote.
+func cut(s string) string {
+	const most = 200
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return s
+}
+
+func openGit(ctx context.Context, t Task) (*repository, error) {
+	src := t.Delivery.Source
+	if src.Transport() == "file" {
+		return openHere(src.URL)
+	}
+	auth, err := login(t)
+	if err != nil {
+		return nil, err
+	}
+	st := filesystem.NewStorage(osfs.New(filepath.Join(t.Dir, "git")), cache.NewObjectLRUDefault())
+	remote := git.NewRemote(st, &config.RemoteConfig{Name: "origin", URLs: []string{src.URL}})
+	refs, err := remote.ListContext(ctx, &git.ListOptions{Auth: auth, CABundle: []byte(src.CA), PeelingOption: git.AppendPeeled})
+	if err != nil {
+		return nil, err
+	}
+	return &repository{st, refs, func(ctx context.Context, spec config.RefSpec, depth int) error {
+		err := remote.FetchContext(ctx, &git.FetchOptions{
+			RefSpecs: []config.RefSpec{spec}, Depth: depth, Auth: auth, CABundle: []byte(src.CA), Tags: git.NoTags, Force: true,
+		})
+		if errors.Is(err, git.NoErrAlreadyUpToDate) {
+			return nil
+		}
+		return err
+	}}, nil
+}
+
+// openHere opens a repository of this machine, of which nothing is to be fetched.
+func openHere(at string) (*repository, error) {
+	u, err := url.Parse(at)
+	if err != nil {
+		return nil, cluster.Invalidf("%q is no URL", at)
+	}
+	repo, err := git.PlainOpen(u.Path)
+	if err != nil {
+		return nil, err
+	}
+	list, err := repo.Storer.IterReferences()
+	if err != nil {
+		return nil, err
+	}
+	r := &repository{storer: repo.Storer}
+	if err := list.ForEach(func(ref *plumbing.Reference) error { r.refs = append(r.refs, ref); return nil }); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// login is how the source's host is spoken to.
+func login(t Task) (transport.AuthMethod, error) {
+	gitssh.DefaultSSHConfig = nil // root's own is none of the source's
+	src := t.Delivery.Source
+	switch src.Transport() {
+	case "ssh":
+		return sshLogin(t)
+	case "https":
+		if len(t.Password) == 0 {
+			return nil, nil //nolint:nilnil // a public repository
+		}
+		return &githttp.BasicAuth{Username: orElse(src.User, "git"), Password: strings.TrimSpace(string(t.Password))}, nil
+	}
+	return nil, nil //nolint:nilnil // http: no password is sent
+}
+
+func sshLogin(t Task) (transport.AuthMethod, error) {
+	src := t.Delivery.Source
+	ep, err := transport.NewEndpoint(src.URL)
+	if err != nil {
+		return nil, cluster.Invalidf("%s: %w", src.URL, err)
+	}
+	keys, err := gitssh.NewPublicKeys(orElse(src.User, orElse(ep.User, "git")), t.Password, "")
+	if err != nil {
+		return nil, cluster.Invalidf("the secret %s holds no private key that ssh can use: %w", src.Secret, err)
+	}
+	file := filepath.Join(t.Dir, "known_hosts")
+	if err := os.WriteFile(file, []byte(src.KnownHosts+"\n"), 0o600); err != nil {
+		return nil, fmt.Errorf("fetch: %w", err)
+	}
+	db, err := knownhosts.NewDB(file)
+	if err != nil {
+		return nil, cluster.Invalidf("known_hosts cannot be read: %w", err)
+	}
+	port := ep.Port
+	if port == 0 {
+		port = gitssh.DefaultPort
+	}
+	host := net.JoinHostPort(ep.Host, fmt.Sprint(port))
+	keys.HostKeyCallback = db.HostKeyCallback()
+	// Only a key that is known is asked for: a host has several.
+	if keys.HostKeyAlgorithms = db.HostKeyAlgorithms(host); len(keys.HostKeyAlgorithms) == 0 {
+		return nil, &cluster.Error{Kind: cluster.KindForbidden, Msg: fmt.Sprintf("no key of %s is among the known ones: add what `ssh-keyscan -p %d %s` prints, once checked", host, port, ep.Host)}
+	}
+	return keys, nil
+}
+
+// resolve finds the commit, or the tag that names it, that is asked for.
+func resolve(src cluster.SourceSpec, refs []*plumbing.Reference) (plumbing.ReferenceName, plumbing.Hash, error) {
+	named := func(name plumbing.ReferenceName) (plumbing.Hash, bool) {
+		peeled := slices.IndexFunc(refs, func(r *plumbing.Reference) bool { return string(r.Name()) == string(name)+"^{}" })
+		if peeled >= 0 {
+			return refs[peeled].Hash(), true
+		}
+		i := slices.IndexFunc(refs, func(r *plumbing.Reference) bool { return r.Name() == name && r.Type() == plumbing.HashReference })
+		if i < 0 {
+			return plumbing.ZeroHash, false
+		}
+		return refs[i].Hash(), true
+	}
+	var name plumbing.ReferenceName
+	switch {
+	case src.Commit != "":
+		return "", plumbing.NewHash(src.Commit), nil
+	case src.Branch != "":
+		name = plumbing.NewBranchReferenceName(src.Branch)
+	case src.Tag != "":
+		name = plumbing.NewTagReferenceName(src.Tag)
+	case src.Semver != "":
+		tag, err := highest(src.Semver, refs)
+		if err != nil {
+			return "", plumbing.ZeroHash, err
+		}
+		name = plumbing.NewTagReferenceName(tag)
+	default:
+		i := slices.IndexFunc(refs, func(r *plumbing.Reference) bool { return r.Name() == plumbing.HEAD })
+		if i < 0 {
+			return "", plumbing.ZeroHash, cluster.NotFoundf("%s says no branch of its own: name one", src.URL)
+		}
+		if refs[i].Type() == plumbing.HashReference {
+			return plumbing.HEAD, refs[i].Hash(), nil
+		}
+		name = refs[i].Target()
+	}
+	hash, ok := named(name)
+	if !ok {
+		return "", plumbing.ZeroHash, cluster.NotFoundf("%s has no %s", src.URL, strings.TrimPrefix(string(name), "refs/"))
+	}
+	return name, hash, nil
+}
+
+// highest is the tag with the highest version in a range.
+func highest(within string, refs []*plumbing.Reference) (string, error) {
+	c, err := semver.NewConstraint(within)
+	if err != nil {
+		return "", cluster.Invalidf("%q is no range of versions: %w", within, err)
+	}
+	var best *semver.Version
+	tag := ""
+	for _, r := range refs {
+		name := r.Name().Short()
+		if !r.Name().IsTag() || strings.HasSuffix(name, "^{}") {
+			continue
+		}
+		// Of two tags of one version the first by name, whatever the order.
+		v, err := semver.NewVersion(name)
+		if err != nil || !c.Check(v) || best != nil && (v.LessThan(best) || v.Equal(best) && name > tag) {
+			continue
+		}
+		best, tag = v, name
+	}
+	if best == nil {
+		return "", cluster.NotFoundf("no tag is a version in %q", within)
+	}
+	return tag, nil
+}
+
+// commit brings a commit here.
+func (r *repository) commit(ctx context.Context, ref plumbing.ReferenceName, hash plumbing.Hash, depth int) (*object.Commit, error) {
+	if r.fetch != nil {
+		spec := config.RefSpec(fmt.Sprintf("+%s:%s", ref, fetched))
+		if ref == "" || ref == plumbing.HEAD {
+			spec = config.RefSpec(fmt.Sprintf("%s:%s", hash, fetched))
+		}
+		err := r.fetch(ctx, spec, depth)
+		if ref == "" && err != nil && !errors.Is(err, transport.ErrAuthenticationRequired) {
+			// Not every server gives a commit that no branch ends with.
+			if err = r.fetch(ctx, "+refs/heads/*:refs/heads/*", 0); err == nil {
+				return object.GetCommit(r.storer, hash)
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		// The branch may have moved on since its hash was asked for.
+		got, err := r.storer.Reference(fetched)
+		if err != nil {
+			return nil, err
+		}
+		hash = got.Hash()
+	}
+	if tag, err := object.GetTag(r.storer, hash); err == nil {
+		return tag.Commit()
+	}
+	return object.GetCommit(r.storer, hash)
+}
+
+// replaced reports whether old is not in the history of commit, all of which is here.
+func replaced(st storer.EncodedObjectStorer, commit, old plumbing.Hash) bool {
+	seen := map[plumbing.Hash]bool{}
+	for todo := []plumbing.Hash{commit}; len(todo) > 0; {
+		h := todo[0]
+		todo = todo[1:]
+		if h == old {
+			return false
+		}
+		if seen[h] {
+			continue
+		}
+		seen[h] = true
+		c, err := object.GetCommit(st, h)
+		if err != nil || len(seen) > looksBack*10 {
+			return false // it is older than what was fetched: nobody knows
+		}
+		todo = append(todo, c.ParentHashes...)
+	}
+	return true
+}
+
+func gitError(src cluster.SourceSpec, err error) error {
+	if cluster.KindOf(err) != cluster.KindOther {
+		return err
+	}
+	forbidden := func(advice string) error {
+		return &cluster.Error{Kind: cluster.KindForbidden, Err: fmt.Errorf("%s: %w; %s", src.URL, err, advice)}
+	}
+	text := err.Error()
+	switch {
+	case errors.Is(err, transport.ErrAuthenticationRequired), errors.Is(err, transport.ErrAuthorizationFailed), strings.Contains(text, "unable to authenticate"):
+		return forbidden("name a user, and a secret of the app that holds the password, token or key")
+	case knownhosts.IsHostKeyChanged(err), knownhosts.IsHostUnknown(err), strings.Contains(text, "knownhosts:"):
+		return forbidden("the host shows another key than the known ones: somebody may be in between, or it was renewed")
+	case strings.Contains(text, "certificate"):
+		return forbidden("give the authority's certificate")
+	case errors.Is(err, transport.ErrRepositoryNotFound), errors.Is(err, git.ErrRepositoryNotExists):
+		return cluster.NotFoundf("%s: there is no such repository, or this login may not see it", src.URL)
+	case errors.Is(err, transport.ErrEmptyRemoteRepository):
+		return cluster.NotFoundf("%s is empty: no commit was pushed yet", src.URL)
+	case errors.Is(err, plumbing.ErrObjectNotFound):
+		return cluster.NotFoundf("%s: there is no such commit", src.URL)
+	case strings.Contains(text, "file too large"):
+		return cluster.Invalidf("%s: what would be fetched is larger than %d MiB", src.URL, maxFile>>20)
+	}
+	return cluster.Transientf("%s: %w", src.URL, err)
+}

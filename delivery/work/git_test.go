@@ -1,0 +1,258 @@
+package work_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/delivery/work"
+)
+
+func guarded(h http.Handler, password string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, got, _ := r.BasicAuth(); got != password {
+			w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+func TestFollowsWhatIsAskedFor(t *testing.T) {
+	f := newForge(t)
+	f.write("compose.yaml", compose("web:1"))
+	one := f.push("the first")
+	f.git(f.tree, "tag", "-a", "-m", "release", "v1.0.0")
+	f.write("compose.yaml", compose("web:2"))
+	two := f.push("the second\n\nwith a body")
+	f.git(f.tree, "tag", "v1.2.0")
+	f.git(f.tree, "tag", "v2.0.0-rc.1")
+	f.git(f.tree, "push", "-q", "--tags", "origin")
+	f.git(f.tree, "checkout", "-q", "-b", "next")
+	f.write("compose.yaml", compose("web:3"))
+	three := f.push("the third")
+	url, ca := f.https("")
+	for _, tc := range []struct {
+		name, commit, ref, image string
+		src                      cluster.SourceSpec
+	}{
+		{"its own branch", two, "main", "web:2", cluster.SourceSpec{}},
+		{"a branch", three, "next", "web:3", cluster.SourceSpec{Branch: "next"}},
+		{"an annotated tag", one, "v1.0.0", "web:1", cluster.SourceSpec{Tag: "v1.0.0"}},
+		{"a range", two, "v1.2.0", "web:2", cluster.SourceSpec{Semver: "^1"}},
+		{"no pre-release", two, "v1.2.0", "web:2", cluster.SourceSpec{Semver: ">=1"}},
+		{"a commit below the branches", one, "", "web:1", cluster.SourceSpec{Commit: one}},
+	} {
+		for _, over := range []string{"file", "https"} {
+			d := f.local()
+			tc.src.Kind, tc.src.URL = d.Source.Kind, d.Source.URL
+			if over == "https" {
+				tc.src.URL, tc.src.CA = url, ca
+			}
+			d.Source = tc.src
+			r := f.must(work.Task{Delivery: d})
+			if r.Origin.Revision != tc.commit || r.Origin.Ref != tc.ref {
+				t.Errorf("%s over %s: %+v, want %s at %s", tc.name, over, r.Origin, tc.ref, tc.commit)
+			}
+			if got := r.Bundle.Services["web"].Task.Image; !strings.Contains(got, tc.image) {
+				t.Errorf("%s over %s: image %s, want %s", tc.name, over, got, tc.image)
+			}
+		}
+	}
+	r := f.must(work.Task{Delivery: f.local()})
+	if r.Origin.Subject != "the second" || r.Origin.Author != "Ann <ann@example.com>" || r.Origin.At.IsZero() {
+		t.Errorf("%+v", r.Origin)
+	}
+	if r := f.must(work.Task{Delivery: f.local(), Known: two}); r.Bundle != nil || r.Origin.Revision != two {
+		t.Errorf("nothing is new, and yet %+v", r)
+	}
+}
+
+func TestReplacedHistoryIsFollowedAndSaid(t *testing.T) {
+	f := newForge(t)
+	f.write("compose.yaml", compose("web:1"))
+	f.push("the first")
+	f.write("compose.yaml", compose("web:2"))
+	old := f.push("the second")
+	f.write("compose.yaml", compose("web:3"))
+	f.push("the third")
+	url, ca := f.https("")
+	for _, at := range []string{"file://" + f.dir, url} {
+		d := f.local()
+		d.Source.URL, d.Source.CA = at, ca
+		if r := f.must(work.Task{Delivery: d, Seen: old}); r.Forced {
+			t.Errorf("%s: a commit on top is no replaced history", at)
+		}
+	}
+	f.git(f.tree, "reset", "-q", "--hard", "HEAD~2")
+	f.write("compose.yaml", compose("web:4"))
+	other := f.push("another second", "--force")
+	for _, at := range []string{"file://" + f.dir, url} {
+		d := f.local()
+		d.Source.URL, d.Source.CA = at, ca
+		r := f.must(work.Task{Delivery: d, Seen: old})
+		if !r.Forced || r.Origin.Revision != other || !strings.Contains(r.Bundle.Services["web"].Task.Image, "web:4") {
+			t.Errorf("%s: forced %v, %+v", at, r.Forced, r.Origin)
+		}
+	}
+}
+
+func TestHTTPSNeedsItsCertificateAndPassword(t *testing.T) {
+	f := newForge(t)
+	f.write("compose.yaml", compose("web:1"))
+	f.push("the first")
+	url, ca := f.https("geheim")
+	d := f.local()
+	d.Source.URL, d.Source.CA, d.Source.Secret = url, ca, "token"
+	f.must(work.Task{Delivery: d, Password: []byte("geheim\n")})
+	f.refused(work.Task{Delivery: d, Password: []byte("wrong")}, cluster.KindForbidden, "authentication", "secret")
+	f.refused(work.Task{Delivery: d}, cluster.KindForbidden, "authentication")
+	d.Source.CA = ""
+	f.refused(work.Task{Delivery: d, Password: []byte("geheim")}, cluster.KindForbidden, "certificate")
+	d.Source.URL, d.Source.CA = strings.Replace(url, "shop.git", "none.git", 1), ca
+	f.refused(work.Task{Delivery: d, Password: []byte("geheim")}, cluster.KindNotFound, "no such repository")
+	d.Source.URL = "https://127.0.0.1:1/shop.git"
+	f.refused(work.Task{Delivery: d, Password: []byte("geheim")}, cluster.KindTransient, "refused")
+}
+
+func TestWhatIsMissingIsSaid(t *testing.T) {
+	f := newForge(t)
+	d := f.local()
+	f.refused(work.Task{Delivery: d}, cluster.KindNotFound)
+	f.write("compose.yaml", compose("web:1"))
+	f.push("the first")
+	for _, tc := range []struct {
+		src  cluster.SourceSpec
+		says string
+	}{
+		{cluster.SourceSpec{Branch: "none"}, "has no heads/none"},
+		{cluster.SourceSpec{Tag: "none"}, "has no tags/none"},
+		{cluster.SourceSpec{Semver: "^3"}, "no tag"},
+		{cluster.SourceSpec{Commit: strings.Repeat("ab", 20)}, "no such commit"},
+	} {
+		d := f.local()
+		tc.src.Kind, tc.src.URL = d.Source.Kind, d.Source.URL
+		d.Source = tc.src
+		f.refused(work.Task{Delivery: d}, cluster.KindNotFound, tc.says)
+	}
+	d.Path = "none"
+	f.refused(work.Task{Delivery: d}, cluster.KindInvalid, "no compose.yaml in none")
+}
+
+// What is outside of the source is out of its reach, whatever it says.
+func TestASourceSeesNothingOfTheMachine(t *testing.T) {
+	f := newForge(t)
+	secret := filepath.Join(t.TempDir(), "passwd")
+	if err := os.WriteFile(secret, []byte("geheim"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("FAIRLEAD_TEST_LEAK", "geheim")
+	for _, tc := range []struct{ name, compose, says string }{
+		{"a config's file", "services:\n  web:\n    image: a\n    configs: [c]\nconfigs:\n  c: {file: " + secret + "}\n", "passwd"},
+		{"a file of variables", "services:\n  web:\n    image: a\n    env_file: " + secret + "\n", "passwd"},
+		{"an include", "include: [" + secret + "]\nservices:\n  web:\n    image: a\n", "passwd"},
+		{"a way up", "services:\n  web:\n    image: a\n    configs: [c]\nconfigs:\n  c: {file: ../../../../../../../.." + secret + "}\n", "passwd"},
+		{"a build", "services:\n  web:\n    build: .\n", "builds nothing"},
+		{"a directory of the source", "services:\n  web:\n    image: a\n    volumes: [\"./data:/data\"]\n", "no node has"},
+	} {
+		f.write("compose.yaml", tc.compose)
+		f.push(tc.name)
+		f.refused(work.Task{Delivery: f.local(), SingleNode: true}, cluster.KindInvalid, tc.says)
+	}
+	f.write("compose.yaml", "services:\n  web:\n    image: a:${FAIRLEAD_TEST_LEAK:-none}\n")
+	f.push("a variable")
+	if r := f.must(work.Task{Delivery: f.local()}); strings.Contains(r.Bundle.Rendered, "geheim") {
+		t.Error("a variable of the server is in the bundle")
+	}
+}
+
+func TestLinksThatLeaveTheSourceAreRefused(t *testing.T) {
+	f := newForge(t)
+	f.write("conf/web.conf", "listen 80")
+	f.write("compose.yaml", "services:\n  web:\n    image: a\n    configs: [c]\nconfigs:\n  c: {file: link}\n")
+	if err := os.Symlink("conf/web.conf", filepath.Join(f.tree, "link")); err != nil {
+		t.Fatal(err)
+	}
+	f.push("a link within")
+	if r := f.must(work.Task{Delivery: f.local()}); string(r.Bundle.Configs["c"]) != "listen 80" {
+		t.Errorf("%q", r.Bundle.Configs)
+	}
+	for _, target := range []string{"/etc/passwd", "../../etc/passwd", "conf/../../x"} {
+		_ = os.Remove(filepath.Join(f.tree, "link"))
+		if err := os.Symlink(target, filepath.Join(f.tree, "link")); err != nil {
+			t.Fatal(err)
+		}
+		f.push("a link out of it to " + target)
+		f.refused(work.Task{Delivery: f.local()}, cluster.KindInvalid, "leads out of it")
+	}
+}
+
+// A few kilobytes that become more than is taken.
+func TestBombsAreRefused(t *testing.T) {
+	f := newForge(t)
+	f.write("compose.yaml", compose("web:1"))
+	zeros := strings.Repeat("\x00", 70<<20)
+	f.write("a", zeros)
+	f.write("b", zeros)
+	f.push("a bomb")
+	url, ca := f.https("")
+	for _, at := range []string{"file://" + f.dir, url} {
+		d := f.local()
+		d.Source.URL, d.Source.CA = at, ca
+		f.refused(work.Task{Delivery: d}, cluster.KindInvalid, "larger than 128 MiB")
+	}
+	f.git(f.tree, "rm", "-q", "a", "b")
+	for i := range 20_001 {
+		f.write("many/"+strings.Repeat("x", i%50+1)+"/"+string(rune('a'+i%26))+strings.Repeat("y", i/1000)+"-"+strconv.Itoa(i), "")
+	}
+	f.push("many files")
+	f.refused(work.Task{Delivery: f.local()}, cluster.KindInvalid, "more than 20000 files")
+}
+
+func TestLayers(t *testing.T) {
+	f := newForge(t)
+	f.write("apps/shop/compose.yaml", "services:\n  web:\n    image: web:${TAG}\n    environment: {MODE: \"${MODE}\"}\n")
+	f.write("apps/shop/prod.yaml", "services:\n  web:\n    labels: {tier: prod}\n")
+	f.write("apps/shop/base.env", "TAG=1\nMODE=base\n")
+	f.write("apps/shop/prod.env", "MODE=prod\n")
+	f.push("layers")
+	d := f.local()
+	d.Path, d.Compose = "apps/shop", []string{"compose.yaml", "prod.yaml"}
+	d.EnvFiles, d.Env = []string{"base.env", "prod.env"}, map[string]string{"TAG": "7"}
+	r := f.must(work.Task{Delivery: d})
+	web := r.Bundle.Services["web"].Task
+	if !strings.Contains(web.Image, "web:7") || !strings.Contains(r.Bundle.Rendered, "prod") || strings.Contains(r.Bundle.Rendered, "MODE: base") {
+		t.Errorf("%s", r.Bundle.Rendered)
+	}
+}
+
+func TestAPackageInGit(t *testing.T) {
+	f := newForge(t)
+	f.write("pkg/Chart.yaml", "apiVersion: v2\nname: shop\nversion: 1.2.3\n")
+	f.write("pkg/values.yaml", "tag: one\nreplicas: 1\n")
+	f.write("pkg/templates/app.yaml", "services:\n  web:\n    image: web:{{ .Values.tag }}-{{ .Values.replicas }}-{{ .Release.Revision }}\n")
+	f.write("env/prod.yaml", "tag: prod\n")
+	commit := f.push("a package")
+	d := f.local()
+	d.Package, d.Values, d.Set = "pkg", []string{"env/prod.yaml"}, "replicas: 3\n"
+	r := f.must(work.Task{Delivery: d, Release: 9})
+	if got := r.Bundle.Services["web"].Task.Image; !strings.Contains(got, "web:prod-3-9") {
+		t.Error(got)
+	}
+	if p := r.Bundle.Package; p == nil || p.Version != "1.2.3" || !strings.Contains(p.Values, "prod") {
+		t.Errorf("%+v", p)
+	}
+	// The same again is the same, whatever number the next release would have.
+	r = f.must(work.Task{Delivery: d, Release: 10, AppliedRevision: commit, AppliedRelease: 9})
+	if got := r.Bundle.Services["web"].Task.Image; !strings.Contains(got, "web:prod-3-9") {
+		t.Error(got)
+	}
+	f.write("pkg/templates/app.yaml", "{{ range until 2000000000 }}{{ end }}")
+	f.push("a loop")
+	f.refused(work.Task{Delivery: d, Release: 1}, cluster.KindInvalid, "memory")
+}

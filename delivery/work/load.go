@@ -1,0 +1,182 @@
+package work
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/chart"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/compose"
+)
+
+// Command is the hidden command that calls Serve.
+const Command = "deliver"
+
+// treeName is where the source is, in the directory of the process.
+const treeName = "source-tree-of-a-delivery"
+
+// Bundle is what of a Compose project travels to the server.
+func Bundle(r *compose.Result) v1.Bundle {
+	b := v1.Bundle{
+		Services: r.Services, Rendered: string(r.Rendered),
+		Configs: map[string][]byte{}, Secrets: map[string]v1.SecretDecl{},
+	}
+	for _, c := range r.Configs {
+		b.Configs[c.Name] = c.Content
+	}
+	for _, s := range r.Secrets {
+		d := v1.SecretDecl{External: s.External, Generate: s.Generate, Vault: s.Vault, Source: s.Source}
+		if s.HasValue {
+			d.Value = s.Value.Reveal()
+		}
+		b.Secrets[s.Name] = d
+	}
+	return b
+}
+
+// load reads the source, which the process is confined to.
+func load(ctx context.Context, t Task, r *Result) error {
+	d := t.Delivery
+	o := compose.Options{App: d.App, Domain: t.Domain, SingleNode: t.SingleNode, HTTPPort: t.HTTPPort, HTTPSPort: t.HTTPSPort}
+	var project *compose.Result
+	var pkg *v1.Package
+	var err error
+	if d.Package != "" || d.Source.Kind == cluster.SourceChart {
+		project, pkg, err = packaged(ctx, t, r, o)
+	} else {
+		project, err = composed(ctx, d, o)
+	}
+	if err != nil {
+		return shown(err)
+	}
+	if err := outside(project); err != nil {
+		return err
+	}
+	for _, w := range project.Warnings {
+		r.Warnings = append(r.Warnings, cleaned(w.String()))
+	}
+	b := Bundle(project)
+	b.Package = pkg
+	r.Bundle = &b
+	return nil
+}
+
+func root(names ...string) string {
+	return path.Join(append([]string{"/", treeName}, names...)...)
+}
+
+// usual are the names of Compose files that need no naming. Those of directories above
+// are not looked for: another app's may be there.
+var usual = []string{"compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"}
+
+func composed(ctx context.Context, d cluster.Delivery, o compose.Options) (*compose.Result, error) {
+	o.Dir = root(d.Path)
+	o.Env, o.Profiles = d.Env, d.Profiles
+	if o.Env == nil {
+		o.Env = map[string]string{}
+	}
+	if len(d.Compose) == 0 && !slices.ContainsFunc(usual, func(n string) bool { _, err := os.Stat(path.Join(o.Dir, n)); return err == nil }) {
+		return nil, cluster.Invalidf("the source has no %s in %s; name its directory, and its Compose files", usual[0], orElse(d.Path, "its top directory"))
+	}
+	for _, f := range d.Compose {
+		o.Files = append(o.Files, root(d.Path, f))
+	}
+	for _, f := range d.EnvFiles {
+		o.EnvFiles = append(o.EnvFiles, root(d.Path, f))
+	}
+	return compose.Load(ctx, o)
+}
+
+func packaged(ctx context.Context, t Task, r *Result, o compose.Options) (*compose.Result, *v1.Package, error) {
+	d := t.Delivery
+	dir := root(d.Path, d.Package)
+	if d.Source.Kind == cluster.SourceChart {
+		dir = root(chartDir)
+	}
+	files, err := chart.Read(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	var values chart.Values
+	names := make([]string, len(d.Values))
+	for i, f := range d.Values {
+		names[i] = root(d.Path, f)
+	}
+	if err := values.ReadValues(names, nil); err != nil {
+		return nil, nil, err
+	}
+	if d.Set != "" {
+		values.Files = append(values.Files, chart.File{Name: "the delivery's values", Data: []byte(d.Set)})
+	}
+	if r.Origin.Revision == t.AppliedRevision {
+		t.Release = t.AppliedRelease
+	}
+	release := chart.Release{Name: string(d.App), Revision: max(t.Release, 1), Upgrade: t.Release > 1}
+	got, err := chart.Render(ctx, chart.Request{Files: files, Values: values, Release: release})
+	if err != nil {
+		return nil, nil, err
+	}
+	project, err := got.Compose(ctx, d.App, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, h := range project.Hooks {
+		for _, e := range h.Events {
+			if e != cluster.TestEvent {
+				return nil, nil, cluster.Invalidf("%s is a %s hook: deliveries run no hooks yet", h.Service, e)
+			}
+		}
+	}
+	from := d.Source.URL
+	if d.Source.Chart != "" {
+		from = strings.TrimSuffix(from, "/") + "/" + d.Source.Chart
+	}
+
+	text := strings.TrimSpace(got.Values)
+	if text == "{}" {
+		text = ""
+	}
+	return project, &v1.Package{
+		Chart: got.Chart.Name, Version: got.Chart.Version, AppVersion: got.Chart.AppVersion, From: from, Values: text, Notes: got.Notes(),
+	}, nil
+}
+
+func orElse(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// outside refuses what would be taken from a machine that the source is not on.
+func outside(r *compose.Result) error {
+	for _, b := range r.Builds {
+		return cluster.Invalidf("%s:%d: services.%s.build: a delivery builds nothing; name an image that is built elsewhere", cleaned(b.Source.File), b.Source.Line, b.Service)
+	}
+	for name, s := range r.Services {
+		for _, m := range s.Task.Mounts {
+			if m.Type == cluster.MountBind && strings.HasPrefix(m.Source, root()) {
+				return cluster.Invalidf("services.%s.volumes: %s is a directory of the source, which no node has; use a named volume, or configs: for files", name, cleaned(m.Source))
+			}
+		}
+	}
+	return nil
+}
+
+// cleaned names files as the source does.
+func cleaned(s string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(s, root()+"/", ""), root(), ".")
+}
+
+func shown(err error) error {
+	kind := cluster.KindOf(err)
+	if kind == cluster.KindOther {
+		kind = cluster.KindInvalid // nothing but the source is read here
+	}
+	return &cluster.Error{Kind: kind, Msg: cleaned(fmt.Sprint(err))}
+}

@@ -1,0 +1,145 @@
+package work_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http/cgi"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"encoding/pem"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/delivery/work"
+)
+
+// TestMain is the process of a worker when it is started as one.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == work.Command {
+		if err := work.Serve(context.Background(), os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// forge is a Git repository with a work tree, and a worker.
+type forge struct {
+	t    *testing.T
+	dir  string // bare
+	tree string
+	w    work.Worker
+}
+
+func newForge(t *testing.T) *forge {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("confining a process takes root")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := t.TempDir()
+	f := &forge{t: t, dir: filepath.Join(base, "shop.git"), tree: filepath.Join(base, "tree")}
+	f.w = work.Worker{Command: []string{self, work.Command}, Dir: filepath.Join(base, "work")}
+	f.git(base, "init", "-q", "--bare", "-b", "main", f.dir)
+	f.git(base, "clone", "-q", f.dir, f.tree)
+	f.git(f.tree, "checkout", "-q", "-B", "main")
+	return f
+}
+
+func (f *forge) git(dir string, args ...string) string {
+	f.t.Helper()
+	cmd := exec.CommandContext(f.t.Context(), "git", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GIT_AUTHOR_NAME=Ann", "GIT_AUTHOR_EMAIL=ann@example.com", "GIT_COMMITTER_NAME=Ann",
+		"GIT_COMMITTER_EMAIL=ann@example.com", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		f.t.Fatalf("git %v: %v\n%s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (f *forge) write(name, content string) {
+	f.t.Helper()
+	p := filepath.Join(f.tree, name)
+	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := os.WriteFile(p, []byte(content), 0o644); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// push commits what is there, and returns the commit.
+func (f *forge) push(message string, more ...string) string {
+	f.t.Helper()
+	f.git(f.tree, "add", "-A")
+	f.git(f.tree, "commit", "-q", "--allow-empty", "-m", message)
+	f.git(f.tree, append([]string{"push", "-q", "origin", "HEAD"}, more...)...)
+	return f.git(f.tree, "rev-parse", "HEAD")
+}
+
+func compose(image string) string {
+	return "services:\n  web:\n    image: " + image + "\n"
+}
+
+// local is a delivery from the forge's own directory.
+func (f *forge) local() cluster.Delivery {
+	return cluster.Delivery{Name: "shop", App: "shop", Source: cluster.SourceSpec{Kind: cluster.SourceGit, URL: "file://" + f.dir}}
+}
+
+func (f *forge) run(task work.Task) (work.Result, error) {
+	task.Domain = "example.test"
+	return f.w.Run(f.t.Context(), task)
+}
+
+// must runs a task that works, and leaves nothing behind.
+func (f *forge) must(task work.Task) work.Result {
+	f.t.Helper()
+	r, err := f.run(task)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(f.w.Dir); len(left) > 0 {
+		f.t.Errorf("left behind: %v", left)
+	}
+	return r
+}
+
+func (f *forge) refused(task work.Task, kind cluster.Kind, words ...string) {
+	f.t.Helper()
+	_, err := f.run(task)
+	if err == nil || cluster.KindOf(err) != kind {
+		f.t.Fatalf("%v (%v), want %v", err, cluster.KindOf(err), kind)
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			f.t.Errorf("%q does not say %q", err, w)
+		}
+	}
+}
+
+// https serves the forge by Git's own http-backend, to those with a password if one is given.
+func (f *forge) https(password string) (url, ca string) {
+	f.t.Helper()
+	backend := "/usr/lib/git-core/git-http-backend"
+	if _, err := os.Stat(backend); err != nil {
+		f.t.Skip("git's http-backend is not here")
+	}
+	h := &cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + filepath.Dir(f.dir), "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}, Stderr: os.Stderr}
+	srv := httptest.NewTLSServer(guarded(h, password))
+	f.t.Cleanup(srv.Close)
+	var b bytes.Buffer
+	_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
+	return srv.URL + "/shop.git", b.String()
+}

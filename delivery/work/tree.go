@@ -1,0 +1,155 @@
+package work
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/object"
+
+	"github.com/fairlead/fairlead/chart"
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// Bounds of a source.
+const (
+	MaxTree   = 128 << 20 // bytes
+	maxFiles  = 20_000
+	maxTarget = 4096 // of a link
+	chartDir  = "chart"
+)
+
+// fetch brings the source into the directory tree.
+func fetch(ctx context.Context, t Task, tree string) (Result, error) {
+	if t.Delivery.Source.Kind == cluster.SourceChart {
+		return fetchChart(ctx, t, tree)
+	}
+	return fetchGit(ctx, t, tree)
+}
+
+func fetchChart(ctx context.Context, t Task, tree string) (Result, error) {
+	src := t.Delivery.Source
+	repos := chart.Repositories{Dir: filepath.Join(t.Dir, "charts")}
+	tr := chart.Transfer{PlainHTTP: src.PlainHTTP}
+	if len(t.Password) > 0 {
+		tr.Username, tr.Password = src.User, strings.TrimSpace(string(t.Password))
+	}
+	if src.CA != "" {
+		tr.CAFile = filepath.Join(t.Dir, "ca.pem")
+		if err := os.WriteFile(tr.CAFile, []byte(src.CA), 0o600); err != nil {
+			return Result{}, fmt.Errorf("fetch: %w", err)
+		}
+	}
+	ref := src.URL
+	if src.Transport() != "oci" {
+		err := repos.Add(ctx, chart.Repository{Name: "source", URL: src.URL, Username: tr.Username, Password: tr.Password, CAFile: tr.CAFile}, true)
+		if err != nil {
+			return Result{}, err
+		}
+		ref = "source/" + src.Chart
+	}
+	files, err := repos.Fetch(ctx, ref, src.Semver, tr)
+	if err != nil {
+		return Result{}, err
+	}
+	info, err := chart.Describe(files)
+	if err != nil {
+		return Result{}, err
+	}
+	at, err := chart.Unpack(files, tree)
+	if err == nil {
+		err = os.Rename(at, filepath.Join(tree, chartDir))
+	}
+	return Result{Origin: cluster.Origin{Delivery: t.Delivery.Name, URL: src.URL, Ref: info.Name, Revision: info.Version}}, err
+}
+
+// checkout writes the files of a commit below dir. Links that lead out of it are
+// refused; other repositories within this one are left out.
+func checkout(commit *object.Commit, dir string) error {
+	top, err := commit.Tree()
+	if err != nil {
+		return cluster.Invalidf("read commit %s: %w", commit.Hash, err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("fetch: %w", err)
+	}
+	defer func() { _ = root.Close() }() // nothing is buffered
+	left, files := int64(MaxTree), maxFiles
+	walk := object.NewTreeWalker(top, true, nil)
+	defer walk.Close()
+	for {
+		name, entry, err := walk.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return cluster.Invalidf("read commit %s: %w", commit.Hash, err)
+		}
+		if files--; files < 0 {
+			return cluster.Invalidf("the source has more than %d files", maxFiles)
+		}
+		if bad(name) {
+			return cluster.Invalidf("the source has a file %.100q, which leads out of it", name)
+		}
+		switch entry.Mode {
+		case filemode.Dir:
+			err = root.MkdirAll(name, 0o700)
+		case filemode.Submodule:
+		default:
+			err = write(root, top, name, &entry, &left)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func bad(name string) bool {
+	parts := strings.Split(name, "/")
+	return path.IsAbs(name) || slices.Contains(parts, "..") || slices.Contains(parts, ".") || slices.Contains(parts, "") || strings.ContainsRune(name, 0)
+}
+
+func write(root *os.Root, top *object.Tree, name string, entry *object.TreeEntry, left *int64) error {
+	f, err := top.TreeEntryFile(entry)
+	if err != nil {
+		return cluster.Invalidf("read %.100q: %w", name, err)
+	}
+	if *left -= f.Size; *left < 0 || f.Size < 0 {
+		return cluster.Invalidf("the source is larger than %d MiB", MaxTree>>20)
+	}
+	r, err := f.Reader()
+	if err != nil {
+		return cluster.Invalidf("read %.100q: %w", name, err)
+	}
+	defer func() { _ = r.Close() }() // read only
+	if entry.Mode == filemode.Symlink {
+		return link(root, name, r)
+	}
+	out, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return cluster.Invalidf("write %.100q: %w", name, err)
+	}
+	_, err = io.Copy(out, io.LimitReader(r, f.Size))
+	return errors.Join(err, out.Close())
+}
+
+func link(root *os.Root, name string, r io.Reader) error {
+	b, err := io.ReadAll(io.LimitReader(r, maxTarget+1))
+	if err != nil {
+		return cluster.Invalidf("read %.100q: %w", name, err)
+	}
+	target := string(b)
+	to := path.Join(path.Dir(name), target)
+	if path.IsAbs(target) || to == ".." || strings.HasPrefix(to, "../") || len(b) > maxTarget || strings.ContainsRune(target, 0) {
+		return cluster.Invalidf("the source has a link %.100q that leads out of it, to %.100q", name, target)
+	}
+	return root.Symlink(target, name)
+}

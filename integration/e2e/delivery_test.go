@@ -1,0 +1,307 @@
+package e2e
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/cgi"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fairlead/fairlead/integration/load"
+	"github.com/fairlead/fairlead/integration/need"
+)
+
+// forge is a Git server over https: Git's own http-backend, with a password.
+type forge struct {
+	t        *testing.T
+	tree     string
+	url, ca  string
+	mu       sync.Mutex
+	password string
+}
+
+const httpBackend = "/usr/lib/git-core/git-http-backend"
+
+func newForge(t *testing.T, dir string) *forge {
+	t.Helper()
+	if _, err := os.Stat(httpBackend); err != nil {
+		need.Skip(t, "needs git: %v", err)
+	}
+	f := &forge{t: t, tree: filepath.Join(dir, "tree"), password: "geheim"}
+	bare := filepath.Join(dir, "git", "pub.git")
+	f.git(dir, "init", "-q", "--bare", "-b", "main", bare)
+	f.git(dir, "clone", "-q", bare, f.tree)
+	f.git(f.tree, "checkout", "-q", "-B", "main")
+	h := &cgi.Handler{Path: httpBackend, Env: []string{"GIT_PROJECT_ROOT=" + filepath.Dir(bare), "GIT_HTTP_EXPORT_ALL=1"}, Stderr: io.Discard}
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, got, _ := r.BasicAuth(); got != f.password {
+			w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		h.ServeHTTP(w, r)
+	}))
+	t.Cleanup(srv.Close)
+	f.url, f.ca = srv.URL+"/pub.git", filepath.Join(dir, "ca.pem")
+	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
+	if err := os.WriteFile(f.ca, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func (f *forge) git(dir string, args ...string) string {
+	f.t.Helper()
+	cmd := exec.Command("git", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GIT_AUTHOR_NAME=Ann", "GIT_AUTHOR_EMAIL=ann@example.com", "GIT_COMMITTER_NAME=Ann",
+		"GIT_COMMITTER_EMAIL=ann@example.com", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		f.t.Fatalf("git %v: %v\n%s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// push commits a Compose file, and returns the commit.
+func (f *forge) push(content, message string) string {
+	f.t.Helper()
+	if err := os.WriteFile(filepath.Join(f.tree, "compose.yaml"), []byte(content), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	f.git(f.tree, "add", "-A")
+	f.git(f.tree, "commit", "-q", "-m", message)
+	f.git(f.tree, "push", "-q", "origin", "HEAD")
+	return f.git(f.tree, "rev-parse", "HEAD")
+}
+
+// inbox takes notifications.
+type inbox struct {
+	mu   sync.Mutex
+	news []map[string]any
+	url  string
+}
+
+func newInbox(t *testing.T) *inbox {
+	t.Helper()
+	b := &inbox{}
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var m map[string]any
+		_ = json.NewDecoder(r.Body).Decode(&m)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.news = append(b.news, m)
+	}))
+	t.Cleanup(srv.Close)
+	b.url = srv.URL
+	return b
+}
+
+// has says whether something was told in which each of the words is.
+func (b *inbox) has(words ...string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range b.news {
+		text, _ := json.Marshal(m)
+		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(string(text), w) }) {
+			return nil
+		}
+	}
+	return fmt.Errorf("no news of %v in %v", words, b.news)
+}
+
+// secret sets a secret of an app.
+func (n *node) secret(ref, value string) {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
+	defer cancel()
+	cmd := n.command(ctx, "secret", "set", ref)
+	cmd.Stdin = strings.NewReader(value)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		n.t.Fatalf("secret set: %v\n%s", err, out)
+	}
+}
+
+// hook sends a webhook as GitHub does, and returns the answer's status.
+func (n *node) hook(delivery, key string) (int, error) {
+	body := `{"ref": "refs/heads/main"}`
+	mac := hmac.New(sha256.New, []byte(key))
+	mac.Write([]byte(body))
+	req, err := http.NewRequestWithContext(n.t.Context(), http.MethodPost, "http://fairlead/v1/hooks/"+delivery, strings.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(mac.Sum(nil)))
+	cl := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", filepath.Join(n.run, "fairlead.sock"))
+	}}}
+	defer cl.CloseIdleConnections()
+	res, err := cl.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	_ = res.Body.Close()
+	return res.StatusCode, nil
+}
+
+type deliveryStatus struct {
+	State struct {
+		Phase   string `json:"phase"`
+		Message string `json:"message"`
+		Applied struct {
+			Release int `json:"release"`
+			Origin  struct {
+				Revision string `json:"revision"`
+			} `json:"origin"`
+		} `json:"applied"`
+	} `json:"state"`
+}
+
+// TestDelivery lets an app follow a Git repository: a first commit, one that a webhook
+// brings, one that fails and is gone back from, one that recovers, a change by hand, and
+// a server that is killed in between; under load, of which nothing fails.
+func TestDelivery(t *testing.T) {
+	n := start(t)
+	image := n.image()
+	f, news, slack := newForge(t, n.dir), newInbox(t), newInbox(t)
+	n.secret("pub/git", f.password)
+	n.secret("pub/hook", "signed")
+	n.secret("pub/slack", slack.url)
+	first := f.push(web(image, "pub", "1", 2, ""), "the first version")
+	n.do("delivery", "create", "pub", f.url, "--secret", "git", "--ca", f.ca, "--branch", "main", "--interval", "1h",
+		"--on-failure", "rollback", "--webhook", "hook", "--notify", news.url, "--notify-slack", "secret:slack")
+	serves := func(version string) func() error {
+		return func() error {
+			body, err := n.answer("http://pub.example.com/")
+			if err == nil && !strings.HasPrefix(body, version+" ") {
+				err = fmt.Errorf("it answers %q", body)
+			}
+			return err
+		}
+	}
+	at := func(phase, commit string) func() error {
+		return func() error {
+			d := get[deliveryStatus](n, "delivery", "get", "pub")
+			if d.State.Phase != phase || d.State.Applied.Origin.Revision != commit {
+				return fmt.Errorf("it is %s at %s: %s", d.State.Phase, d.State.Applied.Origin.Revision, d.State.Message)
+			}
+			return nil
+		}
+	}
+	if err := serves("1")(); err != nil {
+		t.Fatal(err)
+	}
+	if err := at("ready", first)(); err != nil {
+		t.Fatal(err)
+	}
+	l := n.startLoad(load.EveryKind("http://pub.example.com/"))
+
+	// A webhook brings the next one, and a stranger's brings none.
+	second := f.push(web(image, "pub", "2", 2, ""), "the second version")
+	if code, err := n.hook("pub", "another"); err != nil || code != http.StatusForbidden {
+		t.Errorf("a webhook with another signature is answered with %d, %v", code, err)
+	}
+	if err := at("ready", first)(); err != nil {
+		t.Errorf("after a stranger's webhook: %v", err)
+	}
+	if code, err := n.hook("pub", "signed"); err != nil || code != http.StatusOK {
+		t.Fatalf("a webhook is answered with %d, %v", code, err)
+	}
+	n.eventually(2*time.Minute, "the second commit serves", at("ready", second))
+	n.eventually(time.Minute, "version 2", serves("2"))
+
+	// One that is never healthy is gone back from, and stays away.
+	bad := strings.Replace(web(image, "pub", "3", 2, ""), `VERSION: "3"`, `VERSION: "3", BROKEN: health`, 1)
+	third := f.push(bad, "a bad one")
+	out, err := n.try("delivery", "reconcile", "pub")
+	if exitCode(err) != 1 || !strings.Contains(out, "back at "+second[:8]) {
+		t.Errorf("a bad commit exits with %v:\n%s", err, out)
+	}
+	n.eventually(time.Minute, "it is held", at("held", third))
+	n.eventually(time.Minute, "version 2 serves again", serves("2"))
+	n.eventually(time.Minute, "it was told", func() error {
+		if err := slack.has("rolled-back", second[:8]); err != nil {
+			return err
+		}
+		return news.has(`"event":"failed"`, third, "Ann", "a bad one")
+	})
+	release := get[deliveryStatus](n, "delivery", "get", "pub").State.Applied.Release
+	if out, err := n.try("delivery", "reconcile", "pub"); exitCode(err) != 1 || !strings.Contains(out, "until a new one comes") {
+		t.Errorf("it is tried again: %v\n%s", err, out)
+	}
+	if again := get[deliveryStatus](n, "delivery", "get", "pub").State.Applied.Release; again != release {
+		t.Errorf("the bad commit was deployed again, as release %d", again)
+	}
+
+	// The server is killed while the next one is on its way.
+	fourth := f.push(web(image, "pub", "4", 2, ""), "a good one")
+	n.do("delivery", "reconcile", "pub", "--detach")
+	n.stop(syscall.SIGKILL)
+	n.up()
+	n.eventually(2*time.Minute, "the good one", at("ready", fourth))
+	n.eventually(time.Minute, "version 4", serves("4"))
+	l.WantNone(t, "while it was delivered")
+
+	trace := n.do("trace", "pub/web")
+	for _, want := range []string{fourth, "a good one", "Ann <ann@example.com>", f.url, "delivery pub", image, "sha256:"} {
+		if !strings.Contains(trace, want) {
+			t.Errorf("trace does not say %q:\n%s", want, trace)
+		}
+	}
+	if out := n.do("history", "pub"); !strings.Contains(out, "delivery pub") || !strings.Contains(out, "a good one") {
+		t.Errorf("the releases are\n%s", out)
+	}
+	if out := n.do("delivery", "history", "pub"); !strings.Contains(out, "rolled-back") {
+		t.Errorf("its history is\n%s", out)
+	}
+
+	// What is changed by hand is seen, and corrected.
+	n.do("rollback", "pub", "1")
+	if out, err := n.try("delivery", "diff", "pub", "--exit-code"); exitCode(err) != 10 || !strings.Contains(out, "env.VERSION") {
+		t.Errorf("diff exits with %v:\n%s", err, out)
+	}
+	n.do("delivery", "reconcile", "pub")
+	if err := serves("4")(); err != nil {
+		t.Errorf("after a change by hand: %v", err)
+	}
+
+	// Suspended, it does nothing.
+	n.do("delivery", "suspend", "pub")
+	fifth := f.push(web(image, "pub", "5", 2, ""), "not now")
+	if code, err := n.hook("pub", "signed"); err != nil || code != http.StatusOK {
+		t.Errorf("a webhook is answered with %d, %v", code, err)
+	}
+	if _, err := n.try("delivery", "reconcile", "pub"); exitCode(err) != 2 {
+		t.Errorf("a suspended delivery is reconciled: %v", err)
+	}
+	if err := serves("4")(); err != nil {
+		t.Errorf("suspended: %v", err)
+	}
+	n.do("delivery", "resume", "pub")
+	n.eventually(2*time.Minute, "the fifth commit serves", at("ready", fifth))
+	if b, _ := os.ReadFile(filepath.Join(n.dir, "server.log")); strings.Contains(string(b), f.password) {
+		t.Error("the password is in the log")
+	}
+	n.do("delivery", "rm", "pub")
+	if err := serves("5")(); err != nil {
+		t.Errorf("without its delivery: %v", err)
+	}
+}

@@ -1,0 +1,264 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fairlead/fairlead/api"
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/control"
+	"github.com/fairlead/fairlead/delivery"
+	"github.com/fairlead/fairlead/delivery/work"
+	"github.com/fairlead/fairlead/store"
+)
+
+// sources fetches what deliveries bring, and keeps it until there is something newer.
+type sources struct {
+	*machine
+	mirror *store.Mirror
+	worker work.Worker
+
+	mu   sync.Mutex
+	kept map[cluster.DeliveryName]keptSource
+}
+
+// keptSource is what was made of a revision; key is that of what was asked for.
+type keptSource struct {
+	key string
+	api.Fetched
+}
+
+func (m *machine) sources(mirror *store.Mirror) (*sources, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	s := &sources{machine: m, mirror: mirror, kept: map[cluster.DeliveryName]keptSource{}}
+	s.worker = work.Worker{Command: []string{self, work.Command}, Dir: filepath.Join(m.DataDir, "deliveries")}
+	return s, s.worker.Clean()
+}
+
+// Fetch implements api.Sources.
+func (s *sources) Fetch(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) (api.Fetched, error) {
+	t := work.Task{
+		Delivery: d, Domain: s.Domain, HTTPPort: s.HTTPPort, HTTPSPort: s.HTTPSPort, Release: 1,
+	}
+	if d.Source.Secret != "" {
+		v, err := s.secret(ctx, d, d.Source.Secret)
+		if err != nil {
+			return api.Fetched{}, err
+		}
+		t.Password = v.Reveal()
+	}
+	s.mirror.Read(func(v store.View) {
+		t.SingleNode = len(store.Nodes(v)) <= 1
+		if a, ok, err := store.One[cluster.App](v, store.AppKey(d.App)); ok && err == nil {
+			t.Release = a.V.Release + 1
+		}
+	})
+	if st.Applied != nil { // rendered for the release that it made, it is the same again
+		t.AppliedRevision, t.AppliedRelease = st.Applied.Origin.Revision, st.Applied.Release
+	}
+	if st.Seen != nil {
+		t.Seen = st.Seen.Revision
+	}
+	s.mu.Lock()
+	kept, have := s.kept[d.Name]
+	s.mu.Unlock()
+	if have && kept.key == d.Key("")+t.Domain {
+		t.Known = kept.Origin.Revision
+	}
+	r, err := s.worker.Run(ctx, t)
+	if err != nil {
+		return api.Fetched{}, err
+	}
+	if r.Bundle == nil {
+		return kept.Fetched, nil
+	}
+	f := api.Fetched{Origin: r.Origin, Forced: r.Forced, Bundle: *r.Bundle, Warnings: r.Warnings}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	keep := f
+	keep.Forced = false // that is news once
+	s.kept[d.Name] = keptSource{d.Key("") + t.Domain, keep}
+	return f, nil
+}
+
+// secret reads a secret of the delivery's app.
+func (s *sources) secret(ctx context.Context, d cluster.Delivery, name string) (cluster.Secret, error) {
+	ref := cluster.SecretRef{App: d.App, Name: name}
+	var rec store.Value[cluster.SecretRecord]
+	var ok bool
+	var err error
+	s.mirror.Read(func(v store.View) { rec, ok, err = store.One[cluster.SecretRecord](v, store.SecretKey(ref)) })
+	switch {
+	case err != nil:
+		return cluster.Secret{}, err
+	case !ok:
+		return cluster.Secret{}, cluster.NotFoundf("there is no secret %s, which the delivery %s needs: `fairlead secret set %s`", ref, d.Name, ref)
+	}
+	return s.resolver().Resolve(ctx, rec.V)
+}
+
+// Decide implements api.Sources.
+func (s *sources) Decide(d cluster.Delivery, st cluster.DeliveryState, f api.Fetched, p v1.Plan) string {
+	return string(delivery.Decide(d, st, f.Origin.Revision, changes(p)))
+}
+
+// changes are a plan's changes, one a line.
+func changes(p v1.Plan) []string {
+	var out []string
+	for _, c := range p.Changes {
+		line := fmt.Sprintf("%s %s %s", c.Action, c.Object, c.Name)
+		for i, f := range c.Fields {
+			if i == 3 {
+				line += ", …"
+				break
+			}
+			line += fmt.Sprintf("%s %s: %s → %s", []string{":", ","}[min(i, 1)], f.Path, f.Old, f.New)
+		}
+		if len(c.Fields) == 0 && c.Reason != "" {
+			line += ": " + c.Reason
+		}
+		out = append(out, line)
+	}
+	const most = 20
+	if len(out) > most {
+		out = append(out[:most], fmt.Sprintf("and %d more", len(out)-most))
+	}
+	return out
+}
+
+// deliverer acts for deliveries, as the API does for people.
+type deliverer struct {
+	*sources
+	api *api.Server
+}
+
+var _ control.Deliverer = (*deliverer)(nil)
+
+// Look implements control.Deliverer.
+func (d *deliverer) Look(ctx context.Context, spec cluster.Delivery, st cluster.DeliveryState) (control.Proposal, error) {
+	f, err := d.Fetch(ctx, spec, st)
+	if err != nil {
+		return control.Proposal{}, err
+	}
+	p, err := d.api.PlanDelivery(ctx, spec, f)
+	if err != nil {
+		return control.Proposal{}, err
+	}
+	return control.Proposal{
+		Look: delivery.Look{Origin: f.Origin, Changes: changes(p), Release: p.Release, Forced: f.Forced},
+		Deploy: func(ctx context.Context) (int, error) {
+			res, err := d.api.Deliver(ctx, spec, f, p.Release)
+			return res.Release, err
+		},
+	}, nil
+}
+
+// GoBack implements control.Deliverer.
+func (d *deliverer) GoBack(ctx context.Context, spec cluster.Delivery, release int) (made int, changed bool, err error) {
+	res, err := d.api.TakeBack(ctx, spec, release)
+	return res.Release, res.Changed, err
+}
+
+// news is what is sent of an event.
+type news struct {
+	cluster.DeliveryEvent
+	Delivery cluster.DeliveryName `json:"delivery"`
+	App      cluster.AppName      `json:"app"`
+	Cluster  string               `json:"cluster"`
+}
+
+// Send implements control.Deliverer. It goes on past those that cannot be told; an event
+// that is sent again has the same ID.
+func (d *deliverer) Send(ctx context.Context, spec cluster.Delivery, events []cluster.DeliveryEvent) error {
+	var errs []error
+	for _, n := range spec.Notify {
+		errs = append(errs, d.tell(ctx, spec, n, events))
+	}
+	return errors.Join(errs...)
+}
+
+func (d *deliverer) tell(ctx context.Context, spec cluster.Delivery, n cluster.Notice, events []cluster.DeliveryEvent) error {
+	to, where := n.URL, n.URL
+	if n.Secret != "" {
+		v, err := d.secret(ctx, spec, n.Secret)
+		if err != nil {
+			return err
+		}
+		to, where = strings.TrimSpace(string(v.Reveal())), "the URL in secret "+n.Secret
+	}
+	for _, e := range events {
+		if len(n.Events) > 0 && !slices.Contains(n.Events, e.Event) {
+			continue
+		}
+		var body any = news{e, spec.Name, spec.App, d.cluster}
+		if n.Format == "slack" {
+			body = map[string]string{"text": sentence(spec, e)}
+		}
+		if err := post(ctx, to, body); err != nil {
+			return fmt.Errorf("notify %s: %w", where, err)
+		}
+	}
+	return nil
+}
+
+// sentence is an event for people.
+func sentence(d cluster.Delivery, e cluster.DeliveryEvent) string {
+	s := fmt.Sprintf("*%s* %s", d.Name, e.Event)
+	if e.Revision != "" {
+		s += " " + delivery.Short(e.Revision)
+	}
+	if e.Subject != "" {
+		s += " “" + e.Subject + "”"
+	}
+	if e.Author != "" {
+		s += " by " + e.Author
+	}
+	if e.Release > 0 {
+		s += fmt.Sprintf(" (app %s, release %d)", d.App, e.Release)
+	}
+	if e.Message != "" {
+		s += ": " + e.Message
+	}
+	return s
+}
+
+// post sends JSON. Errors do not hold the URL, which may be a password.
+func post(ctx context.Context, to string, body any) error {
+	const patience = 10 * time.Second
+	b, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(b))
+	if err != nil {
+		return errors.New("it is no URL")
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return errors.Unwrap(err) // of the *url.Error, which has the URL
+	}
+	_, _ = io.CopyN(io.Discard, res.Body, 64<<10) // so that the connection is used again
+	_ = res.Body.Close()
+	if res.StatusCode/100 != 2 {
+		return errors.New(res.Status)
+	}
+	return nil
+}
