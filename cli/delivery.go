@@ -265,8 +265,8 @@ func short(revision string) string {
 	return revision
 }
 
-func (a *app) completeDeliveries(most int) completion {
-	return a.offer(most, func(ctx context.Context, cl *client.Client) ([]string, error) {
+func (a *app) completeDeliveries() completion {
+	return a.offer(1, func(ctx context.Context, cl *client.Client) ([]string, error) {
 		list, err := cl.Deliveries(ctx)
 		return named(list, err, func(d v1.DeliveryStatus) string { return string(d.Name) })
 	})
@@ -275,7 +275,7 @@ func (a *app) completeDeliveries(most int) completion {
 func (a *app) deliveryGet() *cobra.Command {
 	return &cobra.Command{
 		Use: "get [NAME]", Aliases: []string{"ls"}, Short: "List deliveries, and where they stand", Args: rangeArgs(0, 1, ""),
-		Example: "  fairlead delivery get\n  fairlead delivery get shop -o json", ValidArgsFunction: a.completeDeliveries(1),
+		Example: "  fairlead delivery get\n  fairlead delivery get shop -o json", ValidArgsFunction: a.completeDeliveries(),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			if len(args) == 1 {
 				d, err := cl.Delivery(cmd.Context(), cluster.DeliveryName(args[0]))
@@ -296,7 +296,7 @@ func (a *app) deliveryGet() *cobra.Command {
 func (a *app) deliveryDescribe() *cobra.Command {
 	return &cobra.Command{
 		Use: "describe NAME", Short: "Show all that is known about a delivery", Args: oneArg("the delivery"),
-		Example: "  fairlead delivery describe shop", ValidArgsFunction: a.completeDeliveries(1),
+		Example: "  fairlead delivery describe shop", ValidArgsFunction: a.completeDeliveries(),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			d, err := cl.Delivery(cmd.Context(), cluster.DeliveryName(args[0]))
 			if err != nil {
@@ -365,7 +365,7 @@ func (a *app) deliveryDiff() *cobra.Command {
 	c := &cobra.Command{
 		Use: "diff NAME", Short: "Show what the source has now would change", Args: oneArg("the delivery"),
 		Long:    "Fetches the source and compares the app with it. Nothing is changed.",
-		Example: "  fairlead delivery diff shop\n  fairlead delivery diff shop --exit-code   # 10 when there are changes", ValidArgsFunction: a.completeDeliveries(1),
+		Example: "  fairlead delivery diff shop\n  fairlead delivery diff shop --exit-code   # 10 when there are changes", ValidArgsFunction: a.completeDeliveries(),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			d, err := cl.DeliveryDiff(cmd.Context(), cluster.DeliveryName(args[0]))
 			if err != nil {
@@ -394,7 +394,7 @@ func (a *app) deliveryReconcile() *cobra.Command {
 	var w waitFlags
 	c := &cobra.Command{
 		Use: "reconcile NAME", Short: "Look at the source now, and wait for what comes of it", Args: oneArg("the delivery"),
-		Example: "  fairlead delivery reconcile shop", ValidArgsFunction: a.completeDeliveries(1),
+		Example: "  fairlead delivery reconcile shop", ValidArgsFunction: a.completeDeliveries(),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			if err := w.check(); err != nil {
 				return err
@@ -428,7 +428,7 @@ func (a *app) deliveryResume() *cobra.Command {
 func (a *app) deliverySwitch(word, what string, do func(*client.Client, context.Context, cluster.DeliveryName) (v1.DeliveryStatus, error)) *cobra.Command {
 	return &cobra.Command{
 		Use: word + " NAME", Short: what, Args: oneArg("the delivery"),
-		Example: "  fairlead delivery " + word + " shop", ValidArgsFunction: a.completeDeliveries(1),
+		Example: "  fairlead delivery " + word + " shop", ValidArgsFunction: a.completeDeliveries(),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			d, err := do(cl, cmd.Context(), cluster.DeliveryName(args[0]))
 			if err != nil {
@@ -442,7 +442,7 @@ func (a *app) deliverySwitch(word, what string, do func(*client.Client, context.
 func (a *app) deliveryHistory() *cobra.Command {
 	return &cobra.Command{
 		Use: "history NAME", Short: "List what happened to a delivery, the newest first", Args: oneArg("the delivery"),
-		Example: "  fairlead delivery history shop", ValidArgsFunction: a.completeDeliveries(1),
+		Example: "  fairlead delivery history shop", ValidArgsFunction: a.completeDeliveries(),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			d, err := cl.Delivery(cmd.Context(), cluster.DeliveryName(args[0]))
 			if err != nil {
@@ -468,7 +468,7 @@ func (a *app) deliveryHistory() *cobra.Command {
 func (a *app) deliveryRemove() *cobra.Command {
 	return &cobra.Command{
 		Use: "rm NAME", Short: "Follow a source no longer; the app stays as it is", Args: oneArg("the delivery"),
-		Example: "  fairlead delivery rm shop", ValidArgsFunction: a.completeDeliveries(1),
+		Example: "  fairlead delivery rm shop", ValidArgsFunction: a.completeDeliveries(),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			if err := cl.RemoveDelivery(cmd.Context(), cluster.DeliveryName(args[0])); err != nil {
 				return err

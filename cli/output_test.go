@@ -107,7 +107,7 @@ var printing = map[string]struct {
 	"chart show readme":       {args: []string{"demo"}, table: "# demo"},
 	"chart show all":          {args: []string{"demo"}, table: "# demo"},
 	"chart pull":              {args: []string{"here/demo", "-d", "out"}, table: "out/demo-0.1.0.tgz"},
-	"chart test":              {}, // runs hooks, which needs the control plane: integration/e2e
+	"chart test":              {}, // runs hooks: integration/e2e
 	"chart push":              {}, // into a registry: chart/repos_test.go
 	"chart repo add":          {},
 	"chart repo ls":           {table: "here"},

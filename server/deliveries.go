@@ -121,18 +121,19 @@ func (s *sources) Decide(d cluster.Delivery, st cluster.DeliveryState, f api.Fet
 func changes(p v1.Plan) []string {
 	var out []string
 	for _, c := range p.Changes {
-		line := fmt.Sprintf("%s %s %s", c.Action, c.Object, c.Name)
+		var line strings.Builder
+		fmt.Fprintf(&line, "%s %s %s", c.Action, c.Object, c.Name)
 		for i, f := range c.Fields {
 			if i == 3 {
-				line += ", …"
+				line.WriteString(", …")
 				break
 			}
-			line += fmt.Sprintf("%s %s: %s → %s", []string{":", ","}[min(i, 1)], f.Path, f.Old, f.New)
+			fmt.Fprintf(&line, "%s %s: %s → %s", []string{":", ","}[min(i, 1)], f.Path, f.Old, f.New)
 		}
 		if len(c.Fields) == 0 && c.Reason != "" {
-			line += ": " + c.Reason
+			line.WriteString(": " + c.Reason)
 		}
-		out = append(out, line)
+		out = append(out, line.String())
 	}
 	const most = 20
 	if len(out) > most {

@@ -84,7 +84,7 @@ func (w Worker) Run(ctx context.Context, t Task) (Result, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // what is left goes at the next start
 	t.Dir = dir
-	in, err := json.Marshal(t)
+	in, err := json.Marshal(t) //nolint:gosec // the login goes to the child's standard input alone
 	if err != nil {
 		return Result{}, fmt.Errorf("fetch: %w", err)
 	}

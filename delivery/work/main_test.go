@@ -3,6 +3,7 @@ package work_test
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"fmt"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -11,8 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"encoding/pem"
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/delivery/work"

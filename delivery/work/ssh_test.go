@@ -1,6 +1,7 @@
 package work_test
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
@@ -68,7 +69,7 @@ func small(t *testing.T) served {
 		return &ssh.Permissions{}, nil
 	}}
 	conf.AddHostKey(signer)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,13 +80,13 @@ func small(t *testing.T) served {
 			if err != nil {
 				return
 			}
-			go serveSSH(c, conf)
+			go serveSSH(t.Context(), c, conf)
 		}
 	}()
 	return served{l.Addr().String(), "git", user, hostLine}
 }
 
-func serveSSH(c net.Conn, conf *ssh.ServerConfig) {
+func serveSSH(ctx context.Context, c net.Conn, conf *ssh.ServerConfig) {
 	defer func() { _ = c.Close() }()
 	_, chans, reqs, err := ssh.NewServerConn(c, conf)
 	if err != nil {
@@ -103,7 +104,7 @@ func serveSSH(c net.Conn, conf *ssh.ServerConfig) {
 				continue
 			}
 			_ = r.Reply(true, nil)
-			cmd := exec.Command("sh", "-c", string(r.Payload[4:])) //nolint:gosec // the test's own
+			cmd := exec.CommandContext(ctx, "sh", "-c", string(r.Payload[4:]))
 			cmd.Stdout, cmd.Stderr = ch, ch.Stderr()
 			stdin, _ := cmd.StdinPipe()
 			go func() { _, _ = io.Copy(stdin, ch); _ = stdin.Close() }()
@@ -134,7 +135,7 @@ func openssh(t *testing.T) served {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(sshd, "-D", "-e", "-f", filepath.Join(dir, "conf"))
+	cmd := exec.CommandContext(t.Context(), sshd, "-D", "-e", "-f", filepath.Join(dir, "conf"))
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -142,7 +143,7 @@ func openssh(t *testing.T) served {
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	s := served{fmt.Sprintf("127.0.0.1:%d", port), "root", user, hostLine}
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		c, err := net.Dial("tcp", s.addr)
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.addr)
 		if err == nil {
 			_ = c.Close()
 			return s

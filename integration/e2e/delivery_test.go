@@ -32,7 +32,6 @@ type forge struct {
 	t        *testing.T
 	tree     string
 	url, ca  string
-	mu       sync.Mutex
 	password string
 }
 

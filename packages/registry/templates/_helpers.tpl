@@ -1,4 +1,0 @@
-{{/* The image with its tag. */}}
-{{- define "registry.image" -}}
-{{ .Values.image }}:{{ .Values.tag | default .Chart.AppVersion }}
-{{- end }}
