@@ -326,6 +326,8 @@ func (s *Server) build(ctx context.Context, in *buildInput) (*huma.StreamRespons
 	}
 	node, h, err := s.awaitBuilder(ctx, o.Node)
 	if err != nil {
+		in.open(v1.MaxBuild)
+		in.finish() // the client has begun to send long ago
 		return nil, err
 	}
 	s.Log.Info("builds an image", "app", o.App, "service", o.Service, "node", node, "by", who(ctx))
