@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -59,16 +60,7 @@ func (n *node) postgres() {
 	if n.engine == "" {
 		n.t.Fatal("an engine of the test's own is needed")
 	}
-	root, err := os.Open(postgresTar(n.t))
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer root.Close()
-	load := n.docker("import", "-", "fairlead-e2e-postgres-root")
-	load.Stdin = root
-	if out, err := load.CombinedOutput(); err != nil {
-		n.t.Fatalf("docker import: %v\n%s", err, out)
-	}
+	n.debian("postgres", postgresRoot)
 	n.write("postgres/entrypoint.sh", postgresEntrypoint)
 	n.write("postgres/Dockerfile", postgresDockerfile)
 	if out, err := n.docker("build", "-q", "-t", "postgres:16", filepath.Join(n.dir, "postgres")).CombinedOutput(); err != nil {
@@ -76,16 +68,31 @@ func (n *node) postgres() {
 	}
 }
 
-// postgresTar is the root directory, made once and kept in the cache: it takes a
+// debian puts an image fairlead-e2e-NAME-root of Debian's packages on the node's engine.
+func (n *node) debian(name string, packages []string) {
+	n.t.Helper()
+	root, err := os.Open(debianTar(n.t, name, packages))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer root.Close()
+	load := n.docker("import", "-", "fairlead-e2e-"+name+"-root")
+	load.Stdin = root
+	if out, err := load.CombinedOutput(); err != nil {
+		n.t.Fatalf("docker import: %v\n%s", err, out)
+	}
+}
+
+// debianTar is a root directory, made once and kept in the cache: it takes a
 // minute or two, and Debian's packages.
-func postgresTar(t *testing.T) string {
+func debianTar(t *testing.T, name string, packages []string) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := sha256.Sum256([]byte(strings.Join(postgresRoot, "\n")))
-	path := filepath.Join(cache, "fairlead", fmt.Sprintf("postgres-%x.tar", key[:6]))
+	key := sha256.Sum256([]byte(strings.Join(packages, "\n")))
+	path := filepath.Join(cache, "fairlead", fmt.Sprintf("%s-%x.tar", name, key[:6]))
 	if _, err := os.Stat(path); err == nil {
 		return path
 	}
@@ -100,9 +107,9 @@ func postgresTar(t *testing.T) string {
 	defer cancel()
 	fresh := fmt.Sprintf("%s.%d.tar", strings.TrimSuffix(path, ".tar"), os.Getpid())
 	defer os.Remove(fresh)
-	out, err := exec.CommandContext(ctx, "mmdebstrap", append(postgresRoot, fresh)...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "mmdebstrap", append(slices.Clone(packages), fresh)...).CombinedOutput()
 	if err := errors.Join(err, os.Rename(fresh, path)); err != nil {
-		need.Skip(t, "cannot make a root directory with PostgreSQL: %v\n%s", err, out[max(0, len(out)-2000):])
+		need.Skip(t, "cannot make a root directory with %s: %v\n%s", name, err, out[max(0, len(out)-2000):])
 	}
 	return path
 }
