@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -196,6 +197,12 @@ func (s *Server) Continue(ctx context.Context, app cluster.AppName) error {
 	})
 }
 
+// guard makes what a pending change writes fail when the app or the change is another
+// one by then.
+func (c current) guard() []store.Cond {
+	return []store.Cond{{Key: store.AppKey(c.app), Rev: c.appRev}, {Key: store.ChangeKey(c.app), Rev: c.changeRev}}
+}
+
 // refuse notes why a pending change cannot be made any more.
 func (s *Server) refuse(ctx context.Context, c current, why error) error {
 	ch := *c.change
@@ -238,7 +245,7 @@ func (s *Server) applyRelease(ctx context.Context, c current) error {
 	if err != nil {
 		return err
 	}
-	guard := []store.Cond{{Key: store.AppKey(c.app), Rev: c.appRev}, {Key: store.ChangeKey(c.app), Rev: c.changeRev}}
+	guard := c.guard()
 	if p.Claims {
 		guard = append(guard, store.Cond{Key: store.ClaimsKey, Rev: c.claimsRev})
 	}
@@ -262,7 +269,7 @@ func (s *Server) applyRemoval(ctx context.Context, c current) error {
 	if err != nil {
 		return err
 	}
-	guard := []store.Cond{{Key: store.AppKey(c.app), Rev: c.appRev}, {Key: store.ChangeKey(c.app), Rev: c.changeRev}}
+	guard := c.guard()
 	return s.commit(ctx, guard, append(r.services, st))
 }
 
@@ -272,7 +279,7 @@ func (s *Server) finish(ctx context.Context, c current) error {
 	if err != nil {
 		return err
 	}
-	guard := []store.Cond{{Key: store.AppKey(c.app), Rev: c.appRev}, {Key: store.ChangeKey(c.app), Rev: c.changeRev}}
+	guard := c.guard()
 	return s.commit(ctx, guard, append(r.services, r.rest...))
 }
 
@@ -347,7 +354,7 @@ func (s *Server) testApp(ctx context.Context, in *testInput) (v1.HookProgress, e
 			}
 			for _, n := range in.Body.Names {
 				if !slices.Contains(known, string(n)) {
-					return cluster.NotFoundf("%s has no test %q; it has %s", c.app, n, orDefault(strings.Join(known, ", "), "none"))
+					return cluster.NotFoundf("%s has no test %q; it has %s", c.app, n, cmp.Or(strings.Join(known, ", "), "none"))
 				}
 			}
 			hooks = slices.DeleteFunc(hooks, func(h cluster.Hook) bool { return !slices.Contains(in.Body.Names, h.Service) })

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -86,7 +87,7 @@ func (c current) uninstalled() (step, error) {
 }
 
 func (s *Server) removeApp(ctx context.Context, in *removeInput) (v1.RemoveResult, error) {
-	timeout, err := time.ParseDuration(orDefault(in.Timeout, "0s"))
+	timeout, err := time.ParseDuration(cmp.Or(in.Timeout, "0s"))
 	if err != nil || timeout < 0 {
 		return v1.RemoveResult{}, cluster.Invalidf("timeout %q: give a time such as 5m", in.Timeout)
 	}
@@ -127,11 +128,4 @@ func (s *Server) removeApp(ctx context.Context, in *removeInput) (v1.RemoveResul
 		return s.commit(ctx, guard, steps)
 	})
 	return out, err
-}
-
-func orDefault(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }

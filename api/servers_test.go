@@ -157,9 +157,14 @@ func TestAServerWithContainersIsNotRemoved(t *testing.T) {
 	if err := b.RemoveServer(t.Context(), "n2", false); err == nil || !strings.Contains(err.Error(), "volumes") {
 		t.Errorf("n2, which has a volume: %v", err)
 	}
-	if _, err := b.store.Commit(t.Context(), store.Txn{Then: []store.Op{{Key: store.AliveKey("n2"), Delete: true}}}); err != nil {
+	rev, err := b.store.Commit(t.Context(), store.Txn{Then: []store.Op{{Key: store.AliveKey("n2"), Delete: true}}})
+	if err != nil {
 		t.Fatal(err)
 	}
+	b.await(func() bool {
+		st, err := b.Status(t.Context())
+		return err == nil && st.StoreRev >= rev
+	})
 	if err := b.RemoveServer(t.Context(), "n2", false); err != nil {
 		t.Errorf("n2, which is away: %v", err)
 	}

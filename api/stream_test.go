@@ -141,6 +141,19 @@ func TestWatchWaitsForTheGateways(t *testing.T) {
 	}
 }
 
+// routed is a service with a route, which runs and which gateway n1 serves.
+func routed(t *testing.T, b *bench) (cluster.ServiceSpec, cluster.Service) {
+	t.Helper()
+	spec := service("web:1")
+	spec.Routes = []cluster.Route{{Host: "a.test", Port: 80}}
+	deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": spec}))
+	svc := get[cluster.Service](b, store.ServiceKey(webID))
+	b.put(store.GatewayAckKey("n1"), cluster.GatewayAck{Node: "n1", Entries: []string{"web"}, Route: b.rev(store.ServiceKey(webID))})
+	b.run(webID, 1, svc.Version)
+	b.run(webID, 2, svc.Version)
+	return spec, svc
+}
+
 // Routes alone change: no task does, the gateways have the entry point already, and
 // yet it is done only when they have the new routes, or one of them cannot.
 func TestWatchWaitsForRoutesAlone(t *testing.T) {
@@ -163,13 +176,7 @@ func TestWatchWaitsForRoutesAlone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // a refusal counts when it has stood for a while
 			b := newBench(t)
-			spec := service("web:1")
-			spec.Routes = []cluster.Route{{Host: "a.test", Port: 80}}
-			deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": spec}))
-			svc := get[cluster.Service](b, store.ServiceKey(webID))
-			b.put(store.GatewayAckKey("n1"), cluster.GatewayAck{Node: "n1", Entries: []string{"web"}, Route: b.rev(store.ServiceKey(webID))})
-			b.run(webID, 1, svc.Version)
-			b.run(webID, 2, svc.Version)
+			spec, svc := routed(t, b)
 			b.put(store.RolloutKey(webID), cluster.Rollout{ServiceID: webID, Target: svc.Version, Release: 1, State: cluster.RolloutComplete})
 
 			spec.Routes = []cluster.Route{{Host: "b.test", Port: 80}}
@@ -203,13 +210,7 @@ func TestWatchSaysWhatIsNotRouted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // a refusal counts when it has stood for a while
 			b := newBench(t)
-			spec := service("web:1")
-			spec.Routes = []cluster.Route{{Host: "a.test", Port: 80}}
-			deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": spec}))
-			svc := get[cluster.Service](b, store.ServiceKey(webID))
-			b.put(store.GatewayAckKey("n1"), cluster.GatewayAck{Node: "n1", Entries: []string{"web"}, Route: b.rev(store.ServiceKey(webID))})
-			b.run(webID, 1, svc.Version)
-			b.run(webID, 2, svc.Version)
+			_, svc := routed(t, b)
 			key := store.DecisionKey("proxyconf", "shop/web")
 			b.put(key, cluster.Decision{Loop: "proxyconf", Object: "shop/web", Reason: "route a.test (f.yaml:3): blog/www already has this host and path\nport 1/tcp: no"})
 			b.put(store.RolloutKey(webID), cluster.Rollout{ServiceID: webID, Target: svc.Version, Release: 1, State: cluster.RolloutComplete})

@@ -18,11 +18,15 @@ import (
 	"github.com/fairlead/fairlead/cluster"
 )
 
+// Engine renders templates. Where nobody knows what they are, it is a Renderer.
+type Engine interface {
+	Render(ctx context.Context, r Request) (*Rendered, error)
+}
+
 // Renderer renders in a process of its own: a template can loop without calling
 // anything, and nothing but the end of its process ends it.
 type Renderer struct {
-	// Command is a program that calls Serve, with its arguments. Without one, templates
-	// that are known to end are rendered in this process, and nothing bounds them.
+	// Command is a program that calls Serve, with its arguments.
 	Command []string
 	Timeout time.Duration // 0: 30s
 	Memory  uint64        // bytes; 0: 1 GiB
@@ -63,9 +67,6 @@ type answer struct {
 // Render renders a chart, within bounds. Errors are of KindInvalid where the chart
 // or the values are why.
 func (r Renderer) Render(ctx context.Context, req Request) (*Rendered, error) {
-	if len(r.Command) == 0 {
-		return Render(ctx, req)
-	}
 	r = r.bounded()
 	in, err := json.Marshal(task{Request: req, Memory: r.Memory, Output: r.Output})
 	if err != nil {

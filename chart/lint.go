@@ -26,7 +26,7 @@ const (
 
 // Lint examines a chart: what installing it would refuse is an error. In strict mode
 // missing values are errors too; else they may come with the installation.
-func Lint(ctx context.Context, r Renderer, req Request, strict bool) []Finding {
+func Lint(ctx context.Context, r Engine, req Request, strict bool) []Finding {
 	out := []Finding{}
 	add := func(severity, where, format string, args ...any) {
 		out = append(out, Finding{severity, where, fmt.Sprintf(format, args...)})

@@ -100,7 +100,7 @@ func runBad(t *testing.T, r badInput) said {
 	t.Helper()
 	h := newHub(t)
 	if !r.process {
-		h.templates = inProcess()
+		h.templates = inProcess{}
 	}
 	if r.file != "" {
 		h.write("compose.yaml", r.file)

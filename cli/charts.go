@@ -24,13 +24,13 @@ func (a *app) renderCommand() *cobra.Command {
 	}
 }
 
-func (a *app) renderer() (chart.Renderer, error) {
+func (a *app) renderer() (chart.Engine, error) {
 	if a.templates != nil {
-		return *a.templates, nil
+		return a.templates, nil
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return chart.Renderer{}, failedf("find this program: %w", err)
+		return nil, failedf("find this program: %w", err)
 	}
 	return chart.Renderer{Command: []string{self, RenderCommand}}, nil
 }

@@ -51,7 +51,7 @@ type hub struct {
 	socket string
 	names  []string // what plain puts in place of what, in pairs
 	// templates renders packages; nil: a process of its own, as outside of tests.
-	templates *chart.Renderer
+	templates chart.Engine
 }
 
 func newHub(t *testing.T) *hub {
@@ -338,7 +338,11 @@ func (h *hub) plain(s string) string {
 }
 
 // inProcess renders packages in this process: a test binary takes long to start.
-func inProcess() *chart.Renderer { return &chart.Renderer{} }
+type inProcess struct{}
+
+func (inProcess) Render(ctx context.Context, r chart.Request) (*chart.Rendered, error) {
+	return chart.Render(ctx, r)
+}
 
 // keep remembers what the hub holds, in the store and in files. What it returns puts
 // that back, for the next test: a hub with something of everything takes long to make.

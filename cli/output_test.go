@@ -134,7 +134,7 @@ var printing = map[string]struct {
 func furnished(t *testing.T) *hub {
 	t.Helper()
 	h := newHub(t)
-	h.templates = inProcess()
+	h.templates = inProcess{}
 	withFront(h)
 	h.deploy("name: idle\nservices: {web: {image: a}}\n")
 	h.deploy("name: twice\nservices: {web: {image: a}}\n")

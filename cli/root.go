@@ -26,7 +26,7 @@ type app struct {
 	out, errw io.Writer
 	now       func() time.Time
 	dir       string
-	templates *chart.Renderer
+	templates chart.Engine
 
 	output  string
 	appFlag string
@@ -41,7 +41,7 @@ type Streams struct {
 	Now      func() time.Time
 	// Templates renders packages; nil: a process of this program's own does, as it
 	// must where nobody knows what the templates are.
-	Templates *chart.Renderer
+	Templates chart.Engine
 }
 
 // Main runs the command line, with more commands beside its own, and returns the exit code.

@@ -88,6 +88,8 @@ func TestSmallThings(t *testing.T) {
 		{"a file's mode from a variable", files(`"${M:-440}"`), "", modes(0o440, 0o440)},
 		{"a file's mode of nothing", files("0000"), `compose.yaml:6: services.web.secrets[0].mode: "0000" lets nobody read the file` + "\n" +
 			`compose.yaml:8: services.web.configs[0].mode: "0000" lets nobody read the file`, nil},
+		{"the same of a service named tmpfs", strings.Replace(files("0000"), "web:", "tmpfs:", 1), `compose.yaml:6: services.tmpfs.secrets[0].mode: "0000" lets nobody read the file` + "\n" +
+			`compose.yaml:8: services.tmpfs.configs[0].mode: "0000" lets nobody read the file`, nil},
 		{"a file's decimal mode", files("440"), "compose.yaml:6: services.web.secrets[0].mode: 440 is read as octal; docker compose would take it for a decimal number; write 0440\n" +
 			"compose.yaml:8: services.web.configs[0].mode: 440 is read as octal; docker compose would take it for a decimal number; write 0440", modes(0o440, 0o440)},
 		{"a file's mode that a tool printed", files("288"), "compose.yaml:6: services.web.secrets[0].mode: 288 is a decimal number, as docker compose takes it: the mode 0440; write 0440\n" +

@@ -113,12 +113,13 @@ func valueProblem(typ byte, v string) string {
 func (l *load) checkMode(d *doc, n *node, path string) string {
 	at := cluster.Source{File: d.file, Line: n.line}
 	mode, decimal, fine := n.fileMode()
+	tmpfs := strings.HasSuffix(path, ".tmpfs.mode") // and not of a service that is named so
 	switch {
-	case !fine && strings.Contains(path, "tmpfs"):
+	case !fine && tmpfs:
 		return "is not a mode such as 01777"
 	case !fine:
 		return "is not a mode such as 0440"
-	case mode == 0 && !strings.Contains(path, "tmpfs"):
+	case mode == 0 && !tmpfs:
 		return "lets nobody read the file"
 	case decimal:
 		l.warn(at, path, fmt.Sprintf("%s is a decimal number, as docker compose takes it: the mode %#o", n.value, mode), fmt.Sprintf("write %#o", mode))

@@ -37,40 +37,20 @@ func (h *hookStore) snapshot(ctx context.Context) (hook.Snapshot, error) {
 		return s, err
 	}
 	h.mirror.Read(func(v store.View) {
-		s.Changes, s.Records = pendingChanges(v), changeRecords(v)
+		s.Changes, s.Records = store.PendingChanges(v), store.ChangeRecords(v)
 		if len(s.Changes) == 0 && len(s.Records) == 0 {
 			return // no task of a hook outlives the record
 		}
-		s.Apps, s.Tasks, s.Placements, s.Statuses = apps(v), store.Tasks(v), store.Placements(v), store.Statuses(v)
-		s.Rollouts, s.Outcomes, s.Nodes = store.Rollouts(v), outcomes(v), store.Nodes(v)
+		s.Apps, s.Tasks, s.Placements, s.Statuses = store.Apps(v), store.Tasks(v), store.Placements(v), store.Statuses(v)
+		s.Rollouts, s.Outcomes, s.Nodes = store.Rollouts(v), store.Outcomes(v), store.Nodes(v)
 	})
 	return s, nil
-}
-
-func pendingChanges(v store.View) []cluster.PendingChange {
-	vals := store.All[cluster.PendingChange](v, store.PrefixChanges, nil)
-	out := make([]cluster.PendingChange, len(vals))
-	for i, x := range vals {
-		out[i] = x.V
-		out[i].Rev = cluster.StoreRev(x.Rev)
-	}
-	return out
-}
-
-func changeRecords(v store.View) []cluster.ChangeRecord {
-	vals := store.All[cluster.ChangeRecord](v, store.PrefixHooks, nil)
-	out := make([]cluster.ChangeRecord, len(vals))
-	for i, x := range vals {
-		out[i] = x.V
-		out[i].Rev = cluster.StoreRev(x.Rev)
-	}
-	return out
 }
 
 // hookServices are the hooks of pending changes, as what a task is placed by.
 func hookServices(v store.View) []cluster.Service {
 	var out []cluster.Service
-	for _, c := range pendingChanges(v) {
+	for _, c := range store.PendingChanges(v) {
 		for _, h := range c.Hooks {
 			out = append(out, cluster.Service{ServiceID: cluster.ServiceID{App: c.App, Name: h.Service}, Version: h.Spec.Task.Hash(), Release: c.Release, Spec: h.Spec})
 		}
@@ -188,7 +168,7 @@ func Changes(m *store.Mirror, api Changer, log hclog.Logger) *loop.Loop[[]cluste
 				return nil, err
 			}
 			var s hook.Snapshot
-			m.Read(func(v store.View) { s.Changes, s.Records = pendingChanges(v), changeRecords(v) })
+			m.Read(func(v store.View) { s.Changes, s.Records = store.PendingChanges(v), store.ChangeRecords(v) })
 			return hook.Due(s), nil
 		},
 		Plan: func(due []cluster.AppName) []cluster.AppName { return due },

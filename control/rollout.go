@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -43,9 +42,9 @@ func (r *rolloutStore) snapshot(ctx context.Context) (rollout.Snapshot, error) {
 	r.mirror.Read(func(v store.View) {
 		s = rollout.Snapshot{
 			Now: r.now().UTC(), Rev: cluster.StoreRev(v.Rev()),
-			Apps: apps(v), Services: store.Services(v), Scales: store.Scales(v), Tasks: store.Tasks(v),
+			Apps: store.Apps(v), Services: store.Services(v), Scales: store.Scales(v), Tasks: store.Tasks(v),
 			Placements: store.Placements(v), Statuses: store.Statuses(v), Rollouts: store.Rollouts(v),
-			Endpoints: store.EndpointSets(v), Outcomes: outcomes(v), Changes: changeRecords(v), Nodes: store.Nodes(v), Lost: store.LostVolumes(v),
+			Endpoints: store.EndpointSets(v), Outcomes: store.Outcomes(v), Changes: store.ChangeRecords(v), Nodes: store.Nodes(v), Lost: store.LostVolumes(v),
 			AgentAcks: store.AgentAcks(v), GatewayAcks: store.GatewayAcks(v),
 		}
 		s.Unplaced = unplaced(v, s.Tasks)
@@ -74,28 +73,6 @@ func (r *rolloutStore) since(s *rollout.Snapshot) {
 		}
 		s.Nodes[i].Since = r.gone[n.ID]
 	}
-}
-
-func apps(v store.View) []cluster.App {
-	vals := store.All[cluster.App](v, store.PrefixApps, func(k string) bool {
-		return strings.HasSuffix(k, "/app") && strings.Count(k, "/") == strings.Count(store.PrefixApps, "/")+1
-	})
-	out := make([]cluster.App, len(vals))
-	for i, x := range vals {
-		out[i] = x.V
-		out[i].Rev, out[i].Created = cluster.StoreRev(x.Rev), cluster.StoreRev(x.Created)
-	}
-	return out
-}
-
-func outcomes(v store.View) []cluster.ReleaseOutcome {
-	vals := store.All[cluster.ReleaseOutcome](v, store.PrefixOutcomes, nil)
-	out := make([]cluster.ReleaseOutcome, len(vals))
-	for i, x := range vals {
-		out[i] = x.V
-		out[i].Rev = cluster.StoreRev(x.Rev)
-	}
-	return out
 }
 
 // unplaced reads why the scheduler has found no node, for tasks without one.

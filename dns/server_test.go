@@ -19,17 +19,13 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/integration/need"
 )
 
-// freePort returns a port that is free for UDP and TCP.
+// freePort is a port that nothing listens on.
 func freePort(t *testing.T) uint16 {
 	t.Helper()
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ln.Close() }()
-	return netip.MustParseAddrPort(ln.Addr().String()).Port()
+	return uint16(need.Port(t))
 }
 
 // upstreamAt answers on one address and counts what it is asked. Long answers

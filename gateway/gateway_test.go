@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/integration/need"
 	"github.com/fairlead/fairlead/proc"
 )
 
@@ -198,12 +199,12 @@ func acknowledgement(t *testing.T, oldFirst bool) {
 
 func TestHeldPortsNameTheirHolder(t *testing.T) {
 	var lc net.ListenConfig
-	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	port := need.Port(t) // a connection from elsewhere could have any other once it is closed
+	l, err := lc.Listen(t.Context(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	port := l.Addr().(*net.TCPAddr).Port
 	_, err = holdPort("tcp", port, "publish another port")
 	if cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), fmt.Sprintf("PID %d", os.Getpid())) {
 		t.Errorf("%v", err)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/dns"
+	"github.com/fairlead/fairlead/integration/need"
 	"github.com/fairlead/fairlead/proc"
 )
 
@@ -84,15 +85,10 @@ func (w testWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// freePort returns a port that is free for UDP and TCP.
+// freePort is a port that nothing listens on.
 func freePort(t *testing.T) uint16 {
 	t.Helper()
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp4", "127.3.1.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ln.Close() }()
-	return netip.MustParseAddrPort(ln.Addr().String()).Port()
+	return uint16(need.Port(t))
 }
 
 // server is a server of the moment: it starts, and stop ends it as a crash would.

@@ -10,6 +10,13 @@ import (
 // The functions below read one noun each from a view of Root and fill in the
 // revisions that the values themselves do not carry.
 
+// Apps returns every app.
+func Apps(v View) []cluster.App {
+	return list(v, PrefixApps, func(k string) bool { return k == AppKey(cluster.AppName(segment(k, 3))) }, nil, func(a *cluster.App, rev, created int64) {
+		a.Rev, a.Created = cluster.StoreRev(rev), cluster.StoreRev(created)
+	})
+}
+
 // Services returns every service.
 func Services(v View) []cluster.Service {
 	return list(v, PrefixApps, named("services"), nil, func(s *cluster.Service, rev, created int64) {
@@ -57,6 +64,21 @@ func NodeInfos(v View) []Value[cluster.NodeInfo] {
 // Rollouts returns where every rollout stands.
 func Rollouts(v View) []cluster.Rollout {
 	return list(v, PrefixRollouts, nil, nil, func(r *cluster.Rollout, rev, _ int64) { r.Rev = cluster.StoreRev(rev) })
+}
+
+// Outcomes returns how every release went.
+func Outcomes(v View) []cluster.ReleaseOutcome {
+	return list(v, PrefixOutcomes, nil, nil, func(o *cluster.ReleaseOutcome, rev, _ int64) { o.Rev = cluster.StoreRev(rev) })
+}
+
+// PendingChanges returns the changes of apps that hooks stand around.
+func PendingChanges(v View) []cluster.PendingChange {
+	return list(v, PrefixChanges, nil, nil, func(c *cluster.PendingChange, rev, _ int64) { c.Rev = cluster.StoreRev(rev) })
+}
+
+// ChangeRecords returns where each of those changes stands.
+func ChangeRecords(v View) []cluster.ChangeRecord {
+	return list(v, PrefixHooks, nil, nil, func(r *cluster.ChangeRecord, rev, _ int64) { r.Rev = cluster.StoreRev(rev) })
 }
 
 // EndpointSets returns the endpoints of every service.

@@ -309,15 +309,7 @@ func serversOnOperatorsEtcd(t *testing.T, version string) {
 	image := w.image()
 	one.do("deploy", "-f", one.write("compose.yaml", web(image, "both", "1", 3, "")))
 	w.serves("http://both.example.com/")
-	for id, s := range servers { // a tunnel to each
-		s.eventually(20*time.Second, "commands reach containers through "+id, func() error {
-			out, err := s.try("exec", shortAddress(s.on("both", "n4")), "--", "/app", "once")
-			if err != nil {
-				return fmt.Errorf("%w: %s", err, out)
-			}
-			return nil
-		})
-	}
+	tunnelled(servers, "both", "n4")
 
 	requests := w.startLoad(load.EveryKind("http://both.example.com/"))
 	wr := &writer{t: t, servers: servers, acked: map[string]string{}}

@@ -241,15 +241,7 @@ func TestThreeServers(t *testing.T) {
 	image := other.image()
 	one.do("deploy", "-f", one.write("compose.yaml", web(image, "three", "1", 3, "")))
 	w.serves("http://three.example.com/")
-	for id, s := range servers { // a tunnel to each
-		s.eventually(20*time.Second, "commands reach containers through "+id, func() error {
-			out, err := s.try("exec", shortAddress(s.on("three", "n4")), "--", "/app", "once")
-			if err != nil {
-				return fmt.Errorf("%w: %s", err, out)
-			}
-			return nil
-		})
-	}
+	tunnelled(servers, "three", "n4")
 
 	movesOn(t, servers)
 
@@ -464,5 +456,18 @@ func TestTwoWholeServers(t *testing.T) {
 	one.serves("http://caller.example.com/")
 	if c, err := one.counted(); err != nil || c.Failed > 0 {
 		t.Errorf("%v: %s", err, c)
+	}
+}
+
+// tunnelled waits until commands reach an app's containers on a node through each server.
+func tunnelled(servers map[string]*server, app, node string) {
+	for id, s := range servers {
+		s.eventually(20*time.Second, "commands reach containers through "+id, func() error {
+			out, err := s.try("exec", shortAddress(s.on(app, node)), "--", "/app", "once")
+			if err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			return nil
+		})
 	}
 }
