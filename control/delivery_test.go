@@ -229,8 +229,11 @@ func TestFewAtOnceAndForgottenWhenGone(t *testing.T) {
 		}
 		o.lead(func() {
 			time.Sleep(time.Minute)
-			if o.most != deliveriesAtOnce {
-				t.Errorf("%d looks at once, want %d", o.most, deliveriesAtOnce)
+			o.mu.Lock()
+			most := o.most
+			o.mu.Unlock()
+			if most != deliveriesAtOnce {
+				t.Errorf("%d looks at once, want %d", most, deliveriesAtOnce)
 			}
 			for n := range 20 {
 				if o.state(cluster.DeliveryName(fmt.Sprintf("d%d", n))).Checks == 0 {

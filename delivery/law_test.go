@@ -26,6 +26,7 @@ type world struct {
 	releases map[int]string
 	tries    map[string]int // deploys of a revision
 	back     int
+	steps    int
 }
 
 func newWorld(t *testing.T, seed uint64, d cluster.Delivery) *world {
@@ -68,14 +69,7 @@ func (w *world) outcome() {
 func (w *world) step(crash bool) {
 	w.outcome()
 	s := delivery.Snapshot{Now: w.now, Deliveries: []delivery.Item{w.i}, Free: 1}
-	before := fmt.Sprintf("%+v", w.i.State)
-	acts := delivery.Plan(s)
-	if got := fmt.Sprintf("%+v", w.i.State); got != before {
-		w.t.Fatalf("the plan changed what it was given:\n%s\n%s", before, got)
-	}
-	if again := delivery.Plan(s); !reflect.DeepEqual(acts, again) {
-		w.t.Fatalf("planned twice: %v and %v", acts, again)
-	}
+	acts := w.plan(s)
 	if len(acts) == 0 {
 		w.now = w.now.Add(min(max(delivery.Wake(s), time.Second), time.Minute))
 		return
@@ -88,6 +82,23 @@ func (w *world) step(crash bool) {
 		w.i.State = st
 	}
 	w.now = w.now.Add(time.Millisecond)
+}
+
+// plan plans; one time in sixteen, as it takes longer than all else, it makes sure that
+// nothing is changed by it, and that the same comes of the same.
+func (w *world) plan(s delivery.Snapshot) []delivery.Action {
+	if w.steps++; w.steps%16 > 0 {
+		return delivery.Plan(s)
+	}
+	before := fmt.Sprintf("%+v", w.i.State)
+	acts := delivery.Plan(s)
+	if got := fmt.Sprintf("%+v", w.i.State); got != before {
+		w.t.Fatalf("the plan changed what it was given:\n%s\n%s", before, got)
+	}
+	if again := delivery.Plan(s); !reflect.DeepEqual(acts, again) {
+		w.t.Fatalf("planned twice: %v and %v", acts, again)
+	}
+	return acts
 }
 
 func (w *world) do(act delivery.Action) cluster.DeliveryState {
@@ -141,7 +152,7 @@ func (w *world) run(steps int, crash bool) {
 // Whatever happens in between, and whatever is forgotten by a crash: with a good commit
 // at the head the app ends as that says, is ready, and nothing is left to send.
 func TestLawAGoodCommitEndsReady(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range uint64(150) {
 		d := cluster.Delivery{OnFailure: []string{cluster.OnFailureRetry, cluster.OnFailureRollback}[seed%2]}
 		w := newWorld(t, seed, d)
 		for range 6 {
@@ -169,7 +180,7 @@ func TestLawAGoodCommitEndsReady(t *testing.T) {
 
 // A revision that was gone back from is not deployed again, and the app is what was good.
 func TestLawABadCommitIsHeld(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range uint64(100) {
 		w := newWorld(t, seed, cluster.Delivery{OnFailure: cluster.OnFailureRollback})
 		w.run(60, false)
 		w.head, w.bad[2] = 2, true

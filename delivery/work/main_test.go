@@ -2,7 +2,6 @@ package work_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/pem"
 	"fmt"
 	"net/http/cgi"
@@ -11,22 +10,37 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/delivery/work"
 )
 
-// TestMain is the process of a worker when it is started as one.
-func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == work.Command {
-		if err := work.Serve(context.Background(), os.Stdin, os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+// program is Fairlead's own, built once: the race detector's memory would not fit into
+// the limits of a worker.
+var program = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(programDir, "fairlead")
+	cmd := exec.Command("go", "build", "-o", path, "github.com/fairlead/fairlead/cmd/fairlead")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, out)
 	}
-	os.Exit(m.Run())
+	return path, err
+})
+
+var programDir string
+
+func TestMain(m *testing.M) {
+	var err error
+	if programDir, err = os.MkdirTemp("", "fairlead-work-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	rc := m.Run()
+	_ = os.RemoveAll(programDir)
+	os.Exit(rc)
 }
 
 // forge is a Git repository with a work tree, and a worker.
@@ -42,7 +56,7 @@ func newForge(t *testing.T) *forge {
 	if os.Geteuid() != 0 {
 		t.Skip("confining a process takes root")
 	}
-	self, err := os.Executable()
+	self, err := program()
 	if err != nil {
 		t.Fatal(err)
 	}
