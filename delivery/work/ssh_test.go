@@ -116,12 +116,23 @@ func serveSSH(ctx context.Context, c net.Conn, conf *ssh.ServerConfig) {
 	}
 }
 
-// openssh is the real one, where it is installed.
+// apart starts sshd with a directory and a user of its own, which a machine that has none
+// installed lacks.
+const apart = `set -eu
+mount -t tmpfs tmpfs /run
+mkdir /run/sshd
+cp /etc/passwd "$2/passwd"
+grep -q ^sshd: "$2/passwd" || echo "sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin" >>"$2/passwd"
+mount --bind "$2/passwd" /etc/passwd
+exec "$1" -D -e -f "$2/conf"`
+
+// openssh is the real one, of this machine or of a package.
 func openssh(t *testing.T) served {
 	t.Helper()
-	sshd, err := exec.LookPath("sshd")
-	if err != nil {
-		t.Skip("sshd is not installed, or not on PATH")
+	out, err := exec.CommandContext(t.Context(), "bash", filepath.Join(need.Root(t), "scripts/sshd")).Output()
+	sshd := strings.TrimSpace(string(out))
+	if err != nil || sshd == "" {
+		need.Skip(t, "no OpenSSH server (scripts/sshd): %v", err)
 	}
 	dir := t.TempDir()
 	host, hostLine := key(t)
@@ -135,7 +146,8 @@ func openssh(t *testing.T) served {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(t.Context(), sshd, "-D", "-e", "-f", filepath.Join(dir, "conf"))
+	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c", apart, "sh", sshd, dir)
+	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+filepath.Dir(sshd))
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
