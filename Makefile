@@ -12,7 +12,7 @@ GOTESTSUM := v1.13.0
 
 export GOFLAGS
 
-.PHONY: build demo demo-down setup traefik vault engine static check fmt lint tidy unit integration integration-clusters current integration-current integration-etcd repeat test bench install clean help
+.PHONY: build demo demo-down setup traefik vault registry engine static check fmt lint tidy unit integration integration-clusters current integration-current integration-etcd repeat test bench install clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ traefik: ## find, or build and cache, the Traefik that gateways run
 
 vault: ## find, or build and cache, the Vault that tests keep secrets in
 	@scripts/vault
+
+registry: ## build and cache the registry of images that tests push to
+	@scripts/registry
 
 engine: ## build and cache the current Docker engine that tests run on
 	@scripts/engine
@@ -67,7 +70,7 @@ unit: ## unit and property tests
 # One package at a time, and without the tests' cache: they share the machine's
 # Docker engine and kernel tables.
 INTEGRATION := FAIRLEAD_MUST_RUN=1 go test -count=1 -timeout 40m -p 1
-integration: setup vault engine build ## tests on the real Docker, etcd, Traefik and Vault; needs root
+integration: setup vault engine registry build ## tests on the real Docker, etcd, Traefik and Vault; needs root
 	scripts/integration '$(CLUSTERS)'
 
 # The long tests of several servers, of labs, of etcds that are an operator's own, and
@@ -78,7 +81,7 @@ CLUSTERS := ^($(subst $(EMPTY) ,|,$(strip TestThreeServers TestTwoWholeServers T
 	TestSlowLink TestTwoLabs TestLabIsKept TestInterrupted TestMachineIsLeftAlone TestServersAndGateways \
 	TestNodesUnderLoad TestAcrossNodes TestAcrossServers TestLeadersUnderLoad TestSystemd)))$$
 
-integration-clusters: setup vault engine build ## the long tests of several servers, labs and external etcds; needs root
+integration-clusters: setup vault engine registry build ## the long tests of several servers, labs and external etcds; needs root
 	$(INTEGRATION) -run '$(CLUSTERS)' ./integration/...
 
 # What engines differ in, on a current one: networks, names, ports, builds, control
@@ -91,10 +94,10 @@ CURRENT := TestShop TestRollingUpdateLosesNoRequest TestAppsAreApart TestNetwork
 	TestImagePush TestImageWhoseLayersAreGone
 ON_CURRENT := FAIRLEAD_MUST_RUN=1 scripts/apart current go test -count=1 -timeout 40m -p 1
 
-current: setup vault engine build ## the integration tests that engines can differ in, on a current Docker engine; needs root
+current: setup vault engine registry build ## the integration tests that engines can differ in, on a current Docker engine; needs root
 	$(ON_CURRENT) -run "^($$(echo $(CURRENT) | tr ' ' '|'))$$" ./integration/...
 
-integration-current: setup vault engine build ## the integration tests on a current Docker engine; needs root
+integration-current: setup vault engine registry build ## the integration tests on a current Docker engine; needs root
 	$(ON_CURRENT) -skip '$(CLUSTERS)' ./integration/...
 
 # A test that sometimes fails is broken: ten runs of those of whole clusters, on both
@@ -102,7 +105,7 @@ integration-current: setup vault engine build ## the integration tests on a curr
 RUN ?= ^(TestThreeNodes|TestNodesUnderLoad|TestServersAndGateways|TestThreeServers|TestTwoNodes|TestTwoGateways|TestSecretsInVault|TestOperatorsEtcd|TestNodesOnOperatorsEtcd|TestServersOnOperatorsEtcd|TestAcrossNodes|TestAcrossServers|TestLeadersUnderLoad)$$
 IN  ?= ./integration/lab ./integration/e2e
 N   ?= 10
-repeat: setup vault engine build ## the tests that match RUN, in the packages IN, N times (10); needs root
+repeat: setup vault engine registry build ## the tests that match RUN, in the packages IN, N times (10); needs root
 	scripts/repeat $(N) '$(RUN)' $(IN)
 
 # Those that are about the embedded etcd, or begin without the common start, say nothing here.
