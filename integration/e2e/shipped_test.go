@@ -81,6 +81,7 @@ func TestShippedPackages(t *testing.T) {
 }
 
 func shippedWhoami(t *testing.T, n *node) {
+	t.Helper()
 	n.whoami("v1.11.0", "v1.11.1")
 	dir := shipped(t, "whoami")
 	says := func(want string) {
@@ -103,6 +104,7 @@ func shippedWhoami(t *testing.T, n *node) {
 }
 
 func shippedRedis(t *testing.T, n *node) {
+	t.Helper()
 	n.redis("7.4", "7.5")
 	dir := shipped(t, "redis")
 	ask := func(command string) string {
@@ -135,6 +137,7 @@ func shippedRedis(t *testing.T, n *node) {
 }
 
 func shippedPostgres(t *testing.T, n *node) {
+	t.Helper()
 	n.postgres()
 	if out, err := n.docker("tag", "postgres:16", "postgres:16.1").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -166,6 +169,7 @@ func shippedPostgres(t *testing.T, n *node) {
 }
 
 func shippedRegistry(t *testing.T, n *node) {
+	t.Helper()
 	n.distribution("3", "3.1")
 	dir := shipped(t, "registry")
 	content := strings.Repeat("layer ", 1000)
