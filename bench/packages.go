@@ -18,7 +18,7 @@ var caseLine = regexp.MustCompile(`([0-9]+) cases, ([0-9]+) equal`)
 // measurePackages kills servers in the middle of changes with hooks, and compares what
 // charts render to with Helm's own library.
 func measurePackages(ctx context.Context, b *bench) error {
-	points, stuck, err := b.counted(ctx, killLine, "^TestKillPoints$", "./control")
+	points, stuck, err := b.counted(ctx, killLine, "^TestKillPoints", "./control")
 	if err != nil {
 		return err
 	}

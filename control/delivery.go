@@ -236,7 +236,7 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 		return delivery.Missed(i, err, now())
 	}
 	l := p.Look
-	l.Verdict = delivery.Decide(i.Spec, i.State, l.Origin.Revision, l.Changes)
+	l.Verdict, l.Made = delivery.Decide(i.Spec, i.State, l.Origin.Revision, l.Changes), d.made(i.Spec, l)
 	if l.Verdict == delivery.Deploy {
 		if l.Release, err = p.Deploy(ctx); err != nil {
 			d.log.Warn("could not deploy a delivery; will retry", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "error", err)
@@ -245,6 +245,15 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 		d.log.Info("deployed", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "app", i.Spec.App, "release", l.Release)
 	}
 	return delivery.Looked(i, l, now())
+}
+
+// made says whether the app's current release was deployed from what was seen.
+func (d *Deliveries) made(spec cluster.Delivery, l delivery.Look) (is bool) {
+	d.mirror.Read(func(v store.View) {
+		r, ok, err := store.One[cluster.Release](v, store.ReleaseKey(spec.App, l.Release))
+		is = ok && err == nil && r.V.Origin != nil && r.V.Origin.Delivery == spec.Name && r.V.Origin.Revision == l.Origin.Revision
+	})
+	return is
 }
 
 func (d *Deliveries) goBack(ctx context.Context, i delivery.Item) cluster.DeliveryState {

@@ -82,6 +82,7 @@ type world struct {
 	mirror *store.Mirror
 	end    context.CancelFunc
 	wg     *sync.WaitGroup
+	src    *source
 
 	mu   sync.Mutex
 	runs []cluster.TaskID // hooks' tasks that were started, in their order
@@ -100,7 +101,8 @@ func (noHosts) Images(cluster.NodeID) (api.ImageHost, error) {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, st: store.NewMemory(), seen: map[cluster.TaskID]bool{}}
+	w := &world{t: t, st: store.NewMemory(), seen: map[cluster.TaskID]bool{}, src: &source{told: map[int64]string{}}}
+	w.src.push("one", delivered("1"))
 	write(t, w.st, store.NodeInfoKey("n1"), cluster.NodeInfo{ID: "n1", Hostname: "n1", CPU: 64000, Memory: 64 << 30, OS: "linux", Arch: "amd64"})
 	write(t, w.st, store.AliveKey("n1"), true)
 	w.start()
@@ -137,6 +139,7 @@ func (w *world) start() {
 				control.Hooks(as(store.WriterHooks), mirror, time.Now, log),
 				control.Changes(mirror, w.api, log),
 				control.Scheduler(as(store.WriterScheduler), mirror, time.Now, log),
+				control.NewDeliveries(as(store.WriterDelivery), mirror, control.DeliveryOptions{Do: follower{w.api, w.src}, Now: time.Now}, log),
 			} {
 				wg.Go(func() { _ = l.Run(ctx) })
 			}
@@ -240,7 +243,10 @@ func (w *world) ask(method, path string, body any) (int, string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	req := httptest.NewRequestWithContext(api.Trusted(w.t.Context(), "ann"), method, "/v1/apps/shop"+path, bytes.NewReader(data))
+	if !strings.HasPrefix(path, "/v1/") {
+		path = "/v1/apps/shop" + path
+	}
+	req := httptest.NewRequestWithContext(api.Trusted(w.t.Context(), "ann"), method, path, bytes.NewReader(data))
 	req.Header.Set("Content-Type", "application/json")
 	rec := httptest.NewRecorder()
 	w.api.ServeHTTP(rec, req)
@@ -280,7 +286,7 @@ func (w *world) stuck() string {
 	case !there && (pending || recorded || len(tasks) > 0):
 		return fmt.Sprintf("the app is gone, and of it are left: change %v, record %v, %d tasks", pending, recorded, len(tasks))
 	case !there:
-		return ""
+		return w.unsettled()
 	case pending && ch.StageOf(rec) != cluster.StageDone:
 		return fmt.Sprintf("the change %+v stands at %s: %+v", ch.Action, ch.StageOf(rec), rec)
 	}
@@ -301,7 +307,7 @@ func (w *world) stuck() string {
 	if _, ok := one[cluster.ReleaseOutcome](w, store.OutcomeKey("shop", app.Release)); !ok && !app.Uninstalled {
 		return fmt.Sprintf("nothing is said of release %d", app.Release)
 	}
-	return ""
+	return w.unsettled()
 }
 
 // picture is what there is, as a user would see it: releases' numbers are none of it.

@@ -40,6 +40,8 @@ type Look struct {
 	Changes []string
 	Verdict Verdict
 	Release int // that was made, or the current one
+	// Made: the current release was deployed from this revision by the delivery.
+	Made bool
 	// Forced: the branch's history was replaced.
 	Forced bool
 }
@@ -56,6 +58,10 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 		st = event(st, now, cluster.EventForced, applied, fmt.Sprintf("%s no longer has %s in its history", l.Origin.Ref, Short(was.Revision)))
 	}
 	same := st.Applied != nil && st.Applied.Key == key
+	if l.Verdict == Keep && l.Made && (!same || st.Applied.Release != l.Release) {
+		// Whoever deployed it ended before the state was written.
+		l.Verdict, l.Changes = Deploy, []string{fmt.Sprintf("release %d", l.Release)}
+	}
 	switch l.Verdict {
 	case Hold:
 		st.Phase = cluster.PhaseHeld

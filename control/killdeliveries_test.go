@@ -1,0 +1,277 @@
+package control_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fairlead/fairlead/api"
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/control"
+	"github.com/fairlead/fairlead/delivery"
+	"github.com/fairlead/fairlead/store"
+)
+
+// source is what a world's delivery follows, and where it tells its news. It outlives servers.
+type source struct {
+	mu       sync.Mutex
+	revision string
+	bundle   v1.Bundle
+	told     map[int64]string
+}
+
+func (s *source) push(revision string, b v1.Bundle) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.revision, s.bundle = revision, b
+}
+
+func (s *source) head() (string, v1.Bundle) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.revision, s.bundle
+}
+
+// follower acts for deliveries as a server does, but for fetching.
+type follower struct {
+	api *api.Server
+	src *source
+}
+
+func (f follower) Look(ctx context.Context, d cluster.Delivery, _ cluster.DeliveryState) (control.Proposal, error) {
+	rev, b := f.src.head()
+	got := api.Fetched{Origin: cluster.Origin{Delivery: d.Name, URL: d.Source.URL, Ref: "main", Revision: rev}, Bundle: b}
+	p, err := f.api.PlanDelivery(ctx, d, got)
+	if err != nil {
+		return control.Proposal{}, err
+	}
+	var changes []string
+	for _, c := range p.Changes {
+		changes = append(changes, fmt.Sprintf("%s %s %s", c.Action, c.Object, c.Name))
+	}
+	return control.Proposal{
+		Look: delivery.Look{Origin: got.Origin, Changes: changes, Release: p.Release},
+		Deploy: func(ctx context.Context) (int, error) {
+			res, err := f.api.Deliver(ctx, d, got, p.Release)
+			return res.Release, err
+		},
+	}, nil
+}
+
+func (f follower) GoBack(ctx context.Context, d cluster.Delivery, release int) (int, bool, error) {
+	res, err := f.api.TakeBack(ctx, d, release)
+	return res.Release, res.Changed, err
+}
+
+func (f follower) Send(_ context.Context, _ cluster.Delivery, events []cluster.DeliveryEvent) error {
+	f.src.mu.Lock()
+	defer f.src.mu.Unlock()
+	for _, e := range events {
+		f.src.told[e.ID] = e.Event
+	}
+	return nil
+}
+
+// unsettled says what of the delivery is on its way.
+func (w *world) unsettled() string {
+	st, looked := one[cluster.DeliveryState](w, store.DeliveryStateKey("shop"))
+	if !w.followed() {
+		if looked {
+			return "the delivery is gone, and its state is left"
+		}
+		return ""
+	}
+	asked, _ := one[cluster.DeliveryAsk](w, store.DeliveryAskKey("shop"))
+	head, _ := w.src.head()
+	switch {
+	case st.Seen == nil || st.Seen.Revision != head:
+		return fmt.Sprintf("it has not seen %s: %s, %s", head, st.Phase, st.Message)
+	case st.Phase != cluster.PhaseReady && st.Phase != cluster.PhaseHeld:
+		return fmt.Sprintf("it is %s: %s", st.Phase, st.Message)
+	case st.Asked < asked.Number, st.Watch != nil, st.Going, len(st.Outbox) > 0:
+		return fmt.Sprintf("something is left to do: asked %d of %d, watches %v, goes back %v, %d to tell", st.Asked, asked.Number, st.Watch, st.Going, len(st.Outbox))
+	}
+	return ""
+}
+
+// delivered is a commit of an app, or with a command one that ends at once.
+func delivered(version string, command ...string) v1.Bundle {
+	b := packaged(version, map[cluster.ServiceName]string{"web": "web:" + version})
+	b.Package = nil
+	for n, s := range b.Services {
+		s.Task.Command = command
+		s.Restart = cluster.RestartPolicy{Condition: "none"}
+		b.Services[n] = s
+	}
+	return b
+}
+
+// reconciliation is what the server is killed in.
+type reconciliation struct {
+	name   string
+	before func(w *world)
+	push   func(w *world) // what comes before the request, and is not undone by a kill
+	method string
+	path   string
+	body   any
+	want   string // the picture in the end, with the delivery
+	// sure: it ends so even when the request was not written down, as the source is
+	// looked at from time to time.
+	sure bool
+}
+
+func reconciliations() []reconciliation {
+	const path = "/v1/deliveries/shop"
+	spec := v1.DeliverySet{Delivery: cluster.Delivery{
+		App: "shop", OnFailure: cluster.OnFailureRollback, Source: cluster.SourceSpec{Kind: cluster.SourceGit, URL: "https://git.example.com/shop.git"},
+		Notify: []cluster.Notice{{URL: "https://example.com/"}},
+	}}
+	nothing := func(*world) {}
+	follow := func(w *world) { w.must(http.MethodPut, path, spec) }
+	push := func(rev string, b v1.Bundle) func(*world) { return func(w *world) { w.src.push(rev, b) } }
+	const is = "web is web:%s, 2 of web=web:%[1]s, complete, uninstalled false; %s at %s, told %s"
+	return []reconciliation{
+		{"the first commit", nothing, nothing, http.MethodPut, path, spec, fmt.Sprintf(is, "1", "ready", "one", "deployed ready"), false},
+		{"a new commit", follow, push("two", delivered("2")), http.MethodPost, path + "/reconcile", nil, fmt.Sprintf(is, "2", "ready", "two", "deployed ready deployed ready"), true},
+		{
+			"a bad commit", follow, push("bad", delivered("2", "fail")), http.MethodPost, path + "/reconcile", nil,
+			fmt.Sprintf(is, "1", "held", "bad", "deployed ready deployed failed rolled-back"), true,
+		},
+		{
+			"a change by hand", func(w *world) { follow(w); w.hand(delivered("3")) }, nothing, http.MethodPost, path + "/reconcile", nil,
+			fmt.Sprintf(is, "1", "ready", "one", "deployed ready drift deployed ready"), true,
+		},
+		{"the end", follow, nothing, http.MethodDelete, path, nil, "web is web:1, 2 of web=web:1, complete, uninstalled false; not followed", false},
+	}
+}
+
+// hand deploys as a person does; it does not last.
+func (w *world) hand(b v1.Bundle) {
+	if code, says := w.ask(http.MethodPost, "/deploy", b); code != http.StatusOK {
+		w.t.Fatalf("by hand: %d %s", code, says)
+	}
+}
+
+func (w *world) followed() bool {
+	_, ok := one[cluster.Delivery](w, store.DeliveryKey("shop"))
+	return ok
+}
+
+// follows is the picture, with the delivery.
+func (w *world) follows() string {
+	st, looked := one[cluster.DeliveryState](w, store.DeliveryStateKey("shop"))
+	if !looked {
+		return w.picture() + "; not followed"
+	}
+	w.src.mu.Lock()
+	defer w.src.mu.Unlock()
+	var told []string
+	for id := int64(1); id <= st.Events; id++ {
+		told = append(told, w.src.told[id])
+	}
+	return fmt.Sprintf("%s; %s at %s, told %s", w.picture(), st.Phase, st.Seen.Revision, strings.Join(told, " "))
+}
+
+// try runs it in a world of its own; with n > 0 the server is killed with its n-th write
+// and another one started.
+func (r reconciliation) try(t *testing.T, n int, after bool) (writes int, wrong string) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { w.agent(ctx) })
+		defer func() {
+			w.stop()
+			cancel()
+			wg.Wait()
+		}()
+		r.before(w)
+		was, followed := w.follows(), w.followed()
+		w.srv.killAt(n, after)
+		r.push(w)
+		code, says := w.ask(r.method, r.path, r.body)
+		if n == 0 {
+			if code != http.StatusOK && code != http.StatusNoContent {
+				wrong = fmt.Sprintf("refused: %d %s", code, says)
+				return
+			}
+			wrong = w.ends(r.want)
+			writes = w.srv.writes()
+			return
+		}
+		for range 600 {
+			if w.died() {
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		w.stop()
+		if !r.sure && w.followed() == followed { // it was killed before it wrote down what was asked for
+			r.want = was
+		}
+		w.start()
+		if r.sure {
+			time.Sleep(2 * time.Minute) // the longest that it takes until the source is looked at
+		}
+		if wrong = w.ends(r.want); wrong != "" {
+			return
+		}
+		w.src.push("next", delivered("9")) // no lock is left
+		if code, says := w.ask(http.MethodPut, "/v1/deliveries/shop", v1.DeliverySet{Replace: true, Delivery: cluster.Delivery{
+			App: "shop", Source: cluster.SourceSpec{Kind: cluster.SourceGit, URL: "https://git.example.com/shop.git"},
+		}}); code != http.StatusOK {
+			wrong = fmt.Sprintf("the next change is refused: %d %s", code, says)
+			return
+		}
+		if wrong = w.settle(); wrong == "" && !strings.HasPrefix(w.follows(), "web is web:9, 2 of web=web:9, complete, uninstalled false; ready at next") {
+			wrong = "after the next commit there is " + w.follows()
+		}
+	})
+	return writes, wrong
+}
+
+// ends waits until nothing is on its way, and compares.
+func (w *world) ends(want string) string {
+	if why := w.settle(); why != "" {
+		return why
+	}
+	if got := w.follows(); got != want {
+		return fmt.Sprintf("there is %q, not %q", got, want)
+	}
+	return ""
+}
+
+// TestKillPointsOfDeliveries kills the server with its writes while an app follows its
+// source, as TestKillPoints does in what people ask for.
+func TestKillPointsOfDeliveries(t *testing.T) {
+	every := 4
+	if os.Getenv("FAIRLEAD_KILL_POINTS") == "all" {
+		every = 1
+	}
+	for _, r := range reconciliations() {
+		t.Run(r.name, func(t *testing.T) {
+			writes, wrong := r.try(t, 0, false)
+			if wrong != "" {
+				t.Fatalf("without a kill: %s", wrong)
+			}
+			points, stuck := 0, 0
+			for n := 1; n <= writes; n += every {
+				after := n/every%2 == 0
+				points++
+				if _, wrong := r.try(t, n, after); wrong != "" {
+					stuck++
+					t.Errorf("killed with write %d of %d (it happens: %v): %s", n, writes, after, wrong)
+				}
+			}
+			t.Logf("kill points: %d, stuck: %d", points, stuck)
+		})
+	}
+}
