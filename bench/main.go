@@ -37,6 +37,7 @@ func groups() []group {
 		{"deploy50", measureDeploy, true},
 		{"route", measureRoute, true},
 		{"rolling", measureRolling, true},
+		{"delivery", measureDelivery, true},
 		{"lab", measureLab, true},
 		{"swarm", measureSwarm, true},
 		{"leaders", measureLeaders, true},

@@ -71,19 +71,23 @@ func memory(pid int) (private, resident float64, err error) {
 	return (kb[0] + kb[1]) * 1024 / mb, kb[2] * 1024 / mb, nil
 }
 
-// cpuTime is the processor time that a process has used.
-func cpuTime(pid int) (time.Duration, error) {
+// cpuTime is the processor time that a process has used, familyTime that of its ended
+// children too.
+func cpuTime(pid int) (time.Duration, error)    { return used(pid, 2) }
+func familyTime(pid int) (time.Duration, error) { return used(pid, 4) }
+
+func used(pid, fields int) (time.Duration, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}
-	// After the name, which may hold blanks, utime and stime are fields 12 and 13.
+	// After the name, which may hold blanks, fields 12 to 15 are utime, stime, cutime and cstime.
 	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(f) < 13 {
+	if len(f) < 15 {
 		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(f))
 	}
 	var ticks int64
-	for _, s := range f[11:13] {
+	for _, s := range f[11:11+fields] {
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil {
 			return 0, err

@@ -6,15 +6,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"net/http/cgi"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,71 +19,45 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead/fairlead/integration/gitd"
 	"github.com/fairlead/fairlead/integration/load"
 	"github.com/fairlead/fairlead/integration/need"
 )
 
-// forge is a Git server over https: Git's own http-backend, with a password.
+// forge is a Git server over https, with a password.
 type forge struct {
-	t        *testing.T
-	tree     string
-	url, ca  string
-	password string
+	*gitd.Server
+	t *testing.T
 }
-
-const httpBackend = "/usr/lib/git-core/git-http-backend"
 
 func newForge(t *testing.T, dir string) *forge {
 	t.Helper()
-	if _, err := os.Stat(httpBackend); err != nil {
+	if _, err := os.Stat(gitd.Backend); err != nil {
 		need.Skip(t, "needs git: %v", err)
 	}
-	f := &forge{t: t, tree: filepath.Join(dir, "tree"), password: "geheim"}
-	bare := filepath.Join(dir, "git", "pub.git")
-	f.git(dir, "init", "-q", "--bare", "-b", "main", bare)
-	f.git(dir, "clone", "-q", bare, f.tree)
-	f.git(f.tree, "checkout", "-q", "-B", "main")
-	h := &cgi.Handler{Path: httpBackend, Env: []string{"GIT_PROJECT_ROOT=" + filepath.Dir(bare), "GIT_HTTP_EXPORT_ALL=1"}, Stderr: io.Discard}
-	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, got, _ := r.BasicAuth(); got != f.password {
-			w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		h.ServeHTTP(w, r)
-	}))
-	t.Cleanup(srv.Close)
-	f.url, f.ca = srv.URL+"/pub.git", filepath.Join(dir, "ca.pem")
-	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
-	if err := os.WriteFile(f.ca, b, 0o600); err != nil {
+	s, err := gitd.New(t.Context(), dir, "pub", "geheim")
+	if err != nil {
 		t.Fatal(err)
 	}
-	return f
-}
-
-func (f *forge) git(dir string, args ...string) string {
-	f.t.Helper()
-	cmd := exec.Command("git", args...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GIT_AUTHOR_NAME=Ann", "GIT_AUTHOR_EMAIL=ann@example.com", "GIT_COMMITTER_NAME=Ann",
-		"GIT_COMMITTER_EMAIL=ann@example.com", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		f.t.Fatalf("git %v: %v\n%s", args, err, out)
-	}
-	return strings.TrimSpace(string(out))
+	t.Cleanup(s.Close)
+	return &forge{s, t}
 }
 
 // push commits a Compose file, and returns the commit.
 func (f *forge) push(content, message string) string {
 	f.t.Helper()
-	if err := os.WriteFile(filepath.Join(f.tree, "compose.yaml"), []byte(content), 0o600); err != nil {
+	err := f.Write("compose.yaml", content)
+	var commit string
+	if err == nil {
+		commit, err = f.Commit(f.t.Context(), message)
+	}
+	if err == nil {
+		err = f.Push(f.t.Context())
+	}
+	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.git(f.tree, "add", "-A")
-	f.git(f.tree, "commit", "-q", "-m", message)
-	f.git(f.tree, "push", "-q", "origin", "HEAD")
-	return f.git(f.tree, "rev-parse", "HEAD")
+	return commit
 }
 
 // inbox takes notifications.
@@ -181,11 +151,11 @@ func TestDelivery(t *testing.T) {
 	n := start(t)
 	image := n.image()
 	f, news, slack := newForge(t, n.dir), newInbox(t), newInbox(t)
-	n.secret("pub/git", f.password)
+	n.secret("pub/git", f.Password)
 	n.secret("pub/hook", "signed")
 	n.secret("pub/slack", slack.url)
 	first := f.push(web(image, "pub", "1", 2, ""), "the first version")
-	n.do("delivery", "create", "pub", f.url, "--secret", "git", "--ca", f.ca, "--branch", "main", "--interval", "1h",
+	n.do("delivery", "create", "pub", f.URL, "--secret", "git", "--ca", f.CA, "--branch", "main", "--interval", "1h",
 		"--on-failure", "rollback", "--webhook", "hook", "--notify", news.url, "--notify-slack", "secret:slack")
 	serves := func(version string) func() error {
 		return func() error {
@@ -260,7 +230,7 @@ func TestDelivery(t *testing.T) {
 	l.WantNone(t, "while it was delivered")
 
 	trace := n.do("trace", "pub/web")
-	for _, want := range []string{fourth, "a good one", "Ann <ann@example.com>", f.url, "delivery pub", image, "sha256:"} {
+	for _, want := range []string{fourth, "a good one", "Ann <ann@example.com>", f.URL, "delivery pub", image, "sha256:"} {
 		if !strings.Contains(trace, want) {
 			t.Errorf("trace does not say %q:\n%s", want, trace)
 		}
@@ -296,7 +266,7 @@ func TestDelivery(t *testing.T) {
 	}
 	n.do("delivery", "resume", "pub")
 	n.eventually(2*time.Minute, "the fifth commit serves", at("ready", fifth))
-	if b, _ := os.ReadFile(filepath.Join(n.dir, "server.log")); strings.Contains(string(b), f.password) {
+	if b, _ := os.ReadFile(filepath.Join(n.dir, "server.log")); strings.Contains(string(b), f.Password) {
 		t.Error("the password is in the log")
 	}
 	n.do("delivery", "rm", "pub")

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/fairlead/fairlead/integration/gitd"
+)
+
+const hookKey = "bench-signs-its-webhooks"
+
+// measureDelivery lets an app follow a Git server under load, and then two hundred apps
+// of their own.
+func measureDelivery(ctx context.Context, b *bench) error {
+	image, err := b.app(ctx)
+	if err != nil {
+		return err
+	}
+	if err := b.with(ctx, func(n *node) error { return b.followed(ctx, n, image) }); err != nil {
+		return err
+	}
+	return b.with(ctx, func(n *node) error { return b.manyDeliveries(ctx, n, image) })
+}
+
+// followed pushes one version after the other, each with its webhook, as a forge sends it
+// after a push.
+func (b *bench) followed(ctx context.Context, n *node, image string) error {
+	const versions = 10
+	git, err := gitd.New(ctx, n.dir, "pub", "password")
+	if err != nil {
+		return err
+	}
+	defer git.Close()
+	push := func(version string) (time.Time, error) {
+		web := service(image, version, 2)
+		web["x-fairlead"].(map[string]any)["routes"] = []map[string]any{{"host": "pub.example.com", "port": 8080}}
+		content, err := json.Marshal(file("pub", map[string]any{"web": web}))
+		if err != nil {
+			return time.Time{}, err
+		}
+		if err := git.Write("compose.yaml", string(content)); err != nil {
+			return time.Time{}, err
+		}
+		if _, err := git.Commit(ctx, "version "+version); err != nil {
+			return time.Time{}, err
+		}
+		began := time.Now()
+		return began, git.Push(ctx)
+	}
+	if _, err := push("0"); err != nil {
+		return err
+	}
+	for name, value := range map[string]string{"pub/git": git.Password, "pub/hook": hookKey} {
+		if err := n.secret(ctx, name, value); err != nil {
+			return err
+		}
+	}
+	if _, err := n.fairlead(ctx, "delivery", "create", "pub", git.URL, "--branch", "main", "--secret", "git", "--ca", git.CA,
+		"--webhook", "hook", "--interval", "1h", "--on-failure", "rollback"); err != nil {
+		return err
+	}
+	l := n.load(ctx, "http://pub.example.com/")
+	defer l.stop()
+	var pushed, hooked []float64
+	for i := 1; i <= versions; i++ {
+		version := fmt.Sprint(i)
+		began, err := push(version)
+		if err != nil {
+			return err
+		}
+		asked := time.Now()
+		if err := n.webhook(ctx, "pub"); err != nil {
+			return err
+		}
+		at, err := n.served(ctx, "http://pub.example.com/", version+" ")
+		if err != nil {
+			return err
+		}
+		pushed = append(pushed, at.Sub(began).Seconds())
+		hooked = append(hooked, at.Sub(asked).Seconds())
+		if _, err := n.fairlead(ctx, "delivery", "reconcile", "pub"); err != nil { // the rollout ends before the next
+			return err
+		}
+	}
+	l.stop()
+	for _, e := range l.examples {
+		b.say("  failed: %s", e)
+	}
+	b.say("  %d versions, %.1f to %.1f s after the webhook; %d requests", versions, quantile(hooked, 0), quantile(hooked, 1), l.requests.Load())
+	b.set("push_to_served_s_p50", quantile(pushed, 0.5))
+	b.set("webhook_to_served_s_p50", quantile(hooked, 0.5))
+	b.set("delivery_requests", float64(l.requests.Load()))
+	b.set("delivery_failed_requests", float64(l.failed.Load()))
+	return nil
+}
+
+// manyDeliveries lets two hundred apps without replicas follow a directory each, and
+// measures the server and the processes that it starts, looking each minute.
+func (b *bench) manyDeliveries(ctx context.Context, n *node, image string) error {
+	const many = 200
+	git, err := gitd.New(ctx, n.dir, "many", "password")
+	if err != nil {
+		return err
+	}
+	defer git.Close()
+	for i := range many {
+		content, err := json.Marshal(file(fmt.Sprintf("app%d", i), map[string]any{"web": service(image, "1", 0)}))
+		if err != nil {
+			return err
+		}
+		if err := git.Write(fmt.Sprintf("app%d/compose.yaml", i), string(content)); err != nil {
+			return err
+		}
+	}
+	if _, err := git.Commit(ctx, "all of them"); err != nil {
+		return err
+	}
+	if err := git.Push(ctx); err != nil {
+		return err
+	}
+	began := time.Now()
+	for i := range many {
+		app := fmt.Sprintf("app%d", i)
+		if err := n.secret(ctx, app+"/git", git.Password); err != nil {
+			return err
+		}
+		if _, err := n.fairlead(ctx, "delivery", "create", app, git.URL, "--branch", "main", "--path", app, "--secret", "git", "--ca", git.CA, "--detach"); err != nil {
+			return err
+		}
+	}
+	if err := until(ctx, 10*time.Minute, time.Second, "all are ready", func() error {
+		out, err := n.fairlead(ctx, "delivery", "get", "-o", "json")
+		if err != nil {
+			return err
+		}
+		if ready := strings.Count(out, `"phase": "ready"`); ready < many {
+			return fmt.Errorf("%d of %d are ready", ready, many)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	b.say("  %d deliveries are ready after %s", many, time.Since(began).Round(time.Second))
+	if err := pause(ctx, settle); err != nil {
+		return err
+	}
+	const window = 3 * time.Minute
+	before, err := familyTime(n.pid())
+	if err != nil {
+		return err
+	}
+	requests, began := git.Requests(), time.Now()
+	if err := pause(ctx, window); err != nil {
+		return err
+	}
+	after, err := familyTime(n.pid())
+	if err != nil {
+		return err
+	}
+	took := time.Since(began)
+	b.set("deliveries_200_cpu_percent", 100*(after-before).Seconds()/took.Seconds())
+	b.set("deliveries_200_requests_per_minute", float64(git.Requests()-requests)/took.Minutes())
+	private, _, err := memory(n.pid())
+	if err != nil {
+		return err
+	}
+	b.set("deliveries_200_rss_mb", private)
+	return nil
+}
+
+// secret sets a secret of an app.
+func (n *node) secret(ctx context.Context, ref, value string) error {
+	cmd := exec.CommandContext(ctx, n.bin, "secret", "set", ref)
+	cmd.Env = append(os.Environ(), "FAIRLEAD_SOCKET="+n.socket(), "HOME="+n.dir)
+	cmd.Stdin = strings.NewReader(value)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("secret set %s: %w: %s", ref, err, out)
+	}
+	return nil
+}
+
+// webhook sends one as GitHub does.
+func (n *node) webhook(ctx context.Context, delivery string) error {
+	const body = `{"ref": "refs/heads/main"}`
+	mac := hmac.New(sha256.New, []byte(hookKey))
+	mac.Write([]byte(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://fairlead/v1/hooks/"+delivery, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(mac.Sum(nil)))
+	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", n.socket())
+	}}}
+	defer c.CloseIdleConnections()
+	res, err := c.Do(req)
+	if err != nil {
+		return err
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("the webhook is answered with %s", res.Status)
+	}
+	return nil
+}
+
+// served asks every 10 ms until an answer begins so.
+func (n *node) served(ctx context.Context, url, with string) (time.Time, error) {
+	c := n.traefik(true)
+	defer c.CloseIdleConnections()
+	var at time.Time
+	err := until(ctx, 2*time.Minute, 10*time.Millisecond, url+" answers "+with, func() error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		res, err := c.Do(req)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = res.Body.Close() }()
+		body, err := io.ReadAll(io.LimitReader(res.Body, 1<<10))
+		if at = time.Now(); err == nil && !strings.HasPrefix(string(body), with) {
+			err = fmt.Errorf("it answers %q", body)
+		}
+		return err
+	})
+	return at, err
+}
