@@ -87,7 +87,7 @@ func used(pid, fields int) (time.Duration, error) {
 		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(f))
 	}
 	var ticks int64
-	for _, s := range f[11:11+fields] {
+	for _, s := range f[11 : 11+fields] {
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil {
 			return 0, err

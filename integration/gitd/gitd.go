@@ -38,8 +38,10 @@ func New(ctx context.Context, dir, name, password string) (*Server, error) {
 	s := &Server{Password: password, Tree: filepath.Join(dir, "tree"), CA: filepath.Join(dir, "git-ca.pem")}
 	bare := filepath.Join(dir, "git", name+".git")
 	for _, args := range [][]string{
-		{"init", "-q", "--bare", "-b", "main", bare}, {"-C", bare, "config", "http.receivepack", "true"},
-		{"clone", "-q", bare, s.Tree}, {"-C", s.Tree, "checkout", "-q", "-B", "main"},
+		{"init", "-q", "--bare", "-b", "main", bare},
+		{"-C", bare, "config", "http.receivepack", "true"},
+		{"clone", "-q", bare, s.Tree},
+		{"-C", s.Tree, "checkout", "-q", "-B", "main"},
 	} {
 		if _, err := s.git(ctx, dir, args...); err != nil {
 			return nil, err
