@@ -82,9 +82,15 @@ func (m *model) unserved(svc cluster.Service) (coming, refused []string) {
 			}
 		}
 		// The ports may be those of the routes before: what this declaration asks for
-		// is there, or refused, once the gateway has a tree that was made after it.
+		// is there, or refused, once the gateway has a tree that was made after it. What
+		// it does not ask for any more is gone then.
+		lags := ack.Route < svc.Rev && len(refused) == before
 		switch {
-		case len(needs) == 0 || ack.Route >= svc.Rev || len(refused) > before:
+		case !lags || (len(needs) == 0 && !svc.Unrouted):
+		case svc.Unrouted && ack.Error == "":
+			coming = append(coming, fmt.Sprintf("waits for gateway %s to drop the routes", id))
+		case svc.Unrouted:
+			refused = append(refused, fmt.Sprintf("%s: gateway %s may still have the routes of before: %s", svc.Name, id, ack.Error))
 		case ack.Error == "":
 			coming = append(coming, fmt.Sprintf("waits for gateway %s to have the routes", id))
 		default:

@@ -204,6 +204,55 @@ func TestWatchWaitsForRoutesAlone(t *testing.T) {
 	}
 }
 
+// A route that went is gone from the gateways when the deploy says that it is done.
+func TestWatchWaitsForRoutesToGo(t *testing.T) {
+	for name, c := range map[string]struct {
+		ack    cluster.GatewayAck
+		failed bool
+		says   string
+	}{
+		"gone": {},
+		"lags": {ack: cluster.GatewayAck{Error: "it reads nothing"}, failed: true, says: "web: gateway n1 may still have the routes of before: it reads nothing"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // a refusal counts when it has stood for a while
+			b := newBench(t)
+			spec, svc := routed(t, b)
+			spec.Routes = nil
+			deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": spec}))
+			b.put(store.RolloutKey(webID), cluster.Rollout{ServiceID: webID, Target: svc.Version, Release: 2, State: cluster.RolloutComplete})
+			var last v1.Progress
+			waited := false
+			err := b.Watch(t.Context(), "shop", 2, func(p v1.Progress) error {
+				if last = p; !waited && !p.Done {
+					waited = true
+					if msg := p.Services[0].Message; msg != "waits for gateway n1 to drop the routes" {
+						t.Errorf("it says %q", msg)
+					}
+					c.ack.Node = "n1"
+					if c.ack.Error == "" {
+						c.ack.Route = b.rev(store.ServiceKey(webID))
+					}
+					b.put(store.GatewayAckKey("n1"), c.ack)
+				}
+				return nil
+			})
+			if err != nil || !waited || !last.Done || last.Failed != c.failed || strings.Join(last.Unserved, "; ") != c.says {
+				t.Errorf("waited %v: %+v %v", waited, last, err)
+			}
+
+			// What never had routes waits for no gateway, whatever that has.
+			spec.Labels = map[string]string{"a": "b"}
+			deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": spec}))
+			b.put(store.RolloutKey(webID), cluster.Rollout{ServiceID: webID, Target: svc.Version, Release: 3, State: cluster.RolloutComplete})
+			err = b.Watch(t.Context(), "shop", 3, func(p v1.Progress) error { last = p; return nil })
+			if err != nil || !last.Done || last.Failed || len(last.Unserved) > 0 {
+				t.Errorf("without routes: %+v %v", last, err)
+			}
+		})
+	}
+}
+
 // What is not routed is not served, though the gateways have its port.
 func TestWatchSaysWhatIsNotRouted(t *testing.T) {
 	for name, stands := range map[string]bool{"stands": true, "taken back": false} {

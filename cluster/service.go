@@ -24,6 +24,9 @@ type Service struct {
 	// Release is the number of the release that wrote this.
 	Release int         `json:"release"`
 	Spec    ServiceSpec `json:"spec"`
+	// Unrouted: gateways served what was declared before, and nothing of this. That
+	// they have seen it is waited for as that of routes is.
+	Unrouted bool `json:"unrouted,omitempty"`
 
 	// Created is the store revision at which the service first appeared. The
 	// store fills it when reading; it is not part of the value.

@@ -181,6 +181,28 @@ services:
 	}
 }
 
+// Each port is said to stand where it does, in the long form too.
+func TestPlacesOfPorts(t *testing.T) {
+	s := load1(t, in(`ports:
+  - {target: 53, published: 53}
+  - {target: 53, published: 53, protocol: udp}
+  - {target: 54, published: 54, host_ip: 127.0.0.1}
+  - {target: 54, published: 54, host_ip: 127.0.0.2}
+  - {target: 55, published: 55, protocol: udp, mode: host}
+  - "56-57:56-57"`)).Services["web"]
+	got := map[string]int{}
+	for _, p := range s.Ports {
+		got[fmt.Sprintf("%s:%d/%s %s", p.HostIP, p.Published, p.Protocol, p.Mode)] = p.Source.Line
+	}
+	want := map[string]int{
+		":53/tcp gateway": 5, ":53/udp gateway": 6, "127.0.0.1:54/tcp node": 7, "127.0.0.2:54/tcp node": 8,
+		":55/udp node": 9, ":56/tcp gateway": 10, ":57/tcp gateway": 10,
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+}
+
 // A line that moved must not replace a task.
 func TestHashKnowsNoLines(t *testing.T) {
 	const keys = "ports: ['127.0.0.1:1:2']\nvolumes: ['va:/x']\nlabels: {traefik.enable: 'true', traefik.http.routers.a.rule: 'Host(`a`)'}"
@@ -321,6 +343,41 @@ services:
 		"compose.yaml:9: services.big.volumes",
 		"compose.yaml:10: services.rw.volumes", "compose.yaml:11: services.dir.volumes",
 	}, places(err)); d != "" {
+		t.Errorf("on several nodes (-want +got)\n%s\n%v", d, err)
+	}
+}
+
+// A path that begins with $PWD or $HOME is of this machine, though it is absolute
+// once the variable is filled in.
+func TestBindMountsOfVariables(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{"a.conf": "A\n", "src/x": "x", "compose.yaml": `services:
+  web:
+    image: a
+    volumes:
+      - ${PWD}/a.conf:/a:ro
+      - {type: bind, source: $HOME/a.conf, target: /b, read_only: true}
+      - "${HOME:-/root}/src:/c"
+      - ${PWD}/src:/d
+      - $PWDS/src:/e
+      - /srv/$HOME:/f
+      - here:/g
+volumes: {here: {driver_opts: {type: none, o: bind, device: "$PWD/src"}}}
+`})
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{"PWD": dir, "HOME": dir, "PWDS": "/other"}
+	r, err := Load(t.Context(), Options{Dir: dir, Env: env, SingleNode: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := len(r.Services["web"].Task.Configs); got != 2 || len(r.Configs) != 1 {
+		t.Errorf("%d files are brought along: %v", got, r.Configs)
+	}
+	_, err = Load(t.Context(), Options{Dir: dir, Env: env})
+	if d := cmp.Diff([]string{"compose.yaml:7: services.web.volumes", "compose.yaml:8: services.web.volumes", "compose.yaml:12: volumes.here.driver_opts.device"}, places(err)); d != "" {
 		t.Errorf("on several nodes (-want +got)\n%s\n%v", d, err)
 	}
 }

@@ -177,7 +177,7 @@ func (c *converter) boundVolume(key string, m cluster.Mount) bool {
 	device := m.DriverOpts["device"]
 	full := []string{"volumes", key, "driver_opts", "device"}
 	n, d := c.idx.find(full...)
-	if m.Driver != "" || n == nil || device == "" || strings.HasPrefix(n.value, "/") || !slices.Contains(strings.Split(m.DriverOpts["o"], ","), "bind") {
+	if m.Driver != "" || n == nil || device == "" || (strings.HasPrefix(n.value, "/") && !ofHere(n)) || !slices.Contains(strings.Split(m.DriverOpts["o"], ","), "bind") {
 		return true
 	}
 	at, where := c.idx.at(full...), dotted(full...)
@@ -241,17 +241,32 @@ type bindPlace struct {
 	at   cluster.Source
 }
 
+// source is what has the source; nil: nothing does.
+func (b bindPlace) source() *node {
+	if s := b.item.get("source"); s != nil {
+		return s
+	}
+	return b.item
+}
+
 // raw is the source as written, after interpolation.
 func (b bindPlace) raw() string {
-	if b.item == nil {
+	s := b.source()
+	if s == nil {
 		return ""
 	}
-	if s := b.item.get("source"); s != nil {
+	if s != b.item {
 		return s.value
 	}
-	s, _, _ := strings.Cut(b.item.value, ":")
-	return s
+	source, _, _ := strings.Cut(s.value, ":")
+	return source
 }
+
+var hereRE = regexp.MustCompile(`^\$\{?(PWD|HOME)\b`)
+
+// ofHere reports whether a path begins where the command was run or at home: such
+// paths are of this machine as ./ and ~ are, absolute though they read then.
+func ofHere(n *node) bool { return n != nil && hereRE.MatchString(n.raw) }
 
 // bind decides about a directory or file of a machine: relative ones belong to
 // where the Compose file is, not to the node.
@@ -268,7 +283,7 @@ func (c *converter) bind(name string, v types.ServiceVolumeConfig, b bindPlace, 
 	}
 	m := cluster.Mount{Type: cluster.MountBind, Source: v.Source, Target: v.Target, ReadOnly: v.ReadOnly}
 	m.NoCreate = v.Bind != nil && !bool(v.Bind.CreateHostPath)
-	if raw := b.raw(); strings.HasPrefix(raw, "/") {
+	if raw := b.raw(); strings.HasPrefix(raw, "/") && !ofHere(b.source()) {
 		if !isSocket(v.Source) {
 			c.warn(b.at, where, fmt.Sprintf("%s is a path of whatever node the task runs on", quote(v.Source)), "use a volume for data, configs: for files")
 		}

@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -16,11 +17,22 @@ import (
 
 // portAt finds the item of ports: that brought a port.
 func (c *converter) portAt(name string, p types.ServicePortConfig) cluster.Source {
-	target := strconv.Itoa(int(p.Target))
+	long := map[string]string{
+		"target": strconv.Itoa(int(p.Target)), "published": p.Published, "host_ip": p.HostIP,
+		"protocol": cmp.Or(p.Protocol, "tcp"), "mode": cmp.Or(p.Mode, "ingress"),
+	}
 	_, at := c.idx.item(func(n *node) bool {
 		if n.kind == mapNode {
-			t, pub := n.get("target"), n.get("published")
-			return t != nil && t.value == target && (pub == nil && p.Published == "" || pub != nil && pub.value == p.Published)
+			for key, want := range long {
+				have := map[string]string{"protocol": "tcp", "mode": "ingress"}[key]
+				if v := n.get(key); v != nil && v.value != "" {
+					have = v.value
+				}
+				if have != want {
+					return false
+				}
+			}
+			return true
 		}
 		list, err := parsePort(n.value)
 		return err == nil && slices.ContainsFunc(list, func(x types.ServicePortConfig) bool {

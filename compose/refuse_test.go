@@ -108,6 +108,7 @@ var bad = []struct{ what, file, want string }{
 	{"no such protocol", in(`ports: [{target: 80, published: 90, protocol: sctp}]`), `compose.yaml:4: services.web.ports: the protocol "sctp" is not supported; write tcp or udp`},
 	{"bind on many nodes", in("volumes: [./src:/src]"), `compose.yaml:4: services.web.volumes: "./src" is a path of this machine, which other nodes do not have; bring files with configs:, code with build:, and keep data in a volume`},
 	{"target twice", in("volumes: [va:/x, vb:/x]") + "volumes: {va: {}, vb: {}}\n", "compose.yaml:4: services.web.volumes: \"/x\" is mounted twice (first on line 4)"},
+	{"volume of one letter", in("volumes: ['v:/data']"), `compose.yaml:4: services.web.volumes[0]: "v:/data" reads as a drive of Windows, with docker compose too; give the volume a name of two letters or more`},
 	{"relative target", in("volumes: ['data:data']"), `compose.yaml:4: services.web.volumes[0]: "data:data" has no absolute path in the container; write for example data:/data`},
 	{"whole file system", in("volumes: ['va:/']") + "volumes: {va: {}}\n", `compose.yaml:4: services.web.volumes: the target "/" is the whole file system; write an absolute path in the container`},
 	{"secret outside", in("secrets: [{source: pw, target: ../../etc/passwd}]") + "secrets: {pw: {external: true}}\n", `compose.yaml:4: services.web.secrets: the target "../../etc/passwd" leaves /run/secrets; write an absolute path`},

@@ -191,6 +191,8 @@ func parseVolume(v string) (vol types.ServiceVolumeConfig, err error) {
 	return format.ParseVolume(v)
 }
 
+var driveRE = regexp.MustCompile(`^[A-Za-z]:/`)
+
 func volumeProblem(v string) string {
 	vol, err := parseVolume(v)
 	switch {
@@ -198,6 +200,8 @@ func volumeProblem(v string) string {
 		return "has an empty part; is a variable unset? Write for example data:/data"
 	case err != nil:
 		return "is not a volume such as data:/data"
+	case driveRE.MatchString(vol.Target):
+		return "reads as a drive of Windows, with docker compose too; give the volume a name of two letters or more"
 	case !strings.HasPrefix(vol.Target, "/"):
 		return "has no absolute path in the container; write for example data:/data"
 	}

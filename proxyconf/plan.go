@@ -137,14 +137,14 @@ func records(refused map[cluster.ServiceID][]Refusal, recorded map[cluster.Servi
 // marker returns the write of the revision marker, when it must be written: with
 // every change of the tree, and when a routed service or its endpoints have a
 // newer revision, even one that changes nothing here: who declared it waits for the
-// gateways to have seen it. A service that just lost its routes is covered by the
-// first: its objects go.
+// gateways to have seen it. So does who took all routes away, of which the gateways
+// may have had none.
 func marker(s Snapshot, changes bool) (Write, bool) {
 	written, exists := ParseMarker(s.Current[MarkerKey])
 	routed := map[cluster.ServiceID]bool{}
 	var need cluster.StoreRev
 	for _, svc := range s.Services {
-		if routed[svc.ServiceID] = Routed(svc.Spec); routed[svc.ServiceID] {
+		if routed[svc.ServiceID] = Routed(svc.Spec); routed[svc.ServiceID] || svc.Unrouted {
 			need = max(need, svc.Rev)
 		}
 	}

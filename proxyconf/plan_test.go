@@ -345,6 +345,11 @@ func TestMarker(t *testing.T) {
 	s.Rev, s.Endpoints[0].Rev, s.Services[0].Spec.Routes = 40, 39, nil
 	step("routes lost together with an endpoint", 40, -1)
 	step("nothing left to do", 40, 0)
+	s.Rev, s.Services[1].Rev, s.Services[1].Unrouted = 42, 41, true
+	step("routes lost that were never served", 42, 1)
+	step("acknowledged by that too", 42, 0)
+	s.Rev, s.Endpoints[1].Rev = 44, 43
+	step("its endpoints are nobody's here", 42, 0)
 	s.Rev = 38
 	step("a store put back to an older state", 38, 1)
 }
@@ -377,6 +382,7 @@ func drawSnapshot(t *rapid.T, rev cluster.StoreRev) Snapshot {
 	pick := func(label string, of ...string) string { return rapid.SampledFrom(of).Draw(t, label) }
 	for i := range rapid.IntRange(0, 12).Draw(t, "services") {
 		svc := service(pick("app", "a", "a-b"), fmt.Sprintf("%s%d", pick("name", "web", "Web", "b-c"), i), cluster.StoreRev(rapid.IntRange(1, 3).Draw(t, "created")))
+		svc.Rev, svc.Unrouted = cluster.StoreRev(rapid.IntRange(1, int(rev)).Draw(t, "declared")), rapid.IntRange(0, 3).Draw(t, "unrouted") == 0
 		for range rapid.IntRange(0, 3).Draw(t, "routes") {
 			r := cluster.Route{
 				Host: pick("host", "", "x.example.com", "y.example.com", "*.example.com", "bad host", "z`x"),
@@ -488,7 +494,7 @@ func converge(t *rapid.T, s Snapshot) map[string]string {
 	sound(t, s.Current)
 	m, _ := ParseMarker(s.Current[MarkerKey])
 	for _, svc := range s.Services {
-		if Routed(svc.Spec) && m < svc.Rev {
+		if (Routed(svc.Spec) || svc.Unrouted) && m < svc.Rev {
 			t.Fatalf("marker %d is behind the declaration of %s at %d", m, svc.ServiceID, svc.Rev)
 		}
 		for _, e := range s.Endpoints {

@@ -10,6 +10,7 @@ import (
 
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/proxyconf"
 )
 
 // State is what a deploy is decided on, read at one store revision.
@@ -329,6 +330,7 @@ func (r *Result) service(s State, in Input, name cluster.ServiceName, spec clust
 	now := cluster.Service{
 		ServiceID: cluster.ServiceID{App: in.App, Name: name},
 		Version:   spec.Task.Hash(), Release: r.Plan.Next, Spec: spec,
+		Unrouted: exists && proxyconf.Routed(old.Spec) && !proxyconf.Routed(spec),
 	}
 	fields := Diff(old.Spec, spec)
 	switch {
