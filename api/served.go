@@ -63,6 +63,10 @@ func (m *model) unserved(svc cluster.Service) (coming, refused []string) {
 		}
 	}
 	unrouted := len(refused) > 0
+	made := max(svc.Rev, m.endpoints[svc.ServiceID].Rev)
+	if len(m.needs(svc)) > 0 {
+		coming = append(coming, m.unregistered(svc)...)
+	}
 	for _, id := range slices.Sorted(maps.Keys(m.nodes)) {
 		n := m.nodes[id]
 		ack, acks := m.gateways[id]
@@ -82,9 +86,9 @@ func (m *model) unserved(svc cluster.Service) (coming, refused []string) {
 			}
 		}
 		// The ports may be those of the routes before: what this declaration asks for
-		// is there, or refused, once the gateway has a tree that was made after it. What
-		// it does not ask for any more is gone then.
-		lags := ack.Route < svc.Rev && len(refused) == before
+		// is there, or refused, once the gateway has a tree that was made after it, and
+		// after the newest of the tasks. What it does not ask for any more is gone then.
+		lags := ack.Route < made && len(refused) == before
 		switch {
 		case !lags || (len(needs) == 0 && !svc.Unrouted):
 		case svc.Unrouted && ack.Error == "":
@@ -101,4 +105,15 @@ func (m *model) unserved(svc cluster.Service) (coming, refused []string) {
 		return nil, refused // nobody opens what is not routed
 	}
 	return coming, refused
+}
+
+// unregistered are the ready tasks of a service that no request is sent to yet.
+func (m *model) unregistered(svc cluster.Service) (coming []string) {
+	for _, t := range m.ofService[svc.ServiceID] {
+		ts := m.task(t)
+		if t.Desire == cluster.DesireRun && !ts.Ended() && ts.Ready && len(ts.Addresses) > 0 && !m.endpoints[svc.ServiceID].Has(t.ID) {
+			coming = append(coming, fmt.Sprintf("waits until requests are sent to %s", ts.Address))
+		}
+	}
+	return coming
 }

@@ -204,6 +204,43 @@ func TestWatchWaitsForRoutesAlone(t *testing.T) {
 	}
 }
 
+// What is ready is not served yet: requests come to it once it is among the endpoints and
+// the gateways have those.
+func TestWatchWaitsForEndpoints(t *testing.T) {
+	b := newBench(t)
+	_, svc := routed(t, b)
+	b.put(store.RolloutKey(webID), cluster.Rollout{ServiceID: webID, Target: svc.Version, Release: 1, State: cluster.RolloutComplete})
+	tasks := b.keys(store.PrefixTasks)
+	one := get[cluster.Task](b, tasks[0])
+	st := get[cluster.Status](b, store.StatusKey("n1", one.ID))
+	st.Addresses = map[cluster.NetworkName]string{"shop_default": "10.1.0.2"}
+	b.put(store.StatusKey("n1", one.ID), st)
+	steps := []struct {
+		says string
+		then func()
+	}{
+		{"waits until requests are sent to shop/web.1", func() {
+			b.put(store.EndpointsKey(webID), cluster.Endpoints{ServiceID: webID, Tasks: []cluster.Endpoint{{Task: one.ID, Slot: 1, Node: "n1", Addresses: st.Addresses}}})
+		}},
+		{"waits for gateway n1 to have the routes", func() {
+			b.put(store.GatewayAckKey("n1"), cluster.GatewayAck{Node: "n1", Entries: []string{"web"}, Route: b.rev(store.EndpointsKey(webID))})
+		}},
+	}
+	var last v1.Progress
+	if err := b.Watch(t.Context(), "shop", 1, func(p v1.Progress) error {
+		if last = p; p.Done || len(steps) == 0 {
+			return nil
+		}
+		if says := p.Services[0].Message; says == steps[0].says {
+			steps[0].then()
+			steps = steps[1:]
+		}
+		return nil
+	}); err != nil || !last.Done || last.Failed || len(steps) > 0 {
+		t.Errorf("%+v %v; not seen: %d", last, err, len(steps))
+	}
+}
+
 // A route that went is gone from the gateways when the deploy says that it is done.
 func TestWatchWaitsForRoutesToGo(t *testing.T) {
 	for name, c := range map[string]struct {
