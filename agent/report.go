@@ -133,5 +133,5 @@ func waitsFor(d Desired) string {
 		names = append(names, "config "+f.Name)
 	}
 	slices.Sort(names)
-	return "waiting for " + strings.Join(slices.Compact(names), ", ")
+	return "waits for " + strings.Join(slices.Compact(names), ", ")
 }

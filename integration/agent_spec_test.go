@@ -36,7 +36,7 @@ func TestAgentDeliversSecretsThatNobodyElseSees(t *testing.T) {
 	})
 	n.place(p)
 	s := n.await(p.Task, "waiting", 10*time.Second, inState(cluster.StateWaiting))
-	if s.Reason != "waiting for config conf, secret db, secret key" {
+	if s.Reason != "waits for config conf, secret db, secret key" {
 		t.Errorf("reason %q", s.Reason)
 	}
 	n.seal(p.Task, cluster.Payload{

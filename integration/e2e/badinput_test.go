@@ -119,7 +119,7 @@ func TestBadInputs(t *testing.T) {
 
 var (
 	// passing is progress that one run shows and another is too quick for.
-	passing = regexp.MustCompile(`^ .* ready, (pending.*|running(: .* is starting: .*)?)$`)
+	passing = regexp.MustCompile(`^ .* ready, (pending.*|running(: .* is starting: .*|: [^ ]+ waits for secret [^ /]+)?)$`)
 	taskID  = regexp.MustCompile(`(\.[0-9]+\.)[0-9a-z]{6,}`)
 	pid     = regexp.MustCompile(`PID [0-9]+`)
 	prog    = regexp.MustCompile(`by [a-z0-9.]+ \(PID`)
