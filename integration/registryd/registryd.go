@@ -58,7 +58,7 @@ func Start(ctx context.Context, root, dir string, port int, user, password strin
 	}
 	defer func() { _ = log.Close() }() // the process has it
 	// Not CommandContext: it ends with Close, after what still speaks to it.
-	r.cmd = exec.Command(strings.TrimSpace(string(out)), "serve", file) //nolint:noctx // see above
+	r.cmd = exec.Command(strings.TrimSpace(string(out)), "serve", file)
 	r.cmd.Env, r.cmd.Stdout, r.cmd.Stderr = append(os.Environ(), "OTEL_TRACES_EXPORTER=none"), log, log
 	if err := r.cmd.Start(); err != nil {
 		return nil, err
