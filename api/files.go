@@ -15,6 +15,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/distribution/reference"
 
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/cluster"
@@ -178,7 +179,10 @@ func (s *Server) images(ctx context.Context, in *imagesInput) ([]v1.NodeImage, e
 	m := s.read("")
 	used := map[string][]string{}
 	for _, svc := range m.services {
-		used[svc.Spec.Task.Image] = append(used[svc.Spec.Task.Image], svc.String())
+		t := svc.Spec.Task
+		for _, name := range []string{tagged(t.Image), t.ImageID} {
+			used[name] = append(used[name], svc.String())
+		}
 	}
 	out := []v1.NodeImage{}
 	found := false
@@ -197,9 +201,11 @@ func (s *Server) images(ctx context.Context, in *imagesInput) ([]v1.NodeImage, e
 		}
 		for _, img := range list {
 			ni := v1.NodeImage{Image: img, Node: n.ID}
-			for _, tag := range img.Tags {
-				ni.Used = append(ni.Used, used[tag]...)
+			for _, name := range append([]string{img.ID}, img.Tags...) {
+				ni.Used = append(ni.Used, used[name]...)
 			}
+			slices.Sort(ni.Used)
+			ni.Used = slices.Compact(ni.Used)
 			out = append(out, ni)
 		}
 	}
@@ -207,6 +213,15 @@ func (s *Server) images(ctx context.Context, in *imagesInput) ([]v1.NodeImage, e
 		return nil, noNode(in.Node)
 	}
 	return out, nil
+}
+
+// tagged is a reference as engines list it: "docker.io/library/web" is "web:latest".
+func tagged(ref string) string {
+	n, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return ref
+	}
+	return reference.FamiliarString(reference.TagNameOnly(n))
 }
 
 type resolveInput struct {

@@ -229,7 +229,7 @@ func (a *app) restartCommand() *cobra.Command {
 		Use: "restart [APP | SERVICE...]", Short: "Replace the tasks of services, one after the other",
 		Example:           "  fairlead restart shop\n  fairlead restart web   # of the app here",
 		Args:              rangeArgs(0, -1, ""),
-		ValidArgsFunction: a.completeServices(-1),
+		ValidArgsFunction: a.completeTargets(-1),
 		RunE: a.changing(&w, func(args []string) (change, error) {
 			return func(ctx context.Context, cl *client.Client) (v1.DeployResult, error) {
 				name, services, err := a.appServices(ctx, cl, args)

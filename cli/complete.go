@@ -58,6 +58,16 @@ func (a *app) completeServices(most int) completion {
 	})
 }
 
+// completeTargets offers apps beside services, where a command takes either.
+func (a *app) completeTargets(most int) completion {
+	apps, services := a.completeApps(), a.completeServices(most)
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		whole, _ := apps(cmd, args, typed)
+		parts, d := services(cmd, args, typed)
+		return append(whole, parts...), d
+	}
+}
+
 func (a *app) completeNodes() completion {
 	return a.offer(1, func(ctx context.Context, cl *client.Client) ([]string, error) {
 		list, err := cl.Nodes(ctx)

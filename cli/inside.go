@@ -35,7 +35,7 @@ more, of a job that is done or a task that failed, it prints the last lines that
 were kept of it, and says so on standard error.`,
 		Example:           "  fairlead logs -f web\n  fairlead logs shop/web.2 --tail 50\n  fairlead logs --since 10m   # the whole app here",
 		Args:              rangeArgs(0, 1, ""),
-		ValidArgsFunction: a.completeServices(1),
+		ValidArgsFunction: a.completeTargets(1),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			lines, err := lastLines(tail)
 			if err != nil {

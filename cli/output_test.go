@@ -341,3 +341,28 @@ func TestPlanSaysWhatWouldWait(t *testing.T) {
 		t.Errorf("plan says\n%s", s.all)
 	}
 }
+
+// -p chooses of the images those that the app uses.
+func TestImagesOfAnApp(t *testing.T) {
+	h := newHub(t)
+	withFront(h)
+	h.deploy("name: idle\nservices: {web: {image: a}, db: {image: docker.io/library/a:latest}}\n")
+	h.host.images = []cluster.Image{{ID: "sha256:1", Tags: []string{"store/front:1"}}, {ID: "sha256:2", Tags: []string{"a:latest"}}, {ID: "sha256:3", Tags: []string{"nobodys:1"}}}
+	for app, want := range map[string][]string{"store": {"store/front:1"}, "idle": {"a:latest"}, "": {"store/front:1", "a:latest", "nobodys:1"}} {
+		var got []string
+		for _, tag := range []string{"store/front:1", "a:latest", "nobodys:1"} {
+			if strings.Contains(h.must("", "image", "ls", "-p", app).out, tag) {
+				got = append(got, tag)
+			}
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("-p %q: %s", app, d)
+		}
+	}
+	if s := h.must("", "image", "ls", "-p", "idle"); !strings.Contains(s.out, "idle/db idle/web\n") {
+		t.Errorf("%s", s.out)
+	}
+	if s := h.cli("", "image", "ls", "-p", "nosuch"); s.code != 4 {
+		t.Errorf("%d %s", s.code, s.all)
+	}
+}

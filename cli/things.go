@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -236,9 +237,15 @@ func (a *app) imageCommand() *cobra.Command {
 func (a *app) imageList() *cobra.Command {
 	var node string
 	c := &cobra.Command{
-		Use: "ls", Short: "List the images on the nodes", Args: noArgs, Example: "  fairlead image ls --node n1",
+		Use: "ls", Short: "List the images on the nodes", Args: noArgs, Example: "  fairlead image ls --node n1\n  fairlead image ls -p shop   # those that the app uses",
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, _ []string) error {
 			list, err := cl.Images(cmd.Context(), cluster.NodeID(node))
+			if err == nil && a.appFlag != "" {
+				list = slices.DeleteFunc(list, func(i v1.NodeImage) bool {
+					return !slices.ContainsFunc(i.Used, func(by string) bool { return strings.HasPrefix(by, a.appFlag+"/") })
+				})
+				err = exists(cmd.Context(), cl, cluster.AppName(a.appFlag), len(list))
+			}
 			if err != nil {
 				return err
 			}

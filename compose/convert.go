@@ -54,6 +54,7 @@ func (c *converter) convert() *Result {
 		}
 		c.refuse(at, "services", "no service to run", advice)
 	}
+	c.profiles()
 	c.appExtension()
 	c.secretDecls()
 	c.configDecls()
@@ -81,6 +82,23 @@ func (c *converter) convert() *Result {
 	c.res.Configs = slices.SortedFunc(maps.Values(c.configs), func(a, b cluster.Config) int { return strings.Compare(a.Name, b.Name) })
 	c.render()
 	return c.res
+}
+
+// profiles warns of those that were asked for and that no service has.
+func (c *converter) profiles() {
+	known := map[string]bool{}
+	for _, all := range []types.Services{c.p.Services, c.p.DisabledServices} {
+		for _, s := range all {
+			for _, p := range s.Profiles {
+				known[p] = true
+			}
+		}
+	}
+	for _, p := range c.chosen {
+		if !known[p] && p != "*" {
+			c.warn(cluster.Source{File: c.show(c.load.files[0])}, "profiles", "no service has the profile "+quote(p), didYouMean(p, slices.Sorted(maps.Keys(known))))
+		}
+	}
 }
 
 // at is the place of a key of a service.

@@ -37,8 +37,10 @@ type load struct {
 	envFiles []string
 	// asked is the variable that names the files, if it does.
 	asked string
-	idx   index
-	shown []string // every file read
+	// chosen are the profiles that Options name.
+	chosen []string
+	idx    index
+	shown  []string // every file read
 	// contents of the main files.
 	contents map[string][]byte
 	loading  []string // stack of files, against cycles

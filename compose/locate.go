@@ -36,7 +36,7 @@ func (l *load) locate() error {
 	if envErr == nil && l.o.Dir != dir {
 		envErr = l.readEnv() // the project's own, below the one here
 	}
-	if len(l.o.Profiles) == 0 {
+	if l.chosen = l.o.Profiles; len(l.o.Profiles) == 0 {
 		l.o.Profiles = fields(l.env[consts.ComposeProfiles], ",")
 	}
 	if l.app = l.o.App; l.app == "" {

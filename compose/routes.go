@@ -52,6 +52,10 @@ func (c *converter) route(name string, i int, r routeExtension, spec *cluster.Se
 			return
 		}
 	}
+	if r.Internal && r.TLS {
+		c.warn(at, where, "tls is ignored: the internal entry point speaks HTTP", "leave it out, or internal:")
+		r.TLS = false
+	}
 	c.addRoute(name, where, cluster.Route{Host: host, Path: path, Port: port, Internal: r.Internal, TLS: r.TLS, Source: at}, spec)
 }
 

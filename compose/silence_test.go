@@ -28,6 +28,7 @@ func TestNothingIsIgnoredSilently(t *testing.T) {
 		{"all addresses, then one", in(`ports: ["5432:1"]`) + "  x:\n    image: b\n    ports: ['127.0.0.1:5432:1']\n", "compose.yaml:7: services.x.ports: port 5432/tcp is taken by web"},
 		{"one address, then all", in(`ports: ["127.0.0.1:5432:1"]`) + "  x:\n    image: b\n    ports: ['5432:1']\n", "compose.yaml:7: services.x.ports: port 5432/tcp is taken by web"},
 		{"two addresses", in(`ports: ["127.0.0.1:5432:1"]`) + "  x:\n    image: b\n    ports: ['127.0.0.2:5432:1']\n", ""},
+		{"TLS of what is internal", in("x-fairlead:\n  routes:\n    - {internal: true, tls: true, port: 80}"), "compose.yaml:6: services.web.x-fairlead.routes: tls is ignored: the internal entry point speaks HTTP"},
 		{"strange tmpfs", in("tmpfs: '/a:x:y'"), `compose.yaml:4: services.web.tmpfs: "/a:x:y" is not a path and its options`},
 	} {
 		r, err := Load(t.Context(), Options{Files: []string{write(t, c.file)}, SingleNode: true, HTTPPort: 80, HTTPSPort: 443})
@@ -116,6 +117,38 @@ func TestSmallThings(t *testing.T) {
 		}
 		if c.holds != nil && (err != nil || !c.holds(r.Services["web"].Task)) {
 			t.Errorf("%s: %+v", c.what, r)
+		}
+	}
+}
+
+// A profile that --profile names is one of the file's; what stands in COMPOSE_PROFILES
+// may be meant for another.
+func TestProfilesThatNobodyHas(t *testing.T) {
+	t.Parallel()
+	file := write(t, in("profiles: [debug]")+"  db: {image: b}\n")
+	for _, c := range []struct {
+		profiles []string
+		env      string
+		want     string
+	}{
+		{[]string{"debug"}, "", ""},
+		{[]string{"*"}, "", ""},
+		{nil, "other", ""},
+		{[]string{"debgu"}, "", `compose.yaml: profiles: no service has the profile "debgu"; did you mean debug?`},
+		{[]string{"debug", "other"}, "", `compose.yaml: profiles: no service has the profile "other"`},
+	} {
+		r, err := Load(t.Context(), Options{Files: []string{file}, Profiles: c.profiles, Env: map[string]string{"COMPOSE_PROFILES": c.env}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var said []string
+		for _, w := range r.Warnings {
+			if w.Path == "profiles" {
+				said = append(said, w.String())
+			}
+		}
+		if got := strings.Join(said, "\n"); got != c.want {
+			t.Errorf("%v: %s, want %s", c.profiles, got, c.want)
 		}
 	}
 }
