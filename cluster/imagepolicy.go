@@ -112,9 +112,9 @@ type ImageState struct {
 	Tags        int       `json:"tags,omitempty"`   // that it has
 	Matching    int       `json:"matching,omitempty"`
 	Message     string    `json:"message,omitempty"` // what is wrong
-	// Away says that the registry did not answer, so many times in a row.
-	Away     bool `json:"away,omitempty"`
+	// Failures in a row; Away: the registry could not be asked.
 	Failures int  `json:"failures,omitempty"`
+	Away     bool `json:"away,omitempty"`
 }
 
 // EventImages says that newer images were chosen.

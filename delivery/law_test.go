@@ -127,7 +127,7 @@ func (w *world) do(act delivery.Action) cluster.DeliveryState {
 			changes = []string{"update service web"}
 		}
 		l := delivery.Look{Origin: cluster.Origin{Revision: rev}, Changes: changes, Release: w.i.Release}
-		if l.Verdict = delivery.Decide(act.Spec, act.State, rev, changes); l.Verdict == delivery.Deploy {
+		if l.Verdict = delivery.Decide(act.Spec, act.State, l.Origin, changes); l.Verdict == delivery.Deploy {
 			w.tries[rev]++
 			l.Release = w.release(content)
 		}
@@ -272,10 +272,10 @@ func TestDriftIsReported(t *testing.T) {
 	d := cluster.Delivery{Drift: cluster.DriftReport}
 	key := d.Key("r1")
 	st := cluster.DeliveryState{Good: &cluster.Applied{Key: key}, Applied: &cluster.Applied{Key: key}, Phase: cluster.PhaseReady}
-	if v := delivery.Decide(d, st, "r1", []string{"x"}); v != delivery.Report {
+	if v := delivery.Decide(d, st, cluster.Origin{Revision: "r1"}, []string{"x"}); v != delivery.Report {
 		t.Errorf("a change by hand: %s", v)
 	}
-	if v := delivery.Decide(d, st, "r2", []string{"x"}); v != delivery.Deploy {
+	if v := delivery.Decide(d, st, cluster.Origin{Revision: "r2"}, []string{"x"}); v != delivery.Deploy {
 		t.Errorf("a new commit: %s", v)
 	}
 	i := delivery.Item{Spec: d, State: st}
