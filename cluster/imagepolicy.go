@@ -97,9 +97,13 @@ func (c ImageChoice) String() string {
 
 // Choices are choices in short; "" without one.
 func Choices(list []ImageChoice) string {
-	words := make([]string, len(list))
-	for i, c := range list {
-		words[i] = c.String()
+	const most = 5
+	var words []string
+	for _, c := range list[:min(most, len(list))] {
+		words = append(words, c.String())
+	}
+	if n := len(list) - most; n > 0 {
+		words = append(words, fmt.Sprintf("and %d more", n))
 	}
 	return strings.Join(words, ", ")
 }

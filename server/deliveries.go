@@ -138,6 +138,9 @@ func (s *sources) secret(ctx context.Context, d cluster.Delivery, name string) (
 
 // Decide implements api.Sources.
 func (s *sources) Decide(d cluster.Delivery, st cluster.DeliveryState, f api.Fetched, p v1.Plan) string {
+	if len(f.Wrote) > 0 {
+		f.Origin.Revision = "a commit that is still to be made"
+	}
 	return string(delivery.Decide(d, st, f.Origin, changes(p)))
 }
 

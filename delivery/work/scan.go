@@ -85,7 +85,7 @@ func scanImages(ctx context.Context, t Task) (states []cluster.ImageState, waits
 			}
 			if err != nil {
 				st = prior
-				st.Message, st.Failures = err.Error(), prior.Failures+1
+				st.Message, st.Failures = cut(err.Error()), prior.Failures+1
 				k := cluster.KindOf(err)
 				if st.Away = k == cluster.KindTransient || k == cluster.KindForbidden; st.Away && prior.Tag == "" {
 					errs[i] = err
@@ -229,7 +229,7 @@ type careful struct {
 }
 
 func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != "https" && !loopback(req.URL.Hostname()) {
+	if own, _, _ := strings.Cut(c.host, ":"); req.URL.Scheme != "https" && (!loopback(req.URL.Hostname()) || !loopback(own)) {
 		return nil, &cluster.Error{Kind: cluster.KindForbidden, Msg: fmt.Sprintf("%s speaks no TLS: it is not asked", req.URL.Host)}
 	}
 	for try := 0; ; try++ {
@@ -317,7 +317,7 @@ func (t Task) registryError(ctx context.Context, p cluster.ImagePolicy, err erro
 	case strings.Contains(err.Error(), "certificate"):
 		return &cluster.Error{Kind: cluster.KindForbidden, Msg: fmt.Sprintf("%s: %v; servers trust what their engines do, in %s", host, err, filepath.Join(t.Certs, host))}
 	}
-	return cluster.Transientf("%s: %w", host, err)
+	return cluster.Transientf("%s: %s", host, cut(err.Error()))
 }
 
 // ImagesKey is what was chosen, to compare.
