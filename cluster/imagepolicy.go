@@ -249,9 +249,10 @@ func (d Delivery) validateImages() error {
 // KeyOf identifies what a delivery asks for at what a source has, with the images that
 // were chosen beside it.
 func (d Delivery) KeyOf(o Origin) string {
-	revision := o.Revision
+	var b strings.Builder
+	b.WriteString(o.Revision)
 	for _, c := range o.Images {
-		revision += fmt.Sprintf(" %s=%s", c.Policy, c.Ref())
+		fmt.Fprintf(&b, " %s=%s", c.Policy, c.Ref())
 	}
-	return d.Key(revision)
+	return d.Key(b.String())
 }

@@ -47,8 +47,9 @@ type Task struct {
 	Certs string `json:"certs,omitempty"`
 	// Commit lets chosen images be written to the source; without it they are so in what
 	// is returned alone. Cluster signs.
-	Commit  bool   `json:"commit,omitempty"`
-	Cluster string `json:"cluster,omitempty"`
+	Commit  bool      `json:"commit,omitempty"`
+	Cluster string    `json:"cluster,omitempty"`
+	Now     time.Time `json:"now"`
 	// Server is what the app is made for.
 	Domain     string `json:"domain"`
 	SingleNode bool   `json:"single_node"`
@@ -224,7 +225,7 @@ func do(ctx context.Context, t Task) (Result, error) {
 		return r, err
 	}
 	if !commits(t.Delivery) {
-		place(t, &r)
+		place(&r)
 	}
 	return r, nil
 }

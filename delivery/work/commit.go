@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/config"
@@ -72,12 +71,12 @@ func writeBack(ctx context.Context, t Task, repo *repository, ref plumbing.Refer
 	if branch != ref {
 		if t.Commit {
 			r.Branch = branch.Short()
-			_, err = repo.commitTree(ctx, t, base, fresh, branch, branch == ref || base != commit, r)
+			_, err = repo.commitTree(ctx, t, base, fresh, branch, r)
 		}
 		return commit, tree, err
 	}
 	if t.Commit {
-		if commit, err = repo.commitTree(ctx, t, base, fresh, branch, true, r); err != nil {
+		if commit, err = repo.commitTree(ctx, t, base, fresh, branch, r); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -200,8 +199,8 @@ func graft(repo *repository, tree *object.Tree, files map[string]plumbing.Hash) 
 	return store(repo, plumbing.TreeObject, fresh.Encode)
 }
 
-// commitTree makes a commit and pushes it; moves says that the branch is there.
-func (r *repository) commitTree(ctx context.Context, t Task, base *object.Commit, tree plumbing.Hash, branch plumbing.ReferenceName, moves bool, res *Result) (*object.Commit, error) {
+// commitTree makes a commit on top of base, and pushes it.
+func (r *repository) commitTree(ctx context.Context, t Task, base *object.Commit, tree plumbing.Hash, branch plumbing.ReferenceName, res *Result) (*object.Commit, error) {
 	by := signature(t)
 	c := &object.Commit{Author: by, Committer: by, Message: message(t, res), TreeHash: tree, ParentHashes: []plumbing.Hash{base.Hash}}
 	hash, err := store(r, plumbing.CommitObject, c.Encode)
@@ -209,7 +208,7 @@ func (r *repository) commitTree(ctx context.Context, t Task, base *object.Commit
 		return nil, err
 	}
 	old := plumbing.ZeroHash
-	if moves {
+	if slices.ContainsFunc(r.refs, func(r *plumbing.Reference) bool { return r.Name() == branch }) {
 		old = base.Hash
 	}
 	if err := r.push(ctx, hash, branch, old); err != nil {
@@ -220,7 +219,7 @@ func (r *repository) commitTree(ctx context.Context, t Task, base *object.Commit
 }
 
 func signature(t Task) object.Signature {
-	s := object.Signature{Name: "Fairlead", Email: "fairlead@" + orElse(t.Cluster, "cluster"), When: time.Now()}
+	s := object.Signature{Name: "Fairlead", Email: "fairlead@" + orElse(t.Cluster, "cluster"), When: t.Now}
 	if a, err := mail.ParseAddress(t.Delivery.ImageWrite.Author); err == nil {
 		s.Name, s.Email = a.Name, a.Address
 	}

@@ -77,8 +77,7 @@ func scanImages(ctx context.Context, t Task) (states []cluster.ImageState, waits
 		}
 		g.Go(func() error {
 			st, err := t.scan(ctx, p, prior)
-			var l *limited
-			if errors.As(err, &l) {
+			if l, is := errors.AsType[*limited](err); is {
 				mu.Lock()
 				waits[l.host] = max(waits[l.host], l.wait)
 				mu.Unlock()
@@ -130,10 +129,7 @@ func (t Task) scan(ctx context.Context, p cluster.ImagePolicy, prior cluster.Ima
 	if err != nil {
 		return prior, cluster.Invalidf("%s: %w", p.Repository, err)
 	}
-	o, err := t.options(ctx, host)
-	if err != nil {
-		return prior, err
-	}
+	o := t.options(ctx, host)
 	st := prior
 	st.Message, st.Failures, st.Away, st.Matching = "", 0, false, 0
 	tag := p.Digest
@@ -147,7 +143,7 @@ func (t Task) scan(ctx context.Context, p cluster.ImagePolicy, prior cluster.Ima
 			return prior, err
 		}
 		if tag == "" {
-			st.Scanned = time.Now().UTC()
+			st.Scanned = t.Now
 			st.Message = fmt.Sprintf("none of %d tags is one of %s", len(tags), p)
 			return st, nil
 		}
@@ -161,7 +157,7 @@ func (t Task) scan(ctx context.Context, p cluster.ImagePolicy, prior cluster.Ima
 	case tag == prior.Tag:
 		digest = prior.Digest
 	}
-	st.Tag, st.Digest, st.Scanned = tag, digest, time.Now().UTC()
+	st.Tag, st.Digest, st.Scanned = tag, digest, t.Now
 	if st.Ref() != prior.Ref() {
 		st.Chosen = st.Scanned
 	}
@@ -192,14 +188,14 @@ func list(ctx context.Context, repo name.Repository, o []remote.Option) ([]strin
 
 // options are how a registry is spoken to: over TLS, but for this machine's own, with the
 // certificates that its engine trusts.
-func (t Task) options(ctx context.Context, host string) ([]remote.Option, error) {
+func (t Task) options(ctx context.Context, host string) []remote.Option {
 	roots, err := x509.SystemCertPool()
 	if err != nil {
 		roots = x509.NewCertPool()
 	}
 	certs, _ := filepath.Glob(filepath.Join(t.Certs, host, "*.crt")) // of a pattern that is right
 	for _, c := range certs {
-		if b, err := os.ReadFile(c); err == nil {
+		if b, err := os.ReadFile(c); err == nil { //nolint:gosec // below the directory of certificates: a registry's name has no slash
 			roots.AppendCertsFromPEM(b)
 		}
 	}
@@ -215,9 +211,9 @@ func (t Task) options(ctx context.Context, host string) ([]remote.Option, error)
 		auth = authn.FromConfig(authn.AuthConfig{Username: l.User, Password: string(l.Password)})
 	}
 	return []remote.Option{
-		remote.WithContext(ctx), remote.WithAuth(auth), remote.WithTransport(&careful{base: base, host: host}), remote.WithUserAgent("fairlead"),
+		remote.WithContext(ctx), remote.WithAuth(auth), remote.WithTransport(&careful{base: base, host: host, now: t.Now}), remote.WithUserAgent("fairlead"),
 		remote.WithRetryBackoff(remote.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.1, Steps: 2}),
-	}, nil
+	}
 }
 
 // careful bounds what is read of a registry, sends nothing in clear over a network, and
@@ -225,6 +221,7 @@ func (t Task) options(ctx context.Context, host string) ([]remote.Option, error)
 type careful struct {
 	base http.RoundTripper
 	host string
+	now  time.Time
 	read atomic.Int64
 }
 
@@ -237,7 +234,7 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		wait, busy := told(res, time.Now())
+		wait, busy := told(res, c.now)
 		if !busy {
 			res.Body = &counted{res.Body, &c.read}
 			return res, nil
@@ -332,7 +329,7 @@ func ImagesKey(states []cluster.ImageState) string {
 }
 
 // place puts what was chosen into the services that have another image of its repository.
-func place(t Task, r *Result) {
+func place(r *Result) {
 	for i, st := range r.Images {
 		used := false
 		for n, svc := range r.Bundle.Services {
