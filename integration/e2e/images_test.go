@@ -35,7 +35,7 @@ func newShelf(t *testing.T, n *node) *shelf {
 	}
 	t.Cleanup(func() {
 		out, _ := n.docker("images", "-q", "--no-trunc", s.Host+"/shop/web").Output()
-		for _, id := range strings.FieldsSeq(string(out)) {
+		for id := range strings.FieldsSeq(string(out)) {
 			_ = n.docker("rmi", "-f", id).Run()
 		}
 	})
