@@ -88,8 +88,29 @@ func Write(name string, content []byte, policies []cluster.ImageState, uses map[
 	if edits == nil {
 		return content, nil, nil
 	}
+	if summed(values) {
+		return nil, nil, cluster.Invalidf("%s: it is encrypted with a sum over all of it, which a new image would make wrong: keep images in another file", name)
+	}
 	written := bytes.Join(out, nil)
 	return written, edits, check(name, values, written, changed)
+}
+
+// summed reports whether SOPS signed the file, the values that it left in clear too.
+func summed(values []*yaml.Node) bool {
+	for _, doc := range values {
+		if doc.Kind != yaml.DocumentNode {
+			continue
+		}
+		var signed struct {
+			Sops struct {
+				MAC string `yaml:"mac"`
+			} `yaml:"sops"`
+		}
+		if doc.Decode(&signed) == nil && signed.Sops.MAC != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // check reads what was written again: nothing but the values may differ.

@@ -77,12 +77,13 @@ func sides(file string) (before, after string) {
 
 func TestMarksThatCannotBeFollowed(t *testing.T) {
 	for file, want := range map[string]string{
-		"a: 1\nb: x # {\"fairlead\": \"wbe\"}\n":                `f.yaml:2: there is no image policy "wbe"`,
-		"b: x # {\"fairlead\": \"web:tags\"}\n":                 `f.yaml:1: the mark of the image policy web asks for "tags"`,
-		"b: x # {\"fairlead\": web}\n":                          "f.yaml:1: the mark",
-		"a: &x y\nb: *x # {\"fairlead\": \"web\"}\n":            "f.yaml:2: the mark stands behind no value",
-		"b: x # {\"fairlead\": \"web\"}\na: [\n":                "f.yaml: it has marks of images, and is no YAML",
-		"b: {{ .Values.x }} # {\"fairlead\": \"web\"}\n{{end}}": "is no YAML",
+		"a: 1\nb: x # {\"fairlead\": \"wbe\"}\n":                           `f.yaml:2: there is no image policy "wbe"`,
+		"b: x # {\"fairlead\": \"web:tags\"}\n":                            `f.yaml:1: the mark of the image policy web asks for "tags"`,
+		"b: x # {\"fairlead\": web}\n":                                     "f.yaml:1: the mark",
+		"a: &x y\nb: *x # {\"fairlead\": \"web\"}\n":                       "f.yaml:2: the mark stands behind no value",
+		"b: x # {\"fairlead\": \"web\"}\na: [\n":                           "f.yaml: it has marks of images, and is no YAML",
+		"b: x # {\"fairlead\": \"web\"}\nsops: {mac: \"ENC[AES256_GCM]\"}": "encrypted with a sum",
+		"b: {{ .Values.x }} # {\"fairlead\": \"web\"}\n{{end}}":            "is no YAML",
 	} {
 		if _, edits, err := image.Write("f.yaml", []byte(file), chosen, map[string]int{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, %v; want %q", file, edits, err, want)

@@ -288,8 +288,7 @@ func pushHere(at string, base *git.Repository, temporal *memory.Storage) func(co
 			if _, err := base.Storer.SetEncodedObject(o); err != nil {
 				return fmt.Errorf("write %s: %w", at, err)
 			}
-			name := filepath.Join("objects", h.String()[:2], h.String()[2:])
-			own(dir, filepath.Dir(name), name)
+			own(dir, filepath.Join("objects", h.String()[:2], h.String()[2:]))
 		}
 		var was *plumbing.Reference
 		if old != plumbing.ZeroHash {
@@ -306,14 +305,15 @@ func pushHere(at string, base *git.Repository, temporal *memory.Storage) func(co
 	}
 }
 
-// own gives files to the owner of the repository, who is to write there too.
-func own(dir string, names ...string) {
+// own gives a file, and the directories that it is in, to the owner of the repository, who
+// is to write there too.
+func own(dir, name string) {
 	var st syscall.Stat_t
 	if syscall.Stat(dir, &st) != nil {
 		return
 	}
-	for _, n := range names {
-		_ = os.Lchown(filepath.Join(dir, n), int(st.Uid), int(st.Gid)) // who may not, is not root
+	for ; name != "."; name = filepath.Dir(name) {
+		_ = os.Lchown(filepath.Join(dir, name), int(st.Uid), int(st.Gid)) // who may not, is not root
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -357,6 +358,50 @@ func TestImagesAreCommitted(t *testing.T) {
 				t.Errorf("the branch is\n%s", got)
 			}
 		})
+	}
+}
+
+// Whoever owns a repository on the servers' disk can write there still.
+func TestCommitsBelongToTheOwner(t *testing.T) {
+	const owner = 12345
+	f, s := newForge(t), newShelf(t)
+	s.push("shop/web", "1.0.0")
+	f.write("a/b/compose.yaml", "services:\n  web:\n    image: x:1 # {\"fairlead\": \"web\"}\n")
+	f.push("the first")
+	d := f.following(s.policy("web=shop/web semver 1.x"))
+	d.Path = "a/b"
+	each := func(do func(path string, uid uint32) error) {
+		t.Helper()
+		err := filepath.Walk(f.dir, func(path string, info os.FileInfo, err error) error {
+			if err != nil {
+				return err
+			}
+			return do(path, info.Sys().(*syscall.Stat_t).Uid)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	each(func(path string, _ uint32) error { return os.Lchown(path, owner, owner) })
+	for _, branch := range []string{"", "bot/x/y"} {
+		d.ImageWrite = cluster.ImageWrite{To: cluster.WriteCommit, Branch: branch}
+		if r := f.must(work.Task{Delivery: d, Scan: true, Commit: branch == ""}); len(r.Edits) != 1 && branch == "" {
+			t.Fatalf("%+v", r)
+		}
+		s.push("shop/web", "1.1.0")
+		if r := f.must(work.Task{Delivery: d, Scan: true, Commit: true}); r.Pushed == "" {
+			t.Fatalf("%+v", r)
+		}
+		s.push("shop/web", "1.2.0")
+	}
+	each(func(path string, uid uint32) error {
+		if uid != owner {
+			t.Errorf("%s is %d's", path, uid)
+		}
+		return nil
+	})
+	if out := f.git(f.dir, "-c", "safe.directory=*", "log", "--format=%s", "bot/x/y"); !strings.Contains(out, "web 1.2.0\nshop: web 1.1.0\nshop: web 1.0.0") {
+		t.Errorf("%s", out)
 	}
 }
 
