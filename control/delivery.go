@@ -236,7 +236,7 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 		return delivery.Missed(i, err, now())
 	}
 	l := p.Look
-	l.Verdict, l.Made = delivery.Decide(i.Spec, i.State, l.Origin.Revision, l.Changes), d.made(i.Spec, l)
+	l.Verdict, l.Made = delivery.Decide(i.Spec, i.State, l.Origin, l.Changes), d.made(i.Spec, l)
 	if l.Verdict == delivery.Deploy {
 		if l.Release, err = p.Deploy(ctx); err != nil {
 			d.log.Warn("could not deploy a delivery; will retry", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "error", err)
@@ -251,7 +251,7 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 func (d *Deliveries) made(spec cluster.Delivery, l delivery.Look) (is bool) {
 	d.mirror.Read(func(v store.View) {
 		r, ok, err := store.One[cluster.Release](v, store.ReleaseKey(spec.App, l.Release))
-		is = ok && err == nil && r.V.Origin != nil && r.V.Origin.Delivery == spec.Name && r.V.Origin.Revision == l.Origin.Revision
+		is = ok && err == nil && r.V.Origin != nil && r.V.Origin.Delivery == spec.Name && spec.KeyOf(*r.V.Origin) == spec.KeyOf(l.Origin)
 	})
 	return is
 }

@@ -60,6 +60,16 @@ func (f *forge) push(content, message string) string {
 	return commit
 }
 
+// git runs git in a directory.
+func (f *forge) git(dir string, args ...string) string {
+	f.t.Helper()
+	out, err := f.Git(f.t.Context(), append([]string{"-C", dir}, args...)...)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return out
+}
+
 // inbox takes notifications.
 type inbox struct {
 	mu   sync.Mutex

@@ -13,7 +13,6 @@ import (
 
 	"helm.sh/helm/v4/pkg/repo/v1"
 
-	"github.com/fairlead/fairlead/integration/need"
 	"github.com/fairlead/fairlead/integration/registryd"
 )
 
@@ -21,11 +20,7 @@ import (
 // keeps it.
 func (n *node) registry(user, password string) *registryd.Registry {
 	n.t.Helper()
-	r, err := registryd.Start(n.t.Context(), need.Root(n.t), n.dir, need.Port(n.t), user, password)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	n.t.Cleanup(r.Close)
+	r := registryd.Start(n.t, user, password)
 	if user != "" {
 		login := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
 		n.write(".docker/config.json", fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, r.Host, login))

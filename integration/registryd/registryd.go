@@ -1,95 +1,159 @@
-// Package registryd starts a registry of images for tests and benchmarks:
-// distribution, as scripts/registry makes it.
+// Package registryd runs an image registry of a test's own: distribution, on loopback,
+// for everybody or for who has a password.
 package registryd
 
 import (
-	"context"
+	"archive/tar"
+	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/fairlead/fairlead/integration/need"
 )
 
-// Registry is one on loopback, without TLS.
+// Registry is one registry.
 type Registry struct {
-	Host           string // ADDRESS:PORT
-	User, Password string // none: it asks for none
+	// Host is its address, as images name it.
+	Host           string
+	User, Password string // "": everybody may
 
-	cmd  *exec.Cmd
-	done chan struct{}
+	t       testing.TB
+	dir     string
+	program string
+	cmd     *exec.Cmd
 }
 
-// Start starts one on a port of loopback, with its data below dir, until Close. With a
-// user it lets nobody else in. root is the project's directory.
-func Start(ctx context.Context, root, dir string, port int, user, password string) (*Registry, error) {
-	out, err := exec.CommandContext(ctx, "bash", filepath.Join(root, "scripts/registry")).Output()
-	if err != nil {
-		return nil, fmt.Errorf("scripts/registry: %w", err)
+// Start starts a registry that ends with the test. With a user it wants the password.
+func Start(tb testing.TB, user, password string) *Registry {
+	tb.Helper()
+	out, err := exec.Command("bash", filepath.Join(need.Root(tb), "scripts/registry")).Output()
+	program := strings.TrimSpace(string(out))
+	if err != nil || program == "" {
+		need.Skip(tb, "no registry (scripts/registry): %v", err)
 	}
-	dir = filepath.Join(dir, "registry")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	r := &Registry{Host: fmt.Sprintf("127.0.0.1:%d", port), User: user, Password: password, done: make(chan struct{})}
-	conf := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s/data}, delete: {enabled: true}}\nhttp: {addr: %q}\n", dir, r.Host)
+	r := &Registry{Host: fmt.Sprintf("127.0.0.1:%d", need.Port(tb)), User: user, Password: password, t: tb, dir: tb.TempDir(), program: program}
+	conf := fmt.Sprintf("version: 0.1\nlog: {level: warn}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %q, secret: test}\n", filepath.Join(r.dir, "data"), r.Host)
 	if user != "" {
 		hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
 		if err != nil {
-			return nil, err
+			tb.Fatal(err)
 		}
-		users := filepath.Join(dir, "htpasswd")
-		if err := os.WriteFile(users, fmt.Appendf(nil, "%s:%s\n", user, hash), 0o600); err != nil {
-			return nil, err
-		}
+		users := filepath.Join(r.dir, "users")
+		r.write(users, user+":"+string(hash)+"\n")
 		conf += fmt.Sprintf("auth: {htpasswd: {realm: test, path: %s}}\n", users)
 	}
-	file := filepath.Join(dir, "config.yml")
-	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
-		return nil, err
+	r.write(filepath.Join(r.dir, "config.yml"), conf)
+	tb.Cleanup(r.Kill)
+	r.Up()
+	return r
+}
+
+func (r *Registry) write(path, content string) {
+	r.t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		r.t.Fatal(err)
 	}
-	log, err := os.Create(filepath.Join(dir, "log"))
+}
+
+// Up starts the program, again after Kill, and waits until it answers.
+func (r *Registry) Up() {
+	r.t.Helper()
+	log, err := os.OpenFile(filepath.Join(r.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, err
+		r.t.Fatal(err)
 	}
-	defer func() { _ = log.Close() }() // the process has it
-	// Not CommandContext: it ends with Close, after what still speaks to it.
-	r.cmd = exec.Command(strings.TrimSpace(string(out)), "serve", file)
+	defer log.Close()
+	r.cmd = exec.Command(r.program, "serve", filepath.Join(r.dir, "config.yml"))
 	r.cmd.Env, r.cmd.Stdout, r.cmd.Stderr = append(os.Environ(), "OTEL_TRACES_EXPORTER=none"), log, log
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := r.cmd.Start(); err != nil {
-		return nil, err
+		r.t.Fatal(err)
 	}
-	go func() { _ = r.cmd.Wait(); close(r.done) }()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.Host+"/v2/", nil)
-		if err != nil {
-			r.Close()
-			return nil, err
-		}
-		res, err := http.DefaultClient.Do(req)
+	for deadline := time.Now().Add(need.Patience * 20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		res, err := http.Get("http://" + r.Host + "/v2/")
 		if err == nil {
 			_ = res.Body.Close()
-			return r, nil
-		}
-		select {
-		case <-r.done:
-			said, _ := os.ReadFile(log.Name())
-			return nil, fmt.Errorf("the registry ended: %s", said)
-		default:
+			return
 		}
 		if time.Now().After(deadline) {
-			r.Close()
-			return nil, fmt.Errorf("the registry does not answer: %w", err)
+			b, _ := os.ReadFile(log.Name())
+			r.t.Fatalf("the registry does not answer: %v\n%s", err, b)
 		}
 	}
 }
 
-// Close ends it.
-func (r *Registry) Close() {
-	_ = r.cmd.Process.Kill()
-	<-r.done
+// Kill ends the program; what was pushed stays.
+func (r *Registry) Kill() {
+	if r.cmd != nil {
+		_ = r.cmd.Process.Kill()
+		_ = r.cmd.Wait()
+		r.cmd = nil
+	}
+}
+
+// Push makes an image of one program, which it starts with these variables, pushes it and
+// returns its digest.
+func (r *Registry) Push(repository, program string, env []string, tags ...string) string {
+	r.t.Helper()
+	b, err := os.ReadFile(program)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var packed bytes.Buffer
+	w := tar.NewWriter(&packed)
+	_ = w.WriteHeader(&tar.Header{Name: "app", Mode: 0o755, Size: int64(len(b))})
+	_, _ = w.Write(b)
+	_ = w.Close()
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(packed.Bytes())), nil })
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(empty.Image, layer)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	file, err := img.ConfigFile()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	file = file.DeepCopy()
+	file.OS, file.Architecture = "linux", "amd64"
+	file.Config.Entrypoint, file.Config.Env = []string{"/app"}, env
+	if img, err = mutate.ConfigFile(img, file); err != nil {
+		r.t.Fatal(err)
+	}
+	repo, err := name.NewRepository(r.Host + "/" + repository)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	auth := authn.Anonymous
+	if r.User != "" {
+		auth = authn.FromConfig(authn.AuthConfig{Username: r.User, Password: r.Password})
+	}
+	for _, tag := range tags {
+		if err := remote.Write(repo.Tag(tag), img, remote.WithAuth(auth)); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	d, err := img.Digest()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return d.String()
 }
