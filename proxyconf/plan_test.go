@@ -592,3 +592,20 @@ func TestPortsOfTheVersionBefore(t *testing.T) {
 		}
 	}
 }
+
+// A task serves at the gateways also when the service has left its networks.
+func TestNetworksOfTheVersionBefore(t *testing.T) {
+	e := endpoints("shop", "web", 2, "10.0.0.1", "10.0.0.2")
+	e.Tasks[1].Addresses = map[cluster.NetworkName]string{"left": "10.9.0.2", "left too": "10.9.1.2"}
+	tree, _ := apply(nil, Plan(Snapshot{Rev: 3, Services: []cluster.Service{service("shop", "web", 1, cluster.Route{Host: "a", Port: 80})}, Endpoints: []cluster.Endpoints{e}}))
+	var got []string
+	for k, v := range tree {
+		if strings.Contains(k, "/shop_web-80/loadBalancer/servers/") {
+			got = append(got, v)
+		}
+	}
+	slices.Sort(got)
+	if d := cmp.Diff([]string{"http://10.0.0.1:80", "http://10.9.0.2:80"}, got); d != "" {
+		t.Error(d)
+	}
+}

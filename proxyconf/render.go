@@ -358,6 +358,10 @@ func serversOf(e cluster.Endpoints, ports map[string]int) map[string]string {
 		for _, n := range e.Networks {
 			host = cmp.Or(host, t.Addresses[n])
 		}
+		// A task of an earlier version may be on none of the networks of this one.
+		for _, n := range slices.Sorted(maps.Keys(t.Addresses)) {
+			host = cmp.Or(host, t.Addresses[n])
+		}
 		a, err := netip.ParseAddr(host)
 		if err != nil || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
 			continue
