@@ -23,6 +23,7 @@ type Endpoint struct {
 	Task      TaskID                 `json:"task"`
 	Slot      int                    `json:"slot"`
 	Node      NodeID                 `json:"node"`
+	Version   string                 `json:"version,omitempty"` // of the task
 	Addresses map[NetworkName]string `json:"addresses"`
 	// Host is set with network_mode host: the node's own address.
 	Host string `json:"host,omitempty"`

@@ -27,6 +27,11 @@ type Service struct {
 	// Unrouted: gateways served what was declared before, and nothing of this. That
 	// they have seen it is waited for as that of routes is.
 	Unrouted bool `json:"unrouted,omitempty"`
+	// Before are the ports that tasks of earlier versions are reached on: those that
+	// serve until they are replaced, and again after the service went back to them.
+	// By version, then by what leads to the port (Route.Way, PublishedPort.EntryPoint);
+	// only those that differ from the spec's.
+	Before map[string]map[string]int `json:"before,omitempty"`
 
 	// Created is the store revision at which the service first appeared. The
 	// store fills it when reading; it is not part of the value.
@@ -136,6 +141,26 @@ type Route struct {
 	// Middlewares apply in order.
 	Middlewares []Middleware `json:"middlewares,omitempty"`
 	Source      Source       `json:"source,omitzero"`
+}
+
+// Way is what leads to the route's port, in words that stay when the port changes.
+func (r Route) Way() string {
+	return strings.Join([]string{cmp.Or(r.Rule, r.Host+r.Path), strconv.FormatBool(r.Internal), strings.Join(r.EntryPoints, ",")}, " ")
+}
+
+// GatewayPorts are the container's ports that gateways lead to, by Route.Way and
+// PublishedPort.EntryPoint.
+func (s ServiceSpec) GatewayPorts() map[string]int {
+	out := map[string]int{}
+	for _, p := range s.Ports {
+		if p.Mode == "gateway" {
+			out[p.EntryPoint()] = p.Target
+		}
+	}
+	for _, r := range s.Routes {
+		out[r.Way()] = r.Port
+	}
+	return out
 }
 
 // MaxPriority bounds a route's Priority on both sides.

@@ -398,6 +398,9 @@ func drawSnapshot(t *rapid.T, rev cluster.StoreRev) Snapshot {
 			}
 			svc.Spec.Routes = append(svc.Spec.Routes, r)
 		}
+		if len(svc.Spec.Routes) > 0 && rapid.Bool().Draw(t, "moved") {
+			svc.Before = map[string]map[string]int{"v1": {svc.Spec.Routes[0].Way(): rapid.SampledFrom([]int{0, 80, 9000}).Draw(t, "port before")}}
+		}
 		for range rapid.IntRange(0, 2).Draw(t, "ports") {
 			svc.Spec.Ports = append(svc.Spec.Ports, cluster.PublishedPort{
 				Published: rapid.SampledFrom([]int{80, 5432, 53}).Draw(t, "published"), Target: 5432, Protocol: pick("proto", "tcp", "udp"), Mode: pick("mode", "gateway", "node"),
@@ -549,5 +552,60 @@ func sound(t *rapid.T, tree map[string]string) {
 				t.Fatalf("%s refers to the missing middleware %s", obj, m)
 			}
 		}
+	}
+}
+
+// Tasks of the version before are reached where they listen, until they are gone.
+func TestPortsOfTheVersionBefore(t *testing.T) {
+	web := service("shop", "web", 1, cluster.Route{Host: "a", Port: 90}, cluster.Route{Host: "b", Port: 90})
+	web.Spec.Ports = []cluster.PublishedPort{{Published: 5432, Target: 2, Protocol: "tcp", Mode: "gateway"}}
+	web.Version = "new"
+	web.Before = map[string]map[string]int{"old": {web.Spec.Routes[0].Way(): 80, "tcp-5432": 1}, "older": {web.Spec.Routes[0].Way(): 70}}
+	e := endpoints("shop", "web", 2, "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4")
+	for i, v := range []string{"new", "old", "older", ""} {
+		e.Tasks[i].Version = v
+	}
+	tree, refused := apply(nil, Plan(Snapshot{Rev: 3, Services: []cluster.Service{web}, Endpoints: []cluster.Endpoints{e}}))
+	if len(refused) > 0 {
+		t.Fatal(refused)
+	}
+	servers := func(router, section, last string) (out []string) {
+		name := tree["traefik/"+section+"/routers/"+router+"/service"]
+		for k, v := range tree {
+			if strings.HasPrefix(k, "traefik/"+section+"/services/"+name+"/loadBalancer/servers/") && strings.HasSuffix(k, last) {
+				out = append(out, v)
+			}
+		}
+		slices.Sort(out)
+		return out
+	}
+	for _, c := range []struct {
+		router, section, last string
+		want                  []string
+	}{
+		{"shop_web-0", "http", "/url", []string{"http://10.0.0.1:90", "http://10.0.0.2:80", "http://10.0.0.3:70", "http://10.0.0.4:90"}},
+		{"shop_web-1", "http", "/url", []string{"http://10.0.0.1:90", "http://10.0.0.2:90", "http://10.0.0.3:90", "http://10.0.0.4:90"}},
+		{"shop_web-tcp-5432", "tcp", "/address", []string{"10.0.0.1:2", "10.0.0.2:1", "10.0.0.3:2", "10.0.0.4:2"}},
+	} {
+		if d := cmp.Diff(c.want, servers(c.router, c.section, c.last)); d != "" {
+			t.Errorf("%s: %s", c.router, d)
+		}
+	}
+}
+
+// A task serves at the gateways also when the service has left its networks.
+func TestNetworksOfTheVersionBefore(t *testing.T) {
+	e := endpoints("shop", "web", 2, "10.0.0.1", "10.0.0.2")
+	e.Tasks[1].Addresses = map[cluster.NetworkName]string{"left": "10.9.0.2", "left too": "10.9.1.2"}
+	tree, _ := apply(nil, Plan(Snapshot{Rev: 3, Services: []cluster.Service{service("shop", "web", 1, cluster.Route{Host: "a", Port: 80})}, Endpoints: []cluster.Endpoints{e}}))
+	var got []string
+	for k, v := range tree {
+		if strings.Contains(k, "/shop_web-80/loadBalancer/servers/") {
+			got = append(got, v)
+		}
+	}
+	slices.Sort(got)
+	if d := cmp.Diff([]string{"http://10.0.0.1:80", "http://10.9.0.2:80"}, got); d != "" {
+		t.Error(d)
 	}
 }

@@ -214,7 +214,11 @@ func (r *renderer) route(svc cluster.Service, i int, route cluster.Route) error 
 	}
 
 	base := objectName(svc.ServiceID) + "-" + strconv.Itoa(i)
+	ports := portsOf(svc, route.Way(), route.Port)
 	service := objectName(svc.ServiceID) + "-" + strconv.Itoa(route.Port)
+	if len(ports) > 1 {
+		service += "x" + strconv.Itoa(i) // its servers are not those of another route to the port
+	}
 	if scheme != "http" {
 		service += "-" + scheme
 	}
@@ -231,7 +235,7 @@ func (r *renderer) route(svc cluster.Service, i int, route cluster.Route) error 
 		chain = append(chain, name)
 	}
 	chain = append(chain, retryName)
-	if err := r.httpService(service, scheme, route.Port, r.endpoints[svc.ServiceID]); err != nil {
+	if err := r.httpService(service, scheme, ports, r.endpoints[svc.ServiceID]); err != nil {
 		return err
 	}
 	if err := r.routers(base, entries, map[string]string{
@@ -275,7 +279,7 @@ func (r *renderer) routers(base string, entries []string, pairs map[string]strin
 	return nil
 }
 
-func (r *renderer) httpService(name, scheme string, port int, e cluster.Endpoints) error {
+func (r *renderer) httpService(name, scheme string, ports map[string]int, e cluster.Endpoints) error {
 	pairs := map[string]string{
 		"loadBalancer/passHostHeader":   "true",
 		"loadBalancer/serversTransport": transport,
@@ -283,7 +287,7 @@ func (r *renderer) httpService(name, scheme string, port int, e cluster.Endpoint
 	if scheme == "https" {
 		pairs["loadBalancer/serversTransport"] = transportTLS
 	}
-	servers := serversOf(e, port)
+	servers := serversOf(e, ports)
 	for index, hostPort := range servers {
 		pairs["loadBalancer/servers/"+index+"/url"] = scheme + "://" + hostPort
 	}
@@ -314,7 +318,7 @@ func (r *renderer) port(svc cluster.Service, p cluster.PublishedPort) error {
 	r.claims[entry] = append(r.claims[entry], own)
 	name := objectName(svc.ServiceID) + "-" + entry
 	pairs := map[string]string{}
-	for index, hostPort := range serversOf(r.endpoints[svc.ServiceID], p.Target) {
+	for index, hostPort := range serversOf(r.endpoints[svc.ServiceID], portsOf(svc, entry, p.Target)) {
 		pairs["loadBalancer/servers/"+index+"/address"] = hostPort
 	}
 	router := map[string]string{"entryPoints/0": entry, "service": name}
@@ -332,19 +336,39 @@ func (r *renderer) port(svc cluster.Service, p cluster.PublishedPort) error {
 	return r.put(proto+"/routers", name, router)
 }
 
+// portsOf are the ports that a route or published port leads to: of tasks of some
+// versions, and with "" of all others.
+func portsOf(svc cluster.Service, way string, port int) map[string]int {
+	out := map[string]int{"": port}
+	for v, ways := range svc.Before {
+		if p, moved := ways[way]; moved && v != "" && p > 0 && p <= 65535 {
+			out[v] = p
+		}
+	}
+	return out
+}
+
 // serversOf returns host:port of each endpoint that has an address, by a number
 // that stays the endpoint's own: a list whose elements moved up when one goes
 // would rewrite all of them.
-func serversOf(e cluster.Endpoints, port int) map[string]string {
+func serversOf(e cluster.Endpoints, ports map[string]int) map[string]string {
 	out := make(map[string]string, len(e.Tasks))
 	for _, t := range e.Tasks {
 		host := t.Host
 		for _, n := range e.Networks {
 			host = cmp.Or(host, t.Addresses[n])
 		}
+		// A task of an earlier version may be on none of the networks of this one.
+		for _, n := range slices.Sorted(maps.Keys(t.Addresses)) {
+			host = cmp.Or(host, t.Addresses[n])
+		}
 		a, err := netip.ParseAddr(host)
 		if err != nil || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
 			continue
+		}
+		port, own := ports[t.Version]
+		if !own {
+			port = ports[""]
 		}
 		out[new(big.Int).SetBytes(a.AsSlice()).String()] = net.JoinHostPort(a.String(), strconv.Itoa(port))
 	}

@@ -277,7 +277,7 @@ func serving(s Snapshot) map[cluster.ServiceID][]cluster.Endpoint {
 
 // endpoint returns the task as an endpoint, when it is one.
 func endpoint(t cluster.Task, p cluster.NodePlacement, st cluster.Status, n cluster.Node) (cluster.Endpoint, bool) {
-	e := cluster.Endpoint{Task: t.ID, Slot: t.Slot, Node: p.Node}
+	e := cluster.Endpoint{Task: t.ID, Slot: t.Slot, Node: p.Node, Version: t.Version}
 	switch {
 	case t.Desire != cluster.DesireRun, t.Outcome != nil:
 		return e, false
@@ -301,7 +301,7 @@ func same(a, b cluster.Endpoints) bool {
 		slices.Equal(a.Aliases, b.Aliases) && maps.EqualFunc(a.AliasNetworks, b.AliasNetworks, slices.Equal[[]cluster.NetworkName]) &&
 		slices.Equal(a.Networks, b.Networks) &&
 		slices.EqualFunc(a.Tasks, b.Tasks, func(x, y cluster.Endpoint) bool {
-			return x.Task == y.Task && x.Slot == y.Slot && x.Node == y.Node && x.Host == y.Host &&
+			return x.Task == y.Task && x.Slot == y.Slot && x.Node == y.Node && x.Host == y.Host && x.Version == y.Version &&
 				maps.Equal(x.Addresses, y.Addresses)
 		})
 }

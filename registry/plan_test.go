@@ -31,7 +31,7 @@ func one() Snapshot {
 	return Snapshot{
 		Range:      testRange,
 		Services:   []cluster.Service{{ServiceID: id("web"), Spec: cluster.ServiceSpec{Task: task}, Created: 3}},
-		Tasks:      []cluster.Task{{ID: "t1", ServiceID: id("web"), Slot: 1, Spec: task, Desire: cluster.DesireRun}},
+		Tasks:      []cluster.Task{{ID: "t1", ServiceID: id("web"), Slot: 1, Version: "v1", Spec: task, Desire: cluster.DesireRun}},
 		Placements: []cluster.NodePlacement{{Task: "t1", Node: "n1", ServiceID: id("web"), Desire: cluster.DesireRun}},
 		Statuses: []cluster.Status{{
 			Task: "t1", Node: "n1", ServiceID: id("web"), State: cluster.StateRunning, Ready: true,
@@ -60,7 +60,7 @@ func TestPlanOfAHealthyTask(t *testing.T) {
 	}
 	want := []Action{put, PutEndpoints{cluster.Endpoints{
 		ServiceID: id("web"), Address: put.Address.String(), Aliases: []string{"front", "www"}, Networks: []cluster.NetworkName{"shop_default"},
-		Tasks: []cluster.Endpoint{{Task: "t1", Slot: 1, Node: "n1", Addresses: map[cluster.NetworkName]string{"shop_default": "10.213.0.2"}}},
+		Tasks: []cluster.Endpoint{{Task: "t1", Slot: 1, Node: "n1", Version: "v1", Addresses: map[cluster.NetworkName]string{"shop_default": "10.213.0.2"}}},
 	}}}
 	if diff := cmp.Diff(want, acts, compare...); diff != "" {
 		t.Error(diff)

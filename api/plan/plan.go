@@ -332,6 +332,9 @@ func (r *Result) service(s State, in Input, name cluster.ServiceName, spec clust
 		Version:   spec.Task.Hash(), Release: r.Plan.Next, Spec: spec,
 		Unrouted: exists && proxyconf.Routed(old.Spec) && !proxyconf.Routed(spec),
 	}
+	if exists {
+		now.Before = before(old, now, s.Rollouts[name].Stable)
+	}
 	fields := Diff(old.Spec, spec)
 	switch {
 	case !exists:
@@ -349,6 +352,39 @@ func (r *Result) service(s State, in Input, name cluster.ServiceName, spec clust
 		r.Services = append(r.Services, now)
 	}
 	r.scale(s, in, name, spec)
+}
+
+// before are the ports of the tasks that may serve beside those of now: of the version
+// that is wanted at present, and of the last one that completed.
+func before(old, now cluster.Service, stable *cluster.TaskSpec) map[string]map[string]int {
+	versions := []string{old.Version}
+	if stable != nil {
+		versions = append(versions, stable.Hash())
+	}
+	was, is := old.Spec.GatewayPorts(), now.Spec.GatewayPorts()
+	var out map[string]map[string]int
+	for _, v := range versions {
+		if v == now.Version {
+			continue
+		}
+		for way, port := range is {
+			p, there := old.Before[v][way]
+			if !there {
+				p, there = was[way]
+			}
+			if !there || p == port {
+				continue
+			}
+			if out == nil {
+				out = map[string]map[string]int{}
+			}
+			if out[v] == nil {
+				out[v] = map[string]int{}
+			}
+			out[v][way] = p
+		}
+	}
+	return out
 }
 
 func failed(st cluster.RolloutState) bool {

@@ -640,3 +640,53 @@ func TestLaws(t *testing.T) {
 		}
 	})
 }
+
+// What serves beside a new version keeps its ports: what was wanted, and what completed.
+func TestPortsOfTheVersionsBefore(t *testing.T) {
+	spec := func(image string, port int) cluster.ServiceSpec {
+		return cluster.ServiceSpec{
+			Task:   cluster.TaskSpec{Image: image},
+			Routes: []cluster.Route{{Host: "a", Port: port}, {Host: "b", Port: 1}},
+			Ports:  []cluster.PublishedPort{{Published: 5432, Target: port, Protocol: "tcp", Mode: "gateway"}},
+		}
+	}
+	var s plan.State
+	deploy := func(sp cluster.ServiceSpec, completes bool) cluster.Service {
+		t.Helper()
+		r, err := plan.Make(s, input(services{"web": sp}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rollouts := s.Rollouts
+		s = apply(t, s, r)
+		if s.Rollouts = rollouts; completes {
+			task := s.Services["web"].Spec.Task
+			s.Rollouts = map[cluster.ServiceName]cluster.Rollout{"web": {Target: task.Hash(), State: cluster.RolloutComplete, Stable: &task}}
+		}
+		return s.Services["web"]
+	}
+	way := cluster.Route{Host: "a"}.Way()
+	ports := func(n int) map[string]int { return map[string]int{way: n, "tcp-5432": n} }
+	one := deploy(spec("web:1", 80), true)
+	two := deploy(spec("web:2", 90), false)
+	three := deploy(spec("web:3", 100), false)
+	four := deploy(spec("web:4", 80), false)
+	moved := deploy(spec("web:4", 81), true)
+	five := deploy(spec("web:5", 81), true)
+	for _, c := range []struct {
+		what string
+		got  cluster.Service
+		want map[string]map[string]int
+	}{
+		{"the first", one, nil},
+		{"another port", two, map[string]map[string]int{one.Version: ports(80)}},
+		{"a third, and the second never completed", three, map[string]map[string]int{one.Version: ports(80), two.Version: ports(90)}},
+		{"the port of the first again", four, map[string]map[string]int{three.Version: ports(100)}},
+		{"a route alone", moved, map[string]map[string]int{one.Version: ports(80)}},
+		{"the same port", five, nil},
+	} {
+		if d := cmp.Diff(c.want, c.got.Before); d != "" {
+			t.Errorf("%s (-want +got)\n%s", c.what, d)
+		}
+	}
+}
