@@ -372,7 +372,7 @@ func (m *model) explanation(svc cluster.Service, slot int) v1.Explanation {
 
 func (s *Server) exposure(_ context.Context, in *AppQuery) ([]v1.Exposed, error) {
 	m := s.read(cluster.AppName(in.App))
-	out := plan.Exposures(m.services, s.Entry)
+	out := plan.Exposures(m.reachable(), s.Entry)
 	gateways := m.liveGateways()
 	for i := range out {
 		if out[i].Where == "gateway" {
@@ -380,6 +380,17 @@ func (s *Server) exposure(_ context.Context, in *AppQuery) ([]v1.Exposed, error)
 		}
 	}
 	return out, nil
+}
+
+// reachable are the services, with the routes that tasks of earlier versions answer on.
+func (m *model) reachable() []cluster.Service {
+	out := slices.Clone(m.services)
+	for i, svc := range out {
+		if len(svc.Left) > 0 && len(m.endpoints[svc.ServiceID].Earlier(svc.Version).Tasks) > 0 {
+			out[i].Spec.Routes = slices.Concat(svc.Spec.Routes, svc.Left)
+		}
+	}
+	return out
 }
 
 // liveGateways are the gateways whose nodes are alive, with their addresses.

@@ -1,5 +1,7 @@
 package cluster
 
+import "slices"
+
 // Endpoints are the addresses that serve a service now. Its store revision is
 // the endpoint revision that nodes and gateways acknowledge. Writer: registry.
 type Endpoints struct {
@@ -27,6 +29,12 @@ type Endpoint struct {
 	Addresses map[NetworkName]string `json:"addresses"`
 	// Host is set with network_mode host: the node's own address.
 	Host string `json:"host,omitempty"`
+}
+
+// Earlier are the endpoints of tasks of other versions than this.
+func (e Endpoints) Earlier(version string) Endpoints {
+	e.Tasks = slices.DeleteFunc(slices.Clone(e.Tasks), func(t Endpoint) bool { return t.Version == version || t.Version == "" })
+	return e
 }
 
 // Has reports whether the task is among the endpoints.

@@ -32,6 +32,9 @@ type Service struct {
 	// By version, then by what leads to the port (Route.Way, PublishedPort.EntryPoint);
 	// only those that differ from the spec's.
 	Before map[string]map[string]int `json:"before,omitempty"`
+	// Left are routes of earlier versions that the spec has no more: the tasks of those
+	// answer there as long as they serve.
+	Left []Route `json:"left,omitempty"`
 
 	// Created is the store revision at which the service first appeared. The
 	// store fills it when reading; it is not part of the value.

@@ -400,6 +400,7 @@ func drawSnapshot(t *rapid.T, rev cluster.StoreRev) Snapshot {
 		}
 		if len(svc.Spec.Routes) > 0 && rapid.Bool().Draw(t, "moved") {
 			svc.Before = map[string]map[string]int{"v1": {svc.Spec.Routes[0].Way(): rapid.SampledFrom([]int{0, 80, 9000}).Draw(t, "port before")}}
+			svc.Left = []cluster.Route{{Host: pick("host left", "x.example.com", "left.example.com", "bad host"), Port: 80}}
 		}
 		for range rapid.IntRange(0, 2).Draw(t, "ports") {
 			svc.Spec.Ports = append(svc.Spec.Ports, cluster.PublishedPort{
@@ -607,5 +608,49 @@ func TestNetworksOfTheVersionBefore(t *testing.T) {
 	slices.Sort(got)
 	if d := cmp.Diff([]string{"http://10.0.0.1:80", "http://10.9.0.2:80"}, got); d != "" {
 		t.Error(d)
+	}
+}
+
+// Tasks of the version before are reached on its routes, until they are gone; who declares
+// one of those has it.
+func TestRoutesOfTheVersionBefore(t *testing.T) {
+	web := service("shop", "web", 1, cluster.Route{Host: "new", Port: 80})
+	web.Version = "new"
+	web.Left = []cluster.Route{{Host: "old", Port: 80}, {Host: "taken", Port: 80}}
+	other := service("blog", "web", 5, cluster.Route{Host: "taken", Port: 80})
+	e := endpoints("shop", "web", 2, "10.0.0.1", "10.0.0.2")
+	e.Tasks[0].Version, e.Tasks[1].Version = "new", "old"
+	servers := func(e cluster.Endpoints, router string) (out []string) {
+		t.Helper()
+		tree, refused := apply(nil, Plan(Snapshot{Rev: 6, Services: []cluster.Service{web, other}, Endpoints: []cluster.Endpoints{e}}))
+		if len(refused) > 0 {
+			t.Errorf("refused: %v", refused)
+		}
+		name := tree["traefik/http/routers/"+router+"/service"]
+		for k, v := range tree {
+			if name != "" && strings.HasPrefix(k, "traefik/http/services/"+name+"/loadBalancer/servers/") {
+				out = append(out, v)
+			}
+		}
+		slices.Sort(out)
+		return out
+	}
+	all, gone, back := e, e, e
+	gone.Tasks, back.Tasks = e.Tasks[:1], e.Tasks[1:]
+	for _, c := range []struct {
+		what   string
+		e      cluster.Endpoints
+		router string
+		want   []string
+	}{
+		{"its own", all, "shop_web-0", []string{"http://10.0.0.1:80", "http://10.0.0.2:80"}},
+		{"that of before", all, "shop_web-left0", []string{"http://10.0.0.2:80"}},
+		{"one that another service has", all, "shop_web-left1", nil},
+		{"that of before, once it is replaced", gone, "shop_web-left0", nil},
+		{"that of before, after it went back", back, "shop_web-left0", []string{"http://10.0.0.2:80"}},
+	} {
+		if d := cmp.Diff(c.want, servers(c.e, c.router)); d != "" {
+			t.Errorf("%s: %s", c.what, d)
+		}
 	}
 }

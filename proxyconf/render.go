@@ -94,6 +94,21 @@ func (r *renderer) services(list []cluster.Service) {
 	for _, svc := range list {
 		r.service(svc)
 	}
+	for _, svc := range list { // what is declared comes first
+		r.left(svc)
+	}
+}
+
+// left renders the routes that tasks of earlier versions still answer on. One that
+// somebody else has by now is his.
+func (r *renderer) left(svc cluster.Service) {
+	e := r.endpoints[svc.ServiceID].Earlier(svc.Version)
+	if len(e.Tasks) == 0 {
+		return
+	}
+	for i, route := range svc.Left {
+		_ = r.route(svc, "left"+strconv.Itoa(i), route, e)
+	}
 }
 
 // globals are the objects that are always there. The seed keeps the tree from
@@ -146,7 +161,7 @@ func (r *renderer) refuse(svc cluster.Service, what Refusal, err error) {
 
 func (r *renderer) service(svc cluster.Service) {
 	for i, route := range svc.Spec.Routes {
-		if err := r.route(svc, i, route); err != nil {
+		if err := r.route(svc, strconv.Itoa(i), route, r.endpoints[svc.ServiceID]); err != nil {
 			r.refuse(svc, Refusal{What: describeRoute(route), Field: fmt.Sprintf("routes[%d]", i), Source: route.Source}, err)
 		}
 	}
@@ -171,8 +186,8 @@ func describeRoute(route cluster.Route) string {
 	return "route " + host + route.Path
 }
 
-// route renders one route: nothing of it is added unless all of it is sound.
-func (r *renderer) route(svc cluster.Service, i int, route cluster.Route) error {
+// route renders one route to endpoints: nothing of it is added unless all of it is sound.
+func (r *renderer) route(svc cluster.Service, name string, route cluster.Route, e cluster.Endpoints) error {
 	text, alternatives, err := ruleOf(route)
 	if err != nil {
 		return err
@@ -205,19 +220,19 @@ func (r *renderer) route(svc cluster.Service, i int, route cluster.Route) error 
 	}
 	claims := claimsOf(text, alternatives)
 	own := Holder{ServiceID: svc.ServiceID, Source: route.Source, Priority: priority}
-	for _, e := range entries {
+	for _, entry := range entries {
 		for _, c := range claims {
-			if err := r.free(e+" "+c, own, "this host and path"); err != nil {
+			if err := r.free(entry+" "+c, own, "this host and path"); err != nil {
 				return err
 			}
 		}
 	}
 
-	base := objectName(svc.ServiceID) + "-" + strconv.Itoa(i)
+	base := objectName(svc.ServiceID) + "-" + name
 	ports := portsOf(svc, route.Way(), route.Port)
 	service := objectName(svc.ServiceID) + "-" + strconv.Itoa(route.Port)
-	if len(ports) > 1 {
-		service += "x" + strconv.Itoa(i) // its servers are not those of another route to the port
+	if len(ports) > 1 || len(e.Tasks) != len(r.endpoints[svc.ServiceID].Tasks) {
+		service += "x" + name // its servers are not those of another route to the port
 	}
 	if scheme != "http" {
 		service += "-" + scheme
@@ -235,7 +250,7 @@ func (r *renderer) route(svc cluster.Service, i int, route cluster.Route) error 
 		chain = append(chain, name)
 	}
 	chain = append(chain, retryName)
-	if err := r.httpService(service, scheme, ports, r.endpoints[svc.ServiceID]); err != nil {
+	if err := r.httpService(service, scheme, ports, e); err != nil {
 		return err
 	}
 	if err := r.routers(base, entries, map[string]string{
@@ -243,9 +258,9 @@ func (r *renderer) route(svc cluster.Service, i int, route cluster.Route) error 
 	}, chain); err != nil {
 		return err
 	}
-	for _, e := range entries {
+	for _, entry := range entries {
 		for _, c := range claims {
-			r.claims[e+" "+c] = append(r.claims[e+" "+c], own)
+			r.claims[entry+" "+c] = append(r.claims[entry+" "+c], own)
 		}
 	}
 	return nil

@@ -334,6 +334,7 @@ func (r *Result) service(s State, in Input, name cluster.ServiceName, spec clust
 	}
 	if exists {
 		now.Before = before(old, now, s.Rollouts[name].Stable)
+		now.Left = left(old, now, s.Rollouts[name].Stable)
 	}
 	fields := Diff(old.Spec, spec)
 	switch {
@@ -382,6 +383,29 @@ func before(old, now cluster.Service, stable *cluster.TaskSpec) map[string]map[s
 				out[v] = map[string]int{}
 			}
 			out[v][way] = p
+		}
+	}
+	return out
+}
+
+// left are the routes that now has no more, of versions whose tasks may serve beside it.
+func left(old, now cluster.Service, stable *cluster.TaskSpec) (out []cluster.Route) {
+	completed := stable != nil && stable.Hash() == old.Version
+	if old.Version == now.Version && (completed || stable == nil) {
+		return nil // it is the same tasks, and they are not to be reached there
+	}
+	have := map[string]bool{}
+	for _, r := range now.Spec.Routes {
+		have[r.Way()] = true
+	}
+	routes := slices.Clone(old.Spec.Routes)
+	if !completed { // what served before it may still
+		routes = append(routes, old.Left...)
+	}
+	for _, r := range routes {
+		if !have[r.Way()] {
+			have[r.Way()] = true
+			out = append(out, r)
 		}
 	}
 	return out

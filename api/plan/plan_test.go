@@ -641,6 +641,52 @@ func TestLaws(t *testing.T) {
 	})
 }
 
+// What serves beside a new version keeps its routes: of what was wanted, and of what completed.
+func TestRoutesOfTheVersionsBefore(t *testing.T) {
+	spec := func(image string, hosts ...string) cluster.ServiceSpec {
+		sp := cluster.ServiceSpec{Task: cluster.TaskSpec{Image: image}}
+		for _, h := range hosts {
+			sp.Routes = append(sp.Routes, cluster.Route{Host: h, Port: 80})
+		}
+		return sp
+	}
+	var s plan.State
+	deploy := func(sp cluster.ServiceSpec, completes bool) (hosts []string) {
+		t.Helper()
+		r, err := plan.Make(s, input(services{"web": sp}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rollouts := s.Rollouts
+		s = apply(t, s, r)
+		if s.Rollouts = rollouts; completes {
+			task := s.Services["web"].Spec.Task
+			s.Rollouts = map[cluster.ServiceName]cluster.Rollout{"web": {Target: task.Hash(), State: cluster.RolloutComplete, Stable: &task}}
+		}
+		for _, r := range s.Services["web"].Left {
+			hosts = append(hosts, r.Host)
+		}
+		return hosts
+	}
+	for _, c := range []struct {
+		what      string
+		spec      cluster.ServiceSpec
+		completes bool
+		want      []string
+	}{
+		{"the first", spec("web:1", "a", "b"), true, nil},
+		{"a bad one that moves", spec("web:2", "b", "c"), false, []string{"a"}},
+		{"another bad one", spec("web:3", "d"), false, []string{"b", "c", "a"}},
+		{"a good one", spec("web:4", "a"), true, []string{"d", "b", "c"}},
+		{"a route alone", spec("web:4", "e"), true, nil},
+		{"without routes", spec("web:5"), true, []string{"e"}},
+	} {
+		if d := cmp.Diff(c.want, deploy(c.spec, c.completes)); d != "" {
+			t.Errorf("%s (-want +got)\n%s", c.what, d)
+		}
+	}
+}
+
 // What serves beside a new version keeps its ports: what was wanted, and what completed.
 func TestPortsOfTheVersionsBefore(t *testing.T) {
 	spec := func(image string, port int) cluster.ServiceSpec {
