@@ -57,7 +57,8 @@ var allowed = map[string][]string{
 	"lab":            {"cluster", "client", "api/v1", "proc", "atomicfile", "agent/docker", "gateway"},
 	"chart":          {"cluster", "compose"},
 	"delivery":       {"cluster"},
-	"delivery/work":  {"cluster", "api/v1", "compose", "chart"},
+	"delivery/sops":  {},
+	"delivery/work":  {"cluster", "api/v1", "compose", "chart", "delivery/sops"},
 	"cli":            {"cluster", "client", "api/v1", "compose", "chart", "delivery/work", "lab", "agent/docker"}, // images of the user's own engine
 
 	"chart/charttest": {"chart"},
@@ -75,6 +76,7 @@ var only = map[string][]string{
 	"github.com/compose-spec/":      {"compose"},
 	"helm.sh/helm/":                 {"chart", "chart/charttest"},
 	"github.com/go-git/":            {"delivery/work"},
+	"github.com/getsops/":           {}, // it brings four clouds' libraries
 	"github.com/spf13/cobra":        {"cli", "server", "cmd/fairlead"},
 	"github.com/danielgtaylor/huma": {"api"},
 }
