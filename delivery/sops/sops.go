@@ -46,7 +46,7 @@ type File struct {
 	emit func([]branch, func(*Leaf) any) ([]byte, error)
 }
 
-// ErrKey: none of the identities is one that the file is encrypted to.
+// ErrKey says that none of the identities is one that the file is encrypted to.
 var ErrKey = errors.New("it is encrypted to none of the delivery's age keys")
 
 var errDamaged = errors.New("it was changed by hand, or is damaged: its MAC is wrong")

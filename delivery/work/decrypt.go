@@ -114,7 +114,7 @@ func (o *opened) take(t Task, name string, content []byte, ids []age.Identity) e
 	if isAge && ageName { // so that who uses it meets it
 		if _, lerr := os.Lstat(plain); lerr != nil {
 			o.locked = append(o.locked, locked{plain, name, content, err.Error()})
-			return os.WriteFile(plain, content, 0o600)
+			return os.WriteFile(plain, content, 0o600) //nolint:gosec // as above
 		}
 	}
 	return nil

@@ -110,17 +110,17 @@ func TestClearValueRefused(t *testing.T) {
 		compose string
 		words   []string
 	}{
-		"environment": {web + "    environment: {DB: \"postgres://app:${PASSWORD}@db\"}\n", []string{"services.web.environment.DB", "prod.env: PASSWORD", "secret_env"}},
-		"env_file":    {web + "    env_file: [prod.env]\n", []string{"services.web.environment.MULTI", "prod.env: MULTI", "secret_env"}},
-		"label":       {web + "    labels: [\"${QUOTED}=1\"]\n", []string{"services.web.labels", "prod.env: QUOTED"}},
-		"command":     {web + "    command: [run, --password, \"${PASSWORD}\"]\n", []string{"services.web.command", "prod.env: PASSWORD"}},
-		"config":      {web + "    configs: [c]\nconfigs: {c: {file: all.bin}}\n", []string{"configs.c", "all.bin"}},
-		"content":     {web + "    configs: [c]\nconfigs: {c: {content: \"${PASSWORD}\"}}\n", []string{"configs.c", "prod.env: PASSWORD"}},
-		"extension":   {"x-note: ${PASSWORD}\n" + web, []string{"the Compose file", "prod.env: PASSWORD"}},
-		"both":        {web + "    environment: {P: \"${PASSWORD}\"}\n    secrets: [p]\nsecrets: {p: {environment: PASSWORD}}\n", []string{"services.web.environment.P"}},
-		"a name":      {web + "    environment: [\"${PASSWORD}=x\"]\n", []string{"prod.env: PASSWORD"}},
+		"environment":             {web + "    environment: {DB: \"postgres://app:${PASSWORD}@db\"}\n", []string{"services.web.environment.DB", "prod.env: PASSWORD", "secret_env"}},
+		"env_file":                {web + "    env_file: [prod.env]\n", []string{"services.web.environment.MULTI", "prod.env: MULTI", "secret_env"}},
+		"label":                   {web + "    labels: [\"${QUOTED}=1\"]\n", []string{"services.web.labels", "prod.env: QUOTED"}},
+		"command":                 {web + "    command: [run, --password, \"${PASSWORD}\"]\n", []string{"services.web.command", "prod.env: PASSWORD"}},
+		"config":                  {web + "    configs: [c]\nconfigs: {c: {file: all.bin}}\n", []string{"configs.c", "all.bin"}},
+		"content":                 {web + "    configs: [c]\nconfigs: {c: {content: \"${PASSWORD}\"}}\n", []string{"configs.c", "prod.env: PASSWORD"}},
+		"extension":               {"x-note: ${PASSWORD}\n" + web, []string{"the Compose file", "prod.env: PASSWORD"}},
+		"both":                    {web + "    environment: {P: \"${PASSWORD}\"}\n    secrets: [p]\nsecrets: {p: {environment: PASSWORD}}\n", []string{"services.web.environment.P"}},
+		"a name":                  {web + "    environment: [\"${PASSWORD}=x\"]\n", []string{"prod.env: PASSWORD"}},
 		"what only depends on it": {web + "    environment: {P: \"${SHORT}\"}\n", []string{"services.web.environment.P", "short.env: SHORT"}},
-		"an error": {web + "    deploy: {replicas: \"${PASSWORD}\"}\n", []string{"prod.env: PASSWORD", "not a whole number"}},
+		"an error":                {web + "    deploy: {replicas: \"${PASSWORD}\"}\n", []string{"prod.env: PASSWORD", "not a whole number"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newForge(t)
