@@ -219,7 +219,21 @@ func (o *opened) load(read func() (*compose.Result, error)) (*compose.Result, er
 		w := &blind.Warnings[i]
 		w.Message, w.Advice = o.unmarked(w.Message), o.unmarked(w.Advice)
 	}
+	blind.Warnings = append(blind.Warnings, o.unsaid(blind, seeing)...)
 	return blind, nil
+}
+
+// unsaid are the warnings of the second reading alone, without their words: those may
+// hold values.
+func (o *opened) unsaid(blind, seeing *compose.Result) (out []compose.Problem) {
+	for _, w := range seeing.Warnings {
+		at := compose.Problem{File: w.File, Line: w.Line}
+		if !slices.ContainsFunc(blind.Warnings, func(b compose.Problem) bool { return b.File == w.File && b.Line == w.Line }) {
+			at.Message, at.Advice = "an encrypted value is not read as it stands", "in an env file $ begins a variable: put the value into '…'"
+			out = append(out, at)
+		}
+	}
+	return slices.Compact(out)
 }
 
 func (o *opened) write(what func(clear) []byte) error {

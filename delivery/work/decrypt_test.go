@@ -275,3 +275,25 @@ func TestNothingOnDisk(t *testing.T) {
 		return nil
 	})
 }
+
+// TestDollar: what a value would be taken for is warned of without the value.
+func TestDollar(t *testing.T) {
+	f := newForge(t)
+	f.write("compose.yaml", "services:\n  web:\n    image: web:1\n    secrets: [p, q]\nsecrets: {p: {environment: P}, q: {environment: Q}}\n")
+	f.write("prod.env.age", sealed(t, "P=hunter2$geheim\nQ='hunter2$geheim'\n"))
+	f.push("a dollar")
+	task := f.decrypting()
+	task.Delivery.EnvFiles = []string{"prod.env"}
+	r := f.must(task)
+	if got := string(r.Bundle.Secrets["q"].Value); got != "hunter2$geheim" {
+		t.Errorf("quoted it is %q", got)
+	}
+	said := strings.Join(r.Warnings, "\n")
+	if got := string(r.Bundle.Secrets["p"].Value); got != "hunter2$geheim" && !strings.Contains(said, "$ begins a variable") {
+		t.Errorf("it is %q, and warned is %q", got, said)
+	}
+	if strings.Contains(said, "geheim") || strings.Contains(said, "hunter2") {
+		t.Errorf("a value is shown: %s", said)
+	}
+	t.Log(said)
+}
