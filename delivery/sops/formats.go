@@ -23,9 +23,6 @@ const metaKey = "sops"
 // Open recognises a file; nil, nil: it is none of SOPS's. The name only tells a JSON
 // file with the one key data from a binary one.
 func Open(name string, content []byte) (*File, error) {
-	if !bytes.Contains(content, []byte(metaKey)) {
-		return nil, nil //nolint:nilnil // as said
-	}
 	ext := path.Ext(name)
 	for _, f := range []struct {
 		like  bool
@@ -56,6 +53,9 @@ func Open(name string, content []byte) (*File, error) {
 		}
 		out.meta, err = read(meta)
 		return out, err
+	}
+	if bytes.Contains(content, []byte("ENC[AES256_GCM,data:")) {
+		return nil, errors.New("it has values that SOPS encrypted, but is not a whole file of SOPS's: was it merged, or edited by hand?")
 	}
 	return nil, nil //nolint:nilnil // as said
 }

@@ -213,6 +213,26 @@ func TestNone(t *testing.T) {
 	}
 }
 
+// TestDamaged: what was a SOPS file once does not pass for one in clear.
+func TestDamaged(t *testing.T) {
+	for _, name := range []string{"all.yaml", "all.json", "all.env", "all.ini", "all.bin"} {
+		b := string(read(t, name))
+		for what, changed := range map[string]string{
+			"without metadata": b[:strings.Index(b, "sops")],
+			"merged":           "<<<<<<< HEAD\n" + b,
+			"twice":            b + b,
+		} {
+			f, err := sops.Open(name, []byte(changed))
+			if err == nil && f != nil {
+				err = f.Decrypt(identities(t, "key.txt"))
+			}
+			if err == nil {
+				t.Errorf("%s, %s: it passes", name, what)
+			}
+		}
+	}
+}
+
 func TestAge(t *testing.T) {
 	ids := identities(t, "key.txt")
 	id := ids[0].(*age.X25519Identity) //nolint:forcetypeassert // as made
