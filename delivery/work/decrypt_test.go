@@ -212,6 +212,11 @@ func TestPackageDecryptsNothing(t *testing.T) {
 	d := f.local()
 	d.Package, d.Values = "pkg", []string{"secret.yaml"}
 	f.refused(work.Task{Delivery: d}, cluster.KindInvalid, "secret.yaml", "fairlead secret set")
+	with := d
+	with.Decrypt = "age"
+	if err := with.Validate(); err == nil || !strings.Contains(err.Error(), "fairlead secret set") {
+		t.Errorf("a package with a key: %v", err)
+	}
 	f.write("pkg/values.yaml", fixture(t, "regex.yaml"))
 	f.push("its own values")
 	d.Values = nil
