@@ -50,16 +50,17 @@ var allowed = map[string][]string{
 	"secrets/sealed": {"cluster", "secrets"},
 	"secrets/vault":  {"cluster", "secrets"},
 	"api/v1":         {"cluster"},
-	"api":            {"cluster", "store", "api/v1", "api/plan", "secrets"},
-	"api/plan":       {"cluster", "api/v1", "proxyconf"}, // proxyconf.Check alone: what gateways refuse is refused before
+	"api":            {"cluster", "store", "api/v1", "api/plan", "secrets", "delivery/image"}, // image.Check alone
+	"api/plan":       {"cluster", "api/v1", "proxyconf"},                                      // proxyconf.Check alone: what gateways refuse is refused before
 	"client":         {"cluster", "api/v1"},
 	"tunnel":         {"cluster", "api", "api/v1"},
 	"lab":            {"cluster", "client", "api/v1", "proc", "atomicfile", "agent/docker", "gateway"},
 	"chart":          {"cluster", "compose"},
 	"delivery":       {"cluster"},
+	"delivery/image": {"cluster"},
 	"delivery/sops":  {},
-	"delivery/work":  {"cluster", "api/v1", "compose", "chart", "delivery/sops"},
-	"cli":            {"cluster", "client", "api/v1", "compose", "chart", "delivery/work", "lab", "agent/docker"}, // images of the user's own engine
+	"delivery/work":  {"cluster", "api/v1", "compose", "chart", "delivery/image", "delivery/sops"},
+	"cli":            {"cluster", "client", "api/v1", "compose", "chart", "delivery/work", "delivery/image", "lab", "agent/docker"}, // images of the user's own engine
 
 	"chart/charttest": {"chart"},
 }
@@ -77,6 +78,7 @@ var only = map[string][]string{
 	"helm.sh/helm/":                 {"chart", "chart/charttest"},
 	"github.com/go-git/":            {"delivery/work"},
 	"github.com/getsops/":           {}, // it brings four clouds' libraries
+	"github.com/google/go-cont":     {"delivery/work"},
 	"github.com/spf13/cobra":        {"cli", "server", "cmd/fairlead"},
 	"github.com/danielgtaylor/huma": {"api"},
 }

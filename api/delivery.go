@@ -6,12 +6,14 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/fairlead/fairlead/api/plan"
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/delivery/image"
 	"github.com/fairlead/fairlead/store"
 )
 
@@ -29,6 +31,10 @@ type Fetched struct {
 	Forced   bool // its branch's history was replaced
 	Bundle   v1.Bundle
 	Warnings []string
+	// Images are what the image policies chose; Wrote says what of it was committed, or
+	// would be.
+	Images []cluster.ImageState
+	Wrote  []string
 }
 
 func (s *Server) registerDeliveries(api huma.API) {
@@ -105,6 +111,11 @@ func (s *Server) setDelivery(ctx context.Context, in *setDeliveryInput) (v1.Deli
 	d.Name, d.Created, d.By = in.name(), s.Now().UTC(), who(ctx)
 	if err := d.Validate(); err != nil {
 		return v1.DeliveryStatus{}, err
+	}
+	for _, p := range d.Images {
+		if err := image.Check(p); err != nil {
+			return v1.DeliveryStatus{}, err
+		}
 	}
 	err := s.decide(ctx, func(ctx context.Context) error {
 		var all []v1.DeliveryStatus
@@ -251,7 +262,10 @@ func (s *Server) diffDelivery(ctx context.Context, in *DeliveryPath) (v1.Deliver
 	if err != nil {
 		return v1.DeliveryDiff{}, err
 	}
-	return v1.DeliveryDiff{Name: d.Name, Origin: f.Origin, Verdict: s.Sources.Decide(d.Delivery, d.State, f, p), Plan: p, Warnings: f.Warnings}, nil
+	return v1.DeliveryDiff{
+		Name: d.Name, Origin: f.Origin, Verdict: s.Sources.Decide(d.Delivery, d.State, f, p), Plan: p, Warnings: f.Warnings,
+		Images: f.Images, Writes: f.Wrote,
+	}, nil
 }
 
 // PlanDelivery is what a deploy of what was fetched would change.
@@ -265,7 +279,9 @@ func (s *Server) Deliver(ctx context.Context, d cluster.Delivery, f Fetched, rel
 	return s.change(asDelivery(ctx, d), d.App, func(c current) (plan.Input, error) {
 		b := meant(c, d, f.Bundle)
 		b.Expect = &release
-		b.Note = orNote("", f.Origin.Ref+" "+f.Origin.Revision[:min(len(f.Origin.Revision), 8)]+" "+f.Origin.Subject)
+		b.Note = orNote("", strings.TrimSpace(strings.Join([]string{
+			f.Origin.Ref, f.Origin.Revision[:min(len(f.Origin.Revision), 8)], cluster.Choices(f.Origin.Images), f.Origin.Subject,
+		}, " ")))
 		return plan.Input{App: d.App, Bundle: b, Origin: &f.Origin}, nil
 	})
 }

@@ -34,6 +34,12 @@ func TestDeliveriesAreKept(t *testing.T) {
 	replace.Replace = true
 	named := fromGit("x")
 	named.Name = "y"
+	imaged := func(p cluster.ImagePolicy) v1.DeliverySet {
+		set := fromGit("x")
+		p.Name, p.Repository = "web", "r.io/web"
+		set.Images = []cluster.ImagePolicy{p}
+		return set
+	}
 	for what, refused := range map[string]struct {
 		name cluster.DeliveryName
 		set  v1.DeliverySet
@@ -43,6 +49,9 @@ func TestDeliveriesAreKept(t *testing.T) {
 		"an app of another one": {"other", fromGit("shop"), "follows the delivery shop already"},
 		"a cycle":               {"shop", replace, "depend on itself"},
 		"another name":          {"x", named, "in the path"},
+		"no range":              {"x", imaged(cluster.ImagePolicy{Semver: "one"}), "no range of versions"},
+		"no expression":         {"x", imaged(cluster.ImagePolicy{Newest: "numeric", Filter: "("}), "filter"},
+		"no policy":             {"x", imaged(cluster.ImagePolicy{}), "one of them"},
 		"no source":             {"x", v1.DeliverySet{Delivery: cluster.Delivery{App: "x", Source: cluster.SourceSpec{Kind: "git", URL: "nowhere"}}}, "no Git repository"},
 	} {
 		_, err := b.SetDelivery(ctx, refused.name, refused.set)

@@ -49,6 +49,7 @@ type deliveryFlags struct {
 	interval, deadline time.Duration
 	set                []string
 	replace, prune     bool
+	images             []string
 	wait               waitFlags
 }
 
@@ -72,6 +73,7 @@ It waits until the app is healthy, unless told otherwise.`,
   ssh-keyscan git.example.com >hosts      # and compare with what the host's owner says
   fairlead delivery create shop git@git.example.com:shop.git --secret deploy-key --known-hosts hosts --semver '^1'
   fairlead secret set shop/age <key.txt && fairlead delivery create shop https://git.example.com/shop.git --decrypt age --env-file prod.enc.env
+  fairlead delivery create web https://git.example.com/web.git --image 'web=registry.example.com/shop/web semver 1.x' --image-write commit --secret token
   fairlead delivery create db https://charts.example.com --chart postgres --semver 1.x --set replicas=1`,
 		Args: rangeArgs(2, 2, ""), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
@@ -135,6 +137,7 @@ func (x *deliveryFlags) register(c *cobra.Command) {
 	f.StringArrayVar(&x.notify, "notify", nil, "send news as JSON to this `URL`, or to that in secret:NAME")
 	f.StringArrayVar(&x.slack, "notify-slack", nil, "send news in Slack's format to this `URL`, or to that in secret:NAME")
 	f.StringSliceVar(&x.on, "notify-on", nil, "only these `events`: "+strings.Join(cluster.DeliveryEvents, ", "))
+	x.registerImages(c)
 	f.BoolVar(&x.replace, "replace", false, "change the delivery if it is there already")
 	x.wait.register(c)
 	for _, name := range []string{"on-failure", "drift"} {
@@ -201,6 +204,9 @@ func (x *deliveryFlags) delivery(name, url, app string) (cluster.Delivery, error
 			d.Notify = append(d.Notify, n)
 		}
 	}
+	if err := x.readImages(&d); err != nil {
+		return d, err
+	}
 	slices.SortFunc(d.Notify, func(a, b cluster.Notice) int {
 		return strings.Compare(a.Format+a.URL+a.Secret, b.Format+b.URL+b.Secret)
 	})
@@ -250,13 +256,13 @@ func (a *app) deliveryVerdict(d v1.DeliveryStatus) error {
 }
 
 func (a *app) deliveryTable(list []v1.DeliveryStatus) *table {
-	t := &table{columns: columns("DELIVERY", "APP", "STATE", "REVISION", "RELEASE", "CHECKED", "+SOURCE", "MESSAGE"), empty: "no deliveries"}
+	t := &table{columns: columns("DELIVERY", "APP", "STATE", "REVISION", "RELEASE", "CHECKED", "+IMAGES", "+SOURCE", "MESSAGE"), empty: "no deliveries"}
 	for _, d := range list {
 		revision, release := "", ""
 		if ap := d.State.Applied; ap != nil {
 			revision, release = strings.TrimSpace(ap.Origin.Ref+" "+short(ap.Origin.Revision)), fmt.Sprint(ap.Release)
 		}
-		t.add(string(d.Name), string(d.App), d.Phase(), revision, release, age(a.now(), d.State.Checked), d.Source.URL, oneLine(d.State.Message))
+		t.add(string(d.Name), string(d.App), d.Phase(), revision, release, age(a.now(), d.State.Checked), chosenImages(d.State.Images), d.Source.URL, oneLine(d.State.Message))
 	}
 	return t
 }
@@ -335,6 +341,9 @@ func (a *app) described(d v1.DeliveryStatus) *table {
 		if o.Subject != "" {
 			s += " “" + o.Subject + "” by " + o.Author
 		}
+		if len(o.Images) > 0 {
+			s += " with " + cluster.Choices(o.Images)
+		}
 		return s
 	}
 	if st.Seen != nil {
@@ -346,6 +355,7 @@ func (a *app) described(d v1.DeliveryStatus) *table {
 	if st.Good != nil {
 		add("last good", fmt.Sprintf("%s, release %d", commit(st.Good.Origin), st.Good.Release))
 	}
+	a.describeImages(d, add)
 	for _, x := range st.Drift {
 		add("drift", x)
 	}
@@ -380,6 +390,7 @@ func (a *app) deliveryDiff() *cobra.Command {
 				for _, w := range d.Warnings {
 					a.note("warning: %s", w)
 				}
+				a.noteImages(d)
 				err = a.printPlan(d.Plan, &compose.Result{})
 			} else {
 				err = a.print(d, nil)
@@ -455,13 +466,13 @@ func (a *app) deliveryHistory() *cobra.Command {
 			list := append([]cluster.DeliveryEvent{}, d.State.History...)
 			slices.Reverse(list)
 			return a.print(list, func() *table {
-				t := &table{columns: columns("AGE", "EVENT", "REVISION", "RELEASE", "AUTHOR", "SUBJECT", "MESSAGE"), empty: "nothing happened yet"}
+				t := &table{columns: columns("AGE", "EVENT", "REVISION", "+IMAGES", "RELEASE", "AUTHOR", "SUBJECT", "MESSAGE"), empty: "nothing happened yet"}
 				for _, e := range list {
 					release := ""
 					if e.Release > 0 {
 						release = fmt.Sprint(e.Release)
 					}
-					t.add(age(a.now(), e.At), e.Event, short(e.Revision), release, e.Author, e.Subject, oneLine(e.Message))
+					t.add(age(a.now(), e.At), e.Event, short(e.Revision), e.Images, release, e.Author, e.Subject, oneLine(e.Message))
 				}
 				return t
 			})
@@ -481,52 +492,4 @@ func (a *app) deliveryRemove() *cobra.Command {
 			return nil
 		}),
 	}
-}
-
-func (a *app) traceCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "trace SERVICE", Short: "From a service's containers back to image, release, commit and author", Args: oneArg("the service"),
-		Example: "  fairlead trace shop/web\n  fairlead trace shop/web -o json", ValidArgsFunction: a.completeServices(1),
-		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
-			addr, err := a.address(args[0])
-			if err != nil {
-				return err
-			}
-			tr, err := cl.Trace(cmd.Context(), cluster.ServiceID{App: addr.App, Name: addr.Service})
-			if err != nil {
-				return err
-			}
-			tr.Tasks = slices.DeleteFunc(tr.Tasks, func(t v1.TaskStatus) bool { return addr.Slot > 0 && t.Slot != addr.Slot })
-			return a.print(tr, func() *table { return a.traced(tr) })
-		}),
-	}
-}
-
-func (a *app) traced(tr v1.Trace) *table {
-	t := &table{columns: columns("WHAT", "VALUE")}
-	add := func(what, value string) {
-		if value != "" {
-			t.add(what, oneLine(value))
-		}
-	}
-	for _, x := range tr.Tasks {
-		add("task", fmt.Sprintf("%s on %s: %s", x.ID, orNone(string(x.Node)), x.State))
-		add("  container", x.Container)
-		add("  image", strings.TrimSpace(x.Image+" "+x.ImageID))
-	}
-	add("service", tr.String())
-	r := tr.Release
-	add("release", fmt.Sprintf("%d, %s ago by %s: %s", r.Number, age(a.now(), r.Created), orNone(r.By), r.Note))
-	add("package", strings.TrimSpace(r.Chart+" "+tr.From))
-	if o := tr.Origin; o != nil {
-		add("source", strings.TrimSpace(o.URL+" "+o.Ref))
-		add("revision", o.Revision)
-		add("commit", o.Subject)
-		add("author", o.Author)
-		add("delivery", string(o.Delivery))
-	}
-	if d := tr.Delivery; d != nil && tr.Origin == nil {
-		add("delivery", fmt.Sprintf("%s, which did not make this release", d.Name))
-	}
-	return t
 }

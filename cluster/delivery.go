@@ -93,6 +93,9 @@ type Delivery struct {
 	// Webhook names the app's secret that signs webhooks; "": none is taken.
 	Webhook string   `json:"webhook,omitempty" maxLength:"100"`
 	Notify  []Notice `json:"notify,omitempty" maxItems:"10"`
+	// Images choose images of registries; ImageWrite says what becomes of them.
+	Images     []ImagePolicy `json:"images,omitempty" maxItems:"20"`
+	ImageWrite ImageWrite    `json:"image_write,omitzero"`
 
 	Created time.Time `json:"created,omitzero"`
 	By      string    `json:"by,omitempty"`
@@ -197,7 +200,7 @@ func (d Delivery) Validate() error {
 			return err
 		}
 	}
-	return nil
+	return d.validateImages()
 }
 
 func local(f string) bool {
@@ -270,6 +273,7 @@ func (d Delivery) Key(revision string) string {
 	d = d.Filled()
 	d.Interval, d.Timeout, d.DependsOn, d.Suspend, d.OnFailure, d.Drift = 0, 0, nil, false, "", ""
 	d.Webhook, d.Notify, d.Created, d.By, d.Rev = "", nil, time.Time{}, "", 0
+	d.ImageWrite.Author, d.ImageWrite.Message = "", ""
 	d.Source.User, d.Source.Secret, d.Source.KnownHosts, d.Source.CA = "", "", "", ""
 	b, _ := json.Marshal(d) // of plain fields
 	sum := sha256.Sum256(b)
@@ -286,6 +290,8 @@ type Origin struct {
 	Author   string    `json:"author,omitempty"`
 	Subject  string    `json:"subject,omitempty"` // the first line of the commit's message
 	At       time.Time `json:"at,omitzero"`       // of the commit, by its author's clock
+	// Images were chosen beside what the source says.
+	Images []ImageChoice `json:"images,omitempty"`
 }
 
 // Phases of a delivery.
@@ -310,7 +316,7 @@ const (
 )
 
 // DeliveryEvents are all events.
-var DeliveryEvents = []string{EventDeployed, EventReady, EventFailed, EventRolledBack, EventDrift, EventForced}
+var DeliveryEvents = []string{EventDeployed, EventReady, EventFailed, EventRolledBack, EventDrift, EventForced, EventImages}
 
 // Applied is a revision that was deployed.
 type Applied struct {
@@ -336,6 +342,7 @@ type DeliveryEvent struct {
 	Author   string    `json:"author,omitempty"`
 	Subject  string    `json:"subject,omitempty"`
 	Release  int       `json:"release,omitempty"`
+	Images   string    `json:"images,omitempty"` // that were chosen beside the revision
 	Message  string    `json:"message,omitempty"`
 }
 
@@ -360,7 +367,8 @@ type DeliveryState struct {
 	Next     time.Time `json:"next,omitzero"`
 	Asked    int64     `json:"asked,omitempty"` // the last DeliveryAsk that was followed
 	// Spec is the store revision of the delivery that was last followed.
-	Spec StoreRev `json:"spec,omitempty"`
+	Spec   StoreRev     `json:"spec,omitempty"`
+	Images []ImageState `json:"images,omitempty"`
 	// Going says that a rollback is to be made: the next step.
 	Going bool `json:"going_back,omitempty"`
 	// History is what happened, the newest last; Outbox is what is still to be sent.

@@ -236,7 +236,7 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 		return delivery.Missed(i, err, now())
 	}
 	l := p.Look
-	l.Verdict = delivery.Decide(i.Spec, i.State, l.Origin.Revision, l.Changes)
+	l.Verdict = delivery.Decide(i.Spec, i.State, l.Origin, l.Changes)
 	if l.Verdict == delivery.Deploy {
 		if l.Release, err = p.Deploy(ctx); err != nil {
 			d.log.Warn("could not deploy a delivery; will retry", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "error", err)

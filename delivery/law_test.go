@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,8 +23,10 @@ type world struct {
 	i        delivery.Item
 	head     int          // of the source
 	bad      map[int]bool // commits that never become healthy
-	away     bool         // the source
-	wants    string       // what the app is made to be
+	tag      int          // of the newest image, 0 without a policy
+	badTag   map[int]bool
+	away     bool   // the source
+	wants    string // what the app is made to be
 	releases map[int]string
 	tries    map[string]int // deploys of a revision
 	back     int
@@ -34,8 +38,19 @@ func newWorld(t *testing.T, seed uint64, d cluster.Delivery) *world {
 	d.Name, d.App, d.Rev = "shop", "shop", 1
 	return &world{
 		t: t, r: rand.New(rand.NewPCG(seed, 3)), now: time.Unix(1_700_000_000, 0).UTC(), i: delivery.Item{Spec: d},
-		head: 1, bad: map[int]bool{}, releases: map[int]string{}, tries: map[string]int{},
+		head: 1, bad: map[int]bool{}, badTag: map[int]bool{}, releases: map[int]string{}, tries: map[string]int{},
 	}
+}
+
+// content is what the app is to be made of.
+func (w *world) content() string { return fmt.Sprintf("%d+%d", w.head, w.tag) }
+
+func (w *world) origin() cluster.Origin {
+	o := cluster.Origin{Revision: revision(w.head)}
+	if w.tag > 0 {
+		o.Images = []cluster.ImageChoice{{Policy: "web", Repository: "r.io/web", Tag: fmt.Sprint(w.tag)}}
+	}
+	return o
 }
 
 func revision(n int) string { return fmt.Sprintf("%040d", n) }
@@ -57,8 +72,8 @@ func (w *world) outcome() {
 	o := &cluster.ReleaseOutcome{Number: watch.Release, State: "running"}
 	if w.r.IntN(3) > 0 {
 		o.State = "complete"
-		var n int
-		if _, err := fmt.Sscanf(w.releases[watch.Release], "%d", &n); err == nil && w.bad[n] {
+		var n, tag int
+		if _, err := fmt.Sscanf(w.releases[watch.Release], "%d+%d", &n, &tag); err == nil && (w.bad[n] || w.badTag[tag]) {
 			o.State, o.Message = "failed", "web: never healthy"
 		}
 	}
@@ -120,15 +135,17 @@ func (w *world) do(act delivery.Action) cluster.DeliveryState {
 		if w.away {
 			return delivery.Missed(act.Item, cluster.Transientf("no route"), w.now)
 		}
-		rev := revision(w.head)
-		content := fmt.Sprintf("%d", w.head)
+		content := w.content()
 		var changes []string
 		if w.wants != content || w.failed() {
 			changes = []string{"update service web"}
 		}
-		l := delivery.Look{Origin: cluster.Origin{Revision: rev}, Changes: changes, Release: w.i.Release}
-		if l.Verdict = delivery.Decide(act.Spec, act.State, rev, changes); l.Verdict == delivery.Deploy {
-			w.tries[rev]++
+		l := delivery.Look{Origin: w.origin(), Changes: changes, Release: w.i.Release}
+		for _, c := range l.Origin.Images {
+			l.Images = append(l.Images, cluster.ImageState{ImageChoice: c})
+		}
+		if l.Verdict = delivery.Decide(act.Spec, act.State, l.Origin, changes); l.Verdict == delivery.Deploy {
+			w.tries[content]++
 			l.Release = w.release(content)
 		}
 		return delivery.Looked(act.Item, l, w.now)
@@ -140,7 +157,7 @@ func (w *world) do(act delivery.Action) cluster.DeliveryState {
 
 // failed: the same again is a change where its rollout failed.
 func (w *world) failed() bool {
-	return w.i.State.Phase == cluster.PhaseFailed && w.i.State.Watch == nil && w.bad[w.head]
+	return w.i.State.Phase == cluster.PhaseFailed && w.i.State.Watch == nil && (w.bad[w.head] || w.badTag[w.tag])
 }
 
 func (w *world) run(steps int, crash bool) {
@@ -157,19 +174,31 @@ func TestLawAGoodCommitEndsReady(t *testing.T) {
 		w := newWorld(t, seed, d)
 		for range 6 {
 			w.bad[w.head] = w.r.IntN(2) == 0
+			w.badTag[w.tag] = w.tag > 0 && w.r.IntN(3) == 0
 			w.away = w.r.IntN(4) == 0
 			if w.r.IntN(4) == 0 {
 				w.release("by hand")
 			}
 			w.run(20+w.r.IntN(60), true)
-			w.head++
+			if seed%3 == 0 {
+				w.tag++
+			}
+			if w.tag == 0 || w.r.IntN(2) == 0 {
+				w.head++
+			}
 			w.i.Ask++
 		}
 		w.away = false
-		w.bad[w.head] = false
+		w.bad[w.head], w.badTag[w.tag] = false, false
+		w.i.Ask++ // what was bad is held, though it is good now
+		if w.tag > 0 {
+			w.tag++
+		} else {
+			w.head++
+		}
 		w.run(200, false)
 		st := w.i.State
-		if w.wants != fmt.Sprint(w.head) || st.Phase != cluster.PhaseReady || st.Good == nil || st.Good.Origin.Revision != revision(w.head) {
+		if w.wants != w.content() || st.Phase != cluster.PhaseReady || st.Good == nil || st.Good.Origin.Revision != revision(w.head) {
 			t.Fatalf("seed %d: the app is %q, %s at %+v: %s", seed, w.wants, st.Phase, st.Good, st.Message)
 		}
 		if len(st.Outbox) > 0 || st.Failures != 0 || st.Watch != nil || st.Going {
@@ -187,9 +216,61 @@ func TestLawABadCommitIsHeld(t *testing.T) {
 		w.i.Ask++
 		w.run(400, false)
 		st := w.i.State
-		if w.tries[revision(2)] != 1 || w.back != 1 || w.wants != "1" || st.Phase != cluster.PhaseHeld || st.Going || st.Watch != nil {
-			t.Fatalf("seed %d: %d tries, %d times back, the app is %q, %s: %s", seed, w.tries[revision(2)], w.back, w.wants, st.Phase, st.Message)
+		if w.tries["2+0"] != 1 || w.back != 1 || w.wants != "1+0" || st.Phase != cluster.PhaseHeld || st.Going || st.Watch != nil {
+			t.Fatalf("seed %d: %d tries, %d times back, the app is %q, %s: %s", seed, w.tries["2+0"], w.back, w.wants, st.Phase, st.Message)
 		}
+	}
+}
+
+// So is an image, until another one or a commit comes.
+func TestLawABadImageIsHeld(t *testing.T) {
+	for seed := range uint64(40) {
+		w := newWorld(t, seed, cluster.Delivery{OnFailure: cluster.OnFailureRollback})
+		w.tag = 1
+		w.run(60, false)
+		w.tag, w.badTag[2] = 2, true
+		w.i.Ask++
+		w.run(400, false)
+		st := w.i.State
+		if w.tries["1+2"] != 1 || w.back != 1 || w.wants != "1+1" || st.Phase != cluster.PhaseHeld || st.Good == nil || len(st.Good.Origin.Images) != 1 || st.Good.Origin.Images[0].Tag != "1" {
+			t.Fatalf("seed %d: %d tries, %d times back, the app is %q, %s: %s", seed, w.tries["1+2"], w.back, w.wants, st.Phase, st.Message)
+		}
+		if !strings.Contains(st.Message, "with web 2") || !strings.Contains(st.Message, "with web 1") {
+			t.Fatalf("it says %q", st.Message)
+		}
+		w.tag, w.head = 3, w.head+int(seed%2)
+		w.i.Ask++
+		w.run(400, false)
+		if st := w.i.State; w.wants != w.content() || st.Phase != cluster.PhaseReady || w.tries["1+2"] != 1 {
+			t.Fatalf("seed %d: the app is %q, %s: %s", seed, w.wants, st.Phase, st.Message)
+		}
+	}
+}
+
+// Images that are chosen are news, and a registry that is away is when it lasts.
+func TestNewsOfImages(t *testing.T) {
+	i := delivery.Item{Spec: cluster.Delivery{Name: "shop"}, State: cluster.DeliveryState{Phase: cluster.PhaseReady}}
+	st := cluster.ImageState{ImageChoice: cluster.ImageChoice{Policy: "web", Repository: "r.io/web", Tag: "1"}}
+	var events []string
+	look := func(wrote string) {
+		l := delivery.Look{Origin: cluster.Origin{Revision: "r1"}, Images: []cluster.ImageState{st}, Wrote: wrote, Verdict: delivery.Keep}
+		i.State = delivery.Looked(i, l, time.Unix(1, 0))
+		events = nil
+		for _, e := range i.State.History {
+			events = append(events, e.Event+": "+e.Message)
+		}
+	}
+	look("")
+	look("")
+	st.Tag = "2"
+	look("committed as ab")
+	for st.Failures = 1; st.Failures < 10; st.Failures++ {
+		st.Away, st.Message = true, "r.io: no route"
+		look("")
+	}
+	want := []string{"images: web 1", "images: web 2 (1 before); committed as ab", "failed: images of web: r.io: no route"}
+	if !slices.Equal(events, want) {
+		t.Errorf("%q, want %q", events, want)
 	}
 }
 
@@ -199,7 +280,7 @@ func TestLawRetriesForEver(t *testing.T) {
 	w.bad[1] = true
 	began := w.now
 	w.run(3000, false)
-	tries, took := w.tries[revision(1)], w.now.Sub(began)
+	tries, took := w.tries["1+0"], w.now.Sub(began)
 	if tries < 10 || tries > int(took/(5*time.Minute))+10 {
 		t.Errorf("%d tries in %s", tries, took)
 	}
@@ -272,10 +353,10 @@ func TestDriftIsReported(t *testing.T) {
 	d := cluster.Delivery{Drift: cluster.DriftReport}
 	key := d.Key("r1")
 	st := cluster.DeliveryState{Good: &cluster.Applied{Key: key}, Applied: &cluster.Applied{Key: key}, Phase: cluster.PhaseReady}
-	if v := delivery.Decide(d, st, "r1", []string{"x"}); v != delivery.Report {
+	if v := delivery.Decide(d, st, cluster.Origin{Revision: "r1"}, []string{"x"}); v != delivery.Report {
 		t.Errorf("a change by hand: %s", v)
 	}
-	if v := delivery.Decide(d, st, "r2", []string{"x"}); v != delivery.Deploy {
+	if v := delivery.Decide(d, st, cluster.Origin{Revision: "r2"}, []string{"x"}); v != delivery.Deploy {
 		t.Errorf("a new commit: %s", v)
 	}
 	i := delivery.Item{Spec: d, State: st}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fairlead/fairlead/cluster"
@@ -21,8 +22,8 @@ const (
 )
 
 // Decide says what is to be done about an app that differs from its source in changes.
-func Decide(d cluster.Delivery, st cluster.DeliveryState, revision string, changes []string) Verdict {
-	key := d.Key(revision)
+func Decide(d cluster.Delivery, st cluster.DeliveryState, o cluster.Origin, changes []string) Verdict {
+	key := d.KeyOf(o)
 	switch {
 	case key == st.Failed:
 		return Hold
@@ -42,12 +43,15 @@ type Look struct {
 	Release int // that was made, or the current one
 	// Forced: the branch's history was replaced.
 	Forced bool
+	// Images are what the image policies chose; Wrote says what of it was committed.
+	Images []cluster.ImageState
+	Wrote  string
 }
 
 // Looked is the state after a look at the source.
 func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	d, st := i.Spec.Filled(), followed(i)
-	key, was := d.Key(l.Origin.Revision), st.Seen
+	key, was := d.KeyOf(l.Origin), st.Seen
 	seen := l.Origin
 	st.Seen, st.Checked = &seen, now
 	st.Next = now.Add(spread(d.Name, st.Checks, d.Interval.D()))
@@ -55,13 +59,14 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	if l.Forced && was != nil {
 		st = event(st, now, cluster.EventForced, applied, fmt.Sprintf("%s no longer has %s in its history", l.Origin.Ref, Short(was.Revision)))
 	}
+	st = imaged(st, l, applied, now)
 	same := st.Applied != nil && st.Applied.Key == key
 	switch l.Verdict {
 	case Hold:
 		st.Phase = cluster.PhaseHeld
-		st.Message = fmt.Sprintf("%s failed; it stays as it was until a new one comes", Short(l.Origin.Revision))
+		st.Message = fmt.Sprintf("%s failed; it stays as it was until a new one comes", Named(l.Origin))
 		if st.Good != nil {
-			st.Message = fmt.Sprintf("%s failed; it stays at %s until a new one comes", Short(l.Origin.Revision), Short(st.Good.Origin.Revision))
+			st.Message = fmt.Sprintf("%s failed; it stays at %s until a new one comes", Named(l.Origin), Named(st.Good.Origin))
 		}
 	case Report:
 		if !slices.Equal(st.Drift, l.Changes) {
@@ -98,10 +103,39 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	return st
 }
 
+// imaged takes in what the image policies chose. A registry that is away is news once it
+// was so for a while.
+func imaged(st cluster.DeliveryState, l Look, a *cluster.Applied, now time.Time) cluster.DeliveryState {
+	was := map[string]cluster.ImageState{}
+	for _, s := range st.Images {
+		was[s.Policy] = s
+	}
+	var fresh []string
+	for _, s := range l.Images {
+		old := was[s.Policy]
+		switch {
+		case s.Tag != "" && old.Tag == "":
+			fresh = append(fresh, s.String())
+		case s.Tag != "" && s.Ref() != old.Ref():
+			fresh = append(fresh, fmt.Sprintf("%s (%s before)", s, strings.TrimPrefix(old.String(), old.Policy+" ")))
+		}
+		if s.Away && s.Failures >= lasting && old.Failures < lasting {
+			st = event(st, now, cluster.EventFailed, a, fmt.Sprintf("images of %s: %s", s.Policy, s.Message))
+		}
+	}
+	if len(fresh) > 0 || l.Wrote != "" {
+		st = event(st, now, cluster.EventImages, a, strings.Join(slices.DeleteFunc([]string{strings.Join(fresh, ", "), l.Wrote}, func(s string) bool { return s == "" }), "; "))
+	}
+	st.Images = l.Images
+	return st
+}
+
+// lasting is how often in a row something is away before it is news.
+const lasting = 3
+
 // Missed is the state after a look, or a deploy, that did not work. Network comes and
 // goes: what is transient is news only when it lasts.
 func Missed(i Item, err error, now time.Time) cluster.DeliveryState {
-	const lasting = 3
 	st, known := setback(i.Spec.Filled(), followed(i), now, err.Error())
 	news := !known
 	if cluster.KindOf(err) == cluster.KindTransient {
@@ -124,7 +158,7 @@ func WentBack(i Item, release int, changed bool, now time.Time) cluster.Delivery
 	}
 	why := st.Message
 	st.Phase = cluster.PhaseHeld
-	st.Message = fmt.Sprintf("%s failed; back at %s until a new one comes: %s", Short(st.Applied.Origin.Revision), Short(st.Good.Origin.Revision), why)
+	st.Message = fmt.Sprintf("%s failed; back at %s until a new one comes: %s", Named(st.Applied.Origin), Named(st.Good.Origin), why)
 	st.Next = now.Add(spread(d.Name, st.Checks, d.Interval.D()))
 	back := *st.Good
 	back.Release = release
@@ -169,6 +203,7 @@ func event(st cluster.DeliveryState, now time.Time, what string, a *cluster.Appl
 	e := cluster.DeliveryEvent{ID: st.Events, At: now, Event: what, Message: message}
 	if a != nil {
 		e.Revision, e.Author, e.Subject, e.Release = a.Origin.Revision, a.Origin.Author, a.Origin.Subject, a.Release
+		e.Images = cluster.Choices(a.Origin.Images)
 	}
 	st.History = last(append(slices.Clone(st.History), e), maxHistory)
 	st.Outbox = last(append(slices.Clone(st.Outbox), e), maxOutbox)
@@ -194,6 +229,15 @@ func Short(revision string) string {
 		return revision[:digits]
 	}
 	return revision
+}
+
+// Named is what a source had, as people write it.
+func Named(o cluster.Origin) string {
+	s := Short(o.Revision)
+	if len(o.Images) > 0 {
+		s += " with " + cluster.Choices(o.Images)
+	}
+	return s
 }
 
 const (

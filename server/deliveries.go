@@ -30,8 +30,12 @@ type sources struct {
 	mirror *store.Mirror
 	worker work.Worker
 
-	mu   sync.Mutex
-	kept map[cluster.DeliveryName]keptSource
+	store store.Store // of logins
+
+	mu     sync.Mutex
+	kept   map[cluster.DeliveryName]keptSource
+	scans  map[cluster.DeliveryName]lastScan
+	leaves map[string]leave
 }
 
 // keptSource is what was made of a revision; key is that of what was asked for.
@@ -40,20 +44,30 @@ type keptSource struct {
 	api.Fetched
 }
 
-func (m *machine) sources(mirror *store.Mirror) (*sources, error) {
+func (m *machine) sources(st store.Store, mirror *store.Mirror) (*sources, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	s := &sources{machine: m, mirror: mirror, kept: map[cluster.DeliveryName]keptSource{}}
+	s := &sources{
+		machine: m, mirror: mirror, store: st, kept: map[cluster.DeliveryName]keptSource{},
+		scans: map[cluster.DeliveryName]lastScan{}, leaves: map[string]leave{},
+	}
 	s.worker = work.Worker{Command: []string{self, work.Command}, Dir: filepath.Join(m.DataDir, "deliveries")}
 	return s, s.worker.Clean()
 }
 
-// Fetch implements api.Sources.
+// Fetch implements api.Sources. It asks registries anew, and commits nothing.
 func (s *sources) Fetch(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) (api.Fetched, error) {
+	return s.fetch(ctx, d, st, false)
+}
+
+// fetch looks at the source, and at registries; commit: what they have may be written to
+// the source.
+func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState, commit bool) (api.Fetched, error) {
 	t := work.Task{
 		Delivery: d, Domain: s.Domain, HTTPPort: s.HTTPPort, HTTPSPort: s.HTTPSPort, Release: 1,
+		Commit: commit, Cluster: s.cluster, Certs: engineCerts, Now: time.Now().UTC(),
 	}
 	if d.Source.Secret != "" {
 		v, err := s.secret(ctx, d, d.Source.Secret)
@@ -85,20 +99,30 @@ func (s *sources) Fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 	kept, have := s.kept[d.Name]
 	s.mu.Unlock()
 	if have && kept.key == d.Key("")+t.Domain {
-		t.Known = kept.Origin.Revision
+		t.Known, t.KnownImages = kept.Origin.Revision, work.ImagesKey(kept.Images)
+	}
+	asked, err := s.scanning(ctx, &t, st, !commit)
+	if err != nil {
+		return api.Fetched{}, err
 	}
 	r, err := s.worker.Run(ctx, t)
+	s.scanned(t, r, asked)
 	if err != nil {
 		return api.Fetched{}, err
 	}
 	if r.Bundle == nil {
-		return kept.Fetched, nil
+		f := kept.Fetched
+		f.Images = work.Noted(r.Images, kept.Images)
+		return f, nil
 	}
-	f := api.Fetched{Origin: r.Origin, Forced: r.Forced, Bundle: *r.Bundle, Warnings: r.Warnings}
+	f := api.Fetched{Origin: r.Origin, Forced: r.Forced, Bundle: *r.Bundle, Warnings: r.Warnings, Images: r.Images, Wrote: wrote(r)}
+	if len(r.Edits) > 0 && r.Pushed == "" {
+		return f, nil // it is not what the source has
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	keep := f
-	keep.Forced = false // that is news once
+	keep.Forced, keep.Wrote = false, nil // that is news once
 	s.kept[d.Name] = keptSource{d.Key("") + t.Domain, keep}
 	return f, nil
 }
@@ -121,7 +145,10 @@ func (s *sources) secret(ctx context.Context, d cluster.Delivery, name string) (
 
 // Decide implements api.Sources.
 func (s *sources) Decide(d cluster.Delivery, st cluster.DeliveryState, f api.Fetched, p v1.Plan) string {
-	return string(delivery.Decide(d, st, f.Origin.Revision, changes(p)))
+	if len(f.Wrote) > 0 {
+		f.Origin.Revision = "a commit that is still to be made"
+	}
+	return string(delivery.Decide(d, st, f.Origin, changes(p)))
 }
 
 // changes are a plan's changes, one a line.
@@ -159,7 +186,7 @@ var _ control.Deliverer = (*deliverer)(nil)
 
 // Look implements control.Deliverer.
 func (d *deliverer) Look(ctx context.Context, spec cluster.Delivery, st cluster.DeliveryState) (control.Proposal, error) {
-	f, err := d.Fetch(ctx, spec, st)
+	f, err := d.fetch(ctx, spec, st, true)
 	if err != nil {
 		return control.Proposal{}, err
 	}
@@ -168,7 +195,7 @@ func (d *deliverer) Look(ctx context.Context, spec cluster.Delivery, st cluster.
 		return control.Proposal{}, err
 	}
 	return control.Proposal{
-		Look: delivery.Look{Origin: f.Origin, Changes: changes(p), Release: p.Release, Forced: f.Forced},
+		Look: delivery.Look{Origin: f.Origin, Changes: changes(p), Release: p.Release, Forced: f.Forced, Images: f.Images, Wrote: first(f.Wrote)},
 		Deploy: func(ctx context.Context) (int, error) {
 			res, err := d.api.Deliver(ctx, spec, f, p.Release)
 			return res.Release, err
@@ -229,6 +256,9 @@ func sentence(d cluster.Delivery, e cluster.DeliveryEvent) string {
 	s := fmt.Sprintf("*%s* %s", d.Name, e.Event)
 	if e.Revision != "" {
 		s += " " + delivery.Short(e.Revision)
+	}
+	if e.Images != "" {
+		s += " with " + e.Images
 	}
 	if e.Subject != "" {
 		s += " “" + e.Subject + "”"

@@ -57,7 +57,7 @@ func (m *machine) parts(ctx context.Context, g *errgroup.Group, st store.Store, 
 	} else if err := n.startGateway(mirror); err != nil {
 		return err
 	}
-	src, err := m.sources(mirror)
+	src, err := m.sources(st, mirror)
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,9 @@ type DeliveryDiff struct {
 	Verdict  string               `json:"verdict" doc:"what a reconciliation would do: keep, deploy, hold, report"`
 	Plan     Plan                 `json:"plan"`
 	Warnings []string             `json:"warnings,omitempty"`
+	// Images are what the image policies choose now; Writes what of it would be committed.
+	Images []cluster.ImageState `json:"images,omitempty"`
+	Writes []string             `json:"writes,omitempty"`
 }
 
 // Trace leads from the containers of a service back to who made them so.

@@ -18,6 +18,7 @@ import (
 
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/delivery/image"
 )
 
 // Task is what the process is told.
@@ -36,6 +37,21 @@ type Task struct {
 	Release         int    `json:"release"`
 	AppliedRevision string `json:"applied_revision,omitempty"`
 	AppliedRelease  int    `json:"applied_release,omitempty"`
+	// Scan asks registries anew; Chosen is what was chosen before, and KnownImages that of
+	// it which the bundle of Known has. Logins are by registry, and so is why one is not to
+	// be asked now: Leave.
+	Scan        bool                 `json:"scan,omitempty"`
+	Chosen      []cluster.ImageState `json:"chosen,omitempty"`
+	KnownImages string               `json:"known_images,omitempty"`
+	Logins      map[string]Login     `json:"logins,omitempty"`
+	Leave       map[string]string    `json:"leave,omitempty"`
+	// Certs has a directory of certificates to trust for each registry, as an engine's has.
+	Certs string `json:"certs,omitempty"`
+	// Commit lets chosen images be written to the source; without it they are so in what
+	// is returned alone. Cluster signs.
+	Commit  bool      `json:"commit,omitempty"`
+	Cluster string    `json:"cluster,omitempty"`
+	Now     time.Time `json:"now"`
 	// Server is what the app is made for.
 	Domain     string `json:"domain"`
 	SingleNode bool   `json:"single_node"`
@@ -55,6 +71,15 @@ type Result struct {
 	// Bundle is what to deploy; nil where Known is the newest revision.
 	Bundle   *v1.Bundle `json:"bundle,omitempty"`
 	Warnings []string   `json:"warnings,omitempty"`
+	// Images are what the policies chose, also when there is an error; Waits says which
+	// registries want to be left alone, and for how long.
+	Images []cluster.ImageState     `json:"images,omitempty"`
+	Waits  map[string]time.Duration `json:"waits,omitempty"`
+	// Edits are what was written to the source, or would be; Pushed is the commit with
+	// them, and Branch where it is, when that is not what is followed.
+	Edits  []image.Edit `json:"edits,omitempty"`
+	Pushed string       `json:"pushed,omitempty"`
+	Branch string       `json:"branch,omitempty"`
 }
 
 type answer struct {
@@ -112,6 +137,8 @@ func (w Worker) Run(ctx context.Context, t Task) (Result, error) {
 	var a answer
 	if jerr := json.Unmarshal(out.buf.Bytes(), &a); err == nil && jerr == nil {
 		switch {
+		case a.Error != "" && a.Result != nil:
+			return *a.Result, &cluster.Error{Kind: a.Kind, Msg: a.Error}
 		case a.Error != "":
 			return Result{}, &cluster.Error{Kind: a.Kind, Msg: a.Error}
 		case a.Result != nil:
@@ -172,7 +199,9 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 	r, err := do(ctx, t)
 	if err != nil {
-		return json.NewEncoder(out).Encode(answer{Error: err.Error(), Kind: cluster.KindOf(err)})
+		return json.NewEncoder(out).Encode(answer{
+			Result: &Result{Images: r.Images, Waits: r.Waits}, Error: err.Error(), Kind: cluster.KindOf(err),
+		})
 	}
 	return json.NewEncoder(out).Encode(answer{Result: &r})
 }
@@ -191,15 +220,32 @@ func do(ctx context.Context, t Task) (Result, error) {
 			return Result{}, err
 		}
 	}
-	r, err := fetch(ctx, t, tree)
-	if err != nil || r.Origin.Revision == t.Known {
+	images, waits, err := scanImages(ctx, t)
+	if err != nil {
+		return Result{Images: images, Waits: waits}, err
+	}
+	if ImagesKey(images) != t.KnownImages {
+		t.Known = ""
+	}
+	r, err := fetch(ctx, t, images, tree)
+	r.Waits = waits
+	if err != nil {
+		r.Images = images
 		return r, err
 	}
-	if err := confine(t.Dir); err != nil {
-		return Result{}, err
+	if r.Origin.Revision == t.Known {
+		return r, nil
 	}
-	err = load(ctx, t, &r)
-	return r, err
+	if err := confine(t.Dir); err != nil {
+		return r, err
+	}
+	if err := load(ctx, t, &r); err != nil {
+		return r, err
+	}
+	if !commits(t.Delivery) {
+		place(&r)
+	}
+	return r, nil
 }
 
 // bound sets the limits that the kernel keeps.

@@ -42,9 +42,24 @@ type repository struct {
 	refs   []*plumbing.Reference
 	// fetch brings the commit that a reference of refs names, with so much history.
 	fetch func(ctx context.Context, spec config.RefSpec, depth int) error
+	// push makes a branch end with a commit, as long as it ends with old (zero: it is not
+	// there); else the error is errMoved.
+	push func(ctx context.Context, commit plumbing.Hash, branch plumbing.ReferenceName, old plumbing.Hash) error
 }
 
-func fetchGit(ctx context.Context, t Task, tree string) (Result, error) {
+func fetchGit(ctx context.Context, t Task, images []cluster.ImageState, tree string) (Result, error) {
+	for try := 1; ; try++ {
+		r, err := fetchOnce(ctx, t, images, tree)
+		switch {
+		case !errors.Is(err, errMoved):
+			return r, err
+		case try == pushRetries:
+			return r, cluster.Transientf("%s: %w, %d times", t.Delivery.Source.URL, err, try)
+		}
+	}
+}
+
+func fetchOnce(ctx context.Context, t Task, images []cluster.ImageState, tree string) (Result, error) {
 	src := t.Delivery.Source
 	repo, err := openGit(ctx, t)
 	if err != nil {
@@ -54,7 +69,7 @@ func fetchGit(ctx context.Context, t Task, tree string) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	r := Result{Origin: cluster.Origin{Delivery: t.Delivery.Name, URL: src.URL, Ref: ref.Short(), Revision: hash.String()}}
+	r := Result{Images: slices.Clone(images), Origin: cluster.Origin{Delivery: t.Delivery.Name, URL: src.URL, Ref: ref.Short(), Revision: hash.String()}}
 	if r.Origin.Revision == t.Known {
 		return r, nil
 	}
@@ -66,13 +81,20 @@ func fetchGit(ctx context.Context, t Task, tree string) (Result, error) {
 	if err != nil {
 		return Result{}, gitError(src, err)
 	}
-	subject, _, _ := strings.Cut(strings.TrimSpace(commit.Message), "\n")
-	r.Origin.Revision, r.Origin.Author, r.Origin.At = commit.Hash.String(), cut(commit.Author.String()), commit.Author.When.UTC()
-	r.Origin.Subject = cut(subject)
 	if depth > 1 {
 		r.Forced = replaced(repo.storer, commit.Hash, plumbing.NewHash(t.Seen))
 	}
-	return r, checkout(commit, tree)
+	top, err := commit.Tree()
+	if err == nil && commits(t.Delivery) {
+		commit, top, err = writeBack(ctx, t, repo, ref, commit, &r)
+	}
+	if err != nil {
+		return Result{}, gitError(src, err)
+	}
+	subject, _, _ := strings.Cut(strings.TrimSpace(commit.Message), "\n")
+	r.Origin.Revision, r.Origin.Author, r.Origin.At = commit.Hash.String(), cut(commit.Author.String()), commit.Author.When.UTC()
+	r.Origin.Subject = cut(subject)
+	return r, checkout(top, commit.Hash, tree)
 }
 
 // cut bounds what a stranger wrote.
@@ -105,7 +127,9 @@ func openGit(ctx context.Context, t Task) (*repository, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &repository{st, refs, func(ctx context.Context, spec config.RefSpec, depth int) error {
+	r := &repository{storer: st, refs: refs}
+	r.push = pushTo(r, remote, src, auth)
+	r.fetch = func(ctx context.Context, spec config.RefSpec, depth int) error {
 		err := remote.FetchContext(ctx, &git.FetchOptions{
 			RefSpecs: []config.RefSpec{spec}, Depth: depth, Auth: auth, CABundle: []byte(src.CA), Tags: git.NoTags, Force: true,
 		})
@@ -113,7 +137,8 @@ func openGit(ctx context.Context, t Task) (*repository, error) {
 			return nil
 		}
 		return err
-	}}, nil
+	}
+	return r, nil
 }
 
 // openHere opens a repository of this machine, of which nothing is to be fetched.
@@ -130,7 +155,8 @@ func openHere(at string) (*repository, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &repository{storer: repo.Storer}
+	over, temporal := overlay(repo)
+	r := &repository{storer: over, push: pushHere(u.Path, repo, temporal)}
 	if err := list.ForEach(func(ref *plumbing.Reference) error { r.refs = append(r.refs, ref); return nil }); err != nil {
 		return nil, err
 	}
@@ -307,7 +333,7 @@ func replaced(st storer.EncodedObjectStorer, commit, old plumbing.Hash) bool {
 }
 
 func gitError(src cluster.SourceSpec, err error) error {
-	if cluster.KindOf(err) != cluster.KindOther {
+	if cluster.KindOf(err) != cluster.KindOther || errors.Is(err, errMoved) {
 		return err
 	}
 	forbidden := func(advice string) error {

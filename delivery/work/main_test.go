@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/delivery/work"
@@ -112,7 +113,7 @@ func (f *forge) local() cluster.Delivery {
 }
 
 func (f *forge) run(task work.Task) (work.Result, error) {
-	task.Domain = "example.test"
+	task.Domain, task.Now = "example.test", time.Now()
 	return f.w.Run(f.t.Context(), task)
 }
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
 
@@ -27,11 +28,13 @@ const (
 )
 
 // fetch brings the source into the directory tree.
-func fetch(ctx context.Context, t Task, tree string) (Result, error) {
+func fetch(ctx context.Context, t Task, images []cluster.ImageState, tree string) (Result, error) {
 	if t.Delivery.Source.Kind == cluster.SourceChart {
-		return fetchChart(ctx, t, tree)
+		r, err := fetchChart(ctx, t, tree)
+		r.Images = images
+		return r, err
 	}
-	return fetchGit(ctx, t, tree)
+	return fetchGit(ctx, t, images, tree)
 }
 
 func fetchChart(ctx context.Context, t Task, tree string) (Result, error) {
@@ -70,13 +73,9 @@ func fetchChart(ctx context.Context, t Task, tree string) (Result, error) {
 	return Result{Origin: cluster.Origin{Delivery: t.Delivery.Name, URL: src.URL, Ref: info.Name, Revision: info.Version}}, err
 }
 
-// checkout writes the files of a commit below dir. Links that lead out of it are
+// checkout writes the files of a commit's tree below dir. Links that lead out of it are
 // refused; other repositories within this one are left out.
-func checkout(commit *object.Commit, dir string) error {
-	top, err := commit.Tree()
-	if err != nil {
-		return cluster.Invalidf("read commit %s: %w", commit.Hash, err)
-	}
+func checkout(top *object.Tree, commit plumbing.Hash, dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return fmt.Errorf("fetch: %w", err)
@@ -91,7 +90,7 @@ func checkout(commit *object.Commit, dir string) error {
 			return nil
 		}
 		if err != nil {
-			return cluster.Invalidf("read commit %s: %w", commit.Hash, err)
+			return cluster.Invalidf("read commit %s: %w", commit, err)
 		}
 		if files--; files < 0 {
 			return cluster.Invalidf("the source has more than %d files", maxFiles)

@@ -1,0 +1,64 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/client"
+	"github.com/fairlead/fairlead/cluster"
+)
+
+func (a *app) traceCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "trace SERVICE", Short: "From a service's containers back to image, release, commit and author", Args: oneArg("the service"),
+		Example: "  fairlead trace shop/web\n  fairlead trace shop/web -o json", ValidArgsFunction: a.completeServices(1),
+		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			addr, err := a.address(args[0])
+			if err != nil {
+				return err
+			}
+			tr, err := cl.Trace(cmd.Context(), cluster.ServiceID{App: addr.App, Name: addr.Service})
+			if err != nil {
+				return err
+			}
+			tr.Tasks = slices.DeleteFunc(tr.Tasks, func(t v1.TaskStatus) bool { return addr.Slot > 0 && t.Slot != addr.Slot })
+			return a.print(tr, func() *table { return a.traced(tr) })
+		}),
+	}
+}
+
+func (a *app) traced(tr v1.Trace) *table {
+	t := &table{columns: columns("WHAT", "VALUE")}
+	add := func(what, value string) {
+		if value != "" {
+			t.add(what, oneLine(value))
+		}
+	}
+	for _, x := range tr.Tasks {
+		add("task", fmt.Sprintf("%s on %s: %s", x.ID, orNone(string(x.Node)), x.State))
+		add("  container", x.Container)
+		add("  image", strings.TrimSpace(x.Image+" "+x.ImageID))
+	}
+	add("service", tr.String())
+	r := tr.Release
+	add("release", fmt.Sprintf("%d, %s ago by %s: %s", r.Number, age(a.now(), r.Created), orNone(r.By), r.Note))
+	add("package", strings.TrimSpace(r.Chart+" "+tr.From))
+	if o := tr.Origin; o != nil {
+		add("source", strings.TrimSpace(o.URL+" "+o.Ref))
+		add("revision", o.Revision)
+		add("commit", o.Subject)
+		add("author", o.Author)
+		for _, c := range o.Images {
+			add("image policy", strings.TrimSpace(c.Policy+" → "+c.Repository+":"+c.Tag+" "+c.Digest))
+		}
+		add("delivery", string(o.Delivery))
+	}
+	if d := tr.Delivery; d != nil && tr.Origin == nil {
+		add("delivery", fmt.Sprintf("%s, which did not make this release", d.Name))
+	}
+	return t
+}

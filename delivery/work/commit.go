@@ -1,0 +1,324 @@
+package work
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/mail"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/config"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/plumbing/transport"
+	"github.com/go-git/go-git/v5/storage/memory"
+	"github.com/go-git/go-git/v5/storage/transactional"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/delivery/image"
+)
+
+const (
+	pushed      = plumbing.ReferenceName("refs/pushed")
+	maxYAML     = 1 << 20 // a larger file has no marks
+	pushRetries = 5
+)
+
+// errMoved: the branch has a newer commit than that which was written onto.
+var errMoved = errors.New("the branch has moved meanwhile")
+
+// commits reports whether chosen images are written to the source.
+func commits(d cluster.Delivery) bool {
+	return len(d.Images) > 0 && d.ImageWrite.To == cluster.WriteCommit
+}
+
+// writeBack writes the chosen images into the source, and pushes that when it may. It
+// returns the commit to go on with, and the tree of that with what was not pushed.
+func writeBack(ctx context.Context, t Task, repo *repository, ref plumbing.ReferenceName, commit *object.Commit, r *Result) (*object.Commit, *object.Tree, error) {
+	tree, err := commit.Tree()
+	if err != nil {
+		return nil, nil, cluster.Invalidf("read commit %s: %w", commit.Hash, err)
+	}
+	w := t.Delivery.ImageWrite
+	branch := ref
+	if w.Branch != "" {
+		branch = plumbing.NewBranchReferenceName(w.Branch)
+	}
+	if !branch.IsBranch() {
+		return nil, nil, cluster.Invalidf("%s names no branch to commit to: give one", t.Delivery.Source.URL)
+	}
+	base, baseTree := commit, tree
+	if i := slices.IndexFunc(repo.refs, func(r *plumbing.Reference) bool { return r.Name() == branch && branch != ref }); i >= 0 {
+		if base, err = repo.commit(ctx, branch, repo.refs[i].Hash(), 1); err != nil {
+			return nil, nil, err
+		}
+		if baseTree, err = base.Tree(); err != nil {
+			return nil, nil, cluster.Invalidf("read commit %s: %w", base.Hash, err)
+		}
+	}
+	fresh, err := rewrite(t, repo, baseTree, r)
+	if err != nil || len(r.Edits) == 0 {
+		return commit, tree, err
+	}
+	if branch != ref {
+		if t.Commit {
+			r.Branch = branch.Short()
+			_, err = repo.commitTree(ctx, t, base, fresh, branch, r)
+		}
+		return commit, tree, err
+	}
+	if t.Commit {
+		if commit, err = repo.commitTree(ctx, t, base, fresh, branch, r); err != nil {
+			return nil, nil, err
+		}
+	}
+	tree, err = object.GetTree(repo.storer, fresh)
+	return commit, tree, err
+}
+
+// rewrite writes the tree with the chosen images in it, and notes what it changed.
+func rewrite(t Task, repo *repository, tree *object.Tree, r *Result) (plumbing.Hash, error) {
+	prefix := strings.Trim(path.Clean("/"+t.Delivery.Path), "/")
+	uses, files := map[string]int{}, map[string]plumbing.Hash{}
+	r.Edits = nil
+	left := maxFiles
+	walk := object.NewTreeWalker(tree, true, nil)
+	defer walk.Close()
+	for {
+		name, entry, err := walk.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return plumbing.ZeroHash, cluster.Invalidf("read the source: %w", err)
+		}
+		if left--; left < 0 {
+			return plumbing.ZeroHash, cluster.Invalidf("the source has more than %d files", maxFiles)
+		}
+		if ext := path.Ext(name); ext != ".yaml" && ext != ".yml" || prefix != "" && !strings.HasPrefix(name, prefix+"/") {
+			continue
+		}
+		if entry.Mode != filemode.Regular && entry.Mode != filemode.Executable && entry.Mode != filemode.Deprecated {
+			continue
+		}
+		blob, err := object.GetBlob(repo.storer, entry.Hash)
+		if err != nil {
+			return plumbing.ZeroHash, cluster.Invalidf("read %.100q: %w", name, err)
+		}
+		if blob.Size > maxYAML {
+			continue
+		}
+		content, err := contents(blob)
+		if err != nil {
+			return plumbing.ZeroHash, cluster.Invalidf("read %.100q: %w", name, err)
+		}
+		written, edits, err := image.Write(name, content, r.Images, uses)
+		if err != nil {
+			return plumbing.ZeroHash, err
+		}
+		if len(edits) > 0 {
+			r.Edits = append(r.Edits, edits...)
+			if files[name], err = store(repo, plumbing.BlobObject, func(o plumbing.EncodedObject) error { return fill(o, written) }); err != nil {
+				return plumbing.ZeroHash, err
+			}
+		}
+	}
+	for i, st := range r.Images {
+		if uses[st.Policy] == 0 && st.Message == "" {
+			r.Images[i].Message = fmt.Sprintf(`no value in the source is marked with # {"fairlead": %q}`, st.Policy)
+		}
+	}
+	if len(files) == 0 {
+		return tree.Hash, nil
+	}
+	return graft(repo, tree, files)
+}
+
+func contents(b *object.Blob) ([]byte, error) {
+	r, err := b.Reader()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = r.Close() }() // read only
+	return io.ReadAll(io.LimitReader(r, maxYAML))
+}
+
+func fill(o plumbing.EncodedObject, content []byte) error {
+	w, err := o.Writer()
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(content)
+	return errors.Join(err, w.Close())
+}
+
+// store keeps an object with the repository, though not for others to see.
+func store(repo *repository, kind plumbing.ObjectType, write func(plumbing.EncodedObject) error) (plumbing.Hash, error) {
+	o := repo.storer.NewEncodedObject()
+	o.SetType(kind)
+	if err := write(o); err != nil {
+		return plumbing.ZeroHash, fmt.Errorf("write the source: %w", err)
+	}
+	return repo.storer.SetEncodedObject(o)
+}
+
+// graft is a tree with other files in the place of some.
+func graft(repo *repository, tree *object.Tree, files map[string]plumbing.Hash) (plumbing.Hash, error) {
+	below := map[string]map[string]plumbing.Hash{}
+	fresh := &object.Tree{Entries: slices.Clone(tree.Entries)}
+	for name, hash := range files {
+		dir, rest, deeper := strings.Cut(name, "/")
+		if !deeper {
+			i := slices.IndexFunc(fresh.Entries, func(e object.TreeEntry) bool { return e.Name == name })
+			fresh.Entries[i].Hash = hash
+			continue
+		}
+		if below[dir] == nil {
+			below[dir] = map[string]plumbing.Hash{}
+		}
+		below[dir][rest] = hash
+	}
+	for dir, inside := range below {
+		i := slices.IndexFunc(fresh.Entries, func(e object.TreeEntry) bool { return e.Name == dir })
+		sub, err := object.GetTree(repo.storer, fresh.Entries[i].Hash)
+		if err != nil {
+			return plumbing.ZeroHash, cluster.Invalidf("read %.100q: %w", dir, err)
+		}
+		if fresh.Entries[i].Hash, err = graft(repo, sub, inside); err != nil {
+			return plumbing.ZeroHash, err
+		}
+	}
+	return store(repo, plumbing.TreeObject, fresh.Encode)
+}
+
+// commitTree makes a commit on top of base, and pushes it.
+func (r *repository) commitTree(ctx context.Context, t Task, base *object.Commit, tree plumbing.Hash, branch plumbing.ReferenceName, res *Result) (*object.Commit, error) {
+	by := signature(t)
+	c := &object.Commit{Author: by, Committer: by, Message: message(t, res), TreeHash: tree, ParentHashes: []plumbing.Hash{base.Hash}}
+	hash, err := store(r, plumbing.CommitObject, c.Encode)
+	if err != nil {
+		return nil, err
+	}
+	old := plumbing.ZeroHash
+	if slices.ContainsFunc(r.refs, func(r *plumbing.Reference) bool { return r.Name() == branch }) {
+		old = base.Hash
+	}
+	if err := r.push(ctx, hash, branch, old); err != nil {
+		return nil, err
+	}
+	res.Pushed = hash.String()
+	return object.GetCommit(r.storer, hash)
+}
+
+func signature(t Task) object.Signature {
+	s := object.Signature{Name: "Fairlead", Email: "fairlead@" + orElse(t.Cluster, "cluster"), When: t.Now}
+	if a, err := mail.ParseAddress(t.Delivery.ImageWrite.Author); err == nil {
+		s.Name, s.Email = a.Name, a.Address
+	}
+	return s
+}
+
+func message(t Task, r *Result) string {
+	var changed []cluster.ImageChoice
+	var lines []string
+	for _, st := range r.Images {
+		if slices.ContainsFunc(r.Edits, func(e image.Edit) bool { return e.Policy == st.Policy }) {
+			changed = append(changed, st.ImageChoice)
+		}
+	}
+	for _, e := range r.Edits {
+		lines = append(lines, fmt.Sprintf("- %s: %s → %s (%s:%d)", e.Policy, e.Old, e.New, e.File, e.Line))
+	}
+	first := strings.NewReplacer("{delivery}", string(t.Delivery.Name), "{app}", string(t.Delivery.App), "{images}", cluster.Choices(changed)).
+		Replace(orElse(t.Delivery.ImageWrite.Message, "{app}: {images}"))
+	return first + "\n\n" + strings.Join(lines, "\n") + "\n"
+}
+
+// pushTo pushes to another machine's repository.
+func pushTo(st *repository, remote *git.Remote, src cluster.SourceSpec, auth transport.AuthMethod) func(context.Context, plumbing.Hash, plumbing.ReferenceName, plumbing.Hash) error {
+	return func(ctx context.Context, hash plumbing.Hash, branch plumbing.ReferenceName, old plumbing.Hash) error {
+		if err := st.storer.SetReference(plumbing.NewHashReference(pushed, hash)); err != nil {
+			return err
+		}
+		o := &git.PushOptions{RemoteName: "origin", RefSpecs: []config.RefSpec{config.RefSpec(pushed + ":" + branch)}, Auth: auth, CABundle: []byte(src.CA)}
+		if old != plumbing.ZeroHash {
+			o.RequireRemoteRefs = []config.RefSpec{config.RefSpec(old.String() + ":" + branch.String())}
+		}
+		return pushError(src, branch, remote.PushContext(ctx, o))
+	}
+}
+
+func pushError(src cluster.SourceSpec, branch plumbing.ReferenceName, err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	for _, moved := range []string{"non-fast-forward", "required to be", "fetch first", "failed to update ref", "cannot lock ref", "reference already exists", "failed to lock"} {
+		if strings.Contains(text, moved) {
+			return fmt.Errorf("%w: %w", errMoved, err)
+		}
+	}
+	refused := errors.Is(err, transport.ErrAuthenticationRequired) || errors.Is(err, transport.ErrAuthorizationFailed) || strings.Contains(text, "command error on") || strings.Contains(text, "unpack error") || strings.Contains(text, "denied")
+	if refused {
+		return &cluster.Error{Kind: cluster.KindForbidden, Err: fmt.Errorf("%s refuses a push to %s: %w; let this login write there, or name another branch", src.URL, branch.Short(), err)}
+	}
+	return err
+}
+
+// pushHere moves a branch of a repository of this machine.
+func pushHere(at string, base *git.Repository, temporal *memory.Storage) func(context.Context, plumbing.Hash, plumbing.ReferenceName, plumbing.Hash) error {
+	return func(_ context.Context, hash plumbing.Hash, branch plumbing.ReferenceName, old plumbing.Hash) error {
+		head, err := base.Storer.Reference(plumbing.HEAD)
+		if _, bare := base.Worktree(); err == nil && bare == nil && head.Target() == branch {
+			return &cluster.Error{Kind: cluster.KindForbidden, Msg: fmt.Sprintf("%s refuses a push to %s, which is checked out there: use a bare repository, or name another branch", at, branch.Short())}
+		}
+		dir := at
+		if _, err := os.Stat(filepath.Join(at, ".git")); err == nil {
+			dir = filepath.Join(at, ".git")
+		}
+		for h, o := range temporal.Objects {
+			if _, err := base.Storer.SetEncodedObject(o); err != nil {
+				return fmt.Errorf("write %s: %w", at, err)
+			}
+			own(dir, filepath.Join("objects", h.String()[:2], h.String()[2:]))
+		}
+		var was *plumbing.Reference
+		if old != plumbing.ZeroHash {
+			was = plumbing.NewHashReference(branch, old)
+		}
+		if now, err := base.Storer.Reference(branch); (err == nil) != (was != nil) || err == nil && now.Hash() != old {
+			return errMoved
+		}
+		if err := base.Storer.CheckAndSetReference(plumbing.NewHashReference(branch, hash), was); err != nil {
+			return fmt.Errorf("%w: %w", errMoved, err)
+		}
+		own(dir, branch.String())
+		return nil
+	}
+}
+
+// own gives a file, and the directories that it is in, to the owner of the repository, who
+// is to write there too.
+func own(dir, name string) {
+	var st syscall.Stat_t
+	if syscall.Stat(dir, &st) != nil {
+		return
+	}
+	for ; name != "."; name = filepath.Dir(name) {
+		_ = os.Lchown(filepath.Join(dir, name), int(st.Uid), int(st.Gid)) // who may not, is not root
+	}
+}
+
+// overlay keeps what is written beside a repository, until it is pushed.
+func overlay(base *git.Repository) (transactional.Storage, *memory.Storage) {
+	temporal := memory.NewStorage()
+	return transactional.NewStorage(base.Storer, temporal), temporal
+}

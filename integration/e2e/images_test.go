@@ -1,0 +1,183 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairlead/fairlead/integration/load"
+	"github.com/fairlead/fairlead/integration/registryd"
+)
+
+// shelf is a registry with versions of the test application.
+type shelf struct {
+	*registryd.Registry
+	n       *node
+	program string
+}
+
+func newShelf(t *testing.T, n *node) *shelf {
+	t.Helper()
+	s := &shelf{registryd.Start(t, "ci", "a-registry's-password"), n, filepath.Join(n.dir, "program")}
+	build := exec.Command("go", "build", "-o", s.program, "./app")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the test application: %v\n%s", err, out)
+	}
+	login := n.command(t.Context(), "image", "login", s.Host, "-u", s.User)
+	login.Stdin = strings.NewReader(s.Password)
+	if out, err := login.CombinedOutput(); err != nil {
+		t.Fatalf("image login: %v\n%s", err, out)
+	}
+	t.Cleanup(func() {
+		out, _ := n.docker("images", "-q", "--no-trunc", s.Host+"/shop/web").Output()
+		for id := range strings.FieldsSeq(string(out)) {
+			_ = n.docker("rmi", "-f", id).Run()
+		}
+	})
+	return s
+}
+
+// push puts a version into the registry, under its own name if no tag is given.
+func (s *shelf) push(version string, bad bool, tags ...string) string {
+	s.n.t.Helper()
+	env := []string{"VERSION=" + version}
+	if bad {
+		env = append(env, "BROKEN=health")
+	}
+	if len(tags) == 0 {
+		tags = []string{version}
+	}
+	return s.Push("shop/web", s.program, env, tags...)
+}
+
+// TestImageUpdates goes from a commit over an image that is pushed to a commit that brings
+// it, a rollout, and answers of the new version; over an image that is never healthy, and
+// back; then the same with releases in place of commits, and with a tag that is moved.
+// All of it by itself, under load, of which nothing fails.
+func TestImageUpdates(t *testing.T) {
+	n := start(t)
+	s, f := newShelf(t, n), newForge(t, n.dir)
+	bare := filepath.Join(n.dir, "git", "pub.git")
+	f.git(bare, "config", "http.receivepack", "true")
+	n.secret("pub/git", f.password)
+	s.push("1.0.0", false)
+	marked := fmt.Sprintf("# What the shop runs.\nname: pub\nservices:\n  web:\n    image: '%s/shop/web:1.0.0'   # {\"fairlead\": \"web\"}\n", s.Host) +
+		`    expose: ["8080"]
+    deploy: {replicas: 2, update_config: {monitor: 1s}}
+    x-fairlead: {health: {port: 8080, http: /health, interval: 1s, timeout: 10s}, routes: [{host: pub.example.com, port: 8080}]}
+`
+	f.push(marked, "the first version")
+	create := func(more ...string) {
+		t.Helper()
+		n.do(append([]string{"delivery", "create", "pub", f.url, "--secret", "git", "--ca", f.ca, "--branch", "main", "--interval", "5s", "--on-failure", "rollback"}, more...)...)
+	}
+	head := func() string { return f.git(bare, "rev-parse", "main") }
+	commits := func() string { return f.git(bare, "rev-list", "--count", "main") }
+	state := func() deliveryStatus { return get[deliveryStatus](n, "delivery", "get", "pub") }
+	is := func(phase, version string) func() error {
+		return func() error {
+			if d := state(); d.State.Phase != phase {
+				return fmt.Errorf("it is %s: %s", d.State.Phase, d.State.Message)
+			}
+			body, err := n.answer("http://pub.example.com/")
+			if err == nil && !strings.HasPrefix(body, version+" ") {
+				err = fmt.Errorf("it answers %q", body)
+			}
+			return err
+		}
+	}
+	create("--image", "web="+s.Host+"/shop/web semver 1.x", "--image-write", "commit")
+	if err := is("ready", "1.0.0")(); err != nil {
+		t.Fatal(err)
+	}
+	l := n.startLoad(load.EveryKind("http://pub.example.com/"))
+
+	// An image that is pushed comes by itself.
+	s.push("1.1.0", false)
+	s.push("2.0.0", false)
+	n.eventually(2*time.Minute, "the pushed image serves", is("ready", "1.1.0"))
+	if got := f.git(bare, "show", "main:compose.yaml"); got != strings.TrimSpace(strings.Replace(marked, "web:1.0.0", "web:1.1.0", 1)) {
+		t.Errorf("the source says\n%s", got)
+	}
+	if got := f.git(bare, "log", "-1", "--format=%an %s", "main"); got != "Fairlead pub: web 1.1.0" || commits() != "2" {
+		t.Errorf("the newest of %s commits is %q", commits(), got)
+	}
+	if trace := n.do("trace", "pub/web"); !strings.Contains(trace, head()) || !strings.Contains(trace, "pub: web 1.1.0") {
+		t.Errorf("trace says\n%s", trace)
+	}
+
+	// One that is never healthy is gone back from, and committed once.
+	s.push("1.2.0", true)
+	n.eventually(3*time.Minute, "the bad image is held", is("held", "1.1.0"))
+	bad := head()
+	if out, err := n.try("delivery", "reconcile", "pub"); exitCode(err) != 1 || !strings.Contains(out, "until a new one comes") {
+		t.Errorf("it is tried again: %v\n%s", err, out)
+	}
+	if head() != bad || commits() != "3" {
+		t.Errorf("it is committed again: %s", f.git(bare, "log", "--oneline", "main"))
+	}
+	s.push("1.3.0", false)
+	n.eventually(2*time.Minute, "the good image recovers", is("ready", "1.3.0"))
+
+	// Releases in place of commits.
+	create("--replace", "--image", "web="+s.Host+"/shop/web semver 1.x", "--image-write", "release")
+	at := head()
+	s.push("1.4.0", false)
+	if out := n.do("delivery", "diff", "pub"); !strings.Contains(out, "1.3.0") || !strings.Contains(out, "1.4.0") {
+		t.Logf("diff, which may have come too late, says\n%s", out)
+	}
+	n.eventually(2*time.Minute, "the pushed image is released", is("ready", "1.4.0"))
+	if trace := n.do("trace", "pub/web"); !strings.Contains(trace, at) || !strings.Contains(trace, "web → "+s.Host+"/shop/web:1.4.0 sha256:") {
+		t.Errorf("trace says\n%s", trace)
+	}
+	s.push("1.5.0", true)
+	n.eventually(3*time.Minute, "the bad image is held", is("held", "1.4.0"))
+	release := state().State.Applied.Release
+	if out, err := n.try("delivery", "reconcile", "pub"); exitCode(err) != 1 || !strings.Contains(out, "with web 1.5.0") {
+		t.Errorf("it is tried again: %v\n%s", err, out)
+	}
+	if again := state().State.Applied.Release; again != release {
+		t.Errorf("the bad image was deployed again, as release %d", again)
+	}
+	s.push("1.6.0", false)
+	n.eventually(2*time.Minute, "the good image recovers", is("ready", "1.6.0"))
+
+	// A tag that is moved, and a registry that is away.
+	first := s.push("edge-1", false, "edge")
+	create("--replace", "--image", "web="+s.Host+"/shop/web digest edge")
+	if err := is("ready", "edge-1")(); err != nil {
+		t.Error(err)
+	}
+	second := s.push("edge-2", false, "edge")
+	n.eventually(2*time.Minute, "the moved tag serves", is("ready", "edge-2"))
+	if trace := n.do("trace", "pub/web"); !strings.Contains(trace, second) || strings.Contains(trace, first) {
+		t.Errorf("trace says\n%s", trace)
+	}
+	s.Kill()
+	n.do("delivery", "reconcile", "pub")
+	if out := n.do("delivery", "describe", "pub"); !strings.Contains(out, s.Host+":") || !strings.Contains(out, "refused") {
+		t.Errorf("a registry that is away is not said:\n%s", out)
+	}
+	if err := is("ready", "edge-2")(); err != nil {
+		t.Errorf("without a registry: %v", err)
+	}
+	s.Up()
+	l.WantNone(t, "while images were updated")
+	if head() != at {
+		t.Errorf("releases were committed: %s", f.git(bare, "log", "--oneline", "main"))
+	}
+	if out := n.do("delivery", "history", "pub"); !strings.Contains(out, "images") || !strings.Contains(out, "committed as") {
+		t.Errorf("its history is\n%s", out)
+	}
+	b, _ := os.ReadFile(filepath.Join(n.dir, "server.log"))
+	for _, secret := range []string{f.password, s.Password} {
+		if strings.Contains(string(b), secret) {
+			t.Error("a password is in the log")
+		}
+	}
+}

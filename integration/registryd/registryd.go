@@ -1,0 +1,159 @@
+// Package registryd runs an image registry of a test's own: distribution, as Debian
+// packages it, on loopback, for everybody or for who has a password.
+package registryd
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/fairlead/fairlead/integration/need"
+)
+
+// Registry is one registry.
+type Registry struct {
+	// Host is its address, as images name it.
+	Host           string
+	User, Password string // "": everybody may
+
+	t       testing.TB
+	dir     string
+	program string
+	cmd     *exec.Cmd
+}
+
+// Start starts a registry that ends with the test. With a user it wants the password.
+func Start(tb testing.TB, user, password string) *Registry {
+	tb.Helper()
+	out, err := exec.Command("bash", filepath.Join(need.Root(tb), "scripts/registry")).Output()
+	program := strings.TrimSpace(string(out))
+	if err != nil || program == "" {
+		need.Skip(tb, "needs Debian's docker-registry: %v", err)
+	}
+	r := &Registry{Host: fmt.Sprintf("127.0.0.1:%d", need.Port(tb)), User: user, Password: password, t: tb, dir: tb.TempDir(), program: program}
+	conf := fmt.Sprintf("version: 0.1\nlog: {level: warn}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %q, secret: test}\n", filepath.Join(r.dir, "data"), r.Host)
+	if user != "" {
+		hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		users := filepath.Join(r.dir, "users")
+		r.write(users, user+":"+string(hash)+"\n")
+		conf += fmt.Sprintf("auth: {htpasswd: {realm: test, path: %s}}\n", users)
+	}
+	r.write(filepath.Join(r.dir, "config.yml"), conf)
+	tb.Cleanup(r.Kill)
+	r.Up()
+	return r
+}
+
+func (r *Registry) write(path, content string) {
+	r.t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// Up starts the program, again after Kill, and waits until it answers.
+func (r *Registry) Up() {
+	r.t.Helper()
+	log, err := os.OpenFile(filepath.Join(r.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer log.Close()
+	r.cmd = exec.Command(r.program, "serve", filepath.Join(r.dir, "config.yml"))
+	r.cmd.Stdout, r.cmd.Stderr = log, log
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := r.cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	for deadline := time.Now().Add(need.Patience * 20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		res, err := http.Get("http://" + r.Host + "/v2/")
+		if err == nil {
+			_ = res.Body.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			b, _ := os.ReadFile(log.Name())
+			r.t.Fatalf("the registry does not answer: %v\n%s", err, b)
+		}
+	}
+}
+
+// Kill ends the program; what was pushed stays.
+func (r *Registry) Kill() {
+	if r.cmd != nil {
+		_ = r.cmd.Process.Kill()
+		_ = r.cmd.Wait()
+		r.cmd = nil
+	}
+}
+
+// Push makes an image of one program, which it starts with these variables, pushes it and
+// returns its digest.
+func (r *Registry) Push(repository, program string, env []string, tags ...string) string {
+	r.t.Helper()
+	b, err := os.ReadFile(program)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var packed bytes.Buffer
+	w := tar.NewWriter(&packed)
+	_ = w.WriteHeader(&tar.Header{Name: "app", Mode: 0o755, Size: int64(len(b))})
+	_, _ = w.Write(b)
+	_ = w.Close()
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(packed.Bytes())), nil })
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(empty.Image, layer)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	file, err := img.ConfigFile()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	file = file.DeepCopy()
+	file.OS, file.Architecture = "linux", "amd64"
+	file.Config.Entrypoint, file.Config.Env = []string{"/app"}, env
+	if img, err = mutate.ConfigFile(img, file); err != nil {
+		r.t.Fatal(err)
+	}
+	repo, err := name.NewRepository(r.Host + "/" + repository)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	auth := authn.Anonymous
+	if r.User != "" {
+		auth = authn.FromConfig(authn.AuthConfig{Username: r.User, Password: r.Password})
+	}
+	for _, tag := range tags {
+		if err := remote.Write(repo.Tag(tag), img, remote.WithAuth(auth)); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	d, err := img.Digest()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return d.String()
+}

@@ -1,0 +1,145 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/delivery"
+	"github.com/fairlead/fairlead/delivery/work"
+	"github.com/fairlead/fairlead/store"
+)
+
+// engineCerts has the certificates that the Docker engine of this machine trusts, by
+// registry: what it may pull from, is looked at.
+const engineCerts = "/etc/docker/certs.d"
+
+// lastScan is what registries said of a delivery's images.
+type lastScan struct {
+	policies string
+	at       time.Time
+	asked    int64 // the last request that it followed
+	states   []cluster.ImageState
+}
+
+// leave is a registry that wants to be left alone.
+type leave struct {
+	until time.Time
+	times int // in a row
+}
+
+// scanning says which registries to ask, and how. What was chosen before is the delivery's
+// state; when it was asked for is known to this leader alone: the next one asks once more.
+// It returns the newest request that is followed so.
+func (s *sources) scanning(ctx context.Context, t *work.Task, st cluster.DeliveryState, anew bool) (asked int64, _ error) {
+	d := t.Delivery.Filled()
+	if len(d.Images) == 0 {
+		return 0, nil
+	}
+	now := time.Now()
+	asked = s.asked(d.Name)
+	s.mu.Lock()
+	last, have := s.scans[d.Name]
+	t.Leave = map[string]string{}
+	for host, l := range s.leaves {
+		if now.Before(l.until) {
+			t.Leave[host] = fmt.Sprintf("%s takes no more requests before %s", host, l.until.UTC().Format(time.RFC3339))
+		}
+	}
+	s.mu.Unlock()
+	t.Chosen = st.Images
+	if have {
+		t.Chosen = last.states
+	}
+	// A tenth sooner: looks are spread.
+	t.Scan = anew || !have || last.policies != policies(d) || asked > last.asked || now.Sub(last.at) >= d.Interval.D()*9/10
+	if !t.Scan {
+		return asked, nil
+	}
+	t.Logins = map[string]work.Login{}
+	for _, p := range d.Images {
+		host := cluster.RegistryOf(p.Repository)
+		user, password, err := s.login(ctx, s.store, host)
+		if err != nil {
+			return asked, err
+		}
+		if user != "" {
+			t.Logins[host] = work.Login{User: user, Password: []byte(password)}
+		}
+	}
+	return asked, nil
+}
+
+func policies(d cluster.Delivery) string {
+	b, _ := json.Marshal(d.Images) // of plain fields
+	return string(b)
+}
+
+// asked is the newest request to look at a delivery's source.
+func (s *sources) asked(name cluster.DeliveryName) (n int64) {
+	s.mirror.Read(func(v store.View) {
+		if a, ok, err := store.One[cluster.DeliveryAsk](v, store.DeliveryAskKey(name)); ok && err == nil {
+			n = a.V.Number
+		}
+	})
+	return n
+}
+
+// scanned notes what registries said.
+func (s *sources) scanned(t work.Task, r work.Result, asked int64) {
+	const first, most = 30 * time.Second, time.Hour
+	if len(t.Delivery.Images) == 0 {
+		return
+	}
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := s.scans[t.Delivery.Name]
+	if r.Images != nil {
+		last.states, last.policies = r.Images, policies(t.Delivery)
+	}
+	if t.Scan {
+		last.at, last.asked = now, max(last.asked, asked)
+	}
+	s.scans[t.Delivery.Name] = last
+	for _, st := range r.Images {
+		if st.Failures == 0 && t.Scan {
+			delete(s.leaves, cluster.RegistryOf(st.Repository))
+		}
+	}
+	for _, host := range slices.Sorted(maps.Keys(r.Waits)) {
+		l := s.leaves[host]
+		l.times++
+		l.until = now.Add(max(r.Waits[host], min(most, first<<min(l.times-1, 7))))
+		s.leaves[host] = l
+	}
+}
+
+// wrote says what was written to the source, or would be, a value a line; the commit first.
+func wrote(r work.Result) []string {
+	var out []string
+	if r.Pushed != "" {
+		s := "committed as " + delivery.Short(r.Pushed)
+		if r.Branch != "" {
+			s += " to " + r.Branch
+		}
+		out = append(out, s)
+	}
+	for _, e := range r.Edits {
+		out = append(out, fmt.Sprintf("%s:%d: %s → %s", e.File, e.Line, e.Old, e.New))
+	}
+	return out
+}
+
+func first(lines []string) string {
+	const most = 4
+	if len(lines) > most {
+		lines = append(slices.Clone(lines[:most]), fmt.Sprintf("and %d more", len(lines)-most))
+	}
+	return strings.Join(lines, ", ")
+}
