@@ -58,7 +58,8 @@ var allowed = map[string][]string{
 	"chart":          {"cluster", "compose"},
 	"delivery":       {"cluster"},
 	"delivery/image": {"cluster"},
-	"delivery/work":  {"cluster", "api/v1", "compose", "chart", "delivery/image"},
+	"delivery/sops":  {},
+	"delivery/work":  {"cluster", "api/v1", "compose", "chart", "delivery/image", "delivery/sops"},
 	"cli":            {"cluster", "client", "api/v1", "compose", "chart", "delivery/work", "delivery/image", "lab", "agent/docker"}, // images of the user's own engine
 
 	"chart/charttest": {"chart"},
@@ -76,6 +77,7 @@ var only = map[string][]string{
 	"github.com/compose-spec/":      {"compose"},
 	"helm.sh/helm/":                 {"chart", "chart/charttest"},
 	"github.com/go-git/":            {"delivery/work"},
+	"github.com/getsops/":           {}, // it brings four clouds' libraries
 	"github.com/google/go-cont":     {"delivery/work"},
 	"github.com/spf13/cobra":        {"cli", "server", "cmd/fairlead"},
 	"github.com/danielgtaylor/huma": {"api"},

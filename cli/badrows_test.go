@@ -145,6 +145,7 @@ func badClaims() []badInput {
 
 func badCommands() []badInput {
 	return []badInput{
+		{what: "an image policy that is none", args: []string{"delivery", "create", "shop", "https://git.example.com/shop.git", "--image", "web=registry.example.com/shop/web semver one"}, code: 2, says: []string{"at column 42", "no range of versions"}},
 		{what: "a misspelt command", args: []string{"deplyo"}, code: 2, says: []string{"did you mean deploy?"}},
 		{what: "a misspelt command of a group", args: []string{"secret", "lst"}, code: 2, says: []string{"did you mean ls"}},
 		{what: "a misspelt flag", args: []string{"deploy", "--detatch"}, code: 2, says: []string{"did you mean --detach?"}},

@@ -64,12 +64,15 @@ registry (oci://REGISTRY/PATH/NAME). The app is called like the delivery, unless
 
 Passwords, tokens and private keys are secrets of the app, set before: --secret
 names one. Over ssh the keys of the host must be given with --known-hosts.
+Files in the source that SOPS or age encrypted are read with the keys in the secret
+that --decrypt names; what is in them can only become secrets of the app.
 
 It waits until the app is healthy, unless told otherwise.`,
 		Example: `  fairlead delivery create shop https://git.example.com/shop.git --branch main --on-failure rollback
   fairlead secret set shop/deploy-key <id_ed25519
   ssh-keyscan git.example.com >hosts      # and compare with what the host's owner says
   fairlead delivery create shop git@git.example.com:shop.git --secret deploy-key --known-hosts hosts --semver '^1'
+  fairlead secret set shop/age <key.txt && fairlead delivery create shop https://git.example.com/shop.git --decrypt age --env-file prod.enc.env
   fairlead delivery create web https://git.example.com/web.git --image 'web=registry.example.com/shop/web semver 1.x' --image-write commit --secret token
   fairlead delivery create db https://charts.example.com --chart postgres --semver 1.x --set replicas=1`,
 		Args: rangeArgs(2, 2, ""), ValidArgsFunction: cobra.NoFileCompletions,
@@ -122,6 +125,7 @@ func (x *deliveryFlags) register(c *cobra.Command) {
 	f.StringVar(&d.Package, "package", "", "`directory` of a package in the source, in place of Compose files")
 	f.StringArrayVar(&d.Values, "values", nil, "file of values in the source, for the package; repeat for layers")
 	f.StringArrayVar(&x.set, "set", nil, "`value` for the package: KEY=VALUE")
+	f.StringVar(&d.Decrypt, "decrypt", "", "`secret` of the app with the age keys that SOPS or age encrypted files of the source to")
 	f.DurationVar(&x.interval, "interval", cluster.DefaultDeliveryInterval, "time between two looks at the source")
 	f.DurationVar(&x.deadline, "deadline", cluster.DefaultDeliveryTimeout, "time to fetch, and to become healthy, before it counts as failed")
 	f.StringSliceVar(&x.depends, "depends-on", nil, "deliveries that must be ready before")
@@ -326,7 +330,7 @@ func (a *app) described(d v1.DeliveryStatus) *table {
 	add("state", d.Phase())
 	add("message", st.Message)
 	add("source", strings.TrimSpace(d.Source.Kind+" "+d.Source.URL+" "+d.Source.Chart))
-	for _, w := range [][2]string{{"branch", d.Source.Branch}, {"tag", d.Source.Tag}, {"versions", d.Source.Semver}, {"commit", d.Source.Commit}, {"path", d.Path}, {"package", d.Package}} {
+	for _, w := range [][2]string{{"branch", d.Source.Branch}, {"tag", d.Source.Tag}, {"versions", d.Source.Semver}, {"commit", d.Source.Commit}, {"path", d.Path}, {"package", d.Package}, {"decrypted with", d.Decrypt}} {
 		add(w[0], w[1])
 	}
 	add("files", strings.Join(slices.Concat(d.Compose, d.EnvFiles, d.Values), ", "))

@@ -79,6 +79,9 @@ type Delivery struct {
 	Package string   `json:"package,omitempty" maxLength:"1024"`
 	Values  []string `json:"values,omitempty" maxItems:"20" doc:"files of values, the strongest last"`
 	Set     string   `json:"set,omitempty" maxLength:"65536" doc:"values, YAML; they win over those of files"`
+	// Decrypt names the app's secret with the age identities that the source's files
+	// are encrypted to.
+	Decrypt string `json:"decrypt,omitempty" maxLength:"100"`
 
 	Interval  Duration       `json:"interval,omitempty" doc:"between two looks at the source"`
 	Timeout   Duration       `json:"timeout,omitempty" doc:"of fetching, and of becoming healthy"`
@@ -172,6 +175,8 @@ func (d Delivery) Validate() error {
 	switch {
 	case packaged && len(d.Compose)+len(d.EnvFiles)+len(d.Profiles)+len(d.Env) > 0:
 		return Invalidf("a package has values, and no Compose files, profiles or variables")
+	case packaged && d.Decrypt != "":
+		return Invalidf("the values and files of a package are kept with its releases, so nothing of them is decrypted: set its secrets with `fairlead secret set`")
 	case !packaged && (len(d.Values) > 0 || d.Set != ""):
 		return Invalidf("values are given to a package: name its directory")
 	case d.Source.Kind == SourceChart && (d.Package != "" || d.Path != "" || len(d.Values) > 0):

@@ -76,6 +76,13 @@ func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 		}
 		t.Password = v.Reveal()
 	}
+	if d.Decrypt != "" {
+		v, err := s.secret(ctx, d, d.Decrypt)
+		if err != nil {
+			return api.Fetched{}, err
+		}
+		t.Keys = v.Reveal()
+	}
 	s.mirror.Read(func(v store.View) {
 		t.SingleNode = len(store.Nodes(v)) <= 1
 		if a, ok, err := store.One[cluster.App](v, store.AppKey(d.App)); ok && err == nil {

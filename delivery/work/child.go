@@ -26,6 +26,8 @@ type Task struct {
 	Delivery cluster.Delivery `json:"delivery"`
 	// Password is what the source's secret holds.
 	Password []byte `json:"password,omitempty"`
+	// Keys is what the secret holds that the delivery decrypts with.
+	Keys []byte `json:"keys,omitempty"`
 	// Known is the revision that the caller has the bundle of; Seen the newest one
 	// that was seen.
 	Known string `json:"known,omitempty"`
@@ -58,6 +60,8 @@ type Task struct {
 
 	Dir string `json:"dir"` // empty, to be used up
 }
+
+func (t Task) decrypts() bool { return t.Delivery.Decrypt != "" }
 
 // Result is what the process answers.
 type Result struct {
@@ -121,6 +125,9 @@ func (w Worker) Run(ctx context.Context, t Task) (Result, error) {
 	cmd.Stdin = bytes.NewReader(in)
 	cmd.WaitDelay = time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if t.decrypts() {
+		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS // nothing else sees its tmpfs, which ends with it
+	}
 	out, said := &capped{most: maxAnswer}, &capped{most: 64 << 10}
 	cmd.Stdout, cmd.Stderr = out, said
 	err = cmd.Run()
@@ -138,7 +145,13 @@ func (w Worker) Run(ctx context.Context, t Task) (Result, error) {
 			return *a.Result, nil
 		}
 	}
-	switch line, _, _ := strings.Cut(strings.TrimSpace(said.buf.String()), "\n"); {
+	line, _, _ := strings.Cut(strings.TrimSpace(said.buf.String()), "\n")
+	if t.decrypts() && !strings.HasPrefix(line, "fatal error: ") && !strings.HasPrefix(line, "panic: runtime error: ") {
+		line = "" // it may hold what was decrypted
+	}
+	switch {
+	case t.decrypts() && cmd.Process == nil && errors.Is(err, os.ErrPermission):
+		return Result{}, cluster.Invalidf("decrypting takes a mount namespace, so that nothing is on disk in clear, and this server may make none: run it as root with CAP_SYS_ADMIN")
 	case out.full:
 		return Result{}, cluster.Invalidf("the source makes more than %d MiB", v1.MaxBundle>>20)
 	case strings.Contains(line, "out of memory"), strings.Contains(line, "cannot allocate memory"):
@@ -202,6 +215,11 @@ func do(ctx context.Context, t Task) (Result, error) {
 	if err := os.Mkdir(tree, 0o700); err != nil {
 		return Result{}, fmt.Errorf("fetch: %w", err)
 	}
+	if t.decrypts() {
+		if err := inMemory(tree); err != nil {
+			return Result{}, err
+		}
+	}
 	images, waits, err := scanImages(ctx, t)
 	if err != nil {
 		return Result{Images: images, Waits: waits}, err
@@ -236,6 +254,19 @@ func bound() error {
 		if err := unix.Setrlimit(what, &unix.Rlimit{Cur: most, Max: most}); err != nil {
 			return fmt.Errorf("bound the process: %w", err)
 		}
+	}
+	return nil
+}
+
+// inMemory makes dir a bounded tmpfs.
+func inMemory(dir string) error {
+	const options = "mode=0700,size=192m,nr_inodes=50000" // for MaxTree, maxFiles and what is made of them
+	err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options+",noswap")
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.4
+		err = unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options)
+	}
+	if err != nil {
+		return cluster.Invalidf("decrypting takes a tmpfs, so that nothing is on disk in clear: %w", err)
 	}
 	return nil
 }

@@ -45,11 +45,17 @@ func load(ctx context.Context, t Task, r *Result) error {
 	o := compose.Options{App: d.App, Domain: t.Domain, SingleNode: t.SingleNode, HTTPPort: t.HTTPPort, HTTPSPort: t.HTTPSPort}
 	var project *compose.Result
 	var pkg *v1.Package
-	var err error
-	if d.Package != "" || d.Source.Kind == cluster.SourceChart {
+	files, err := open(root(), t)
+	if err == nil {
+		err = files.unlocked(named(d)...)
+	}
+	switch {
+	case err != nil:
+	case t.packaged():
 		project, pkg, err = packaged(ctx, t, r, o)
-	} else {
-		project, err = composed(ctx, d, o)
+		err = files.named(err)
+	default:
+		project, err = files.load(func() (*compose.Result, error) { return composed(ctx, d, o) })
 	}
 	if err != nil {
 		return shown(err)
@@ -62,8 +68,23 @@ func load(ctx context.Context, t Task, r *Result) error {
 	}
 	b := Bundle(project)
 	b.Package = pkg
+	if err := files.ciphertext(b); err != nil {
+		return shown(err)
+	}
 	r.Bundle = &b
 	return nil
+}
+
+// named are the files that the delivery itself names.
+func named(d cluster.Delivery) []string {
+	list := slices.Concat(d.Compose, d.EnvFiles, d.Values)
+	if len(d.Compose) == 0 {
+		list = append(list, usual...)
+	}
+	for i, f := range list {
+		list[i] = root(d.Path, f)
+	}
+	return list
 }
 
 func root(names ...string) string {
