@@ -41,7 +41,7 @@ func (s *sources) scanning(ctx context.Context, t *work.Task, st cluster.Deliver
 	if len(d.Images) == 0 {
 		return 0, nil
 	}
-	now := time.Now()
+	now := s.now()
 	asked = s.asked(d.Name)
 	s.mu.Lock()
 	last, have := s.scans[d.Name]
@@ -108,7 +108,7 @@ func (s *sources) scanned(t work.Task, r work.Result, asked int64) {
 	if len(t.Delivery.Images) == 0 {
 		return
 	}
-	now := time.Now()
+	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := s.scans[t.Delivery.Name]

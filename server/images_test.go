@@ -47,7 +47,7 @@ func TestRegistriesAreLeftAlone(t *testing.T) {
 	if l = (leave{}).more(20*time.Minute, now); l.until.Sub(now) != 20*time.Minute {
 		t.Errorf("%s", l.until.Sub(now))
 	}
-	s := &sources{scans: map[cluster.DeliveryName]lastScan{}, leaves: map[string]leave{}}
+	s := &sources{machine: &machine{local: local{now: func() time.Time { return now }}}, scans: map[cluster.DeliveryName]lastScan{}, leaves: map[string]leave{}}
 	task := work.Task{Delivery: cluster.Delivery{Name: "shop", Images: []cluster.ImagePolicy{{Name: "web"}}}, Scan: true}
 	states := []cluster.ImageState{{ImageChoice: cluster.ImageChoice{Repository: "r.io/web"}, Failures: 1}}
 	s.scanned(task, work.Result{Images: states, Waits: map[string]time.Duration{"r.io": time.Minute}}, 7)
