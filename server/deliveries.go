@@ -67,7 +67,7 @@ func (s *sources) Fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState, commit bool) (api.Fetched, error) {
 	t := work.Task{
 		Delivery: d, Domain: s.Domain, HTTPPort: s.HTTPPort, HTTPSPort: s.HTTPSPort, Release: 1,
-		Commit: commit, Cluster: s.cluster, Certs: engineCerts, Now: time.Now().UTC(),
+		Commit: commit, Cluster: s.cluster, Certs: engineCerts, Now: s.now().UTC(),
 	}
 	if d.Source.Secret != "" {
 		v, err := s.secret(ctx, d, d.Source.Secret)

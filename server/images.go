@@ -41,7 +41,7 @@ func (s *sources) scanning(ctx context.Context, t *work.Task, st cluster.Deliver
 	if len(d.Images) == 0 {
 		return 0, nil
 	}
-	now := time.Now()
+	now := s.now()
 	asked = s.asked(d.Name)
 	s.mu.Lock()
 	last, have := s.scans[d.Name]
@@ -56,8 +56,7 @@ func (s *sources) scanning(ctx context.Context, t *work.Task, st cluster.Deliver
 	if have {
 		t.Chosen = last.states
 	}
-	// A tenth sooner: looks are spread.
-	t.Scan = anew || !have || last.policies != policies(d) || asked > last.asked || now.Sub(last.at) >= d.Interval.D()*9/10
+	t.Scan = anew || last.due(d, asked, now)
 	if !t.Scan {
 		return asked, nil
 	}
@@ -73,6 +72,20 @@ func (s *sources) scanning(ctx context.Context, t *work.Task, st cluster.Deliver
 		}
 	}
 	return asked, nil
+}
+
+// due: the interval is over, somebody asked, or the policies are others. A tenth sooner,
+// as looks are spread.
+func (l lastScan) due(d cluster.Delivery, asked int64, now time.Time) bool {
+	return l.policies != policies(d) || asked > l.asked || now.Sub(l.at) >= d.Filled().Interval.D()*9/10
+}
+
+// more is l after it was told to wait: at least so long, and ever longer.
+func (l leave) more(wait time.Duration, now time.Time) leave {
+	const first, most, doublings = 30 * time.Second, time.Hour, 7
+	l.times++
+	l.until = now.Add(max(wait, min(most, first<<min(l.times-1, doublings))))
+	return l
 }
 
 func policies(d cluster.Delivery) string {
@@ -92,11 +105,10 @@ func (s *sources) asked(name cluster.DeliveryName) (n int64) {
 
 // scanned notes what registries said.
 func (s *sources) scanned(t work.Task, r work.Result, asked int64) {
-	const first, most = 30 * time.Second, time.Hour
 	if len(t.Delivery.Images) == 0 {
 		return
 	}
-	now := time.Now()
+	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := s.scans[t.Delivery.Name]
@@ -113,10 +125,7 @@ func (s *sources) scanned(t work.Task, r work.Result, asked int64) {
 		}
 	}
 	for _, host := range slices.Sorted(maps.Keys(r.Waits)) {
-		l := s.leaves[host]
-		l.times++
-		l.until = now.Add(max(r.Waits[host], min(most, first<<min(l.times-1, 7))))
-		s.leaves[host] = l
+		s.leaves[host] = s.leaves[host].more(r.Waits[host], now)
 	}
 }
 
