@@ -56,11 +56,11 @@ func TestSecretsInGit(t *testing.T) {
 	image := n.image()
 	f := newForge(t, n.dir)
 	const password, first, second = "hunter2-in-env", "the-first-of-tokens", "the-second-of-tokens"
-	n.secret("pub/git", f.password)
+	n.secret("pub/git", f.Password)
 	n.secret("pub/age", sopsFile(t, "key.txt"))
 	write := func(name, content string) {
 		t.Helper()
-		if err := os.WriteFile(filepath.Join(f.tree, name), []byte(content), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(f.Tree, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -69,7 +69,7 @@ func TestSecretsInGit(t *testing.T) {
 	write("prod.enc.env", sopsFile(t, "all.env"))
 	write("token.age", sealed(t, first))
 	f.push(app, "with secrets")
-	create := []string{"delivery", "create", "pub", f.url, "--secret", "git", "--ca", f.ca, "--interval", "1h", "--env-file", "prod.enc.env"}
+	create := []string{"delivery", "create", "pub", f.URL, "--secret", "git", "--ca", f.CA, "--interval", "1h", "--env-file", "prod.enc.env"}
 	if out, err := n.try(create...); exitCode(err) != 1 || !strings.Contains(out, "prod.enc.env") || !strings.Contains(out, "--decrypt") {
 		t.Errorf("without a key: %v\n%s", err, out)
 	}
