@@ -33,12 +33,6 @@ func newShelf(t *testing.T, n *node) *shelf {
 	if out, err := login.CombinedOutput(); err != nil {
 		t.Fatalf("image login: %v\n%s", err, out)
 	}
-	t.Cleanup(func() {
-		out, _ := n.docker("images", "-q", "--no-trunc", s.Host+"/shop/web").Output()
-		for id := range strings.FieldsSeq(string(out)) {
-			_ = n.docker("rmi", "-f", id).Run()
-		}
-	})
 	return s
 }
 
@@ -60,8 +54,20 @@ func (s *shelf) push(version string, bad bool, tags ...string) string {
 // back; then the same with releases in place of commits, and with a tag that is moved.
 // All of it by itself, under load, of which nothing fails.
 func TestImageUpdates(t *testing.T) {
-	n := start(t)
-	s, f := newShelf(t, n), newForge(t, n.dir)
+	var n *node
+	var s *shelf
+	t.Cleanup(func() { // when its containers are gone
+		if s == nil {
+			return
+		}
+		out, _ := n.docker("images", "-q", "--no-trunc", s.Host+"/shop/web").Output()
+		for id := range strings.FieldsSeq(string(out)) {
+			_ = n.docker("rmi", "-f", id).Run()
+		}
+	})
+	n = start(t)
+	s = newShelf(t, n)
+	f := newForge(t, n.dir)
 	bare := filepath.Join(n.dir, "git", "pub.git")
 	n.secret("pub/git", f.Password)
 	s.push("1.0.0", false)
