@@ -61,6 +61,7 @@ type node struct {
 	addr                  string // where its gateway answers
 	outside               string // the test's own address, as the node reaches it
 	stdin                 io.Reader
+	made                  []string // images, removed with it
 	mu                    sync.Mutex
 	cmd                   *exec.Cmd
 	log                   *os.File
@@ -186,6 +187,9 @@ func (n *node) remove() {
 		_ = syscall.Unmount(n.run, syscall.MNT_DETACH)
 	default:
 		n.t.Errorf("remove the cluster: %v: %s", err, out)
+	}
+	for _, ref := range n.made { // no container has it any more
+		_ = n.docker("rmi", ref).Run()
 	}
 	os.RemoveAll(n.dir)
 }

@@ -30,7 +30,7 @@ func (n *node) image() string {
 	if out, err := n.docker("build", "-q", "-t", ref, dir).CombinedOutput(); err != nil {
 		n.t.Fatalf("docker build: %v\n%s", err, out)
 	}
-	n.t.Cleanup(func() { _ = n.docker("rmi", "-f", ref).Run() })
+	n.made = append(n.made, ref)
 	return ref
 }
 
