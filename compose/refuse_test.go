@@ -104,7 +104,7 @@ var bad = []struct{ what, file, want string }{
 	{"security option without a value", in(`security_opt: [apparmor]`), `compose.yaml:4: services.web.security_opt: "apparmor" has no value; write for example seccomp=profile.json, apparmor=unconfined or label=disable`},
 	{"no seccomp profile", in(`security_opt: ["seccomp:./p.json"]`), `compose.yaml:4: services.web.security_opt: cannot read the seccomp profile p.json: it is not there`},
 	{"port range", in("ports:\n  - {target: 80, published: 8000-8010}"), `compose.yaml:5: services.web.ports: "8000-8010" is not one port from 1 to 65535; name one port for each target`},
-	{"no such port", in(`ports: ["80:99999"]`), `compose.yaml:4: services.web.ports[0]: "80:99999" is not a port such as 8080:80 (Invalid containerPort: 99999)`},
+	{"no such port", in(`ports: ["80:99999"]`), `compose.yaml:4: services.web.ports[0]: "80:99999" is not a port such as 8080:80 (invalid containerPort: 99999)`},
 	{"no such protocol", in(`ports: [{target: 80, published: 90, protocol: sctp}]`), `compose.yaml:4: services.web.ports: the protocol "sctp" is not supported; write tcp or udp`},
 	{"bind on many nodes", in("volumes: [./src:/src]"), `compose.yaml:4: services.web.volumes: "./src" is a path of this machine, which other nodes do not have; bring files with configs:, code with build:, and keep data in a volume`},
 	{"target twice", in("volumes: [va:/x, vb:/x]") + "volumes: {va: {}, vb: {}}\n", "compose.yaml:4: services.web.volumes: \"/x\" is mounted twice (first on line 4)"},

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +35,15 @@ import (
 )
 
 const testImage = "fairlead-test-app:latest"
+
+// removeTestImage removes the image when all containers of the tests are gone.
+func removeTestImage() {
+	if testImageBuilt.Load() {
+		_ = exec.Command("docker", "rmi", testImage).Run()
+	}
+}
+
+var testImageBuilt atomic.Bool
 
 // testapp builds the test program and its image, and returns the program.
 var testapp = sync.OnceValues(func() ([]byte, error) {
@@ -57,6 +67,7 @@ var testapp = sync.OnceValues(func() ([]byte, error) {
 		return nil, err
 	}
 	defer e.Close()
+	testImageBuilt.Store(true)
 	_, err = e.Build(context.Background(), docker.Build{
 		Tags: []string{testImage}, Progress: io.Discard,
 		Context: tarOf(map[string][]byte{
