@@ -101,7 +101,7 @@ func (s *Server) rollback(ctx context.Context, in *rollbackInput) (v1.DeployResu
 			return plan.Input{}, cluster.NotFoundf("app %s has no release %d; `fairlead history %s` lists those it has", c.app, n, c.app)
 		}
 		return plan.Input{
-			App: c.app, Exact: true, Package: r.Package, Action: cluster.HookRollback,
+			App: c.app, Exact: true, Package: r.Package, Action: cluster.HookRollback, Origin: r.Origin,
 			Bundle: v1.Bundle{
 				Services: r.Services, Hooks: r.Hooks, Secrets: plan.References(r.Services, r.Hooks), Rendered: r.Source,
 				Note: fmt.Sprintf("rollback to %d", n), NoHooks: in.Body.NoHooks, Timeout: in.Body.Timeout,

@@ -294,7 +294,7 @@ func (s *Server) TakeBack(ctx context.Context, d cluster.Delivery, release int) 
 }
 
 func asDelivery(ctx context.Context, d cluster.Delivery) context.Context {
-	return Trusted(ctx, "delivery "+string(d.Name))
+	return Trusted(ctx, d.Actor())
 }
 
 // meant is a delivery's bundle, with the services that left it where they are kept.

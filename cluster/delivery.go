@@ -102,6 +102,9 @@ type Delivery struct {
 	Rev     StoreRev  `json:"-"`
 }
 
+// Actor is who makes the releases of a delivery.
+func (d Delivery) Actor() string { return "delivery " + string(d.Name) }
+
 // Notice is where news of a delivery goes.
 type Notice struct {
 	// URL is sent to; Secret names the app's secret that holds a URL, since those of

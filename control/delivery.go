@@ -251,7 +251,7 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 func (d *Deliveries) made(spec cluster.Delivery, l delivery.Look) (is bool) {
 	d.mirror.Read(func(v store.View) {
 		r, ok, err := store.One[cluster.Release](v, store.ReleaseKey(spec.App, l.Release))
-		is = ok && err == nil && r.V.Origin != nil && r.V.Origin.Delivery == spec.Name && spec.KeyOf(*r.V.Origin) == spec.KeyOf(l.Origin)
+		is = ok && err == nil && r.V.By == spec.Actor() && r.V.Origin != nil && spec.KeyOf(*r.V.Origin) == spec.KeyOf(l.Origin)
 	})
 	return is
 }

@@ -136,17 +136,17 @@ func reconciliations() []reconciliation {
 	nothing := func(*world) {}
 	follow := func(w *world) { w.must(http.MethodPut, path, spec) }
 	push := func(rev string, b v1.Bundle) func(*world) { return func(w *world) { w.src.push(rev, b) } }
-	const is = "web is web:%s, 2 of web=web:%[1]s, complete, uninstalled false; %s at %s, told %s"
+	const is = "web is web:%s, 2 of web=web:%[1]s, complete, uninstalled false; %s at %s, told %s, made from %s"
 	return []reconciliation{
-		{"the first commit", nothing, nothing, http.MethodPut, path, spec, fmt.Sprintf(is, "1", "ready", "one", "deployed ready"), false},
-		{"a new commit", follow, push("two", delivered("2")), http.MethodPost, path + "/reconcile", nil, fmt.Sprintf(is, "2", "ready", "two", "deployed ready deployed ready"), true},
+		{"the first commit", nothing, nothing, http.MethodPut, path, spec, fmt.Sprintf(is, "1", "ready", "one", "deployed ready", "one"), false},
+		{"a new commit", follow, push("two", delivered("2")), http.MethodPost, path + "/reconcile", nil, fmt.Sprintf(is, "2", "ready", "two", "deployed ready deployed ready", "two"), true},
 		{
 			"a bad commit", follow, push("bad", delivered("2", "fail")), http.MethodPost, path + "/reconcile", nil,
-			fmt.Sprintf(is, "1", "held", "bad", "deployed ready deployed failed rolled-back"), true,
+			fmt.Sprintf(is, "1", "held", "bad", "deployed ready deployed failed rolled-back", "one"), true,
 		},
 		{
 			"a change by hand", func(w *world) { follow(w); w.hand(delivered("3")) }, nothing, http.MethodPost, path + "/reconcile", nil,
-			fmt.Sprintf(is, "1", "ready", "one", "deployed ready drift deployed ready"), true,
+			fmt.Sprintf(is, "1", "ready", "one", "deployed ready drift deployed ready", "one"), true,
 		},
 		{"the end", follow, nothing, http.MethodDelete, path, nil, "web is web:1, 2 of web=web:1, complete, uninstalled false; not followed", false},
 	}
@@ -176,7 +176,12 @@ func (w *world) follows() string {
 	for id := int64(1); id <= st.Events; id++ {
 		told = append(told, w.src.told[id])
 	}
-	return fmt.Sprintf("%s; %s at %s, told %s", w.picture(), st.Phase, st.Seen.Revision, strings.Join(told, " "))
+	app, _ := one[cluster.App](w, store.AppKey("shop"))
+	made := "nothing"
+	if r, ok := one[cluster.Release](w, store.ReleaseKey("shop", app.Release)); ok && r.Origin != nil {
+		made = r.Origin.Revision
+	}
+	return fmt.Sprintf("%s; %s at %s, told %s, made from %s", w.picture(), st.Phase, st.Seen.Revision, strings.Join(told, " "), made)
 }
 
 // try runs it in a world of its own; with n > 0 the server is killed with its n-th write

@@ -216,6 +216,9 @@ func TestDelivery(t *testing.T) {
 	}
 	n.eventually(time.Minute, "it is held", at("held", third))
 	n.eventually(time.Minute, "version 2 serves again", serves("2"))
+	if trace := n.do("trace", "pub/web"); !strings.Contains(trace, second) || strings.Contains(trace, third) {
+		t.Errorf("after it went back trace says\n%s", trace)
+	}
 	n.eventually(time.Minute, "it was told", func() error {
 		if err := slack.has("rolled-back", second[:8]); err != nil {
 			return err
