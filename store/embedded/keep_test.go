@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/fairlead/fairlead/integration/need"
 	"github.com/fairlead/fairlead/store"
 	"github.com/fairlead/fairlead/store/embedded"
 	"github.com/fairlead/fairlead/store/embedded/etcdtest"
@@ -78,9 +79,9 @@ func fill(t *testing.T, st store.Store, key string) bool {
 
 func until(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(need.Patience * 20 * time.Second); !f(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 20 s", what)
+			t.Fatalf("%s: not within %s", what, need.Patience*20*time.Second)
 		}
 	}
 }
