@@ -236,7 +236,7 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 		return delivery.Missed(i, err, now())
 	}
 	l := p.Look
-	l.Verdict, l.Made = delivery.Decide(i.Spec, i.State, l.Origin, l.Changes), d.made(i.Spec, l)
+	l.Verdict, l.Made = delivery.Decide(i.Spec, i.State, l.Origin, l.Changes), d.made(i, l)
 	if l.Verdict == delivery.Deploy {
 		if l.Release, err = p.Deploy(ctx); err != nil {
 			d.log.Warn("could not deploy a delivery; will retry", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "error", err)
@@ -247,11 +247,15 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 	return delivery.Looked(i, l, now())
 }
 
-// made says whether the app's current release was deployed from what was seen.
-func (d *Deliveries) made(spec cluster.Delivery, l delivery.Look) (is bool) {
+// made says whether the app's current release, which the state does not know, was deployed
+// from what was seen: whoever did that ended before the state was written.
+func (d *Deliveries) made(i delivery.Item, l delivery.Look) (is bool) {
+	if a := i.State.Applied; a != nil && a.Release == l.Release {
+		return false // spares reading the release at each look
+	}
 	d.mirror.Read(func(v store.View) {
-		r, ok, err := store.One[cluster.Release](v, store.ReleaseKey(spec.App, l.Release))
-		is = ok && err == nil && r.V.By == spec.Actor() && r.V.Origin != nil && spec.KeyOf(*r.V.Origin) == spec.KeyOf(l.Origin)
+		r, ok, err := store.One[cluster.Release](v, store.ReleaseKey(i.Spec.App, l.Release))
+		is = ok && err == nil && r.V.By == i.Spec.Actor() && r.V.Origin != nil && i.Spec.KeyOf(*r.V.Origin) == i.Spec.KeyOf(l.Origin)
 	})
 	return is
 }

@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/fairlead/fairlead/api"
@@ -188,16 +186,7 @@ func (w *world) follows() string {
 // and another one started.
 func (r reconciliation) try(t *testing.T, n int, after bool) (writes int, wrong string) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		var wg sync.WaitGroup
-		wg.Go(func() { w.agent(ctx) })
-		defer func() {
-			w.stop()
-			cancel()
-			wg.Wait()
-		}()
+	inWorld(t, func(w *world) {
 		r.before(w)
 		was, followed := w.follows(), w.followed()
 		w.srv.killAt(n, after)
@@ -212,13 +201,7 @@ func (r reconciliation) try(t *testing.T, n int, after bool) (writes int, wrong 
 			writes = w.srv.writes()
 			return
 		}
-		for range 600 {
-			if w.died() {
-				break
-			}
-			time.Sleep(100 * time.Millisecond)
-		}
-		w.stop()
+		w.awaitDeath()
 		if !r.sure && w.followed() == followed { // it was killed before it wrote down what was asked for
 			r.want = was
 		}
@@ -254,29 +237,9 @@ func (w *world) ends(want string) string {
 	return ""
 }
 
-// TestKillPointsOfDeliveries kills the server with its writes while an app follows its
-// source, as TestKillPoints does in what people ask for.
+// TestKillPointsOfDeliveries kills the server while an app follows its source.
 func TestKillPointsOfDeliveries(t *testing.T) {
-	every := 4
-	if os.Getenv("FAIRLEAD_KILL_POINTS") == "all" {
-		every = 1
-	}
 	for _, r := range reconciliations() {
-		t.Run(r.name, func(t *testing.T) {
-			writes, wrong := r.try(t, 0, false)
-			if wrong != "" {
-				t.Fatalf("without a kill: %s", wrong)
-			}
-			points, stuck := 0, 0
-			for n := 1; n <= writes; n += every {
-				after := n/every%2 == 0
-				points++
-				if _, wrong := r.try(t, n, after); wrong != "" {
-					stuck++
-					t.Errorf("killed with write %d of %d (it happens: %v): %s", n, writes, after, wrong)
-				}
-			}
-			t.Logf("kill points: %d, stuck: %d", points, stuck)
-		})
+		t.Run(r.name, func(t *testing.T) { killPoints(t, r.try) })
 	}
 }

@@ -409,16 +409,7 @@ func operations() []operation {
 // what is not as it should be.
 func (o operation) try(t *testing.T, n int, after bool) (writes int, wrong string) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		var wg sync.WaitGroup
-		wg.Go(func() { w.agent(ctx) })
-		defer func() {
-			w.stop()
-			cancel()
-			wg.Wait()
-		}()
+	inWorld(t, func(w *world) {
 		o.before(w)
 		was, hooks, earlier := w.picture(), w.begun(), w.asked()
 		w.srv.killAt(n, after)
@@ -434,13 +425,7 @@ func (o operation) try(t *testing.T, n int, after bool) (writes int, wrong strin
 			writes = w.srv.writes()
 			return
 		}
-		for range 600 {
-			if w.died() {
-				break
-			}
-			time.Sleep(100 * time.Millisecond)
-		}
-		w.stop()
+		w.awaitDeath()
 		want, runs := o.want, o.hooks
 		if w.asked() == earlier && w.picture() == was && w.begun() == hooks {
 			want, runs = was, 0 // it was killed before it wrote down what was asked for
@@ -489,31 +474,65 @@ func (w *world) usable() string {
 	return w.settle()
 }
 
-// TestKillPoints kills the server with its writes in each operation: before the write
-// happens, and after it. It takes every fourth of them, or with
-// FAIRLEAD_KILL_POINTS=all every one. bench/packages.go counts the lines.
-func TestKillPoints(t *testing.T) {
+// killPoints kills the server with its writes in an operation: before the write happens,
+// and after it. It takes every fourth of them, or with FAIRLEAD_KILL_POINTS=all every one,
+// and says how many. bench/packages.go counts the lines.
+func killPoints(t *testing.T, try func(t *testing.T, n int, after bool) (writes int, wrong string)) (points int) {
+	t.Helper()
 	every := 4
 	if os.Getenv("FAIRLEAD_KILL_POINTS") == "all" {
 		every = 1
 	}
+	writes, wrong := try(t, 0, false)
+	if wrong != "" {
+		t.Fatalf("without a kill: %s", wrong)
+	}
+	stuck := 0
+	for n := 1; n <= writes; n += every {
+		after := n/every%2 == 0 // the write before it happens either way
+		points++
+		if _, wrong := try(t, n, after); wrong != "" {
+			stuck++
+			t.Errorf("killed with write %d of %d (it happens: %v): %s", n, writes, after, wrong)
+		}
+	}
+	t.Logf("kill points: %d, stuck: %d", points, stuck)
+	return points
+}
+
+// inWorld runs f in a world of its own, with an agent.
+func inWorld(t *testing.T, f func(w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { w.agent(ctx) })
+		defer func() {
+			w.stop()
+			cancel()
+			wg.Wait()
+		}()
+		f(w)
+	})
+}
+
+// awaitDeath waits until the server was killed, and until nothing of it is left.
+func (w *world) awaitDeath() {
+	for range 600 {
+		if w.died() {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	w.stop()
+}
+
+// TestKillPoints kills the server in each operation that people ask for.
+func TestKillPoints(t *testing.T) {
 	for _, o := range operations() {
 		t.Run(o.name, func(t *testing.T) {
-			writes, wrong := o.try(t, 0, false)
-			if wrong != "" {
-				t.Fatalf("without a kill: %s", wrong)
-			}
-			points, stuck := 0, 0
-			for n := 1; n <= writes; n += every {
-				after := n/every%2 == 0 // the write before it happens either way
-				points++
-				if _, wrong := o.try(t, n, after); wrong != "" {
-					stuck++
-					t.Errorf("killed with write %d of %d (it happens: %v): %s", n, writes, after, wrong)
-				}
-			}
-			t.Logf("kill points: %d, stuck: %d", points, stuck)
-			if points < 3 {
+			if points := killPoints(t, o.try); points < 3 {
 				t.Errorf("%d kill points are too few to tell", points)
 			}
 		})

@@ -41,7 +41,8 @@ type Look struct {
 	Changes []string
 	Verdict Verdict
 	Release int // that was made, or the current one
-	// Made: the current release was deployed from this revision by the delivery.
+	// Made: the current release was deployed from this revision by the delivery, and the
+	// state does not know it.
 	Made bool
 	// Forced: the branch's history was replaced.
 	Forced bool
@@ -63,7 +64,7 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	}
 	st = imaged(st, l, applied, now)
 	same := st.Applied != nil && st.Applied.Key == key
-	if l.Verdict == Keep && l.Made && (!same || st.Applied.Release != l.Release) {
+	if l.Verdict == Keep && l.Made {
 		// Whoever deployed it ended before the state was written.
 		l.Verdict, l.Changes = Deploy, []string{fmt.Sprintf("release %d", l.Release)}
 	}
