@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -280,30 +281,15 @@ func (g *Gateway) start(ctx context.Context) (p *process, ready error, err error
 func (g *Gateway) ready(ctx context.Context, p *process) error {
 	ctx, cancel := context.WithTimeout(ctx, readyBound)
 	defer cancel()
-	var files []string
-	for _, f := range []dynamicFile{certificatesFile, usersFile} {
-		if name, ok := f.shown(g.cfg); ok {
-			files = append(files, name)
-		}
-	}
 	last := errors.New("its API did not answer")
 	for {
 		want, _, _ := g.tree.wanted()
-		ok, err := p.api.loaded(ctx)
-		for _, f := range files {
-			if ok && err == nil {
-				ok, err = p.api.get(ctx, "/api/http/middlewares/"+f+"@file", nil)
-			}
+		err := g.missing(ctx, p, want)
+		if err == nil {
+			p.shown.confirm(want)
+			return nil
 		}
-		if ok && err == nil {
-			var rev int64
-			if rev, err = p.api.marker(ctx); err == nil && rev == want {
-				p.shown.confirm(rev)
-				return nil
-			}
-			last = fmt.Errorf("it shows revision %d, not %d", rev, want)
-		}
-		if err != nil && ctx.Err() == nil {
+		if ctx.Err() == nil {
 			last = err
 		}
 		if p.gone() {
@@ -313,6 +299,27 @@ func (g *Gateway) ready(ctx context.Context, p *process) error {
 			return cluster.Transientf("Traefik was not ready after %s: %w: %s", readyBound, last, lastWords(g.cfg, p))
 		}
 	}
+}
+
+// missing says what p does not show yet of the routes at revision want and of the
+// files as they are now: a certificate may come while it starts.
+func (g *Gateway) missing(ctx context.Context, p *process, want int64) error {
+	if ok, err := p.api.loaded(ctx); err != nil || !ok {
+		return cmp.Or(err, errors.New("it has not read its routes"))
+	}
+	if rev, err := p.api.marker(ctx); err != nil || rev != want {
+		return cmp.Or(err, fmt.Errorf("it shows revision %d, not %d", rev, want))
+	}
+	for _, f := range []dynamicFile{certificatesFile, usersFile} {
+		name, ok := f.shown(g.cfg)
+		if !ok {
+			continue
+		}
+		if ok, err := p.api.get(ctx, "/api/http/middlewares/"+name+"@file", nil); err != nil || !ok {
+			return cmp.Or(err, fmt.Errorf("it has not read %s", f.name))
+		}
+	}
+	return nil
 }
 
 // swap replaces the current Traefik, or leaves it when the new one does not come up.

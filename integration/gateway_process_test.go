@@ -533,6 +533,32 @@ func TestGatewayServesCertificates(t *testing.T) {
 	}
 }
 
+// A certificate that comes while a Traefik starts is waited for as it is then, not
+// as it was.
+func TestGatewayStartsWhileCertificatesChange(t *testing.T) {
+	l := newGatewayLab(t)
+	l.oneRoute("127.77.15.1")
+	pid := l.pid()
+	var replaced errgroup.Group
+	replaced.Go(func() error { return l.gw.Replace(t.Context()) })
+	for after := 0; after < 10; {
+		cert, key := selfSigned(t, fmt.Sprintf("web%d.example.com", after))
+		if err := gateway.WriteCertificates(l.cfg, []gateway.Cert{{Name: "web", CertPEM: cert, KeyPEM: cluster.NewSecret(key)}}); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Count(l.log.String(), "started Traefik") > 1 {
+			after++
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if err := replaced.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if l.pid() == pid {
+		t.Error("Traefik was not replaced")
+	}
+}
+
 func selfSigned(t *testing.T, host string) (cert, key []byte) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
