@@ -41,6 +41,7 @@ func joined(t *testing.T, srv *etcdtest.Server, root *store.Etcd) (st *store.Etc
 
 // A node's certificate opens that node's keys and no others: every prefix is tried.
 func TestANodeReachesItsOwnKeysOnly(t *testing.T) {
+	t.Parallel()
 	srv := etcdtest.Start(t)
 	root, err := store.NewEtcd(store.EtcdConfig{Endpoints: []string{srv.Config.Endpoint()}, TLS: srv.PKI.RootTLS()}, hclog.NewNullLogger())
 	if err != nil {
@@ -171,6 +172,7 @@ func TestANodeReachesItsOwnKeysOnly(t *testing.T) {
 // What a node that is removed had open ends: it is told nothing more, and its lease is
 // not kept alive. etcd itself asks only when a watch begins.
 func TestARemovedNodesStreamsEnd(t *testing.T) {
+	t.Parallel()
 	srv := etcdtest.Start(t)
 	root := srv.Client(t)
 	if err := root.Secure(t.Context()); err != nil {
@@ -228,6 +230,7 @@ func TestARemovedNodesStreamsEnd(t *testing.T) {
 // A node's certificate makes no server: it may not look at etcd's members nor change
 // them, nor who may do what, nor speak to them as one of them.
 func TestANodeBecomesNoServer(t *testing.T) {
+	t.Parallel()
 	srv := etcdtest.Start(t)
 	root := srv.Client(t)
 	if err := root.Secure(t.Context()); err != nil {
@@ -272,6 +275,7 @@ func TestANodeBecomesNoServer(t *testing.T) {
 // A gateway's certificate opens, beside a node's keys, all routes and what is sealed
 // to it, and its acknowledgement: nothing of another gateway, and no route to write.
 func TestAGatewayReachesItsOwnKeysOnly(t *testing.T) {
+	t.Parallel()
 	srv := etcdtest.Start(t)
 	root, err := store.NewEtcd(store.EtcdConfig{Endpoints: []string{srv.Config.Endpoint()}, TLS: srv.PKI.RootTLS()}, hclog.NewNullLogger())
 	if err != nil {
@@ -326,6 +330,7 @@ func TestAGatewayReachesItsOwnKeysOnly(t *testing.T) {
 
 // A later version's nodes may need more, or less.
 func TestGrantsChange(t *testing.T) {
+	t.Parallel()
 	srv := etcdtest.Start(t)
 	root, err := store.NewEtcd(store.EtcdConfig{Endpoints: []string{srv.Config.Endpoint()}, TLS: srv.PKI.RootTLS()}, hclog.NewNullLogger())
 	if err != nil {

@@ -126,6 +126,7 @@ func (s through) Compact(ctx context.Context, rev int64) error { return s.root.C
 
 // The proxy is the store that it leads to, for what a node may do.
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	o := start(t, func(cluster.NodeSpec) []store.Grant {
 		return []store.Grant{{Prefix: true, Write: true}}
 	})
@@ -140,8 +141,12 @@ func TestConformance(t *testing.T) {
 // What the embedded etcd's roles let a node do the proxy lets it do, and nothing else:
 // every kind of key, alone and in ranges, by every kind of request.
 func TestAsEtcdsOwnRoles(t *testing.T) {
+	t.Parallel()
 	for _, gateway := range []bool{false, true} {
-		t.Run(fmt.Sprintf("gateway %v", gateway), func(t *testing.T) { asEtcdsOwnRoles(t, gateway) })
+		t.Run(fmt.Sprintf("gateway %v", gateway), func(t *testing.T) {
+			t.Parallel()
+			asEtcdsOwnRoles(t, gateway)
+		})
 	}
 }
 
@@ -261,6 +266,7 @@ func verdict(t *testing.T, c *clientv3.Client, f call) bool {
 
 // What is done to etcd itself is denied, whatever it is.
 func TestNothingElse(t *testing.T) {
+	t.Parallel()
 	o := start(t, store.NodeGrants)
 	conf, key := etcdtest.Identity(t, o.PKI, "n2")
 	o.admit(cluster.NodeSpec{ID: "n2", Key: key})
@@ -297,6 +303,7 @@ func TestNothingElse(t *testing.T) {
 
 // Without a node's certificate there is nothing, whoever else the bearer is.
 func TestNodesAlone(t *testing.T) {
+	t.Parallel()
 	o := start(t, store.NodeGrants)
 	node, _ := etcdtest.Identity(t, o.PKI, "n9") // that no record names
 	stranger := etcdtest.New(t)
@@ -323,6 +330,7 @@ func TestNodesAlone(t *testing.T) {
 // A node whose record is gone is refused with its next request, by a proxy that has not
 // heard of it too, and comes back as another one.
 func TestARemovedNodeIsRefusedAtOnce(t *testing.T) {
+	t.Parallel()
 	o := start(t, store.NodeGrants)
 	n2 := o.joined()
 	lctx, cancel := context.WithCancel(t.Context())
@@ -363,6 +371,7 @@ func TestARemovedNodeIsRefusedAtOnce(t *testing.T) {
 
 // A watch that stands ends when the node is removed, and delivers nothing after that.
 func TestWatchesOfARemovedNodeEnd(t *testing.T) {
+	t.Parallel()
 	o := start(t, store.NodeGrants)
 	n2 := o.joined()
 	o.put(store.PlacementKey("n2", "a"), "1")
@@ -389,6 +398,7 @@ func TestWatchesOfARemovedNodeEnd(t *testing.T) {
 // A change of the node's record that changes nothing of what it may do is not noticed;
 // one that makes it a gateway opens the routes to it, on the connection that stands.
 func TestRecordsChange(t *testing.T) {
+	t.Parallel()
 	o := start(t, store.NodeGrants)
 	conf, key := etcdtest.Identity(t, o.PKI, "n2")
 	spec := cluster.NodeSpec{ID: "n2", Key: key}
@@ -424,6 +434,7 @@ func TestRecordsChange(t *testing.T) {
 // A lease with keys that a node may not write is not the node's to end, to keep, to
 // look at or to put its own keys under.
 func TestLeasesOfOthers(t *testing.T) {
+	t.Parallel()
 	o := start(t, store.NodeGrants)
 	conf, key := etcdtest.Identity(t, o.PKI, "n2")
 	o.admit(cluster.NodeSpec{ID: "n2", Key: key})
@@ -487,6 +498,7 @@ func TestLeasesOfOthers(t *testing.T) {
 
 // A watch that is denied ends alone: others of the same stream go on.
 func TestADeniedWatchEndsAlone(t *testing.T) {
+	t.Parallel()
 	o := start(t, store.NodeGrants)
 	conf, key := etcdtest.Identity(t, o.PKI, "n2")
 	o.admit(cluster.NodeSpec{ID: "n2", Key: key})
