@@ -25,7 +25,10 @@ func (p Payload) Encode() ([]byte, error) {
 		return nil, Invalidf("secrets and configs of %d bytes together are too large", len(plain))
 	}
 	var out bytes.Buffer
-	w := gzip.NewWriter(&out)
+	w, err := gzip.NewWriterLevel(&out, gzip.BestSpeed) // a third of the time, for a tenth more of text
+	if err != nil {
+		return nil, err
+	}
 	if _, err := w.Write(plain); err != nil {
 		return nil, err
 	}

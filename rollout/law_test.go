@@ -238,17 +238,13 @@ func TestLawPure(t *testing.T) {
 					}),
 				})
 				w.steps(r.IntN(40), func() {
-					s := w.snapshot()
-					before, err := json.Marshal(s)
-					if err != nil {
-						t.Fatal(err)
+					s, whole := w.snapshot(), r.IntN(4) == 0 // writing all of it down takes longer than the rest
+					var before string
+					if whole {
+						before = written(t, s)
 					}
 					acts := rollout.Plan(s)
-					after, err := json.Marshal(s)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if string(before) != string(after) {
+					if whole && written(t, s) != before {
 						t.Fatal("Plan changed its input")
 					}
 					if again := rollout.Plan(w.snapshot()); !reflect.DeepEqual(acts, again) {
@@ -264,6 +260,15 @@ func TestLawPure(t *testing.T) {
 			}
 		})
 	}
+}
+
+func written(t *testing.T, s rollout.Snapshot) string {
+	t.Helper()
+	b, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 // Slots of a service that scales down go from the top, and history is bounded.

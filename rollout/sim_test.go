@@ -131,8 +131,12 @@ func (w *world) scale(name string, n int) {
 }
 
 func values[K comparable, V any](w *world, m map[K]V) []V {
-	out := slices.Collect(maps.Values(m))
-	w.r.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] }) // maps alone shuffle without the seed
+	keys := slices.AppendSeq(make([]K, 0, len(m)), maps.Keys(m))
+	w.r.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] }) // maps alone shuffle without the seed
+	out := make([]V, len(keys))
+	for i, k := range keys {
+		out[i] = m[k]
+	}
 	return out
 }
 
