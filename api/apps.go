@@ -382,12 +382,14 @@ func (s *Server) exposure(_ context.Context, in *AppQuery) ([]v1.Exposed, error)
 	return out, nil
 }
 
-// reachable are the services, with the routes that tasks of earlier versions answer on.
+// reachable are the services, with the routes and ports that tasks of earlier versions
+// answer on.
 func (m *model) reachable() []cluster.Service {
 	out := slices.Clone(m.services)
 	for i, svc := range out {
-		if len(svc.Left) > 0 && len(m.endpoints[svc.ServiceID].Earlier(svc.Version).Tasks) > 0 {
+		if len(m.endpoints[svc.ServiceID].Earlier(svc.Version).Tasks) > 0 {
 			out[i].Spec.Routes = slices.Concat(svc.Spec.Routes, svc.Left)
+			out[i].Spec.Ports = slices.Concat(svc.Spec.Ports, svc.LeftPorts)
 		}
 	}
 	return out

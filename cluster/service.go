@@ -35,6 +35,8 @@ type Service struct {
 	// Left are routes of earlier versions that the spec has no more: the tasks of those
 	// answer there as long as they serve.
 	Left []Route `json:"left,omitempty"`
+	// LeftPorts are the same of ports that gateways publish.
+	LeftPorts []PublishedPort `json:"left_ports,omitempty"`
 
 	// Created is the store revision at which the service first appeared. The
 	// store fills it when reading; it is not part of the value.

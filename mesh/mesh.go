@@ -441,11 +441,11 @@ func (m *Mesh) route(eps []cluster.Endpoints) {
 }
 
 // addressesChanged reports whether a service came, went, or changed its address
-// or networks since it was last asked.
+// or the networks it answers on since it was last asked.
 func (m *Mesh) addressesChanged(eps []cluster.Endpoints) bool {
 	now := make([]string, 0, len(eps))
 	for _, e := range eps {
-		now = append(now, fmt.Sprint(e.ServiceID, e.Address, e.Networks))
+		now = append(now, fmt.Sprint(e.ServiceID, e.Address, answers(e)))
 	}
 	slices.Sort(now)
 	changed := !slices.Equal(now, m.addresses)

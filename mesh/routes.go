@@ -23,7 +23,8 @@ type route struct {
 // routes returns the routes that a container needs besides its default route:
 // service addresses are in no network, so the kernel would send them through the
 // default gateway alone, where the service may not be. They are there whether
-// or not the service has a ready task, so that they seldom change.
+// or not the service has a ready task, so that they seldom change; only a service that
+// leaves a network for another is reached on the one where it answers.
 func routes(eps []cluster.Endpoints, nets []Network, c Container, gateway netip.Addr) []route {
 	var own []Network // the default one first: what it reaches needs no route
 	for _, n := range nets {
@@ -41,11 +42,27 @@ func routes(eps []cluster.Endpoints, nets []Network, c Container, gateway netip.
 		if err != nil {
 			continue
 		}
-		i := slices.IndexFunc(own, func(n Network) bool { return slices.Contains(e.Networks, n.Name) })
+		on := answers(e)
+		i := slices.IndexFunc(own, func(n Network) bool { return slices.Contains(on, n.Name) })
 		if i >= 0 && own[i].Gateway != gateway {
 			out = append(out, route{vip, own[i].Gateway})
 		}
 	}
 	slices.SortFunc(out, func(a, b route) int { return a.to.Compare(b.to) })
 	return slices.Compact(out)
+}
+
+// answers are the networks to reach a service on: those of several where a task of it
+// is, if there are any.
+func answers(e cluster.Endpoints) []cluster.NetworkName {
+	if len(e.Networks) < 2 {
+		return e.Networks
+	}
+	on := slices.DeleteFunc(slices.Clone(e.Networks), func(n cluster.NetworkName) bool {
+		return !slices.ContainsFunc(e.Tasks, func(t cluster.Endpoint) bool { return t.Addresses[n] != "" })
+	})
+	if len(on) == 0 {
+		return e.Networks
+	}
+	return on
 }

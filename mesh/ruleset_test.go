@@ -231,6 +231,31 @@ func countServices(rs Ruleset) int {
 	return n
 }
 
+// A service that leaves a network for another is reached on the one where a task is.
+func TestRoutesToAServiceThatMoves(t *testing.T) {
+	vip := netip.MustParseAddr("10.212.0.1")
+	e := service("api", vip.String(), []cluster.NetworkName{back.Name, front.Name})
+	for _, c := range []struct {
+		name  string
+		tasks []cluster.NetworkName
+		want  []route
+	}{
+		{"no task yet", nil, nil},
+		{"on the old one", []cluster.NetworkName{back.Name}, []route{{vip, back.Gateway}}},
+		{"on both", []cluster.NetworkName{back.Name, front.Name}, nil},
+		{"on the new one", []cluster.NetworkName{front.Name}, nil},
+	} {
+		e.Tasks = nil
+		for _, n := range c.tasks {
+			e.Tasks = append(e.Tasks, cluster.Endpoint{Task: "t", Addresses: map[cluster.NetworkName]string{n: "10.213.0.2"}})
+		}
+		on := Container{Networks: []cluster.NetworkName{back.Name, front.Name}}
+		if got := routes([]cluster.Endpoints{e}, []Network{back, front}, on, front.Gateway); !slices.Equal(got, c.want) {
+			t.Errorf("%s: routes %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
 func TestRoutes(t *testing.T) {
 	vip := netip.MustParseAddr("10.212.0.1")
 	on := func(n ...Network) []cluster.NetworkName {

@@ -401,6 +401,7 @@ func drawSnapshot(t *rapid.T, rev cluster.StoreRev) Snapshot {
 		if len(svc.Spec.Routes) > 0 && rapid.Bool().Draw(t, "moved") {
 			svc.Before = map[string]map[string]int{"v1": {svc.Spec.Routes[0].Way(): rapid.SampledFrom([]int{0, 80, 9000}).Draw(t, "port before")}}
 			svc.Left = []cluster.Route{{Host: pick("host left", "x.example.com", "left.example.com", "bad host"), Port: 80}}
+			svc.LeftPorts = []cluster.PublishedPort{{Published: rapid.SampledFrom([]int{0, 80, 5432}).Draw(t, "port left"), Target: 1, Protocol: "tcp", Mode: "gateway"}}
 		}
 		for range rapid.IntRange(0, 2).Draw(t, "ports") {
 			svc.Spec.Ports = append(svc.Spec.Ports, cluster.PublishedPort{
@@ -650,6 +651,46 @@ func TestRoutesOfTheVersionBefore(t *testing.T) {
 		{"that of before, after it went back", back, "shop_web-left0", []string{"http://10.0.0.2:80"}},
 	} {
 		if d := cmp.Diff(c.want, servers(c.e, c.router)); d != "" {
+			t.Errorf("%s: %s", c.what, d)
+		}
+	}
+}
+
+// The same of published ports.
+func TestPublishedPortsOfTheVersionBefore(t *testing.T) {
+	port := func(n int) cluster.PublishedPort {
+		return cluster.PublishedPort{Published: n, Target: 80, Protocol: "tcp", Mode: "gateway"}
+	}
+	web, other := service("shop", "web", 1), service("blog", "web", 5)
+	web.Version = "new"
+	web.Spec.Ports, web.LeftPorts = []cluster.PublishedPort{port(1001)}, []cluster.PublishedPort{port(1000), port(1002)}
+	other.Spec.Ports = []cluster.PublishedPort{port(1002)}
+	e := endpoints("shop", "web", 2, "10.0.0.1", "10.0.0.2")
+	e.Tasks[0].Version, e.Tasks[1].Version = "new", "old"
+	for _, c := range []struct {
+		what  string
+		tasks []cluster.Endpoint
+		want  map[string][]string
+	}{
+		{"during the update", e.Tasks, map[string][]string{"tcp-1001": {"10.0.0.1:80", "10.0.0.2:80"}, "tcp-1000": {"10.0.0.2:80"}}},
+		{"after it", e.Tasks[:1], map[string][]string{"tcp-1001": {"10.0.0.1:80"}}},
+		{"after it went back", e.Tasks[1:], map[string][]string{"tcp-1001": {"10.0.0.2:80"}, "tcp-1000": {"10.0.0.2:80"}}},
+	} {
+		e := e
+		e.Tasks = c.tasks
+		tree, refused := apply(nil, Plan(Snapshot{Rev: 6, Services: []cluster.Service{web, other}, Endpoints: []cluster.Endpoints{e}}))
+		if len(refused) > 0 {
+			t.Errorf("%s: refused: %v", c.what, refused)
+		}
+		got := map[string][]string{}
+		for k, v := range tree {
+			if rest, ok := strings.CutPrefix(k, "traefik/tcp/services/shop_web-"); ok && strings.HasSuffix(rest, "/address") {
+				entry, _, _ := strings.Cut(rest, "/")
+				got[entry] = append(got[entry], v)
+				slices.Sort(got[entry])
+			}
+		}
+		if d := cmp.Diff(c.want, got); d != "" {
 			t.Errorf("%s: %s", c.what, d)
 		}
 	}

@@ -99,8 +99,8 @@ func (r *renderer) services(list []cluster.Service) {
 	}
 }
 
-// left renders the routes that tasks of earlier versions still answer on. One that
-// somebody else has by now is his.
+// left renders the routes and ports that tasks of earlier versions still answer on. One
+// that somebody else has by now is his.
 func (r *renderer) left(svc cluster.Service) {
 	e := r.endpoints[svc.ServiceID].Earlier(svc.Version)
 	if len(e.Tasks) == 0 {
@@ -108,6 +108,9 @@ func (r *renderer) left(svc cluster.Service) {
 	}
 	for i, route := range svc.Left {
 		_ = r.route(svc, "left"+strconv.Itoa(i), route, e)
+	}
+	for _, p := range svc.LeftPorts {
+		_ = r.port(svc, p, e)
 	}
 }
 
@@ -169,7 +172,7 @@ func (r *renderer) service(svc cluster.Service) {
 		if p.Mode != modeGateway {
 			continue
 		}
-		if err := r.port(svc, p); err != nil {
+		if err := r.port(svc, p, r.endpoints[svc.ServiceID]); err != nil {
 			r.refuse(svc, Refusal{What: fmt.Sprintf("port %d/%s", p.Published, p.Protocol), Field: fmt.Sprintf("ports[%d]", i), Source: p.Source}, err)
 		}
 	}
@@ -313,8 +316,8 @@ func (r *renderer) httpService(name, scheme string, ports map[string]int, e clus
 	return r.put("http/services", name, pairs)
 }
 
-// port renders a TCP or UDP port published on the gateways.
-func (r *renderer) port(svc cluster.Service, p cluster.PublishedPort) error {
+// port renders a TCP or UDP port published on the gateways, to endpoints.
+func (r *renderer) port(svc cluster.Service, p cluster.PublishedPort, e cluster.Endpoints) error {
 	proto := cmp.Or(p.Protocol, "tcp")
 	if proto != "tcp" && proto != "udp" {
 		return fmt.Errorf("the protocol %q is neither tcp nor udp", p.Protocol)
@@ -333,7 +336,7 @@ func (r *renderer) port(svc cluster.Service, p cluster.PublishedPort) error {
 	r.claims[entry] = append(r.claims[entry], own)
 	name := objectName(svc.ServiceID) + "-" + entry
 	pairs := map[string]string{}
-	for index, hostPort := range serversOf(r.endpoints[svc.ServiceID], portsOf(svc, entry, p.Target)) {
+	for index, hostPort := range serversOf(e, portsOf(svc, entry, p.Target)) {
 		pairs["loadBalancer/servers/"+index+"/address"] = hostPort
 	}
 	router := map[string]string{"entryPoints/0": entry, "service": name}

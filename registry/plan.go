@@ -163,6 +163,9 @@ func Plan(s Snapshot) []Action {
 			continue // removed before it was ever written: nothing to shrink
 		}
 		want.Tasks = tasks[id]
+		if exists {
+			want.Networks = reached(want)
+		}
 		if !written || !same(want, old) {
 			out = append(out, PutEndpoints{Endpoints: want})
 		}
@@ -234,6 +237,17 @@ func describe(svc cluster.Service) cluster.Endpoints {
 		e.Mode = ModeDNSRR
 	}
 	return e
+}
+
+// reached are the networks that a service is on, and those that it has left, as long
+// as tasks of an earlier version serve there.
+func reached(e cluster.Endpoints) []cluster.NetworkName {
+	out := slices.Clone(e.Networks)
+	for _, t := range e.Tasks {
+		out = slices.AppendSeq(out, maps.Keys(t.Addresses))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // serving returns the endpoints of each service, sorted by slot, then task.

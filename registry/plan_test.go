@@ -109,6 +109,19 @@ func TestModes(t *testing.T) {
 	}
 }
 
+// A service that leaves a network answers there as long as a task of before serves.
+func TestNetworksThatAServiceLeaves(t *testing.T) {
+	s := one()
+	s.Services[0].Spec.Task.Networks = []cluster.NetworkRef{{Name: "new"}}
+	if d := cmp.Diff([]cluster.NetworkName{"new", "shop_default"}, endpointsOf(t, Plan(s)).Networks); d != "" {
+		t.Errorf("while it serves: %s", d)
+	}
+	s.Tasks[0].Desire = cluster.DesireDrain
+	if d := cmp.Diff([]cluster.NetworkName{"new"}, endpointsOf(t, Plan(s)).Networks); d != "" {
+		t.Errorf("afterwards: %s", d)
+	}
+}
+
 // TestAliases: an alias is answered on the networks that it was given on, a
 // container_name on all. What an older reader knows of stays a list of them all.
 func TestAliases(t *testing.T) {

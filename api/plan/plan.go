@@ -334,7 +334,7 @@ func (r *Result) service(s State, in Input, name cluster.ServiceName, spec clust
 	}
 	if exists {
 		now.Before = before(old, now, s.Rollouts[name].Stable)
-		now.Left = left(old, now, s.Rollouts[name].Stable)
+		leave(&now, old, s.Rollouts[name].Stable)
 	}
 	fields := Diff(old.Spec, spec)
 	switch {
@@ -388,24 +388,32 @@ func before(old, now cluster.Service, stable *cluster.TaskSpec) map[string]map[s
 	return out
 }
 
-// left are the routes that now has no more, of versions whose tasks may serve beside it.
-func left(old, now cluster.Service, stable *cluster.TaskSpec) (out []cluster.Route) {
+// leave notes the routes and published ports that now has no more, of versions whose
+// tasks may serve beside it.
+func leave(now *cluster.Service, old cluster.Service, stable *cluster.TaskSpec) {
 	completed := stable != nil && stable.Hash() == old.Version
 	if old.Version == now.Version && (completed || stable == nil) {
-		return nil // it is the same tasks, and they are not to be reached there
+		return // it is the same tasks, and they are not to be reached there
 	}
-	have := map[string]bool{}
-	for _, r := range now.Spec.Routes {
-		have[r.Way()] = true
-	}
-	routes := slices.Clone(old.Spec.Routes)
+	routes, ports := old.Spec.Routes, old.Spec.Ports
 	if !completed { // what served before it may still
-		routes = append(routes, old.Left...)
+		routes, ports = slices.Concat(routes, old.Left), slices.Concat(ports, old.LeftPorts)
 	}
-	for _, r := range routes {
-		if !have[r.Way()] {
-			have[r.Way()] = true
-			out = append(out, r)
+	ports = slices.DeleteFunc(slices.Clone(ports), func(p cluster.PublishedPort) bool { return p.Mode != "gateway" })
+	now.Left = without(routes, now.Spec.Routes, cluster.Route.Way)
+	now.LeftPorts = without(ports, now.Spec.Ports, cluster.PublishedPort.EntryPoint)
+}
+
+// without are the elements of list that have has none of the same key of; the first of each.
+func without[T any](list, have []T, key func(T) string) (out []T) {
+	seen := map[string]bool{}
+	for _, x := range have {
+		seen[key(x)] = true
+	}
+	for _, x := range list {
+		if k := key(x); !seen[k] {
+			seen[k] = true
+			out = append(out, x)
 		}
 	}
 	return out

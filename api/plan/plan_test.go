@@ -647,6 +647,9 @@ func TestRoutesOfTheVersionsBefore(t *testing.T) {
 		sp := cluster.ServiceSpec{Task: cluster.TaskSpec{Image: image}}
 		for _, h := range hosts {
 			sp.Routes = append(sp.Routes, cluster.Route{Host: h, Port: 80})
+			// Each with a port of its own, which must be kept just so.
+			sp.Ports = append(sp.Ports, cluster.PublishedPort{Published: int(h[0]), Target: 80, Protocol: "tcp", Mode: "gateway"},
+				cluster.PublishedPort{Published: int(h[0]), Target: 80, Protocol: "udp", Mode: "node"})
 		}
 		return sp
 	}
@@ -663,8 +666,15 @@ func TestRoutesOfTheVersionsBefore(t *testing.T) {
 			task := s.Services["web"].Spec.Task
 			s.Rollouts = map[cluster.ServiceName]cluster.Rollout{"web": {Target: task.Hash(), State: cluster.RolloutComplete, Stable: &task}}
 		}
+		var ports []string
+		for _, p := range s.Services["web"].LeftPorts {
+			ports = append(ports, string(rune(p.Published)))
+		}
 		for _, r := range s.Services["web"].Left {
 			hosts = append(hosts, r.Host)
+		}
+		if d := cmp.Diff(hosts, ports); d != "" {
+			t.Errorf("ports are kept otherwise than routes: %s", d)
 		}
 		return hosts
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/fairlead/fairlead/integration/load"
+	"github.com/fairlead/fairlead/integration/need"
 )
 
 // image builds the test application as an image of its own name, once a test.
@@ -203,35 +204,45 @@ func TestScale(t *testing.T) {
 func TestRollingUpdateLosesNoRequest(t *testing.T) {
 	n := start(t)
 	image := n.image()
-	caller := fmt.Sprintf(`  caller:
-    image: %s
-    environment: {VERSION: caller, UPSTREAM: "web:8080"}
-    depends_on: {web: {condition: service_healthy}}
-    healthcheck: %s
-    x-fairlead: {routes: [{host: caller.example.com, port: 8080}]}
-`, image, healthcheck)
-	n.do("deploy", "-f", n.write("compose.yaml", web(image, "roll", "1", 10, caller)))
+	n.do("deploy", "-f", n.write("compose.yaml", web(image, "roll", "1", 10, caller(image, ""))))
 	l := n.startLoad(load.EveryKind("http://roll.example.com/"))
-	n.do("deploy", "-f", n.write("compose.yaml", web(image, "roll", "2", 10, caller)))
+	n.do("deploy", "-f", n.write("compose.yaml", web(image, "roll", "2", 10, caller(image, ""))))
 	time.Sleep(time.Second) // requests after the end of the rollout count too
 	l.WantNone(t, "from outside")
 	if body, err := n.answer("http://roll.example.com/"); err != nil || !strings.HasPrefix(body, "2 ") {
 		t.Errorf("after the update it answers %q, %v", body, err)
 	}
+	n.noCallFailed()
+}
+
+// caller is a service that calls web of its app again and again.
+func caller(image, more string) string {
+	return fmt.Sprintf(`  caller:
+    image: %s
+    environment: {VERSION: caller, UPSTREAM: "web:8080"}
+    depends_on: {web: {condition: service_healthy}}
+    healthcheck: %s
+    x-fairlead: {routes: [{host: caller.example.com, port: 8080}]}
+%s`, image, healthcheck, more)
+}
+
+// noCallFailed asks the caller how its calls went.
+func (n *node) noCallFailed() {
+	n.t.Helper()
 	body, err := n.answer("http://caller.example.com/calls")
 	if err != nil {
-		t.Fatal(err)
+		n.t.Fatal(err)
 	}
 	var inside struct {
 		Requests, Failed int64
 		Examples         []string
 	}
 	if err := json.Unmarshal([]byte(body), &inside); err != nil {
-		t.Fatal(err)
+		n.t.Fatal(err)
 	}
-	t.Logf("from inside: %d requests, %d failed", inside.Requests, inside.Failed)
+	n.t.Logf("from inside: %d requests, %d failed", inside.Requests, inside.Failed)
 	if inside.Failed > 0 || inside.Requests < 100 {
-		t.Errorf("from inside: %d of %d requests failed:\n%s", inside.Failed, inside.Requests, strings.Join(inside.Examples, "\n"))
+		n.t.Errorf("from inside: %d of %d requests failed:\n%s", inside.Failed, inside.Requests, strings.Join(inside.Examples, "\n"))
 	}
 }
 
@@ -262,6 +273,36 @@ func TestBrokenVersionGoesBack(t *testing.T) {
 				t.Errorf("exposure does not show what answers:\n%s", out)
 			}
 		})
+	}
+}
+
+// A version that moves to another published port and another network, and does not
+// start: what serves is reached as before, during the update and after it went back.
+func TestBrokenVersionThatMovesGoesBack(t *testing.T) {
+	n := start(t)
+	image, was, moved := n.image(), need.Port(t), need.Port(t)
+	file := func(version, network string, port int) string {
+		both := "    networks: [left, joined]\nnetworks: {left: {}, joined: {}}\n"
+		return strings.Replace(web(image, "move", version, 2, caller(image, both)), `expose: ["8080"]`,
+			fmt.Sprintf("ports: [\"%d:8080\"]\n    networks: [%s]", port, network), 1)
+	}
+	n.do("deploy", "-f", n.write("compose.yaml", file("1", "left", was)))
+	url := fmt.Sprintf("http://127.0.0.1:%d/", was)
+	l := load.Start(t, func(bool) *http.Client {
+		return &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	}, load.EveryKind(url))
+	bad := strings.Replace(file("2", "joined", moved), `VERSION: "2"`, `VERSION: "2", BROKEN: crash`, 1)
+	if out, err := n.try("deploy", "-f", n.write("compose.yaml", bad)); exitCode(err) != 1 {
+		t.Errorf("a deploy that fails: %v\n%s", err, out)
+	}
+	time.Sleep(time.Second)
+	l.WantNone(t, "while it went back")
+	if err := load.Get(http.DefaultClient, url); err != nil {
+		t.Errorf("after it went back: %v", err)
+	}
+	n.noCallFailed()
+	if out := n.do("exposure", "move"); !strings.Contains(out, fmt.Sprintf(":%d ", was)) {
+		t.Errorf("exposure does not show what answers:\n%s", out)
 	}
 }
 
