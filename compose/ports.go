@@ -42,6 +42,46 @@ func (c *converter) portAt(name string, p types.ServicePortConfig) cluster.Sourc
 	return at
 }
 
+// portsTwice refuses a port that one list gives in two modes: compose-go keeps the last
+// of them and says nothing. A file that changes another's is what files are merged for.
+func (c *converter) portsTwice(name string) {
+	path := []string{"services", name, "ports"}
+	type given struct {
+		mode string
+		line int
+	}
+	seen := map[string]given{}
+	for _, it := range c.idx.items(func(*doc, *node) bool { return false }, path...) {
+		for _, p := range portsOf(it.n) {
+			mode := cmp.Or(p.Mode, "ingress")
+			key := fmt.Sprint(it.d.abs, " ", cmp.Or(p.HostIP, "0.0.0.0"), " ", p.Published, " ", p.Target, " ", cmp.Or(p.Protocol, "tcp"))
+			if first, ok := seen[key]; ok && first.mode != mode {
+				c.refuse(cluster.Source{File: it.d.file, Line: it.n.line}, dotted(path...),
+					fmt.Sprintf("port %s is given in line %d already, with mode %s", p.Published, first.line, first.mode), "keep one of them")
+			}
+			seen[key] = given{mode, it.n.line}
+		}
+	}
+}
+
+// portsOf are the ports of one item as written, short or long.
+func portsOf(n *node) []types.ServicePortConfig {
+	if n.kind != mapNode {
+		list, _ := parsePort(n.value) // one that is wrong is refused by itself
+		return list
+	}
+	text := func(key string) string {
+		if v := n.get(key); v != nil {
+			return v.value
+		}
+		return ""
+	}
+	target, _ := strconv.ParseUint(text("target"), 10, 32)
+	return []types.ServicePortConfig{{
+		Target: uint32(target), Published: text("published"), HostIP: text("host_ip"), Protocol: text("protocol"), Mode: text("mode"),
+	}}
+}
+
 func parsePort(s string) (list []types.ServicePortConfig, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -68,6 +108,7 @@ func (c *converter) expose(name string, s types.ServiceConfig, spec *cluster.Ser
 			exposed[p] = true
 		}
 	}
+	c.portsTwice(name)
 	for _, p := range s.Ports {
 		if p.Target > 0 && p.Target <= 65535 && p.Protocol != "udp" {
 			exposed[int(p.Target)] = true

@@ -122,6 +122,8 @@ var bad = []struct{ what, file, want string }{
 	{"impossible memory", in("mem_limit: 1M"), "compose.yaml:4: services.web.mem_limit: must be an amount of memory from 6M to 1024T"},
 	{"restart policy", in("restart: sometimes"), `compose.yaml:4: services.web.restart: "sometimes" is not a restart policy; write no, always, on-failure or unless-stopped`},
 	{"mode", in("deploy: {mode: replicated-job}"), `compose.yaml:4: services.web.deploy.mode: jobs come later; until then a service with restart: "no" runs once`},
+	{"port in two modes", in("ports:\n  - {target: 5432, published: 5432}\n  - {target: 5432, published: 5432, mode: host}"), "compose.yaml:6: services.web.ports: port 5432 is given in line 5 already, with mode ingress; keep one of them"},
+	{"port in two modes, short and long", in("ports:\n  - {target: 80, published: '1000', mode: host}\n  - '1000:80'\n  - '1000:80/udp'"), "compose.yaml:6: services.web.ports: port 1000 is given in line 5 already, with mode host; keep one of them"},
 	{"failure action", in("deploy:\n  update_config: {failure_action: explode}"), `compose.yaml:5: services.web.deploy.update_config.failure_action: "explode" is not known; write continue or pause or rollback`},
 	{"hostname template", in("hostname: '{{.Node.Labels}}'"), `compose.yaml:4: services.web.hostname: "{{.Node.Labels}}" is not a template that is filled; use {{.Node.Hostname}}, {{.Node.ID}}, {{.Service.Name}}, {{.Task.Name}}, {{.Task.Slot}} or {{.Task.ID}}`},
 	{"label of ours", in("labels: {io.fairlead.task: x}"), "compose.yaml:4: services.web.labels.io.fairlead.task: this label is set by Fairlead; choose another name"},
