@@ -152,6 +152,7 @@ func badCommands() []badInput {
 		{what: "a flag of a wrong type", args: []string{"deploy", "--timeout", "soon"}, code: 2, says: []string{"--timeout"}},
 		{what: "a time to wait that is over already", file: web("tty: true"), args: []string{"deploy", "--timeout", "-1s"}, code: 2, says: []string{"--detach"}},
 		{what: "an unknown output", args: []string{"ls", "-o", "xml"}, code: 2, says: []string{"table, wide, json or yaml"}},
+		{what: "an app for what is not about one", args: []string{"node", "ls", "-p", "shop"}, code: 2, says: []string{"fairlead node ls is not about one app"}},
 		{what: "an output that steers the terminal", args: []string{"ls", "-o", "\x1b[31mred"}, code: 2, says: []string{"\uFFFD[31mred"}},
 		{what: "too few words", args: []string{"exec", "shop/web"}, code: 2, says: []string{"needs ADDRESS and COMMAND"}},
 		{what: "too many words", args: []string{"ls", "shop"}, code: 2, says: []string{`unexpected "shop"`}},

@@ -33,8 +33,8 @@ Needs root. docs/lab.md goes through all of it.`,
 	f.StringVar(&l.name, "name", "lab", "the lab's name: there may be several")
 	f.StringVar(&l.root, "dir", lab.DefaultRoot, "directory, on a disk, of what labs keep")
 	_ = c.RegisterFlagCompletionFunc("name", l.completeLabs)
-	c.PersistentPreRunE = func(*cobra.Command, []string) error {
-		if err := a.checkOutput(); err != nil { // of the root command, which this replaces
+	c.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := a.checkFlags(cmd); err != nil { // of the root command, which this replaces
 			return err
 		}
 		root, err := filepath.Abs(l.root) // the lab's own processes are elsewhere

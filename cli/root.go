@@ -89,7 +89,7 @@ ends with its command's code, plan --exit-code with 10 when there are changes.`,
 		Version:           Version,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkOutput() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.checkFlags(cmd) },
 	}
 	root.SetIn(s.In)
 	root.SetOut(s.Out)
@@ -148,12 +148,22 @@ func completionExamples(root *cobra.Command) {
 	}
 }
 
-func (a *app) checkOutput() error {
+// checkFlags checks the flags that all commands have: -p is refused where nothing is of
+// an app.
+func (a *app) checkFlags(cmd *cobra.Command) error {
 	switch a.output {
 	case formatTable, formatWide, formatJSON, formatYAML:
-		return nil
+	default:
+		return usagef("-o %s: use table, wide, json or yaml", a.output)
 	}
-	return usagef("-o %s: use table, wide, json or yaml", a.output)
+	top := cmd
+	for top.HasParent() && top.Parent().HasParent() {
+		top = top.Parent()
+	}
+	if f := cmd.Flag("app"); f != nil && f.Changed && (top.GroupID == "cluster" || top.Name() == "cert") {
+		return usagef("%s is not about one app: leave out -p", cmd.CommandPath())
+	}
+	return nil
 }
 
 // terminal reports whether output goes to a person's terminal.

@@ -105,7 +105,7 @@ func (l *load) include(d *doc, it *node, path string, depth int) {
 			paths = []*node{p}
 		}
 	}
-	var first string
+	var requests []request
 	for _, p := range paths {
 		if p.kind != scalarNode {
 			continue // the schema says so
@@ -121,16 +121,18 @@ func (l *load) include(d *doc, it *node, path string, depth int) {
 			return
 		}
 		r := request{abs: abs, by: at, path: path}
-		if first == "" {
-			first = abs
+		if len(requests) == 0 {
 			r.dir, r.env = l.includeEnv(d, it, at, path, filepath.Dir(abs))
-		} else {
-			r.dir, r.env = l.idx.docs[len(l.idx.docs)-1].dir, l.idx.docs[len(l.idx.docs)-1].env
+		} else { // the first one's are those of all
+			r.dir, r.env = requests[0].dir, requests[0].env
 		}
 		if r.env == nil {
 			it.bad = true
 			return
 		}
+		requests = append(requests, r)
+	}
+	for _, r := range slices.Backward(requests) { // a later one overrides
 		docs := l.read(r)
 		if docs == nil {
 			it.bad = true

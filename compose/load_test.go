@@ -376,6 +376,63 @@ func TestRawEnvFile(t *testing.T) {
 	}
 }
 
+// Several usual names: Docker Compose's choice, and a word on each that is not read.
+func TestUsualNames(t *testing.T) {
+	t.Parallel()
+	file := func(image string) string { return "services: {web: {image: " + image + "}}\n" }
+	for _, c := range []struct {
+		what   string
+		files  map[string]string
+		image  string
+		warned []string
+	}{
+		{"the older override of a newer file", map[string]string{"compose.yaml": file("a"), "docker-compose.override.yml": file("b")}, "b", nil},
+		{"two overrides", map[string]string{"compose.yml": file("a"), "compose.override.yaml": file("b"), "compose.override.yml": file("c")}, "c",
+			[]string{"compose.override.yaml: not read: compose.override.yml is; name the files with -f to choose"}},
+		{"two files", map[string]string{"docker-compose.yaml": file("a"), "docker-compose.yml": file("b")}, "b",
+			[]string{"docker-compose.yaml: not read: docker-compose.yml is; name the files with -f to choose"}},
+	} {
+		r, err := Load(t.Context(), Options{Dir: project(t, c.files)})
+		if err != nil {
+			t.Errorf("%s: %v", c.what, err)
+			continue
+		}
+		var warned []string
+		for _, w := range r.Warnings {
+			warned = append(warned, w.String())
+		}
+		if d := cmp.Diff(c.warned, warned); d != "" || r.Services["web"].Task.Image != c.image {
+			t.Errorf("%s: image %s %s", c.what, r.Services["web"].Task.Image, d)
+		}
+	}
+}
+
+// An include of several files: the directory of the first is that of all, whatever they
+// extend, and the last one's word counts and is where it stands.
+func TestIncludeOfSeveralFiles(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{
+		"compose.yaml":         "include: [{path: [one/a.yaml, one/b.yaml]}]\n",
+		"one/a.yaml":           "services:\n  api:\n    extends: {file: common/base.yaml, service: tmpl}\n    cpus: 1\n",
+		"one/b.yaml":           "services:\n  web:\n    extends: {file: base2.yaml, service: tmpl}\n  api:\n\n    cpus: 2\n",
+		"one/base2.yaml":       "services: {tmpl: {image: b}}\n",
+		"one/common/base.yaml": "services: {tmpl: {image: a}}\n",
+	})
+	r, err := Load(t.Context(), Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Services["api"].Task.Image != "a" || r.Services["web"].Task.Image != "b" {
+		t.Errorf("%v", r.Services)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "one/b.yaml"), []byte("services: {api: {cpus: 1000000}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(t.Context(), Options{Dir: dir}); err == nil || !strings.HasPrefix(err.Error(), "one/b.yaml:1: services.api.cpus: ") {
+		t.Errorf("%v", err)
+	}
+}
+
 // The variable that a secret of an included file names is looked for
 // in that file's env files too; what is set outside is stronger.
 func TestVariablesOfAnIncludedFile(t *testing.T) {

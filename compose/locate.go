@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/consts"
 	"github.com/compose-spec/compose-go/v2/dotenv"
 	"github.com/compose-spec/compose-go/v2/types"
@@ -80,12 +81,12 @@ func (l *load) findFiles() error {
 		return nil
 	}
 	for dir := l.o.Dir; ; dir = filepath.Dir(dir) {
-		if l.files = defaultFiles(dir); l.files != nil {
+		if l.files = l.defaultFiles(dir); l.files != nil {
 			l.o.Dir = dir
 			return nil
 		}
 		if dir == filepath.Dir(dir) {
-			return cluster.NotFoundf("no Compose file in %s or above: looked for compose.yaml, compose.yml, docker-compose.yaml and docker-compose.yml; name one with -f", l.o.Dir)
+			return cluster.NotFoundf("no Compose file in %s or above: looked for %s; name one with -f", l.o.Dir, strings.Join(cli.DefaultFileNames, ", "))
 		}
 	}
 }
@@ -100,23 +101,28 @@ func fields(list, sep string) (out []string) {
 	return out
 }
 
-// defaultFiles finds a Compose file and its override by their usual names.
-func defaultFiles(dir string) []string {
-	for _, name := range []string{"compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"} {
-		f := filepath.Join(dir, name)
-		if !regular(f) {
-			continue
-		}
-		files := []string{f}
-		base := strings.TrimSuffix(name, filepath.Ext(name))
-		for _, ext := range []string{".yaml", ".yml"} {
-			if o := filepath.Join(dir, base+".override"+ext); regular(o) {
-				return append(files, o)
+// FileNames are the usual names of a Compose file, the first that is there counts.
+func FileNames() []string { return slices.Clone(cli.DefaultFileNames) }
+
+// defaultFiles finds a Compose file and its override by the usual names, as Docker
+// Compose does, and warns of others that are not read.
+func (l *load) defaultFiles(dir string) (files []string) {
+	for _, names := range [][]string{cli.DefaultFileNames, cli.DefaultOverrideFileNames} {
+		var found []string
+		for _, name := range names {
+			if f := filepath.Join(dir, name); regular(f) {
+				found = append(found, f)
 			}
 		}
-		return files
+		if len(found) == 0 {
+			return files // there is nothing to override, or nothing does
+		}
+		for _, f := range found[1:] {
+			l.warn(cluster.Source{File: filepath.Base(f)}, "", "not read: "+filepath.Base(found[0])+" is", "name the files with -f to choose")
+		}
+		files = append(files, found[0])
 	}
-	return nil
+	return files
 }
 
 func regular(f string) bool {

@@ -553,6 +553,7 @@ func TestTraefikLabels(t *testing.T) {
 		{"old matcher", "http.routers.a.rule=Headers(`a`, `b`)", "5: Headers is not an HTTP matcher of Traefik 3; write Header(`name`, `value`)"},
 		{"old Host", "http.routers.a.rule=Host(`a`, `b`)", "5: Host takes one value in Traefik 3; write Host(`a`) || Host(`b`)"},
 		{"old pattern", "http.routers.a.rule=HostRegexp(`{sub:[a-z]+}.b`)", "5: \"{sub:[a-z]+}.b\" of Traefik 2; write HostRegexp(`^…$`) with a plain regular expression"},
+		{"old pattern further on", "http.routers.a.rule=HostRegexp(`www.{d:[a-z]+}.b`)", "5: \"www.{d:[a-z]+}.b\" of Traefik 2; write HostRegexp(`^…$`) with a plain regular expression"},
 		{"TCP by name", "tcp.routers.db.rule=HostSNI(`*`)|tcp.routers.db.entrypoints=x", "5: Traefik's TCP router db is not supported yet"},
 		{"sticky", "http.services.s.loadbalancer.sticky.cookie=true", `5: the service option "loadbalancer.sticky.cookie" is not supported yet`},
 		{"unknown router option", "http.routers.a.rul=Host(`a`)", `5: the router option "rul" is not supported yet`},

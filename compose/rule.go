@@ -123,6 +123,10 @@ func checkMatcher(call *ast.CallExpr) error {
 	return checkArgs(name, args)
 }
 
+// traefik2 is a pattern with a name, as Traefik 2 had them; in an expression of today it
+// would stand for itself, braces and all.
+var traefik2 = regexp.MustCompile(`\{[A-Za-z][A-Za-z0-9_]*:`)
+
 func checkArgs(name string, args []string) error {
 	last := args[len(args)-1]
 	switch name {
@@ -131,7 +135,7 @@ func checkArgs(name string, args []string) error {
 			return fmt.Errorf("%s is not a host name (for patterns there is HostRegexp)", quote(last))
 		}
 	case "HostRegexp", "PathRegexp", "HeaderRegexp", "QueryRegexp":
-		if strings.HasPrefix(last, "{") {
+		if strings.HasPrefix(last, "{") || traefik2.MatchString(last) {
 			return fmt.Errorf("%s of Traefik 2; write %s(`^…$`) with a plain regular expression", quote(last), name)
 		}
 		if _, err := regexp.Compile(last); err != nil {

@@ -79,7 +79,7 @@ func load(ctx context.Context, t Task, r *Result) error {
 func named(d cluster.Delivery) []string {
 	list := slices.Concat(d.Compose, d.EnvFiles, d.Values)
 	if len(d.Compose) == 0 {
-		list = append(list, usual...)
+		list = append(list, compose.FileNames()...)
 	}
 	for i, f := range list {
 		list[i] = root(d.Path, f)
@@ -91,18 +91,15 @@ func root(names ...string) string {
 	return path.Join(append([]string{"/", treeName}, names...)...)
 }
 
-// usual are the names of Compose files that need no naming. Those of directories above
-// are not looked for: another app's may be there.
-var usual = []string{"compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"}
-
 func composed(ctx context.Context, d cluster.Delivery, o compose.Options) (*compose.Result, error) {
 	o.Dir = root(d.Path)
 	o.Env, o.Profiles = d.Env, d.Profiles
 	if o.Env == nil {
 		o.Env = map[string]string{}
 	}
-	if len(d.Compose) == 0 && !slices.ContainsFunc(usual, func(n string) bool { _, err := os.Stat(path.Join(o.Dir, n)); return err == nil }) {
-		return nil, cluster.Invalidf("the source has no %s in %s; name its directory, and its Compose files", usual[0], orElse(d.Path, "its top directory"))
+	// Directories above are not looked into: another app's file may be there.
+	if len(d.Compose) == 0 && !slices.ContainsFunc(compose.FileNames(), func(n string) bool { _, err := os.Stat(path.Join(o.Dir, n)); return err == nil }) {
+		return nil, cluster.Invalidf("the source has no %s in %s; name its directory, and its Compose files", compose.FileNames()[0], orElse(d.Path, "its top directory"))
 	}
 	for _, f := range d.Compose {
 		o.Files = append(o.Files, root(d.Path, f))
