@@ -12,7 +12,7 @@ GOTESTSUM := v1.13.0
 
 export GOFLAGS
 
-.PHONY: build demo demo-down setup traefik vault registry engine static check fmt lint tidy unit integration integration-clusters current integration-current integration-etcd repeat test bench install clean help
+.PHONY: build demo demo-down setup traefik vault registry buildx engine static check fmt lint tidy unit integration integration-clusters current integration-current integration-etcd repeat test bench install clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ vault: ## find, or build and cache, the Vault that tests keep secrets in
 
 registry: ## build and cache the registry of images that tests push to
 	@scripts/registry
+
+buildx: ## build and cache the buildx that tests build images with
+	@scripts/buildx
 
 engine: ## build and cache the current Docker engine that tests run on
 	@scripts/engine
@@ -70,7 +73,7 @@ unit: ## unit and property tests
 # One package at a time, and without the tests' cache: they share the machine's
 # Docker engine and kernel tables.
 INTEGRATION := FAIRLEAD_MUST_RUN=1 go test -count=1 -timeout 40m -p 1
-integration: setup vault engine registry build ## tests on the real Docker, etcd, Traefik and Vault; needs root
+integration: setup vault engine registry buildx build ## tests on the real Docker, etcd, Traefik and Vault; needs root
 	scripts/integration '$(CLUSTERS)'
 
 # The long tests of several servers, of labs, of etcds that are an operator's own, and
@@ -81,7 +84,7 @@ CLUSTERS := ^($(subst $(EMPTY) ,|,$(strip TestThreeServers TestTwoWholeServers T
 	TestSlowLink TestTwoLabs TestLabIsKept TestInterrupted TestMachineIsLeftAlone TestServersAndGateways \
 	TestNodesUnderLoad TestAcrossNodes TestAcrossServers TestLeadersUnderLoad TestSystemd)))$$
 
-integration-clusters: setup vault engine registry build ## the long tests of several servers, labs and external etcds; needs root
+integration-clusters: setup vault engine registry buildx build ## the long tests of several servers, labs and external etcds; needs root
 	$(INTEGRATION) -run '$(CLUSTERS)' ./integration/...
 
 # What engines differ in, on a current one: networks, names, ports, builds, control
@@ -91,13 +94,13 @@ CURRENT := TestShop TestRollingUpdateLosesNoRequest TestAppsAreApart TestNetwork
 	TestMetricsOfRealContainers TestAgentHonoursTheSpec TestAgentStreams TestAgentSaysWhyATaskFailed \
 	TestAgentAdoptsItsContainersWithoutTouchingThem TestAgentStartsACrashedContainerAgainInPlace \
 	TestAgentContainersKeepTheirAddresses TestOwnDNSServers TestNamesOutliveTheServer TestUsersOfARoute \
-	TestImagePush TestImageWhoseLayersAreGone
+	TestImagePush TestImageWhoseLayersAreGone TestBuildx
 ON_CURRENT := FAIRLEAD_MUST_RUN=1 scripts/apart current go test -count=1 -timeout 40m -p 1
 
-current: setup vault engine registry build ## the integration tests that engines can differ in, on a current Docker engine; needs root
+current: setup vault engine registry buildx build ## the integration tests that engines can differ in, on a current Docker engine; needs root
 	$(ON_CURRENT) -run "^($$(echo $(CURRENT) | tr ' ' '|'))$$" ./integration/...
 
-integration-current: setup vault engine registry build ## the integration tests on a current Docker engine; needs root
+integration-current: setup vault engine registry buildx build ## the integration tests on a current Docker engine; needs root
 	$(ON_CURRENT) -skip '$(CLUSTERS)' ./integration/...
 
 # A test that sometimes fails is broken: ten runs of those of whole clusters, on both
@@ -105,7 +108,7 @@ integration-current: setup vault engine registry build ## the integration tests 
 RUN ?= ^(TestThreeNodes|TestNodesUnderLoad|TestServersAndGateways|TestThreeServers|TestTwoNodes|TestTwoGateways|TestSecretsInVault|TestOperatorsEtcd|TestNodesOnOperatorsEtcd|TestServersOnOperatorsEtcd|TestAcrossNodes|TestAcrossServers|TestLeadersUnderLoad)$$
 IN  ?= ./integration/lab ./integration/e2e
 N   ?= 10
-repeat: setup vault engine registry build ## the tests that match RUN, in the packages IN, N times (10); needs root
+repeat: setup vault engine registry buildx build ## the tests that match RUN, in the packages IN, N times (10); needs root
 	scripts/repeat $(N) '$(RUN)' $(IN)
 
 # Those that are about the embedded etcd, or begin without the common start, say nothing here.

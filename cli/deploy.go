@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/client"
@@ -35,6 +37,9 @@ with exit code 1, the reason and the failed task's last log lines.`,
 			ctx := cmd.Context()
 			if err := w.check(); err != nil {
 				return err
+			}
+			if noBuild && (noCache || pull) {
+				return usagef("--no-cache and --pull say how to build, which --no-build leaves out")
 			}
 			cl, r, err := a.prepare(ctx, src, args)
 			if err != nil {
@@ -169,6 +174,7 @@ func (a *app) planCommand() *cobra.Command {
 	var src sourceFlags
 	var pkg installFlags
 	var exitCode, build bool
+	var ofFiles, ofPackage []string // the flags of each
 	c := &cobra.Command{
 		Use: "plan [APP [CHART]]", Short: "Show what a deploy would change, and what becomes public",
 		Long: `Reads the Compose file, asks the server what a deploy would do, and prints it.
@@ -185,11 +191,14 @@ one more, unless the file says update_config: {order: stop-first}.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			if len(args) == 2 {
+				if n := changed(cmd, ofFiles); n != "" {
+					return usagef("--%s is for Compose files, not for a package", n)
+				}
 				pkg.values.files = append(pkg.values.files, src.files...)
 				return a.planPackage(ctx, args, &pkg, exitCode)
 			}
-			if !pkg.values.given.Empty() || len(pkg.values.files) > 0 || pkg.reuse || pkg.reset {
-				return usagef("values are given to a package: fairlead plan APP CHART --set …")
+			if n := changed(cmd, ofPackage); n != "" {
+				return usagef("--%s is for a package: fairlead plan APP CHART --%s …", n, n)
 			}
 			cl, r, err := a.prepare(ctx, src, args)
 			if err != nil {
@@ -213,10 +222,33 @@ one more, unless the file says update_config: {order: stop-first}.`,
 		},
 	}
 	src.register(c)
-	pkg.registerPlan(c)
-	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 10 when there are changes")
 	c.Flags().BoolVar(&build, "build", false, "build images first, to see whether they changed")
+	known := map[string]bool{"file": true} // a package's values, too
+	ofFiles = newFlags(c, known)
+	pkg.registerPlan(c)
+	ofPackage = newFlags(c, known)
+	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 10 when there are changes")
 	return c
+}
+
+// newFlags are the flags of c that are not known yet; they are then.
+func newFlags(c *cobra.Command, known map[string]bool) (names []string) {
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if !known[f.Name] {
+			known[f.Name] = true
+			names = append(names, f.Name)
+		}
+	})
+	return names
+}
+
+// changed is the first of the flags that was given, "" when none was.
+func changed(c *cobra.Command, names []string) string {
+	i := slices.IndexFunc(names, c.Flags().Changed)
+	if i < 0 {
+		return ""
+	}
+	return names[i]
 }
 
 // planned prints a plan, and ends with another code when it changes something.

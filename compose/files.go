@@ -64,9 +64,10 @@ func (c *converter) secretDecls() {
 			c.secretFile(&d, key, s.File)
 		case s.Environment != "":
 			v, set := c.variable("secrets", key, s.Environment)
-			d.Value, d.HasValue = cluster.NewSecret([]byte(v)), set
-			if !set {
-				c.warn(c.idx.at("secrets", key, "environment"), where, "the variable "+s.Environment+" is not set; tasks wait until the secret is there", c.setSecret(d.Name))
+			d.Value, d.HasValue = cluster.NewSecret([]byte(v)), v != ""
+			if v == "" {
+				what := map[bool]string{true: " is empty", false: " is not set"}[set]
+				c.warn(c.idx.at("secrets", key, "environment"), where, "the variable "+s.Environment+what+"; tasks wait until the secret is there", c.setSecret(d.Name))
 			}
 		default:
 			if !c.complainedAbout(where) {
@@ -120,6 +121,8 @@ func (c *converter) secretFile(d *SecretDecl, key, file string) {
 		c.warn(at, where, "the file "+c.show(file)+" is not there; tasks wait until the secret is", c.setSecret(d.Name))
 	case err != nil:
 		c.refuse(at, where, fmt.Sprintf("cannot read %s: %s", c.show(file), sizeCause(err, maxSecret)), "")
+	case len(b) == 0:
+		c.warn(at, where, "the file "+c.show(file)+" is empty; tasks wait until the secret is there", c.setSecret(d.Name))
 	default:
 		d.Value, d.HasValue = cluster.NewSecret(b), true
 	}

@@ -376,6 +376,29 @@ func TestRawEnvFile(t *testing.T) {
 	}
 }
 
+// A secret that is there, and empty, sets nothing: that is said where it stands.
+func TestEmptySecret(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{
+		"compose.yaml": "services: {web: {image: a, secrets: [f, v]}}\nsecrets:\n  f: {file: pw.txt}\n  v: {environment: PW}\n", "pw.txt": "",
+	})
+	r, err := Load(t.Context(), Options{Dir: dir, Env: map[string]string{"PW": ""}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, w := range r.Warnings {
+		got = append(got, strings.TrimSuffix(w.String(), "; "+w.Advice))
+	}
+	want := []string{
+		"compose.yaml:3: secrets.f.file: the file pw.txt is empty; tasks wait until the secret is there",
+		"compose.yaml:4: secrets.v: the variable PW is empty; tasks wait until the secret is there",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
 // Several usual names: Docker Compose's choice, and a word on each that is not read.
 func TestUsualNames(t *testing.T) {
 	t.Parallel()
@@ -387,10 +410,18 @@ func TestUsualNames(t *testing.T) {
 		warned []string
 	}{
 		{"the older override of a newer file", map[string]string{"compose.yaml": file("a"), "docker-compose.override.yml": file("b")}, "b", nil},
-		{"two overrides", map[string]string{"compose.yml": file("a"), "compose.override.yaml": file("b"), "compose.override.yml": file("c")}, "c",
-			[]string{"compose.override.yaml: not read: compose.override.yml is; name the files with -f to choose"}},
-		{"two files", map[string]string{"docker-compose.yaml": file("a"), "docker-compose.yml": file("b")}, "b",
-			[]string{"docker-compose.yaml: not read: docker-compose.yml is; name the files with -f to choose"}},
+		{
+			"two overrides",
+			map[string]string{"compose.yml": file("a"), "compose.override.yaml": file("b"), "compose.override.yml": file("c")},
+			"c",
+			[]string{"compose.override.yaml: not read: compose.override.yml is; name the files with -f to choose"},
+		},
+		{
+			"two files",
+			map[string]string{"docker-compose.yaml": file("a"), "docker-compose.yml": file("b")},
+			"b",
+			[]string{"docker-compose.yaml: not read: docker-compose.yml is; name the files with -f to choose"},
+		},
 	} {
 		r, err := Load(t.Context(), Options{Dir: project(t, c.files)})
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os/exec"
 	"strconv"
@@ -32,28 +33,46 @@ type Build struct {
 	Progress   io.Writer
 }
 
-// Build builds an image and returns its ID. It uses the engine's own builder,
-// or docker buildx where the engine has none.
+// Build builds an image and returns its ID. As Docker's own command does, it uses buildx
+// where that is installed, else the engine's classic builder.
 func (e *Engine) Build(ctx context.Context, b Build) (string, error) {
 	if len(b.Tags) == 0 {
 		return "", cluster.Invalidf("a built image needs a name")
 	}
+	if bin, ok := findBuildx(ctx); ok {
+		return e.buildx(ctx, bin, b)
+	}
 	r, err := e.cli.ImageBuild(ctx, b.Context, b.options())
 	if err != nil {
 		if noBuilder(err) {
-			return e.buildx(ctx, b)
+			return "", cluster.Invalidf("the engine has no classic builder: %s", installBuildx)
 		}
 		return "", kind(err)
 	}
 	defer func() { _ = r.Body.Close() }()
 	id, err := buildOutput(r.Body, b.Progress)
 	if err != nil {
+		if strings.Contains(err.Error(), "BuildKit") {
+			err = fmt.Errorf("%w: %s", err, installBuildx)
+		}
 		return "", err
 	}
 	if id == "" || !strings.HasPrefix(id, "sha256:") || len(id) < 71 {
 		return e.ImageID(ctx, b.Tags[0])
 	}
 	return id, nil
+}
+
+const installBuildx = "install buildx for the docker command on the server (the package docker-buildx-plugin, docker-buildx on Debian)"
+
+// findBuildx returns the docker command, when it has buildx. It is asked for each build:
+// somebody may install it any time, and it answers at once.
+func findBuildx(ctx context.Context) (bin string, ok bool) {
+	bin, err := exec.LookPath("docker")
+	if err != nil {
+		return "", false
+	}
+	return bin, exec.CommandContext(ctx, bin, "buildx", "version").Run() == nil
 }
 
 func (b Build) options() build.ImageBuildOptions {
@@ -107,21 +126,38 @@ func buildOutput(body io.Reader, progress io.Writer) (string, error) {
 	}
 }
 
-func (e *Engine) buildx(ctx context.Context, b Build) (string, error) {
-	bin, err := exec.LookPath("docker")
-	if err != nil {
-		return "", cluster.Invalidf("this engine has no classic builder, and there is no docker command with buildx on the server: install docker-buildx-plugin")
-	}
+func (e *Engine) buildx(ctx context.Context, bin string, b Build) (string, error) {
 	cmd := exec.CommandContext(ctx, bin, append([]string{"-H", e.cli.DaemonHost()}, b.buildxArgs()...)...) //nolint:gosec // a fixed program, arguments never pass a shell
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = b.Context, b.Progress, b.Progress
+	out := &lastLine{w: b.Progress}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = b.Context, out, out
 	if err := cmd.Run(); err != nil {
-		return "", cluster.Invalidf("build failed: docker buildx: %w", err)
+		return "", cluster.Invalidf("build failed: %s (buildx: %w)", strings.TrimPrefix(out.last, "ERROR: "), err)
 	}
 	return e.ImageID(ctx, b.Tags[0])
 }
 
+// lastLine passes on what is written, and keeps the last line that says something: of a
+// build that fails, why.
+type lastLine struct {
+	w    io.Writer
+	part string
+	last string
+}
+
+func (l *lastLine) Write(p []byte) (int, error) {
+	lines := strings.Split(l.part+string(p), "\n")
+	l.part = lines[len(lines)-1]
+	for _, x := range lines {
+		if x = strings.TrimSpace(x); x != "" {
+			l.last = x
+		}
+	}
+	return l.w.Write(p)
+}
+
 func (b Build) buildxArgs() []string {
-	args := []string{"buildx", "build", "--load", "--progress", "plain"}
+	// The engine's own BuildKit, and one image without attestations beside it.
+	args := []string{"buildx", "build", "--builder", "default", "--load", "--provenance", "false", "--progress", "plain"}
 	add := func(flag, v string) {
 		if v != "" {
 			args = append(args, flag, v)

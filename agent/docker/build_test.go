@@ -24,7 +24,7 @@ func TestBothBuildersGetEveryOption(t *testing.T) {
 		t.Errorf("classic builder: -want +got:\n%s", diff)
 	}
 	buildx := []string{
-		"buildx", "build", "--load", "--progress", "plain", "-t", "x:1", "-f", "D", "--target", "t", "--platform", "linux/amd64",
+		"buildx", "build", "--builder", "default", "--load", "--provenance", "false", "--progress", "plain", "-t", "x:1", "-f", "D", "--target", "t", "--platform", "linux/amd64",
 		"--network", "host", "--add-host", "h:10.0.0.1", "--shm-size", "67108864", "--cache-from", "x:0", "--cache-from", "y:0",
 		"--build-arg", "A=1", "--label", "l=v", "--no-cache", "--pull", "-",
 	}
