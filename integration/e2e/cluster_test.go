@@ -281,6 +281,7 @@ func (n *node) eventually(limit time.Duration, what string, f func() error) {
 	limit *= need.Patience
 	deadline := time.Now().Add(limit)
 	for {
+		from := time.Now()
 		err := f()
 		if err == nil {
 			return
@@ -288,7 +289,7 @@ func (n *node) eventually(limit time.Duration, what string, f func() error) {
 		if time.Now().After(deadline) {
 			n.t.Fatalf("%s: not within %s: %v", what, limit, err)
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(need.Pause(time.Since(from)))
 	}
 }
 

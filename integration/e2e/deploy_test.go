@@ -85,7 +85,7 @@ func (n *node) ready(app string) (out []task) {
 }
 
 func TestShop(t *testing.T) {
-	n := start(t)
+	n := start(t, "--autoscale-period", "2s")
 	build := exec.Command("../../examples/shop/build.sh")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the shop: %v\n%s", err, out)
@@ -128,6 +128,36 @@ func TestShop(t *testing.T) {
 	if out := n.do("explain", "shop/api.1"); !strings.Contains(out, ": running and ready\n") || !strings.Contains(out, "there is no other node") {
 		t.Errorf("explain of a task prints\n%s", out)
 	}
+	t.Run("it grows under load and shrinks after it", func(t *testing.T) {
+		sooner := n.write("sooner.yaml", "services: {web: {x-fairlead: {autoscale: {down_window: 4s}}}}\n")
+		n.do("deploy", "-f", "../../examples/shop/compose.yaml", "-f", sooner)
+		web := func() (have int) {
+			for _, x := range n.ready("shop") {
+				if strings.HasPrefix(x.Address, "shop/web.") {
+					have++
+				}
+			}
+			return have
+		}
+		if have := web(); have != 2 {
+			t.Fatalf("%d ready without load, want 2", have)
+		}
+		visit := load.Request{Name: "visit", Method: http.MethodGet, URL: "http://shop.localhost/", KeepAlive: true, Every: time.Millisecond}
+		l := n.startLoad([]load.Request{visit, visit, visit, visit})
+		n.eventually(60*time.Second, "it grows under load", func() error {
+			if have := web(); have < 3 {
+				return fmt.Errorf("%d ready", have)
+			}
+			return nil
+		})
+		l.WantNone(t, "while it grew")
+		n.eventually(90*time.Second, "it shrinks after the load", func() error {
+			if have := web(); have != 2 {
+				return fmt.Errorf("%d ready", have)
+			}
+			return nil
+		})
+	})
 	n.do("rm", "shop", "--yes")
 	if tasks := get[[]task](n, "ps"); len(tasks) != 0 {
 		t.Errorf("tasks left after rm: %v", tasks)

@@ -215,6 +215,7 @@ func (b *bed) eventually(limit time.Duration, what string, f func() error) {
 	limit *= need.Patience
 	deadline := time.Now().Add(limit)
 	for {
+		from := time.Now()
 		err := f()
 		if err == nil {
 			return
@@ -222,7 +223,7 @@ func (b *bed) eventually(limit time.Duration, what string, f func() error) {
 		if time.Now().After(deadline) {
 			b.t.Fatalf("%s: not within %s: %v", what, limit, err)
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(need.Pause(time.Since(from)))
 	}
 }
 

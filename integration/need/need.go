@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // Skip skips the test because something is missing, or fails it where nothing may be.
@@ -48,6 +49,12 @@ func Port(tb testing.TB) int {
 // Patience is how many times as long as on a quiet machine a test waits for something
 // before it fails: a busy one is slow, and waiting costs only what fails.
 const Patience = 3
+
+// Pause is how long to wait before the next look at something, when the last one took
+// that long: a look that starts a program must not take the machine from what is waited for.
+func Pause(look time.Duration) time.Duration {
+	return min(max(50*time.Millisecond, 3*look), time.Second)
+}
 
 // Root is the project's directory.
 func Root(tb testing.TB) string {
