@@ -1,10 +1,11 @@
 package work_test
 
 import (
+	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -196,22 +197,42 @@ func TestLinksThatLeaveTheSourceAreRefused(t *testing.T) {
 func TestBombsAreRefused(t *testing.T) {
 	f := newForge(t)
 	f.write("compose.yaml", compose("web:1"))
-	zeros := strings.Repeat("\x00", 70<<20)
-	f.write("a", zeros)
-	f.write("b", zeros)
-	f.push("a bomb")
+	f.write("zeros", strings.Repeat("\x00", 1<<20))
+	f.push("a megabyte")
+	f.index("a bomb", 140, func(int) (blob, name string) { return "zeros", "a" })
 	url, ca := f.https("")
 	for _, at := range []string{"file://" + f.dir, url} {
 		d := f.local()
 		d.Source.URL, d.Source.CA = at, ca
 		f.refused(work.Task{Delivery: d}, cluster.KindInvalid, "larger than 128 MiB")
 	}
-	f.git(f.tree, "rm", "-q", "a", "b")
-	for i := range 20_001 {
-		f.write("many/"+strings.Repeat("x", i%50+1)+"/"+string(rune('a'+i%26))+strings.Repeat("y", i/1000)+"-"+strconv.Itoa(i), "")
-	}
-	f.push("many files")
+	f.git(f.tree, "rm", "-q", "-r", "--cached", "many")
+	f.index("many files", 20_001, func(i int) (blob, name string) {
+		return "compose.yaml", fmt.Sprintf("%s/%c%s", strings.Repeat("x", i%50+1), 'a'+i%26, strings.Repeat("y", i/1000))
+	})
 	f.refused(work.Task{Delivery: f.local()}, cluster.KindInvalid, "more than 20000 files")
+}
+
+// index commits n files below many, each with what another file has, as Git's own plumbing
+// does: one blob is enough for all, and none is written here.
+func (f *forge) index(message string, n int, file func(i int) (of, name string)) {
+	f.t.Helper()
+	var list strings.Builder
+	blobs := map[string]string{}
+	for i := range n {
+		of, name := file(i)
+		if blobs[of] == "" {
+			blobs[of] = f.git(f.tree, "hash-object", of)
+		}
+		fmt.Fprintf(&list, "100644 %s\tmany/%s-%d\n", blobs[of], name, i)
+	}
+	update := exec.CommandContext(f.t.Context(), "git", "update-index", "--index-info")
+	update.Dir, update.Stdin = f.tree, strings.NewReader(list.String())
+	if out, err := update.CombinedOutput(); err != nil {
+		f.t.Fatalf("%v: %s", err, out)
+	}
+	f.git(f.tree, "commit", "-q", "-m", message)
+	f.git(f.tree, "push", "-q", "origin", "HEAD")
 }
 
 func TestLayers(t *testing.T) {
