@@ -81,7 +81,10 @@ func checkout(top *object.Tree, commit plumbing.Hash, dir string) error {
 		return fmt.Errorf("fetch: %w", err)
 	}
 	defer func() { _ = root.Close() }() // nothing is buffered
-	left, files := int64(MaxTree), maxFiles
+	if err := countFiles(top, commit); err != nil {
+		return err
+	}
+	left := int64(MaxTree)
 	walk := object.NewTreeWalker(top, true, nil)
 	defer walk.Close()
 	for {
@@ -91,9 +94,6 @@ func checkout(top *object.Tree, commit plumbing.Hash, dir string) error {
 		}
 		if err != nil {
 			return cluster.Invalidf("read commit %s: %w", commit, err)
-		}
-		if files--; files < 0 {
-			return cluster.Invalidf("the source has more than %d files", maxFiles)
 		}
 		if bad(name) {
 			return cluster.Invalidf("the source has a file %.100q, which leads out of it", name)
@@ -109,6 +109,23 @@ func checkout(top *object.Tree, commit plumbing.Hash, dir string) error {
 			return err
 		}
 	}
+}
+
+// countFiles refuses a tree of too many files and directories before any is written, which
+// takes long.
+func countFiles(top *object.Tree, commit plumbing.Hash) error {
+	walk := object.NewTreeWalker(top, true, nil)
+	defer walk.Close()
+	for range maxFiles + 1 {
+		_, _, err := walk.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return cluster.Invalidf("read commit %s: %w", commit, err)
+		}
+	}
+	return cluster.Invalidf("the source has more than %d files", maxFiles)
 }
 
 func bad(name string) bool {
