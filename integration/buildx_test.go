@@ -38,7 +38,7 @@ func TestBuildx(t *testing.T) {
 	const needsBuildKit = "FROM scratch AS last\nARG WHO\nCOPY --chmod=700 prog /bin/prog\nENV WHO=$WHO\nCMD [\"prog\"]\n"
 
 	if exec.Command("docker", "buildx", "version").Run() != nil { // nor one of the machine's
-		if _, err := build(needsBuildKit); err == nil || !strings.Contains(err.Error(), "install buildx") {
+		if _, err := build("FROM scratch AS last\nCOPY --chmod=700 prog /bin/prog\n"); err == nil || !strings.Contains(err.Error(), "install buildx") {
 			t.Errorf("without buildx: %v", err)
 		}
 	}

@@ -56,7 +56,7 @@ func startChild(t *testing.T, srv *etcdtest.Server) (kill func(), say func()) {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestChild$", "-test.v")
-	cmd.Env = append(os.Environ(), childEnv+"="+string(raw))
+	cmd.Env = append(os.Environ(), childEnv+"="+string(raw), "TMPDIR="+t.TempDir()) // which a killed one leaves
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
