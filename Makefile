@@ -68,7 +68,7 @@ static: ## format, vet, lint, tidy
 check: static unit ## the quick gate: format, lint, vet, tidy, unit and property tests with the race detector
 
 unit: ## unit and property tests
-	go test -race -shuffle=on -timeout 5m -p 4 $(PKGS)
+	go test -race -shuffle=on -timeout 5m $(PKGS)
 
 # One package at a time, and without the tests' cache: they share the machine's
 # Docker engine and kernel tables.
