@@ -387,7 +387,7 @@ func (s *Server) exposure(_ context.Context, in *AppQuery) ([]v1.Exposed, error)
 func (m *model) reachable() []cluster.Service {
 	out := slices.Clone(m.services)
 	for i, svc := range out {
-		if len(m.endpoints[svc.ServiceID].Earlier(svc.Version).Tasks) > 0 {
+		if len(svc.Left)+len(svc.LeftPorts) > 0 && len(m.endpoints[svc.ServiceID].Earlier(svc.Version).Tasks) > 0 {
 			out[i].Spec.Routes = slices.Concat(svc.Spec.Routes, svc.Left)
 			out[i].Spec.Ports = slices.Concat(svc.Spec.Ports, svc.LeftPorts)
 		}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/docker/docker/api/types/build"
 
@@ -45,7 +46,7 @@ func (e *Engine) Build(ctx context.Context, b Build) (string, error) {
 	r, err := e.cli.ImageBuild(ctx, b.Context, b.options())
 	if err != nil {
 		if noBuilder(err) {
-			return "", cluster.Invalidf("the engine has no classic builder: %s", installBuildx)
+			return "", cluster.Invalidf("the engine that builds has no classic builder: %s", installBuildx)
 		}
 		return "", kind(err)
 	}
@@ -63,7 +64,7 @@ func (e *Engine) Build(ctx context.Context, b Build) (string, error) {
 	return id, nil
 }
 
-const installBuildx = "install buildx for the docker command on the server (the package docker-buildx-plugin, docker-buildx on Debian)"
+const installBuildx = "install buildx for the docker command there (the package docker-buildx-plugin, docker-buildx on Debian)"
 
 // findBuildx returns the docker command, when it has buildx. It is asked for each build:
 // somebody may install it any time, and it answers at once.
@@ -128,31 +129,29 @@ func buildOutput(body io.Reader, progress io.Writer) (string, error) {
 
 func (e *Engine) buildx(ctx context.Context, bin string, b Build) (string, error) {
 	cmd := exec.CommandContext(ctx, bin, append([]string{"-H", e.cli.DaemonHost()}, b.buildxArgs()...)...) //nolint:gosec // a fixed program, arguments never pass a shell
-	out := &lastLine{w: b.Progress}
+	var why string
+	said := reason(&why)
+	out := io.MultiWriter(b.Progress, said)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = b.Context, out, out
-	if err := cmd.Run(); err != nil {
-		return "", cluster.Invalidf("build failed: %s (buildx: %w)", strings.TrimPrefix(out.last, "ERROR: "), err)
+	cmd.WaitDelay = 5 * time.Second // buildx is a child of the command's: it may outlive it
+	if err := errors.Join(cmd.Run(), said.flush()); err != nil {
+		return "", cluster.Invalidf("build failed: %s (buildx: %w)", strings.TrimPrefix(why, buildErr), err)
 	}
 	return e.ImageID(ctx, b.Tags[0])
 }
 
-// lastLine passes on what is written, and keeps the last line that says something: of a
-// build that fails, why.
-type lastLine struct {
-	w    io.Writer
-	part string
-	last string
-}
+const buildErr = "ERROR: "
 
-func (l *lastLine) Write(p []byte) (int, error) {
-	lines := strings.Split(l.part+string(p), "\n")
-	l.part = lines[len(lines)-1]
-	for _, x := range lines {
-		if x = strings.TrimSpace(x); x != "" {
-			l.last = x
+// reason keeps what says why a build failed, of what buildx prints: the last error, else
+// the last line that is not empty. Hints may come after an error.
+func reason(why *string) *lines {
+	return &lines{emit: func(l cluster.LogLine) error {
+		text := strings.TrimSpace(l.Text)
+		if text != "" && (strings.HasPrefix(text, buildErr) || !strings.HasPrefix(*why, buildErr)) {
+			*why = text
 		}
-	}
-	return l.w.Write(p)
+		return nil
+	}}
 }
 
 func (b Build) buildxArgs() []string {

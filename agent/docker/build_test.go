@@ -32,3 +32,27 @@ func TestBothBuildersGetEveryOption(t *testing.T) {
 		t.Errorf("buildx: -want +got:\n%s", cmp.Diff(buildx, got))
 	}
 }
+
+// Of what buildx prints the reason is told, however it is cut, whatever comes after.
+func TestReasonOfAFailedBuild(t *testing.T) {
+	for _, c := range []struct {
+		writes []string
+		want   string
+	}{
+		{nil, ""},
+		{[]string{"#1 building\n", "#2 done\n\n"}, "#2 done"},
+		{[]string{"#1 building\nERR", "OR: failed: no such ", "file\n", "\nView build details: here\n"}, "ERROR: failed: no such file"},
+		{[]string{"ERROR: first\n", "ERROR: second"}, "ERROR: second"},
+	} {
+		var why string
+		said := reason(&why)
+		for _, w := range c.writes {
+			if n, err := said.Write([]byte(w)); n != len(w) || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		if err := said.flush(); err != nil || why != c.want {
+			t.Errorf("%q: %q, %v", c.writes, why, err)
+		}
+	}
+}

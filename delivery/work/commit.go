@@ -89,7 +89,9 @@ func rewrite(t Task, repo *repository, tree *object.Tree, r *Result) (plumbing.H
 	prefix := strings.Trim(path.Clean("/"+t.Delivery.Path), "/")
 	uses, files := map[string]int{}, map[string]plumbing.Hash{}
 	r.Edits = nil
-	left := maxFiles
+	if err := countFiles(tree); err != nil {
+		return plumbing.ZeroHash, err
+	}
 	walk := object.NewTreeWalker(tree, true, nil)
 	defer walk.Close()
 	for {
@@ -99,9 +101,6 @@ func rewrite(t Task, repo *repository, tree *object.Tree, r *Result) (plumbing.H
 		}
 		if err != nil {
 			return plumbing.ZeroHash, cluster.Invalidf("read the source: %w", err)
-		}
-		if left--; left < 0 {
-			return plumbing.ZeroHash, cluster.Invalidf("the source has more than %d files", maxFiles)
 		}
 		if ext := path.Ext(name); ext != ".yaml" && ext != ".yml" || prefix != "" && !strings.HasPrefix(name, prefix+"/") {
 			continue

@@ -81,7 +81,7 @@ func checkout(top *object.Tree, commit plumbing.Hash, dir string) error {
 		return fmt.Errorf("fetch: %w", err)
 	}
 	defer func() { _ = root.Close() }() // nothing is buffered
-	if err := countFiles(top, commit); err != nil {
+	if err := countFiles(top); err != nil {
 		return err
 	}
 	left := int64(MaxTree)
@@ -111,9 +111,9 @@ func checkout(top *object.Tree, commit plumbing.Hash, dir string) error {
 	}
 }
 
-// countFiles refuses a tree of too many files and directories before any is written, which
-// takes long.
-func countFiles(top *object.Tree, commit plumbing.Hash) error {
+// countFiles refuses a tree of too many files and directories before any is read or
+// written, which takes long.
+func countFiles(top *object.Tree) error {
 	walk := object.NewTreeWalker(top, true, nil)
 	defer walk.Close()
 	for range maxFiles + 1 {
@@ -122,7 +122,7 @@ func countFiles(top *object.Tree, commit plumbing.Hash) error {
 			return nil
 		}
 		if err != nil {
-			return cluster.Invalidf("read commit %s: %w", commit, err)
+			return cluster.Invalidf("read the source: %w", err)
 		}
 	}
 	return cluster.Invalidf("the source has more than %d files", maxFiles)
