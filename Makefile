@@ -12,7 +12,7 @@ GOTESTSUM := v1.13.0
 
 export GOFLAGS
 
-.PHONY: build demo demo-down setup traefik vault registry buildx engine static check fmt lint tidy unit integration integration-clusters current integration-current integration-etcd repeat test bench install clean help
+.PHONY: laws build demo demo-down setup traefik vault registry buildx engine static check fmt lint tidy unit integration integration-clusters current integration-current integration-etcd repeat test bench install clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
@@ -67,8 +67,15 @@ static: ## format, vet, lint, tidy
 
 check: static unit ## the quick gate: format, lint, vet, tidy, unit and property tests with the race detector
 
+# A program with the race detector sleeps a second at its end; there are as many as packages.
+unit: export GORACE := atexit_sleep_ms=50
 unit: ## unit and property tests
 	go test -race -shuffle=on -timeout 5m $(PKGS)
+
+# Twenty times what the unit tests draw, and every kill point; without the race detector.
+LAWS := ./agent ./api/plan ./autoscaler ./control ./delivery/... ./dns ./mesh ./proxyconf ./registry ./rollout ./scheduler ./secrets/...
+laws: ## the property tests with twenty times as many cases; minutes
+	FAIRLEAD_LAWS=20 FAIRLEAD_KILL_POINTS=all RAPID_CHECKS=2000 go test -count=1 -timeout 30m $(LAWS)
 
 # One package at a time, and without the tests' cache: they share the machine's
 # Docker engine and kernel tables.

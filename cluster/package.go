@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"slices"
 )
 
 // Package is the chart that a release was rendered from.
@@ -41,10 +42,13 @@ type PackagePart struct {
 
 const (
 	partBytes  = 700 << 10 // of a part: in base64, one fits into a transaction
+	partSlack  = 1 << 10   // that what does not compress grows by
 	maxPackage = 64 << 20  // of a text; what compresses well may be large
 )
 
-// Split returns the text's hash, and the text in pieces.
+// Split returns the text's hash, and the text in pieces. Each is compressed for itself: what
+// is stored under a hash and a number says the same whatever program compressed it, and one
+// that compresses otherwise may add what is missing.
 func (t PackageText) Split() (hash string, parts [][]byte, err error) {
 	size := len(t.Values) + len(t.Notes) + len(t.Manifest)
 	if size > maxPackage {
@@ -54,18 +58,18 @@ func (t PackageText) Split() (hash string, parts [][]byte, err error) {
 	if err != nil {
 		return "", nil, Invalidf("encode a package's text: %w", err)
 	}
-	sum := sha256.Sum256(plain)
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	if _, err := w.Write(plain); err != nil {
-		return "", nil, err
+	for part := range slices.Chunk(plain, partBytes-partSlack) {
+		var b bytes.Buffer
+		w := gzip.NewWriter(&b)
+		if _, err := w.Write(part); err != nil {
+			return "", nil, err
+		}
+		if err := w.Close(); err != nil {
+			return "", nil, err
+		}
+		parts = append(parts, b.Bytes())
 	}
-	if err := w.Close(); err != nil {
-		return "", nil, err
-	}
-	for b.Len() > 0 {
-		parts = append(parts, bytes.Clone(b.Next(partBytes)))
-	}
+	sum := sha256.Sum256(append([]byte("parts\n"), plain...)) // another hash than that of a text compressed as a whole
 	return hex.EncodeToString(sum[:16]), parts, nil
 }
 

@@ -243,10 +243,22 @@ func TestReset(t *testing.T) {
 	keys := "services:\n  web:\n    image: a\n"
 	resets := keys
 	for _, k := range []struct{ key, value, reset string }{
-		{"ports", `["1:1"]`, "[]"}, {"read_only", "true", "null"}, {"mem_limit", "64M", "null"}, {"stop_grace_period", "3s", ""},
-		{"cpus", "0.5", "none"}, {"scale", "3", "null"}, {"userns_mode", "host", "null"}, {"gpus", "all", "null"}, {"volumes", `["data:/data"]`, `["x:/y"]`},
-		{"healthcheck", "{test: [CMD, x]}", "{}"}, {"deploy", "{replicas: 3}", "{replicas: x}"}, {"command", "[a, b]", "null"},
-		{"environment", "{A: b}", "null"}, {"init", "true", "false"}, {"expose", "[80]", "null"}, {"pids_limit", "3", "null"},
+		{"ports", `["1:1"]`, "[]"},
+		{"read_only", "true", "null"},
+		{"mem_limit", "64M", "null"},
+		{"stop_grace_period", "3s", ""},
+		{"cpus", "0.5", "none"},
+		{"scale", "3", "null"},
+		{"userns_mode", "host", "null"},
+		{"gpus", "all", "null"},
+		{"volumes", `["data:/data"]`, `["x:/y"]`},
+		{"healthcheck", "{test: [CMD, x]}", "{}"},
+		{"deploy", "{replicas: 3}", "{replicas: x}"},
+		{"command", "[a, b]", "null"},
+		{"environment", "{A: b}", "null"},
+		{"init", "true", "false"},
+		{"expose", "[80]", "null"},
+		{"pids_limit", "3", "null"},
 	} {
 		keys += "    " + k.key + ": " + k.value + "\n"
 		resets += "    " + k.key + ": !reset " + k.reset + "\n"

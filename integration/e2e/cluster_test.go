@@ -279,14 +279,15 @@ func get[T any](n *node, args ...string) T {
 func (n *node) eventually(limit time.Duration, what string, f func() error) {
 	n.t.Helper()
 	limit *= need.Patience
-	deadline := time.Now().Add(limit)
+	begun := time.Now()
 	for {
 		from := time.Now()
 		err := f()
 		if err == nil {
+			n.t.Logf("%s, after %s", what, time.Since(begun).Round(100*time.Millisecond))
 			return
 		}
-		if time.Now().After(deadline) {
+		if time.Since(begun) > limit {
 			n.t.Fatalf("%s: not within %s: %v", what, limit, err)
 		}
 		time.Sleep(need.Pause(time.Since(from)))

@@ -73,7 +73,7 @@ func TestImageUpdates(t *testing.T) {
 	s.push("1.0.0", false)
 	marked := fmt.Sprintf("# What the shop runs.\nname: pub\nservices:\n  web:\n    image: '%s/shop/web:1.0.0'   # {\"fairlead\": \"web\"}\n", s.Host) +
 		`    expose: ["8080"]
-    deploy: {replicas: 2, update_config: {monitor: 1s}}
+    deploy: {replicas: 2, update_config: {parallelism: 2, monitor: 1s}}
     x-fairlead: {health: {port: 8080, http: /health, interval: 1s, timeout: 10s}, routes: [{host: pub.example.com, port: 8080}]}
 `
 	f.push(marked, "the first version")
