@@ -96,7 +96,7 @@ func (r Repositories) locate(ctx context.Context, ref, version string, t Transfe
 	case strings.Count(ref, "/") == 1 && !strings.HasPrefix(ref, ".") && !strings.HasPrefix(ref, "/"):
 		return r.archive(ctx, ref, version)
 	}
-	return archived{}, cluster.NotFoundf("there is no package %s: a directory or archive here, REPOSITORY/NAME, https://… or oci://…", ref)
+	return archived{}, cluster.NotFoundf("there is no package %s: a directory or archive here, REPOSITORY/NAME, https://…, oci://… or git+https://…", ref)
 }
 
 func local(name string) (archived, error) {
