@@ -68,18 +68,43 @@ type fetchFlags struct {
 func (f *fetchFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.version, "version", "", "`version` of the package, or a range such as ^1.2; default: the newest, and of Git its own branch")
 	c.Flags().BoolVar(&f.verify, "verify", false, "refuse a package that none of the keys of --keyring signed")
-	c.Flags().StringVar(&f.keyring, "keyring", "", "`file` of public keys (gpg --export), for --verify")
+	c.Flags().StringVar(&f.keyring, "keyring", "", "`file` of public keys (gpg --export), for --verify; default: ~/.gnupg/pubring.gpg, if there is one")
 	f.transferFlags.register(c)
 }
 
 // transfer checks the flags.
 func (f *fetchFlags) transfer(ctx context.Context, a *app, ref string) (chart.Repositories, chart.Transfer, error) {
-	if f.verify != (f.keyring != "") {
-		return chart.Repositories{}, chart.Transfer{}, usagef("--verify and --keyring FILE belong together")
+	if f.keyring != "" && !f.verify {
+		return chart.Repositories{}, chart.Transfer{}, usagef("--keyring %s: its keys are for --verify", f.keyring)
+	}
+	ring := f.keyring
+	if f.verify && ring == "" {
+		if ring = keyring(); ring == "" {
+			return chart.Repositories{}, chart.Transfer{}, usagef("--verify: by which keys? --keyring FILE has them; `gpg --export NAME >FILE` writes one")
+		}
 	}
 	r, t, err := f.transferFlags.transfer(ctx, a, ref)
-	t.Keyring = f.keyring
+	t.Keyring = ring
+	t.Signed = func(s chart.Signature) { a.note("%s: signed by %s, key %s", s.File, printable(s.By), s.Key) }
 	return r, t, err
+}
+
+// keyring is the file of public keys that Helm takes when none is named, if it is there:
+// that of GnuPG before 2.1.
+func keyring() string {
+	dir := os.Getenv("GNUPGHOME")
+	if dir == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return ""
+		}
+		dir = filepath.Join(home, ".gnupg")
+	}
+	file := filepath.Join(dir, "pubring.gpg")
+	if _, err := os.Stat(file); err != nil {
+		return ""
+	}
+	return file
 }
 
 // fetch reads a package from where its reference says; at is that with what was chosen:
