@@ -18,22 +18,22 @@ type Signer struct {
 }
 
 // NewSigner makes a key of that name.
-func NewSigner(t testing.TB, name string) *Signer {
-	t.Helper()
+func NewSigner(tb testing.TB, name string) *Signer {
+	tb.Helper()
 	e, err := openpgp.NewEntity(name, "", name+"@example.com", nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	s := &Signer{Keyring: filepath.Join(t.TempDir(), "keys.gpg"), t: t, s: provenance.Signatory{Entity: e}}
+	s := &Signer{Keyring: filepath.Join(tb.TempDir(), "keys.gpg"), t: tb, s: provenance.Signatory{Entity: e}}
 	f, err := os.Create(s.Keyring)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := e.Serialize(f); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := f.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s
 }
@@ -55,7 +55,7 @@ func (s *Signer) SignFile(archive string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if err := os.WriteFile(archive+".prov", s.Sign(filepath.Base(archive), b), 0o600); err != nil {
+	if err := os.WriteFile(archive+".prov", s.Sign(filepath.Base(archive), b), 0o600); err != nil { //nolint:gosec // a test's own
 		s.t.Fatal(err)
 	}
 }

@@ -404,10 +404,12 @@ func (o *opened) ciphertext(b v1.Bundle) error {
 		return nil
 	}
 	all := map[string]any{"configs": map[string]any{}, "secrets": map[string]any{}}
-	services, _ := json.Marshal(b.Services) // plain data
-	var v any
-	_ = json.Unmarshal(services, &v) // as it was just made
-	all["services"] = v
+	for what, list := range map[string]any{"services": b.Services, "hooks": b.Hooks} {
+		plain, _ := json.Marshal(list) // plain data
+		var v any
+		_ = json.Unmarshal(plain, &v) // as it was just made
+		all[what] = v
+	}
 	for n, c := range b.Configs {
 		all["configs"].(map[string]any)[n] = string(c) //nolint:forcetypeassert // as made above
 	}

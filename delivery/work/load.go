@@ -3,6 +3,7 @@ package work
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -67,7 +68,7 @@ func load(ctx context.Context, t Task, r *Result) error {
 		r.Warnings = append(r.Warnings, cleaned(w.String()))
 	}
 	b := Bundle(project)
-	b.Package = pkg
+	b.Package, b.Hooks = pkg, project.Hooks
 	if err := files.ciphertext(b); err != nil {
 		return shown(err)
 	}
@@ -143,13 +144,6 @@ func packaged(ctx context.Context, t Task, r *Result, o compose.Options) (*compo
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, h := range project.Hooks {
-		for _, e := range h.Events {
-			if e != cluster.TestEvent {
-				return nil, nil, cluster.Invalidf("%s is a %s hook: deliveries run no hooks yet", h.Service, e)
-			}
-		}
-	}
 	from := d.Source.URL
 	if d.Source.Chart != "" {
 		from = strings.TrimSuffix(from, "/") + "/" + d.Source.Chart
@@ -176,7 +170,11 @@ func outside(r *compose.Result) error {
 	for _, b := range r.Builds {
 		return cluster.Invalidf("%s:%d: services.%s.build: a delivery builds nothing; name an image that is built elsewhere", cleaned(b.Source.File), b.Source.Line, b.Service)
 	}
-	for name, s := range r.Services {
+	specs := maps.Clone(r.Services)
+	for _, h := range r.Hooks {
+		specs[h.Service] = h.Spec
+	}
+	for name, s := range specs {
 		for _, m := range s.Task.Mounts {
 			if m.Type == cluster.MountBind && strings.HasPrefix(m.Source, root()) {
 				return cluster.Invalidf("services.%s.volumes: %s is a directory of the source, which no node has; use a named volume, or configs: for files", name, cleaned(m.Source))
