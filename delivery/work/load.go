@@ -25,7 +25,7 @@ const treeName = "source-tree-of-a-delivery"
 func Bundle(r *compose.Result) v1.Bundle {
 	b := v1.Bundle{
 		Services: r.Services, Rendered: string(r.Rendered),
-		Configs: map[string][]byte{}, Secrets: map[string]v1.SecretDecl{},
+		Hooks: r.Hooks, Configs: map[string][]byte{}, Secrets: map[string]v1.SecretDecl{},
 	}
 	for _, c := range r.Configs {
 		b.Configs[c.Name] = c.Content
@@ -53,8 +53,7 @@ func load(ctx context.Context, t Task, r *Result) error {
 	switch {
 	case err != nil:
 	case t.packaged():
-		project, pkg, err = packaged(ctx, t, r, o)
-		err = files.named(err)
+		project, pkg, err = files.loadPackage(func() (*compose.Result, *v1.Package, error) { return packaged(ctx, t, r, o) })
 	default:
 		project, err = files.load(func() (*compose.Result, error) { return composed(ctx, d, o) })
 	}
@@ -68,7 +67,7 @@ func load(ctx context.Context, t Task, r *Result) error {
 		r.Warnings = append(r.Warnings, cleaned(w.String()))
 	}
 	b := Bundle(project)
-	b.Package, b.Hooks = pkg, project.Hooks
+	b.Package = pkg
 	if err := files.ciphertext(b); err != nil {
 		return shown(err)
 	}
@@ -139,6 +138,12 @@ func packaged(ctx context.Context, t Task, r *Result, o compose.Options) (*compo
 	got, err := chart.Render(ctx, chart.Request{Files: files, Values: values, Release: release})
 	if err != nil {
 		return nil, nil, err
+	}
+	if t.decrypts() {
+		o.SecretFiles = map[string][]byte{}
+		for _, f := range files {
+			o.SecretFiles[f.Name] = f.Data
+		}
 	}
 	project, err := got.Compose(ctx, d.App, o)
 	if err != nil {

@@ -10,12 +10,15 @@ import (
 )
 
 // TestDeliveryRunsHooks lets an app follow a package in Git whose hooks run before and
-// after: one that fails keeps its commit away, and a server that is killed goes on.
+// after, and whose secret is an encrypted file of it: a hook that fails keeps its commit
+// away, and a server that is killed goes on.
 func TestDeliveryRunsHooks(t *testing.T) {
 	n := start(t)
 	image := n.image()
 	f := newForge(t, n.dir)
 	n.secret("hooked/git", f.Password)
+	n.secret("hooked/age", sopsFile(t, "key.txt"))
+	const token = "the-token-of-the-package"
 	// push commits a version, with what its hook ahead of a change does.
 	push := func(version, migrate string) string {
 		t.Helper()
@@ -32,7 +35,11 @@ func TestDeliveryRunsHooks(t *testing.T) {
 		if err := f.Write("pkg/Chart.yaml", "apiVersion: v2\nname: hooked\nversion: "+version+".0.0\n"); err != nil {
 			t.Fatal(err)
 		}
+		templates = strings.Replace(templates, "    x-fairlead: {health", "    secrets: [token]\n    x-fairlead: {health", 1) + "secrets:\n  token: {file: files/token}\n"
 		if err := f.Write("pkg/templates/app.yaml", templates); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Write("pkg/files/token.age", sealed(t, token)); err != nil {
 			t.Fatal(err)
 		}
 		return f.push("# none\n", "version "+version)
@@ -51,12 +58,18 @@ func TestDeliveryRunsHooks(t *testing.T) {
 		}
 	}
 	first := push("1", "command: [once]")
-	n.do("delivery", "create", "hooked", f.URL, "--secret", "git", "--ca", f.CA, "--package", "pkg", "--interval", "1h", "--on-failure", "rollback")
+	n.do("delivery", "create", "hooked", f.URL, "--secret", "git", "--ca", f.CA, "--package", "pkg", "--decrypt", "age", "--interval", "1h", "--on-failure", "rollback")
 	n.eventually(time.Minute, "the first commit", at("ready", first, "1"))
 	for _, h := range []string{"migrate", "greet"} {
 		if out := n.do("logs", "hooked/"+h); !strings.Contains(out, "done") {
 			t.Errorf("%s wrote\n%s", h, out)
 		}
+	}
+	if body, err := n.answer("http://hooked.example.com/file?name=/run/secrets/token"); err != nil || body != token {
+		t.Errorf("the secret is %q, %v", body, err)
+	}
+	if out := n.do("get", "manifest", "hooked") + n.do("get", "values", "hooked") + n.do("delivery", "describe", "hooked"); strings.Contains(out, token) {
+		t.Errorf("what is kept of it shows the secret:\n%s", out)
 	}
 	bad := push("2", "environment: {BROKEN: crash}")
 	if out, err := n.try("delivery", "reconcile", "hooked"); exitCode(err) != 1 || !strings.Contains(out, "migrate") {
