@@ -14,7 +14,6 @@ const serve = "serve-a-renderer"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == serve {
-		charttest.AtOnce()
 		if err := chart.Serve(context.Background(), os.Stdin, os.Stdout, os.Exit); err != nil {
 			panic(err)
 		}
@@ -25,11 +24,11 @@ func TestMain(m *testing.M) {
 
 func renderer(t *testing.T) chart.Renderer {
 	t.Helper()
-	self, err := os.Executable()
+	self, err := charttest.Self(serve)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return chart.Renderer{Command: []string{self, serve}}
+	return chart.Renderer{Command: self}
 }
 
 // TestRendersWhatHelmRenders: each case by Helm's library used directly, and by this

@@ -3,13 +3,14 @@ package chart_test
 import (
 	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/fairlead/fairlead/chart"
+	"github.com/fairlead/fairlead/chart/charttest"
 	"github.com/fairlead/fairlead/cluster"
 )
 
@@ -18,9 +19,8 @@ const chartYAML = "apiVersion: v2\nname: shop\nversion: 1.2.3\n"
 // pack makes an archive; a header without a type is a file with its content.
 func pack(t *testing.T, entries ...tar.Header) []byte {
 	t.Helper()
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	w := tar.NewWriter(z)
+	var b charttest.Members
+	w := tar.NewWriter(&b)
 	for _, h := range entries {
 		body := h.PAXRecords["body"]
 		h.PAXRecords = nil
@@ -31,14 +31,13 @@ func pack(t *testing.T, entries ...tar.Header) []byte {
 		if err := w.WriteHeader(&h); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Write([]byte(body)); err != nil {
-			t.Fatal(err)
+		for part := range slices.Chunk([]byte(body), len(charttest.Zeros)) {
+			if _, err := w.Write(part); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()

@@ -2,10 +2,11 @@ package cli_test
 
 import (
 	"archive/tar"
-	"bytes"
-	"compress/gzip"
 	"os"
 	"path/filepath"
+	"slices"
+
+	"github.com/fairlead/fairlead/chart/charttest"
 )
 
 const demoYAML = "apiVersion: v2\nname: demo\nversion: 1.0.0\n"
@@ -22,9 +23,8 @@ func demo(template string, more ...string) map[string]string {
 // archived writes a package's archive with one more entry.
 func archived(h *hub, more tar.Header, body []byte) {
 	h.t.Helper()
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	w := tar.NewWriter(z)
+	var b charttest.Members
+	w := tar.NewWriter(&b)
 	more.Size, more.Mode = int64(len(body)), 0o644
 	for _, e := range []struct {
 		h tar.Header
@@ -33,14 +33,13 @@ func archived(h *hub, more tar.Header, body []byte) {
 		if err := w.WriteHeader(&e.h); err != nil {
 			h.t.Fatal(err)
 		}
-		if _, err := w.Write(e.b); err != nil {
-			h.t.Fatal(err)
+		for part := range slices.Chunk(e.b, len(charttest.Zeros)) {
+			if _, err := w.Write(part); err != nil {
+				h.t.Fatal(err)
+			}
 		}
 	}
 	if err := w.Close(); err != nil {
-		h.t.Fatal(err)
-	}
-	if err := z.Close(); err != nil {
 		h.t.Fatal(err)
 	}
 	h.write("demo.tgz", b.String())

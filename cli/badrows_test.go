@@ -241,6 +241,10 @@ func badServers() []badInput {
 	url := []string{"ls", "--url", "https://203.0.113.5:7420"}
 	return []badInput{
 		{what: "no server on this machine", args: []string{"ls", "--socket", "/nonexistent/fairlead.sock"}, code: 3, says: []string{"cannot reach", "system install"}},
+		{
+			what: "a wrong file and no server", file: web("imagee: x"), args: []string{"plan", "--socket", "/nonexistent/fairlead.sock"},
+			code: 2, says: []string{"compose.yaml:4: services.web.imagee: unknown key"},
+		},
 		{what: "a server that is away", setup: func(h *hub) {
 			srv := httptest.NewServer(nil)
 			h.names = append(h.names, strings.TrimPrefix(srv.URL, "http://"), "203.0.113.5:7420")

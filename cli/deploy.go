@@ -91,11 +91,11 @@ func (a *app) prepare(ctx context.Context, src sourceFlags, args []string) (*cli
 	if err != nil {
 		return nil, nil, err
 	}
-	info, err := cl.Server(ctx)
-	if err != nil {
-		return nil, nil, err
+	info, away := cl.Server(ctx)
+	r, err := a.load(ctx, src, args, info) // what is wrong with the files is said without a server too
+	if err == nil {
+		err = away
 	}
-	r, err := a.load(ctx, src, args, info)
 	return cl, r, err
 }
 

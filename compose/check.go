@@ -98,6 +98,7 @@ func (l *load) checkKey(d *doc, e *entry, k *keyNode, path []string) {
 	case l.packaged() && !l.secretFiles(path) && outside(path) != "" && !e.val.empty():
 		l.refuse(at, name, "a package brings all it needs, and this is of the machine that installs it", outside(path))
 		e.val.bad = true
+	case (c.rule.use == refused || c.rule.use == warned) && l.replaced(d, path):
 	case c.rule.use == refused && !e.val.empty():
 		l.refuse(at, name, "not supported", c.rule.note)
 		e.val.bad = true
@@ -106,6 +107,23 @@ func (l *load) checkKey(d *doc, e *entry, k *keyNode, path []string) {
 	case c.rule.use == honoured && !c.rule.free:
 		l.checkKeys(d, e.val, c, path)
 	}
+}
+
+// replaced reports whether a stronger file takes back what d says at path, by !reset or
+// !override.
+func (l *load) replaced(d *doc, path []string) bool {
+	for _, stronger := range l.idx.docs[:max(0, slices.Index(l.idx.docs, d))] {
+		n := stronger.root
+		for _, step := range path {
+			if n = n.get(step); n == nil {
+				break
+			}
+			if n.tag == "!reset" || n.tag == "!override" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // checkExtension looks at an x- key: Compose ignores those, but not ours.

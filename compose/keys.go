@@ -50,6 +50,7 @@ func topRules() []rule {
 		"configs", "configs.*", "configs.*.name", "configs.*.file", "configs.*.environment", "configs.*.content",
 	), []rule{
 		{path: "version", use: warned, note: "obsolete in Compose; remove it"},
+		{path: "services.*.deploy.mode", note: "replicated or global; jobs come later"},
 		{path: "networks.*.driver", note: "bridge and overlay both mean a network of the cluster; others are refused"},
 		{path: "networks.*.driver_opts", use: warned, free: true, note: "networks are made by Fairlead, with options of its own"},
 		{path: "networks.*.ipam", use: warned, free: true, note: "addresses come from the cluster's own range"},
@@ -166,7 +167,7 @@ func serviceRules() []rule {
 
 func deployRules() []rule {
 	return slices.Concat(ok(
-		"services.*.deploy", "services.*.deploy.mode", "services.*.deploy.endpoint_mode", "services.*.deploy.replicas", "services.*.deploy.labels{}",
+		"services.*.deploy", "services.*.deploy.endpoint_mode", "services.*.deploy.replicas", "services.*.deploy.labels{}",
 		"services.*.deploy.resources", "services.*.deploy.resources.limits", "services.*.deploy.resources.limits.cpus",
 		"services.*.deploy.resources.limits.memory", "services.*.deploy.resources.limits.pids",
 		"services.*.deploy.resources.reservations", "services.*.deploy.resources.reservations.cpus", "services.*.deploy.resources.reservations.memory",

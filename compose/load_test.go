@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -232,6 +233,37 @@ volumes: {va: {}, vb: {}}
 	}
 	if d := cmp.Diff([]string{"compose.yaml", "compose.override.yaml", "more/part.yaml", "base.yaml"}, r.Files); d != "" {
 		t.Errorf("files (-want +got)\n%s", d)
+	}
+}
+
+// What a stronger file takes back is as if it had never been written, whatever stands
+// behind !reset, and also where it alone would be refused.
+func TestReset(t *testing.T) {
+	t.Parallel()
+	keys := "services:\n  web:\n    image: a\n"
+	resets := keys
+	for _, k := range []struct{ key, value, reset string }{
+		{"ports", `["1:1"]`, "[]"}, {"read_only", "true", "null"}, {"mem_limit", "64M", "null"}, {"stop_grace_period", "3s", ""},
+		{"cpus", "0.5", "none"}, {"scale", "3", "null"}, {"userns_mode", "host", "null"}, {"gpus", "all", "null"}, {"volumes", `["data:/data"]`, `["x:/y"]`},
+		{"healthcheck", "{test: [CMD, x]}", "{}"}, {"deploy", "{replicas: 3}", "{replicas: x}"}, {"command", "[a, b]", "null"},
+		{"environment", "{A: b}", "null"}, {"init", "true", "false"}, {"expose", "[80]", "null"}, {"pids_limit", "3", "null"},
+	} {
+		keys += "    " + k.key + ": " + k.value + "\n"
+		resets += "    " + k.key + ": !reset " + k.reset + "\n"
+	}
+	keys += "volumes: {data: {}}\n"
+	load := func(files map[string]string) *Result {
+		t.Helper()
+		r, err := Load(t.Context(), Options{Dir: project(t, files), App: "shop"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	want := load(map[string]string{"compose.yaml": "services: {web: {image: a}}\n"})
+	got := load(map[string]string{"compose.yaml": keys, "compose.override.yaml": resets})
+	if d := cmp.Diff(want.Services, got.Services, cmpopts.IgnoreTypes(cluster.Source{})); d != "" || len(got.Warnings) > 0 {
+		t.Errorf("reset, it is not as if it had not been written (-want +got)\n%s\n%v", d, got.Warnings)
 	}
 }
 

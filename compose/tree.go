@@ -248,6 +248,9 @@ func (b *builder) build(y *yaml.Node, depth int) (*node, error) {
 	if depth > maxDepth {
 		return nil, &syntaxError{line: y.Line, msg: fmt.Sprintf("nested deeper than %d levels", maxDepth)}
 	}
+	if y.Tag == "!reset" { // whatever is written behind it
+		return &node{kind: nullNode, line: y.Line, tag: y.Tag}, nil
+	}
 	switch y.Kind {
 	case yaml.AliasNode:
 		return b.alias(y, depth)

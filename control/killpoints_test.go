@@ -157,8 +157,12 @@ func (w *world) stop() {
 
 // agent runs what is placed, as a node's agent does: a command says what becomes of it.
 func (w *world) agent(ctx context.Context) {
+	seen, works := int64(0), false
 	for ctx.Err() == nil {
-		w.look()
+		if rev := w.revision(); rev != seen || works {
+			seen = rev
+			works = w.look()
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(300 * time.Millisecond):
@@ -166,7 +170,17 @@ func (w *world) agent(ctx context.Context) {
 	}
 }
 
-func (w *world) look() {
+// revision is that of the last change: as long as it stays, there is nothing new to see.
+func (w *world) revision() int64 {
+	_, rev, err := w.st.List(context.WithoutCancel(w.t.Context()), "none/")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return rev
+}
+
+// look takes every container a step on, and says whether one of them will end by itself.
+func (w *world) look() (works bool) {
 	placed := map[cluster.TaskID]bool{}
 	for _, p := range all[cluster.NodePlacement](w, store.PrefixPlacements) {
 		placed[p.Task] = true
@@ -188,6 +202,7 @@ func (w *world) look() {
 			next.State, next.ExitCode, next.LogTail = cluster.StateFailed, 3, []string{"no"}
 		default:
 			next.State, next.Ready, next.ReadySince = cluster.StateRunning, true, next.Started
+			works = works || what == "job" || what == "fail"
 		}
 		if known && st.State == next.State {
 			continue
@@ -205,6 +220,7 @@ func (w *world) look() {
 			erase(w.t, w.st, store.StatusKey("n1", st.Task))
 		}
 	}
+	return works
 }
 
 // begun counts the hooks that were started.
@@ -266,9 +282,14 @@ func (w *world) must(method, path string, body any) {
 
 // settle waits until nothing is on its way any more, and says what is stuck.
 func (w *world) settle() string {
-	why := ""
+	why, seen := "", int64(0)
 	for range 600 { // five minutes of the bubble's time
 		time.Sleep(500 * time.Millisecond)
+		rev := w.revision()
+		if rev == seen {
+			continue // as stuck as before
+		}
+		seen = rev
 		if why = w.stuck(); why == "" {
 			return ""
 		}
@@ -475,17 +496,17 @@ func (w *world) usable() string {
 }
 
 // killPoints kills the server with its writes in an operation: before the write happens,
-// and after it. It takes every fourth of them, or with FAIRLEAD_KILL_POINTS=all every one,
-// and says how many. bench/packages.go counts the lines.
+// and after it. It takes every fourth of them and no more than about six, or with
+// FAIRLEAD_KILL_POINTS=all every one, and says how many. bench/packages.go counts the lines.
 func killPoints(t *testing.T, try func(t *testing.T, n int, after bool) (writes int, wrong string)) (points int) {
 	t.Helper()
-	every := 4
-	if os.Getenv("FAIRLEAD_KILL_POINTS") == "all" {
-		every = 1
-	}
 	writes, wrong := try(t, 0, false)
 	if wrong != "" {
 		t.Fatalf("without a kill: %s", wrong)
+	}
+	every := max(4, writes/6)
+	if os.Getenv("FAIRLEAD_KILL_POINTS") == "all" {
+		every = 1
 	}
 	stuck := 0
 	for n := 1; n <= writes; n += every {

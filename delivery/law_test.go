@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/delivery"
 )
@@ -105,15 +107,43 @@ func (w *world) plan(s delivery.Snapshot) []delivery.Action {
 	if w.steps++; w.steps%16 > 0 {
 		return delivery.Plan(s)
 	}
-	before := fmt.Sprintf("%+v", w.i.State)
+	before := copied(w.i.State)
 	acts := delivery.Plan(s)
-	if got := fmt.Sprintf("%+v", w.i.State); got != before {
-		w.t.Fatalf("the plan changed what it was given:\n%s\n%s", before, got)
+	if !reflect.DeepEqual(w.i.State, before) {
+		w.t.Fatalf("the plan changed what it was given:\n%s", cmp.Diff(before, w.i.State))
 	}
 	if again := delivery.Plan(s); !reflect.DeepEqual(acts, again) {
 		w.t.Fatalf("planned twice: %v and %v", acts, again)
 	}
 	return acts
+}
+
+// copied shares nothing with a state of a world.
+func copied(st cluster.DeliveryState) cluster.DeliveryState {
+	st.Seen, st.Applied, st.Good, st.Watch = clone(st.Seen), clone(st.Applied), clone(st.Good), clone(st.Watch)
+	for _, o := range []*cluster.Origin{st.Seen, originOf(st.Applied), originOf(st.Good)} {
+		if o != nil {
+			o.Images = slices.Clone(o.Images)
+		}
+	}
+	st.Drift, st.Images = slices.Clone(st.Drift), slices.Clone(st.Images)
+	st.History, st.Outbox = slices.Clone(st.History), slices.Clone(st.Outbox)
+	return st
+}
+
+func clone[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	c := *p
+	return &c
+}
+
+func originOf(a *cluster.Applied) *cluster.Origin {
+	if a == nil {
+		return nil
+	}
+	return &a.Origin
 }
 
 func (w *world) do(act delivery.Action) cluster.DeliveryState {

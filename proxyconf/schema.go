@@ -162,11 +162,12 @@ func address(v string) error {
 var (
 	nameRE  = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]*$`)
 	entryRE = regexp.MustCompile(`^(web|websecure|internal|tcp-[0-9]{1,5}|udp-[0-9]{1,5})$`)
-	digits  = regexp.MustCompile(`^[0-9]+$`)
 )
 
+func digits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
+
 func objectRef(v string) error {
-	if len(v) > maxName || !nameRE.MatchString(v) || digits.MatchString(v) {
+	if len(v) > maxName || !nameRE.MatchString(v) || digits(v) {
 		return fmt.Errorf("%q is not a name of ours", v)
 	}
 	return nil
@@ -264,23 +265,23 @@ func (v vocabulary) checkObject(section, name string, pairs map[string]string) e
 
 // find returns the check of a key below an object, nil for an unknown one.
 func (v vocabulary) find(key string) check {
-	parts := strings.Split(key, "/")
-	lower := strings.Split(strings.ToLower(key), "/")
-	if c := v[strings.Join(lower, "/")]; c != nil {
+	low := strings.ToLower(key)
+	if c := v[low]; c != nil {
 		return c
 	}
-	for i, p := range lower {
-		if digits.MatchString(p) {
-			lower[i] = "#"
+	parts := strings.Split(low, "/")
+	for i, p := range parts {
+		if digits(p) {
+			parts[i] = "#"
 		}
 	}
-	if c := v[strings.Join(lower, "/")]; c != nil {
+	if c := v[strings.Join(parts, "/")]; c != nil {
 		return c
 	}
-	last := len(parts) - 1
-	if headerName(parts[last]) != nil || digits.MatchString(parts[last]) {
+	name := key[strings.LastIndexByte(key, '/')+1:]
+	if headerName(name) != nil || digits(name) {
 		return nil
 	}
-	lower[last] = "*"
-	return v[strings.Join(lower, "/")]
+	parts[len(parts)-1] = "*"
+	return v[strings.Join(parts, "/")]
 }

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
+	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -16,10 +18,19 @@ import (
 	"github.com/fairlead/fairlead/rollout"
 )
 
-// seeds yields so many seeds, each with its dice; a failing case is one number.
-func seeds(n uint64) iter.Seq2[uint64, *rand.Rand] {
+// seeds yields so many seeds, each with its dice; a failing case is one number. With
+// FAIRLEAD_LAWS=N (make laws) there are N times as many.
+func seeds(t *testing.T, n uint64) iter.Seq2[uint64, *rand.Rand] {
+	t.Helper()
+	times := uint64(1)
+	if s := os.Getenv("FAIRLEAD_LAWS"); s != "" {
+		var err error
+		if times, err = strconv.ParseUint(s, 10, 16); err != nil {
+			t.Fatalf("FAIRLEAD_LAWS: %v", err)
+		}
+	}
 	return func(yield func(uint64, *rand.Rand) bool) {
-		for seed := range n {
+		for seed := range n * times {
 			if !yield(seed, rand.New(rand.NewPCG(seed, 7))) {
 				return
 			}
@@ -48,7 +59,7 @@ func parallelism(s cluster.UpdatePolicy, replicas int) int {
 // A working update with start-first: never more tasks than replicas +
 // parallelism, never fewer endpoints than replicas, exactly the replicas in the end.
 func TestLawStartFirst(t *testing.T) {
-	for seed, r := range seeds(60) {
+	for seed, r := range seeds(t, 24) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed, 1+r.IntN(3))
 			n := 1 + r.IntN(8)
@@ -89,7 +100,7 @@ func TestLawStartFirst(t *testing.T) {
 
 // Stop-first: never two tasks in a slot, never more than parallelism missing.
 func TestLawStopFirst(t *testing.T) {
-	for seed, r := range seeds(40) {
+	for seed, r := range seeds(t, 16) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed, 2)
 			n := 1 + r.IntN(6)
@@ -120,7 +131,7 @@ func TestLawStopFirst(t *testing.T) {
 // A target that always fails: the service goes back by itself, and with
 // start-first no endpoint is missing at any time.
 func TestLawRollback(t *testing.T) {
-	for seed, r := range seeds(60) {
+	for seed, r := range seeds(t, 24) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed, 1+r.IntN(3))
 			n := 1 + r.IntN(8)
@@ -166,7 +177,7 @@ func TestLawRollback(t *testing.T) {
 // Anything at any time: deploys, scaling, crashes, drained and lost nodes. When
 // that ends, the service is what it should be, or what it was.
 func TestLawChaos(t *testing.T) {
-	for seed, r := range seeds(80) {
+	for seed, r := range seeds(t, 32) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed, 3)
 			w.lostAfter = 20 * time.Second
@@ -224,7 +235,7 @@ func TestLawChaos(t *testing.T) {
 // The plan does not depend on the order of its input, does not change it, and
 // comes to rest when nothing but the plan itself changes the world.
 func TestLawPure(t *testing.T) {
-	for seed, r := range seeds(40) {
+	for seed, r := range seeds(t, 16) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed, 3)
 			w.crash = 0.05
@@ -270,7 +281,7 @@ func written(t *testing.T, s rollout.Snapshot) string {
 
 // Slots of a service that scales down go from the top, and history is bounded.
 func TestLawScale(t *testing.T) {
-	for seed, r := range seeds(15) {
+	for seed, r := range seeds(t, 8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed, 2)
 			w.deploy(map[string]cluster.ServiceSpec{"web": spec("v1", 1)})

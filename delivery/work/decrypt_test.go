@@ -131,8 +131,7 @@ func TestClearValueRefused(t *testing.T) {
 			f.push(name)
 			task := f.decrypting()
 			task.Delivery.EnvFiles = []string{"prod.env", "short.env"}
-			f.refused(task, cluster.KindInvalid, c.words...)
-			if _, err := f.run(task); strings.Contains(fmt.Sprint(err), "hunter2") {
+			if err := f.refusal(task, cluster.KindInvalid, c.words...); strings.Contains(fmt.Sprint(err), "hunter2") {
 				t.Errorf("the refusal holds a value: %v", err)
 			}
 		})

@@ -22,7 +22,7 @@ import (
 // the limits of a worker.
 var program = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(programDir, "fairlead")
-	cmd := exec.Command("go", "build", "-o", path, "github.com/fairlead/fairlead/cmd/fairlead")
+	cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", path, "github.com/fairlead/fairlead/cmd/fairlead")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -132,6 +132,12 @@ func (f *forge) must(task work.Task) work.Result {
 
 func (f *forge) refused(task work.Task, kind cluster.Kind, words ...string) {
 	f.t.Helper()
+	_ = f.refusal(task, kind, words...)
+}
+
+// refusal runs a task that does not work, and returns its error.
+func (f *forge) refusal(task work.Task, kind cluster.Kind, words ...string) error {
+	f.t.Helper()
 	_, err := f.run(task)
 	if err == nil || cluster.KindOf(err) != kind {
 		f.t.Fatalf("%v (%v), want %v", err, cluster.KindOf(err), kind)
@@ -141,6 +147,7 @@ func (f *forge) refused(task work.Task, kind cluster.Kind, words ...string) {
 			f.t.Errorf("%q does not say %q", err, w)
 		}
 	}
+	return err
 }
 
 // https serves the forge by Git's own http-backend, to those with a password if one is given.

@@ -305,7 +305,7 @@ func listPages(t *testing.T, e env) {
 		}
 		done <- err
 	}()
-	for range 20 {
+	for range 6 {
 		entries, rev := e.list(t)
 		first, last := entries[0], entries[n-1]
 		if first.Rev != last.Rev || first.Rev > rev {

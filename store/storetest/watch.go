@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -178,9 +179,18 @@ func watchSlow(t *testing.T, e env) {
 // more is written: each batch must say how far it goes, not how far the store is.
 func watchLong(t *testing.T, e env) {
 	start := e.put(t, "k", "start")
-	for i := range 2500 {
-		e.put(t, fmt.Sprint("k", i%50), fmt.Sprint(i))
+	var wg sync.WaitGroup
+	for w := range 50 {
+		wg.Go(func() {
+			for i := range 50 {
+				if _, err := e.Commit(t.Context(), store.Txn{Then: []store.Op{{Key: e.key(fmt.Sprint("k", w)), Value: []byte(fmt.Sprint(i))}}}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
 	}
+	wg.Wait()
 	ch := e.Watch(t.Context(), e.prefix, start-1)
 	var last int64
 	for i := range 50 {
