@@ -278,18 +278,18 @@ func (s *Server) PlanDelivery(ctx context.Context, d cluster.Delivery, f Fetched
 func (s *Server) Deliver(ctx context.Context, d cluster.Delivery, f Fetched, release int) (v1.DeployResult, error) {
 	return s.change(asDelivery(ctx, d), d.App, func(c current) (plan.Input, error) {
 		b := meant(c, d, f.Bundle)
-		b.Expect = &release
+		b.Expect, b.Timeout = &release, d.Filled().Timeout
 		b.Note = orNote("", strings.TrimSpace(strings.Join([]string{
 			f.Origin.Ref, f.Origin.Revision[:min(len(f.Origin.Revision), 8)], cluster.Choices(f.Origin.Images), f.Origin.Subject,
 		}, " ")))
-		return plan.Input{App: d.App, Bundle: b, Origin: &f.Origin}, nil
+		return plan.Input{App: d.App, Bundle: b, Origin: &f.Origin, Action: c.action(b)}, nil
 	})
 }
 
 // TakeBack makes an earlier release of a delivery's app again.
 func (s *Server) TakeBack(ctx context.Context, d cluster.Delivery, release int) (v1.DeployResult, error) {
 	in := &rollbackInput{AppPath: AppPath{string(d.App)}}
-	in.Body.Release = release
+	in.Body.Release, in.Body.Timeout = release, d.Filled().Timeout
 	return s.rollback(asDelivery(ctx, d), in)
 }
 

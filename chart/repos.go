@@ -200,8 +200,9 @@ func (r Repositories) refresh(ctx context.Context, x Repository) (*repo.IndexFil
 }
 
 // archive fetches a package of a repository by its name. Where the index that is
-// kept does not have it, a fresh one is asked.
-func (r Repositories) archive(ctx context.Context, name, version string) (archived, error) {
+// kept does not have it, a fresh one is asked. Of how, the keyring alone counts: the
+// repository has a login of its own.
+func (r Repositories) archive(ctx context.Context, name, version string, how Transfer) (archived, error) {
 	repository, name, _ := strings.Cut(name, "/")
 	x, err := r.find(repository)
 	if err != nil {
@@ -231,6 +232,7 @@ func (r Repositories) archive(ctx context.Context, name, version string) (archiv
 		return archived{}, cluster.Invalidf("the repository %s: %w", repository, err)
 	}
 	t := x.transfer()
+	t.Keyring = how.Keyring
 	if !sameHost(at, x.URL) {
 		t.Username, t.Password = "", "" // no other host is told
 	}

@@ -17,7 +17,6 @@ import (
 	"strings"
 	"time"
 
-	"helm.sh/helm/v4/pkg/provenance"
 	"helm.sh/helm/v4/pkg/registry"
 
 	"github.com/fairlead/fairlead/cluster"
@@ -32,13 +31,7 @@ type Transfer struct {
 	// Keyring is a file of public keys, one of which must have signed the package;
 	// "": none must.
 	Keyring string
-}
-
-// archived is a package as it was fetched.
-type archived struct {
-	name string // of the file
-	data []byte
-	prov []byte // its signature
+	Signed  func(Signature) // is told of a signature that holds; may be nil
 }
 
 // Fetch reads the package that ref names: a directory or archive of this machine,
@@ -63,18 +56,10 @@ func (r Repositories) Archive(ctx context.Context, ref, version string, t Transf
 	if _, err := ReadArchive(ref, bytes.NewReader(a.data)); err != nil {
 		return "", nil, err
 	}
-	if t.Keyring == "" {
-		return a.name, a.data, nil
-	}
-	s, err := provenance.NewFromKeyring(t.Keyring, "")
-	if err != nil {
-		return "", nil, cluster.Invalidf("--keyring: %w", err)
-	}
-	if a.prov == nil {
-		return "", nil, cluster.Invalidf("%s is not signed: there is no %s.prov", ref, a.name)
-	}
-	if _, err := s.Verify(a.data, a.prov, a.name); err != nil {
-		return "", nil, cluster.Invalidf("%s: its signature does not hold: %w", ref, err)
+	if t.Keyring != "" {
+		if err := a.verify(ref, t); err != nil {
+			return "", nil, err
+		}
 	}
 	return a.name, a.data, nil
 }
@@ -94,9 +79,9 @@ func (r Repositories) locate(ctx context.Context, ref, version string, t Transfe
 	case strings.Contains(ref, "://"):
 		return r.at(ctx, ref, version, t)
 	case strings.Count(ref, "/") == 1 && !strings.HasPrefix(ref, ".") && !strings.HasPrefix(ref, "/"):
-		return r.archive(ctx, ref, version)
+		return r.archive(ctx, ref, version, t)
 	}
-	return archived{}, cluster.NotFoundf("there is no package %s: a directory or archive here, REPOSITORY/NAME, https://… or oci://…", ref)
+	return archived{}, cluster.NotFoundf("there is no package %s: a directory or archive here, REPOSITORY/NAME, https://…, oci://… or git+https://…", ref)
 }
 
 func local(name string) (archived, error) {

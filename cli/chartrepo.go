@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead/fairlead/chart"
+	"github.com/fairlead/fairlead/delivery/work"
 )
 
 // repositories are kept beside the contexts.
@@ -65,29 +66,92 @@ type fetchFlags struct {
 }
 
 func (f *fetchFlags) register(c *cobra.Command) {
-	c.Flags().StringVar(&f.version, "version", "", "`version` of the package, or a range such as ^1.2; default: the newest")
+	c.Flags().StringVar(&f.version, "version", "", "`version` of the package, or a range such as ^1.2; default: the newest, and of Git its own branch")
 	c.Flags().BoolVar(&f.verify, "verify", false, "refuse a package that none of the keys of --keyring signed")
-	c.Flags().StringVar(&f.keyring, "keyring", "", "`file` of public keys (gpg --export), for --verify")
+	c.Flags().StringVar(&f.keyring, "keyring", "", "`file` of public keys (gpg --export), for --verify; default: ~/.gnupg/pubring.gpg, if there is one")
 	f.transferFlags.register(c)
 }
 
 // transfer checks the flags.
 func (f *fetchFlags) transfer(ctx context.Context, a *app, ref string) (chart.Repositories, chart.Transfer, error) {
-	if f.verify != (f.keyring != "") {
-		return chart.Repositories{}, chart.Transfer{}, usagef("--verify and --keyring FILE belong together")
+	if f.keyring != "" && !f.verify {
+		return chart.Repositories{}, chart.Transfer{}, usagef("--keyring %s: its keys are for --verify", f.keyring)
+	}
+	ring := f.keyring
+	if f.verify && ring == "" {
+		if ring = keyring(); ring == "" {
+			return chart.Repositories{}, chart.Transfer{}, usagef("--verify: by which keys? --keyring FILE has them; `gpg --export NAME >FILE` writes one")
+		}
 	}
 	r, t, err := f.transferFlags.transfer(ctx, a, ref)
-	t.Keyring = f.keyring
+	t.Keyring = ring
+	t.Signed = func(s chart.Signature) { a.note("%s: signed by %s, key %s", s.File, printable(s.By), s.Key) }
 	return r, t, err
 }
 
-// fetch reads a package from where its reference says.
-func (a *app) fetch(ctx context.Context, ref string, from fetchFlags) ([]chart.File, error) {
+// keyring is the file of public keys that Helm takes when none is named, if it is there:
+// that of GnuPG before 2.1.
+func keyring() string {
+	dir := os.Getenv("GNUPGHOME")
+	if dir == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return ""
+		}
+		dir = filepath.Join(home, ".gnupg")
+	}
+	file := filepath.Join(dir, "pubring.gpg")
+	if _, err := os.Stat(file); err != nil { //nolint:gosec // where the user's GnuPG says
+		return ""
+	}
+	return file
+}
+
+// fetch reads a package from where its reference says; at is that with what was chosen:
+// a branch of Git is another one tomorrow.
+func (a *app) fetch(ctx context.Context, ref string, from fetchFlags) (files []chart.File, at string, err error) {
+	g, inGit, err := gitPackage(ref)
+	if err != nil {
+		return nil, "", err
+	}
 	r, t, err := from.transfer(ctx, a, ref)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return r.Fetch(ctx, ref, from.version, t)
+	if !inGit {
+		files, err = r.Fetch(ctx, ref, from.version, t)
+		return files, ref, err
+	}
+	files, g, err = g.Fetch(ctx, from.version, t)
+	return files, g.String(), err
+}
+
+// gitPackage reads a reference to Git, where it is one and not the name of a file here.
+func gitPackage(ref string) (g work.GitPackage, is bool, err error) {
+	if _, err := os.Lstat(ref); err == nil {
+		return g, false, nil
+	}
+	return work.ParseGit(ref)
+}
+
+// archive fetches a package as an archive; one in Git is packed.
+func (a *app) archive(ctx context.Context, ref string, from fetchFlags) (name string, data []byte, err error) {
+	_, inGit, err := gitPackage(ref)
+	if err != nil {
+		return "", nil, err
+	}
+	if inGit {
+		files, _, err := a.fetch(ctx, ref, from)
+		if err != nil {
+			return "", nil, err
+		}
+		return chart.Pack(files)
+	}
+	r, t, err := from.transfer(ctx, a, ref)
+	if err != nil {
+		return "", nil, err
+	}
+	return r.Archive(ctx, ref, from.version, t)
 }
 
 func (a *app) chartPull() *cobra.Command {
@@ -100,12 +164,7 @@ func (a *app) chartPull() *cobra.Command {
 			"is in it, to a directory.",
 		Example: "  fairlead chart pull stable/shop --version ^1.2\n  fairlead chart pull oci://registry.example.com/charts/shop --untar -d packages",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			r, t, err := from.transfer(ctx, a, args[0])
-			if err != nil {
-				return err
-			}
-			name, data, err := r.Archive(ctx, args[0], from.version, t)
+			name, data, err := a.archive(cmd.Context(), args[0], from)
 			if err != nil {
 				return err
 			}

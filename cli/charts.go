@@ -41,7 +41,8 @@ func (a *app) chartCommand() *cobra.Command {
 		Long: `A package is a chart in Helm's format whose templates make Compose documents.
 Installed (fairlead install), it is an app like any other. CHART is a directory, an
 archive (.tgz), REPOSITORY/NAME of a repository that ` + "`chart repo add`" + ` named, the URL of
-an archive, or oci://REGISTRY/PATH.`,
+an archive, oci://REGISTRY/PATH, or a directory in Git:
+git+https://HOST/REPOSITORY//DIRECTORY?ref=BRANCH.`,
 		Example: "  fairlead chart create shop\n  fairlead chart lint ./shop\n  fairlead chart template demo ./shop --set replicas=2",
 	}
 	c.AddCommand(a.chartCreate(), a.chartLint(), a.chartTemplate(), a.chartPackage(), a.chartShow(),
@@ -185,7 +186,7 @@ cluster is asked: lookup finds nothing.`,
 					return err
 				}
 			}
-			got, err := a.render(cmd.Context(), args[len(args)-1], from, &v, chart.Request{Release: release, APIVersions: k.apis, KubeVersion: k.kube})
+			got, _, err := a.render(cmd.Context(), args[len(args)-1], from, &v, chart.Request{Release: release, APIVersions: k.apis, KubeVersion: k.kube})
 			if err != nil {
 				return err
 			}
@@ -217,23 +218,22 @@ func commented(s string) string {
 }
 
 // render fetches a package and renders it with the values given, above those before.
-// It says what the templates warned of.
-func (a *app) render(ctx context.Context, ref string, from fetchFlags, v *valueFlags, req chart.Request, before ...chart.File) (*chart.Rendered, error) {
+// It says what the templates warned of. At is where the package is, as fetch says it.
+func (a *app) render(ctx context.Context, ref string, from fetchFlags, v *valueFlags, req chart.Request, before ...chart.File) (got *chart.Rendered, at string, _ error) {
 	r, err := a.renderer()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	given, err := v.read(a)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	req.Values = given.Beside(before...)
-	if req.Files, err = a.fetch(ctx, ref, from); err != nil {
-		return nil, err
+	if req.Files, at, err = a.fetch(ctx, ref, from); err != nil {
+		return nil, "", err
 	}
-	got, err := r.Render(ctx, req)
-	if err != nil {
-		return nil, shortened(ref, err)
+	if got, err = r.Render(ctx, req); err != nil {
+		return nil, "", shortened(ref, err)
 	}
 	for _, w := range got.Warnings {
 		a.note("warning: %s", printable(w))
@@ -241,7 +241,7 @@ func (a *app) render(ctx context.Context, ref string, from fetchFlags, v *valueF
 	if got.Chart.Deprecated {
 		a.note("warning: the package %s is deprecated", got.Chart.Name)
 	}
-	return got, nil
+	return got, at, nil
 }
 
 // shortened is an error of a package's, whose templates may call each other a thousand
@@ -317,7 +317,7 @@ func (a *app) chartShow() *cobra.Command {
 		sub := &cobra.Command{
 			Use: part.name + " CHART", Short: part.short, Args: oneArg("the package"), ValidArgsFunction: completeFiles, Example: "  fairlead chart show " + part.name + " ./shop",
 			RunE: func(cmd *cobra.Command, args []string) error {
-				files, err := a.fetch(cmd.Context(), args[0], from)
+				files, _, err := a.fetch(cmd.Context(), args[0], from)
 				if err != nil {
 					return err
 				}

@@ -110,7 +110,7 @@ func TestChartRepositories(t *testing.T) {
 	if s := h.must("", "chart", "template", "here/demo", "--version", "0.1.0"); !strings.Contains(s.out, "traefik/whoami:1.10") {
 		t.Errorf("%s", s.all)
 	}
-	if s := h.cli("", "chart", "pull", "here/demo", "--verify"); s.code != 2 || !strings.Contains(s.err, "belong together") {
+	if s := h.cli("", "chart", "pull", "here/demo", "--verify"); s.code != 2 || !strings.Contains(s.err, "by which keys?") {
 		t.Errorf("%d %s", s.code, s.all)
 	}
 	h.must("", "chart", "repo", "rm", "here")

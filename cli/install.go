@@ -76,11 +76,12 @@ func (a *app) installCommand() *cobra.Command {
 		Use: "install NAME CHART", Short: "Make an app of a package, and wait until it is healthy", Args: rangeArgs(2, 2, "a name and a package"), ValidArgsFunction: completeFiles,
 		Long: `Renders the package on this machine, and makes the app NAME of what it says, as
 deploy does with a Compose file. CHART is a directory, an archive, REPOSITORY/NAME,
-a URL, or oci://REGISTRY/PATH.
+a URL, oci://REGISTRY/PATH, or a directory in Git:
+git+https://HOST/REPOSITORY//DIRECTORY?ref=BRANCH.
 
 Values are kept with the release as they were given: a password does not belong
 there. A package lets it be made up, and kept sealed (x-fairlead: {generate: 32}).`,
-		Example: "  fairlead install shop ./shop --set host=shop.example.com\n  fairlead install shop oci://registry.example.com/charts/shop --version ^1.2 -f prod.yaml",
+		Example: "  fairlead install shop ./shop --set host=shop.example.com\n  fairlead install shop oci://registry.example.com/charts/shop --version ^1.2 -f prod.yaml\n  fairlead install shop 'git+https://git.example.com/shop.git//charts/shop?ref=v1.2.0'",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.install(cmd, args, &i)
 		},
@@ -263,7 +264,7 @@ func (a *app) fromPackage(ctx context.Context, cl *client.Client, name cluster.A
 			return packaged{}, err
 		}
 	}
-	got, err := a.render(ctx, ref, i.from, &i.values, req, before...)
+	got, at, err := a.render(ctx, ref, i.from, &i.values, req, before...)
 	if err != nil {
 		return packaged{}, err
 	}
@@ -279,7 +280,7 @@ func (a *app) fromPackage(ctx context.Context, cl *client.Client, name cluster.A
 	if now == nil {
 		b.Expect = new(int)
 	}
-	b.Package = &v1.Package{Chart: got.Chart.Name, Version: got.Chart.Version, AppVersion: got.Chart.AppVersion, From: ref, Values: given(got.Values), Notes: got.Notes()}
+	b.Package = &v1.Package{Chart: got.Chart.Name, Version: got.Chart.Version, AppVersion: got.Chart.AppVersion, From: at, Values: given(got.Values), Notes: got.Notes()}
 	return packaged{project, b}, nil
 }
 

@@ -178,8 +178,6 @@ func (d Delivery) Validate() error {
 	switch {
 	case packaged && len(d.Compose)+len(d.EnvFiles)+len(d.Profiles)+len(d.Env) > 0:
 		return Invalidf("a package has values, and no Compose files, profiles or variables")
-	case packaged && d.Decrypt != "":
-		return Invalidf("the values and files of a package are kept with its releases, so nothing of them is decrypted: set its secrets with `fairlead secret set`")
 	case !packaged && (len(d.Values) > 0 || d.Set != ""):
 		return Invalidf("values are given to a package: name its directory")
 	case d.Source.Kind == SourceChart && (d.Package != "" || d.Path != "" || len(d.Values) > 0):

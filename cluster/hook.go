@@ -156,6 +156,16 @@ const (
 	StageDone   HookStage = "done"
 )
 
+// Busy reports whether no deploy takes its place: hooks run, or it is being made.
+func (c PendingChange) Busy(r ChangeRecord) bool {
+	switch c.StageOf(r) {
+	case StageBefore, StageAfter, StageApply, StageUndo, StageFinish:
+		return c.Action != HookTest
+	case StageSettle, StageDone:
+	}
+	return false
+}
+
 // ChangeRecord is the memory of the loop of hooks about an app's pending change.
 // Writer: hooks.
 type ChangeRecord struct {

@@ -95,7 +95,7 @@ func (l *load) checkKey(d *doc, e *entry, k *keyNode, path []string) {
 	case c == nil:
 		l.refuse(at, name, "unknown key", didYouMean(e.key, k.names()))
 		e.val.bad = true
-	case l.packaged() && outside(path) != "" && !e.val.empty():
+	case l.packaged() && !l.secretFiles(path) && outside(path) != "" && !e.val.empty():
 		l.refuse(at, name, "a package brings all it needs, and this is of the machine that installs it", outside(path))
 		e.val.bad = true
 	case (c.rule.use == refused || c.rule.use == warned) && l.replaced(d, path):

@@ -18,6 +18,9 @@ type Options struct {
 	// templates of a package made them. They take the place of Files, and may name
 	// neither another file nor a variable of this machine.
 	Packaged []Document
+	// SecretFiles are what file: of a packaged secret may name, by their names in the
+	// package; nil: it may name none.
+	SecretFiles map[string][]byte
 	// Dir is the project directory; empty: that of the first file.
 	Dir string
 	// App is the name from -p or the argument; it wins over COMPOSE_PROJECT_NAME,

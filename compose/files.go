@@ -115,7 +115,7 @@ func (c *converter) setSecret(name string) string {
 // may have the value already, and who deploys need not.
 func (c *converter) secretFile(d *SecretDecl, key, file string) {
 	at, where := c.idx.at("secrets", key, "file"), dotted("secrets", key, "file")
-	b, err := readLimited(file, maxSecret)
+	b, err := c.secretContent(file)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		c.warn(at, where, "the file "+c.show(file)+" is not there; tasks wait until the secret is", c.setSecret(d.Name))

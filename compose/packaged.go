@@ -3,6 +3,7 @@ package compose
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -72,6 +73,27 @@ func withoutEmpty(content []byte) []byte {
 		return content // lines in errors stay what they are
 	}
 	return b.Bytes()
+}
+
+// secretFiles reports whether a key may name one of Options.SecretFiles.
+func (l *load) secretFiles(path []string) bool {
+	return l.o.SecretFiles != nil && len(path) == 3 && path[0] == "secrets" && path[2] == "file"
+}
+
+// secretContent reads what file: of a secret names.
+func (l *load) secretContent(file string) ([]byte, error) {
+	if !l.packaged() {
+		return readLimited(file, maxSecret)
+	}
+	name, in := strings.CutPrefix(file, packageDir+"/")
+	b, there := l.o.SecretFiles[name]
+	switch {
+	case !in || !there:
+		return nil, os.ErrNotExist
+	case len(b) > maxSecret:
+		return nil, tooLarge(int64(len(b)))
+	}
+	return b, nil
 }
 
 // outside is what to do instead of a key that reads from the machine on which a

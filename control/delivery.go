@@ -137,12 +137,38 @@ func deliveryItems(v store.View) (items []delivery.Item, orphans []cluster.Deliv
 				i.Outcome = &o.V
 			}
 		}
+		hooked(v, &i)
 		items = append(items, i)
 	}
 	for _, st := range states {
 		orphans = append(orphans, st)
 	}
 	return items, orphans
+}
+
+// hooked reads where a change of the app with hooks stands.
+func hooked(v store.View, i *delivery.Item) {
+	c, ok, err := store.One[cluster.PendingChange](v, store.ChangeKey(i.Spec.App))
+	if !ok || err != nil {
+		return
+	}
+	r, _, err := store.One[cluster.ChangeRecord](v, store.ChangeRecordKey(i.Spec.App))
+	if err != nil {
+		return
+	}
+	if c.V.Busy(r.V) {
+		i.Busy = c.V.Release
+	}
+	w := i.State.Watch
+	if w == nil || c.V.Release != w.Release {
+		return
+	}
+	switch stage := c.V.StageOf(r.V); {
+	case stage == cluster.StageSettle:
+		i.Written = r.V.Since
+	case stage == cluster.StageDone && r.V.Failed && i.Release < w.Release && (i.Outcome == nil || i.Outcome.State != "failed"):
+		i.Busy = c.V.Release // until history says so too
+	}
 }
 
 func suffixed(end string) func(string) bool {

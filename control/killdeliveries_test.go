@@ -111,6 +111,13 @@ func delivered(version string, command ...string) v1.Bundle {
 	return b
 }
 
+// withHooks is a commit of a package.
+func withHooks(version string, more ...cluster.Hook) v1.Bundle {
+	b := delivered(version)
+	b.Package, b.Hooks = &v1.Package{Chart: "shop", Version: version}, append(goodHooks(), more...)
+	return b
+}
+
 // reconciliation is what the server is killed in.
 type reconciliation struct {
 	name   string
@@ -120,6 +127,8 @@ type reconciliation struct {
 	path   string
 	body   any
 	want   string // the picture in the end, with the delivery
+	// hooks is how many run in it, each once; 0: that is not looked at.
+	hooks int
 	// sure: it ends so even when the request was not written down, as the source is
 	// looked at from time to time.
 	sure bool
@@ -136,17 +145,29 @@ func reconciliations() []reconciliation {
 	push := func(rev string, b v1.Bundle) func(*world) { return func(w *world) { w.src.push(rev, b) } }
 	const is = "web is web:%s, 2 of web=web:%[1]s, complete, uninstalled false; %s at %s, told %s, made from %s"
 	return []reconciliation{
-		{"the first commit", nothing, nothing, http.MethodPut, path, spec, fmt.Sprintf(is, "1", "ready", "one", "deployed ready", "one"), false},
-		{"a new commit", follow, push("two", delivered("2")), http.MethodPost, path + "/reconcile", nil, fmt.Sprintf(is, "2", "ready", "two", "deployed ready deployed ready", "two"), true},
+		{"the first commit", nothing, nothing, http.MethodPut, path, spec, fmt.Sprintf(is, "1", "ready", "one", "deployed ready", "one"), 0, false},
+		{"a new commit", follow, push("two", delivered("2")), http.MethodPost, path + "/reconcile", nil, fmt.Sprintf(is, "2", "ready", "two", "deployed ready deployed ready", "two"), 0, true},
+		{
+			"a commit with hooks", follow, push("two", withHooks("2")), http.MethodPost, path + "/reconcile", nil,
+			fmt.Sprintf(is, "2", "ready", "two", "deployed ready deployed ready", "two"), 3, true,
+		},
+		{
+			"a hook before a commit fails", follow, push("bad", withHooks("2", hooked("breaks", "fail", 9, cluster.PreUpgrade))), http.MethodPost, path + "/reconcile", nil,
+			fmt.Sprintf(is, "1", "held", "bad", "deployed ready deployed failed rolled-back", "one"), 0, true,
+		},
+		{
+			"a hook behind a commit fails", follow, push("bad", withHooks("2", hooked("breaks", "fail", 9, cluster.PostUpgrade))), http.MethodPost, path + "/reconcile", nil,
+			fmt.Sprintf(is, "1", "held", "bad", "deployed ready deployed failed rolled-back", "one"), 0, true,
+		},
 		{
 			"a bad commit", follow, push("bad", delivered("2", "fail")), http.MethodPost, path + "/reconcile", nil,
-			fmt.Sprintf(is, "1", "held", "bad", "deployed ready deployed failed rolled-back", "one"), true,
+			fmt.Sprintf(is, "1", "held", "bad", "deployed ready deployed failed rolled-back", "one"), 0, true,
 		},
 		{
 			"a change by hand", func(w *world) { follow(w); w.hand(delivered("3")) }, nothing, http.MethodPost, path + "/reconcile", nil,
-			fmt.Sprintf(is, "1", "ready", "one", "deployed ready drift deployed ready", "one"), true,
+			fmt.Sprintf(is, "1", "ready", "one", "deployed ready drift deployed ready", "one"), 0, true,
 		},
-		{"the end", follow, nothing, http.MethodDelete, path, nil, "web is web:1, 2 of web=web:1, complete, uninstalled false; not followed", false},
+		{"the end", follow, nothing, http.MethodDelete, path, nil, "web is web:1, 2 of web=web:1, complete, uninstalled false; not followed", 0, false},
 	}
 }
 
@@ -188,7 +209,7 @@ func (r reconciliation) try(t *testing.T, n int, after bool) (writes int, wrong 
 	t.Helper()
 	inWorld(t, func(w *world) {
 		r.before(w)
-		was, followed := w.follows(), w.followed()
+		was, followed, hooks := w.follows(), w.followed(), w.begun()
 		w.srv.killAt(n, after)
 		r.push(w)
 		code, says := w.ask(r.method, r.path, r.body)
@@ -197,7 +218,7 @@ func (r reconciliation) try(t *testing.T, n int, after bool) (writes int, wrong 
 				wrong = fmt.Sprintf("refused: %d %s", code, says)
 				return
 			}
-			wrong = w.ends(r.want)
+			wrong = r.ends(w, hooks)
 			writes = w.srv.writes()
 			return
 		}
@@ -209,7 +230,7 @@ func (r reconciliation) try(t *testing.T, n int, after bool) (writes int, wrong 
 		if r.sure {
 			time.Sleep(2 * time.Minute) // the longest that it takes until the source is looked at
 		}
-		if wrong = w.ends(r.want); wrong != "" {
+		if wrong = r.ends(w, hooks); wrong != "" {
 			return
 		}
 		w.src.push("next", delivered("9")) // no lock is left
@@ -226,13 +247,16 @@ func (r reconciliation) try(t *testing.T, n int, after bool) (writes int, wrong 
 	return writes, wrong
 }
 
-// ends waits until nothing is on its way, and compares.
-func (w *world) ends(want string) string {
+// ends waits until nothing is on its way, and compares; hooks is how many ran before.
+func (r reconciliation) ends(w *world, hooks int) string {
 	if why := w.settle(); why != "" {
 		return why
 	}
-	if got := w.follows(); got != want {
-		return fmt.Sprintf("there is %q, not %q", got, want)
+	if got := w.follows(); got != r.want {
+		return fmt.Sprintf("there is %q, not %q", got, r.want)
+	}
+	if n := w.begun() - hooks; r.hooks > 0 && n != r.hooks {
+		return fmt.Sprintf("%d hooks ran, not %d", n, r.hooks)
 	}
 	return ""
 }

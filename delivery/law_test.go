@@ -430,3 +430,55 @@ func TestWhatIsNotToldIsToldLater(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// A release whose hooks run is neither overtaken nor late, and nothing is put in its place.
+func TestHooksAreWaitedFor(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	hour := now.Add(time.Hour)
+	failed := &cluster.ReleaseOutcome{Number: 5, State: "failed", Message: "migrate: no"}
+	for _, tc := range []struct {
+		what    string
+		release int // the app's; 5 is watched, since an hour
+		busy    int
+		written time.Time
+		outcome *cluster.ReleaseOutcome
+		phase   string
+		says    string
+		acts    bool
+	}{
+		{what: "hooks ahead of it run", release: 4, busy: 5, phase: cluster.PhaseDeploying},
+		{what: "one of them failed", release: 4, outcome: failed, phase: cluster.PhaseFailed, says: "migrate: no", acts: true},
+		{what: "its services start", release: 5, written: hour, phase: cluster.PhaseDeploying, acts: true},
+		{what: "they do for long", release: 5, written: now, phase: cluster.PhaseFailed, says: "not healthy", acts: true},
+		{what: "hooks behind it run", release: 5, busy: 5, written: now, phase: cluster.PhaseDeploying},
+		{what: "one of those failed", release: 5, outcome: failed, phase: cluster.PhaseFailed, says: "migrate: no", acts: true},
+		{what: "somebody else's hooks run", release: 5, busy: 6, written: hour, phase: cluster.PhaseDeploying},
+		{what: "somebody took its place", release: 6, outcome: failed, phase: cluster.PhaseDeploying, says: "overtaken", acts: true},
+		{what: "it is gone", release: 4, phase: cluster.PhaseDeploying, says: "overtaken", acts: true},
+	} {
+		i := item("shop", cluster.DeliveryState{
+			Phase: cluster.PhaseDeploying, Next: now, Watch: &cluster.DeliveryWatch{Release: 5, Since: now}, Applied: &cluster.Applied{Key: "x", Release: 5},
+		})
+		i.Release, i.Busy, i.Written, i.Outcome = tc.release, tc.busy, tc.written, tc.outcome
+		i.Ask = 1 // somebody asks
+		acts := delivery.Plan(delivery.Snapshot{Now: hour, Free: 1, Deliveries: []delivery.Item{i}})
+		if (len(acts) > 0) != tc.acts {
+			t.Errorf("%s: %v", tc.what, acts)
+		}
+		st := i.State
+		for _, a := range acts {
+			if save, is := a.(delivery.Save); is {
+				st = save.State
+			}
+		}
+		if st.Phase != tc.phase || !strings.Contains(st.Message, tc.says) {
+			t.Errorf("%s: %s: %s", tc.what, st.Phase, st.Message)
+		}
+		going := i
+		going.State.Watch, going.State.Going = nil, true
+		acts = delivery.Plan(delivery.Snapshot{Now: hour, Free: 1, Deliveries: []delivery.Item{going}})
+		if (len(acts) == 1) != (tc.busy == 0) {
+			t.Errorf("%s, and it goes back: %v", tc.what, acts)
+		}
+	}
+}

@@ -30,6 +30,11 @@ type Item struct {
 	// Release is the app's current release, 0 without one; Outcome what became of it.
 	Release int
 	Outcome *cluster.ReleaseOutcome
+	// Busy is the release of a change of the app that nothing takes the place of, as its
+	// hooks run: it ends in its own time. 0: there is none.
+	Busy int
+	// Written is when the services of the release that is watched were, where hooks ran first.
+	Written time.Time
 }
 
 // Action is a next step.
@@ -107,12 +112,12 @@ func Wake(s Snapshot) time.Duration {
 		if s.Busy[i.Spec.Name] {
 			continue // its end is a change
 		}
-		d, st := i.Spec.Filled(), i.State
-		if !d.Suspend {
+		st := i.State
+		if !i.Spec.Suspend && i.Busy == 0 { // the end of a change is one
 			sooner(st.Next)
 		}
-		if w := st.Watch; w != nil && !w.Late {
-			sooner(w.Since.Add(d.Timeout.D()))
+		if at, may := i.late(); may {
+			sooner(at)
 		}
 		if len(st.Outbox) > 0 {
 			sooner(st.NotifyNext)
@@ -132,7 +137,7 @@ func next(i Item, states map[cluster.DeliveryName]cluster.DeliveryState, now tim
 	}
 	st := i.State
 	switch {
-	case i.Spec.Suspend:
+	case i.Spec.Suspend, i.Busy != 0:
 	case st.Going && !now.Before(st.Next):
 		return GoBack{i}
 	case st.Going:
@@ -150,6 +155,20 @@ func next(i Item, states map[cluster.DeliveryName]cluster.DeliveryState, now tim
 		return Send{i}
 	}
 	return nil
+}
+
+// late is when the release that is watched should be healthy; may: it is not yet said that
+// it is late. Hooks have a time of their own.
+func (i Item) late() (at time.Time, may bool) {
+	w := i.State.Watch
+	if w == nil || w.Late || i.Busy == w.Release {
+		return time.Time{}, false
+	}
+	at = w.Since
+	if i.Written.After(at) {
+		at = i.Written
+	}
+	return at.Add(i.Spec.Filled().Timeout.D()), true
 }
 
 // due: the interval is over, somebody asked, or the delivery itself was changed.
@@ -187,8 +206,11 @@ func watched(i Item, now time.Time) (cluster.DeliveryState, bool) {
 	if i.Outcome != nil {
 		outcome = i.Outcome.State
 	}
+	lateAt, mayBeLate := i.late()
 	switch {
-	case i.Release != w.Release:
+	case i.Busy == w.Release && outcome != "failed": // its hooks run
+		return st, false
+	case i.Release != w.Release && (outcome != "failed" || i.Release > w.Release):
 		st.Watch = nil
 		st.Message = fmt.Sprintf("release %d was overtaken: the app is at %d", w.Release, i.Release)
 		st.Next = now
@@ -207,7 +229,7 @@ func watched(i Item, now time.Time) (cluster.DeliveryState, bool) {
 	case outcome == "failed":
 		st.Watch = nil
 		return released(i.Spec, st, now, fmt.Sprintf("release %d: %s", w.Release, i.Outcome.Message)), true
-	case !w.Late && !now.Before(w.Since.Add(i.Spec.Timeout.D())):
+	case mayBeLate && !now.Before(lateAt):
 		late := *w
 		late.Late = true
 		st.Watch = &late

@@ -90,8 +90,6 @@ func (o *opened) take(t Task, name string, content []byte, ids []age.Identity) e
 	switch {
 	case f == nil && err == nil && !isAge:
 		return nil
-	case t.packaged():
-		err = errors.New("the values and files of a package are kept with its releases, so nothing of them is decrypted: set its secrets with `fairlead secret set`")
 	case !t.decrypts():
 		err = errors.New("it is encrypted, and the delivery has no key: `fairlead delivery create --replace … --decrypt SECRET`")
 	case err != nil:
@@ -223,6 +221,40 @@ func (o *opened) load(read func() (*compose.Result, error)) (*compose.Result, er
 	return blind, nil
 }
 
+// loadPackage is load for a package. Its values and notes are kept with its releases, so
+// they may hold nothing of the values either.
+func (o *opened) loadPackage(read func() (*compose.Result, *v1.Package, error)) (*compose.Result, *v1.Package, error) {
+	var blind, seeing *v1.Package
+	project, err := o.load(func() (*compose.Result, error) {
+		r, p, err := read()
+		if seeing = p; blind == nil {
+			blind = p
+		}
+		return r, err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	text := func(p *v1.Package) map[string]any {
+		return map[string]any{"values": p.Values, "notes": p.Notes, "Chart.yaml": strings.Join([]string{p.Chart, p.Version, p.AppVersion}, " ")}
+	}
+	place, what := "", ""
+	visit(text(blind), "", func(at, s string) bool {
+		place = at
+		what, _, _ = o.find(s)
+		return what == ""
+	})
+	if what == "" {
+		if place = differs(text(blind), text(seeing), ""); place != "" {
+			what = "something that depends on an encrypted value of the source"
+		}
+	}
+	if what != "" {
+		return nil, nil, cluster.Invalidf("%s: it holds %s, which is encrypted, and a release would keep it in clear. A package uses encrypted files as secrets alone: secrets: {NAME: {file: FILE OF THE PACKAGE}}", place, what)
+	}
+	return project, blind, nil
+}
+
 // unsaid are the warnings of the second reading alone, without their words: those may
 // hold values.
 func (o *opened) unsaid(blind, seeing *compose.Result) (out []compose.Problem) {
@@ -322,7 +354,7 @@ func public(r *compose.Result) any {
 		s.Value = nil
 		secrets[n] = s
 	}
-	b, _ := json.Marshal(map[string]any{"services": v.Services, "configs": configs, "secrets": secrets}) // plain data
+	b, _ := json.Marshal(map[string]any{"services": v.Services, "configs": configs, "hooks": v.Hooks, "secrets": secrets}) // plain data
 	var out any
 	_ = json.Unmarshal(b, &out) // as it was just made
 	return out
@@ -404,10 +436,12 @@ func (o *opened) ciphertext(b v1.Bundle) error {
 		return nil
 	}
 	all := map[string]any{"configs": map[string]any{}, "secrets": map[string]any{}}
-	services, _ := json.Marshal(b.Services) // plain data
-	var v any
-	_ = json.Unmarshal(services, &v) // as it was just made
-	all["services"] = v
+	for what, list := range map[string]any{"services": b.Services, "hooks": b.Hooks} {
+		plain, _ := json.Marshal(list) // plain data
+		var v any
+		_ = json.Unmarshal(plain, &v) // as it was just made
+		all[what] = v
+	}
 	for n, c := range b.Configs {
 		all["configs"].(map[string]any)[n] = string(c) //nolint:forcetypeassert // as made above
 	}

@@ -202,24 +202,93 @@ func TestEncryptedRefused(t *testing.T) {
 	f.refused(task, cluster.KindInvalid, "whole.txt.age", "remove one")
 }
 
-func TestPackageDecryptsNothing(t *testing.T) {
-	f := newForge(t)
-	f.write("pkg/Chart.yaml", "apiVersion: v2\nname: shop\nversion: 1.2.3\n")
-	f.write("pkg/templates/app.yaml", "services:\n  web:\n    image: web:1\n    environment: {P: {{ .Values.password | quote }}}\n")
-	f.write("secret.yaml", fixture(t, "regex.yaml"))
-	f.push("a package")
-	d := f.local()
-	d.Package, d.Values = "pkg", []string{"secret.yaml"}
-	f.refused(work.Task{Delivery: d}, cluster.KindInvalid, "secret.yaml", "fairlead secret set")
-	with := d
-	with.Decrypt = "age"
-	if err := with.Validate(); err == nil || !strings.Contains(err.Error(), "fairlead secret set") {
-		t.Errorf("a package with a key: %v", err)
+// A package's encrypted files are secrets of the app, and nothing else: neither of what
+// runs, nor of its hooks, nor of what is kept of it.
+func TestSecretsOfAPackage(t *testing.T) {
+	const app = "services:\n  web:\n    image: web:1\n    secrets: [a, b]\n"
+	const declared = "secrets:\n  a: {file: files/a.txt}\n  b: {file: files/all.bin}\n"
+	prepare := func(t *testing.T, template string, more ...string) (*forge, work.Task) {
+		t.Helper()
+		f := newForge(t)
+		f.write("pkg/Chart.yaml", "apiVersion: v2\nname: shop\nversion: 1.2.3\n")
+		f.write("pkg/templates/app.yaml", template)
+		f.write("pkg/files/a.txt.age", sealed(t, "hunter2-in-age"))
+		f.write("pkg/files/all.bin", fixture(t, "all.bin"))
+		f.write("pkg/files/other.yaml", fixture(t, "other.yaml")) // with another key
+		f.write("secret.yaml", fixture(t, "all.yaml"))
+		for i := 0; i+1 < len(more); i += 2 {
+			f.write(more[i], more[i+1])
+		}
+		f.push("a package")
+		task := f.decrypting()
+		task.Delivery.Package, task.Release = "pkg", 1
+		if err := task.Delivery.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		return f, task
 	}
-	f.write("pkg/values.yaml", fixture(t, "regex.yaml"))
-	f.push("its own values")
-	d.Values = nil
-	f.refused(work.Task{Delivery: d}, cluster.KindInvalid, "pkg/values.yaml", "fairlead secret set")
+	f, task := prepare(t, app+declared)
+	r := f.must(task)
+	if a, b := string(r.Bundle.Secrets["a"].Value), string(r.Bundle.Secrets["b"].Value); a != "hunter2-in-age" || b != fixture(t, "all.bin.plain") {
+		t.Errorf("the secrets hold %q, %q", a, b)
+	}
+	for name, s := range r.Bundle.Secrets {
+		s.Value = nil
+		r.Bundle.Secrets[name] = s
+	}
+	if b, err := json.Marshal(r); err != nil || bytes.Contains(b, []byte("hunter2")) {
+		t.Errorf("%v: %s", err, b)
+	}
+	task.Keys, task.Delivery.Decrypt = nil, ""
+	f.refused(task, cluster.KindInvalid, "secrets.a.file", "external: true") // as with install
+	task.Delivery.Values = []string{"secret.yaml"}
+	f.refused(task, cluster.KindInvalid, "secret.yaml", "--decrypt")
+
+	// What is kept of the document has nothing of a file either, wherever that is put.
+	f, task = prepare(t, app+declared+"x-note: {{ .Files.Get \"files/a.txt\" | quote }}\n")
+	if r := f.must(task); strings.Contains(r.Bundle.Rendered, "hunter2") || !strings.Contains(r.Bundle.Rendered, "x-note: '[secret]'") {
+		t.Errorf("the document is kept as\n%s", r.Bundle.Rendered)
+	}
+
+	const hook = "  hook:\n    image: web:1\n    x-fairlead: {hook: {on: [pre-upgrade]}}\n"
+	for name, c := range map[string]struct {
+		template string
+		more     []string
+		words    []string
+	}{
+		"an environment":          {app + "    environment: {P: {{ .Files.Get \"files/a.txt\" | quote }}}\n" + declared, nil, []string{"services.web.environment.P", "files/a.txt"}},
+		"what only depends on it": {app + "    environment: {P: {{ .Files.Get \"files/a.txt\" | b64enc | quote }}}\n" + declared, nil, []string{"services.web.environment.P"}},
+		"a config":                {app + "    configs: [c]\nconfigs: {c: {content: {{ .Files.Get \"files/a.txt\" | quote }}}}\n" + declared, nil, []string{"configs.c", "files/a.txt"}},
+		"a hook":                  {app + hook + "    command: [run, {{ .Files.Get \"files/a.txt\" | b64enc | quote }}]\n" + declared, nil, []string{"hooks"}},
+		"notes":                   {app + declared, []string{"pkg/templates/NOTES.txt", "{{ .Files.Get \"files/a.txt\" | b64enc }}"}, []string{"notes: "}},
+		"values":                  {app + declared, []string{"values"}, []string{"values: ", "secret.yaml"}},
+		"another key":             {app + "secrets:\n  a: {file: files/other.yaml}\n  b: {file: files/all.bin}\n", nil, []string{"files/other.yaml"}},
+		"a file of the server":    {app + "secrets:\n  a: {file: /etc/passwd}\n  b: {file: ../secret.yaml}\n", nil, nil},
+		"an error":                {app + "    deploy: {replicas: {{ .Files.Get \"files/a.txt\" | quote }}}\n" + declared, nil, []string{"files/a.txt", "not a whole number"}},
+		"a failure":               {"{{ fail (.Files.Get \"files/a.txt\") }}", nil, []string{"files/a.txt"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			more := c.more
+			if len(more) == 1 {
+				more = nil
+			}
+			f, task := prepare(t, c.template, more...)
+			if len(c.more) == 1 {
+				task.Delivery.Values = []string{"secret.yaml"}
+			}
+			r, err := f.run(task)
+			if c.words == nil {
+				if err != nil || len(r.Bundle.Secrets["a"].Value)+len(r.Bundle.Secrets["b"].Value) > 0 || len(r.Warnings) < 2 {
+					t.Errorf("%v, %+v, %v", err, r.Bundle, r.Warnings)
+				}
+				return
+			}
+			f.refused(task, cluster.KindInvalid, c.words...)
+			if strings.Contains(fmt.Sprint(err), "hunter2") {
+				t.Errorf("the refusal holds a value: %v", err)
+			}
+		})
+	}
 }
 
 // TestNothingOnDisk looks at a worker's directory all the while that it runs.

@@ -63,7 +63,7 @@ func fetchOnce(ctx context.Context, t Task, images []cluster.ImageState, tree st
 	src := t.Delivery.Source
 	repo, err := openGit(ctx, t)
 	if err != nil {
-		return Result{}, gitError(src, err)
+		return Result{}, gitError(src, err, giveSecret)
 	}
 	ref, hash, err := resolve(src, repo.refs)
 	if err != nil {
@@ -79,7 +79,7 @@ func fetchOnce(ctx context.Context, t Task, images []cluster.ImageState, tree st
 	}
 	commit, err := repo.commit(ctx, ref, hash, depth)
 	if err != nil {
-		return Result{}, gitError(src, err)
+		return Result{}, gitError(src, err, giveSecret)
 	}
 	if depth > 1 {
 		r.Forced = replaced(repo.storer, commit.Hash, plumbing.NewHash(t.Seen))
@@ -89,7 +89,7 @@ func fetchOnce(ctx context.Context, t Task, images []cluster.ImageState, tree st
 		commit, top, err = writeBack(ctx, t, repo, ref, commit, &r)
 	}
 	if err != nil {
-		return Result{}, gitError(src, err)
+		return Result{}, gitError(src, err, giveSecret)
 	}
 	subject, _, _ := strings.Cut(strings.TrimSpace(commit.Message), "\n")
 	r.Origin.Revision, r.Origin.Author, r.Origin.At = commit.Hash.String(), cut(commit.Author.String()), commit.Author.When.UTC()
@@ -332,7 +332,11 @@ func replaced(st storer.EncodedObjectStorer, commit, old plumbing.Hash) bool {
 	return true
 }
 
-func gitError(src cluster.SourceSpec, err error) error {
+// giveSecret is how a delivery's source is logged in to.
+const giveSecret = "name a user, and a secret of the app that holds the password, token or key"
+
+// gitError says what is wrong; login is what to do where the host lets nobody in.
+func gitError(src cluster.SourceSpec, err error, login string) error {
 	if cluster.KindOf(err) != cluster.KindOther || errors.Is(err, errMoved) {
 		return err
 	}
@@ -342,7 +346,7 @@ func gitError(src cluster.SourceSpec, err error) error {
 	text := err.Error()
 	switch {
 	case errors.Is(err, transport.ErrAuthenticationRequired), errors.Is(err, transport.ErrAuthorizationFailed), strings.Contains(text, "unable to authenticate"):
-		return forbidden("name a user, and a secret of the app that holds the password, token or key")
+		return forbidden(login)
 	case knownhosts.IsHostKeyChanged(err), knownhosts.IsHostUnknown(err), strings.Contains(text, "knownhosts:"):
 		return forbidden("the host shows another key than the known ones: somebody may be in between, or it was renewed")
 	case strings.Contains(text, "certificate"):

@@ -273,6 +273,12 @@ func TestAPackageInGit(t *testing.T) {
 	if got := r.Bundle.Services["web"].Task.Image; !strings.Contains(got, "web:prod-3-9") {
 		t.Error(got)
 	}
+	f.write("pkg/templates/hook.yaml", "services:\n  migrate:\n    image: web:1\n    x-fairlead: {hook: {on: [pre-upgrade, test], weight: 3}}\n")
+	f.push("a hook")
+	r = f.must(work.Task{Delivery: d, Release: 10})
+	if h := r.Bundle.Hooks; len(h) != 1 || h[0].Service != "migrate" || h[0].Weight != 3 || len(h[0].Events) != 2 || len(r.Bundle.Services) != 1 {
+		t.Errorf("its hooks are %+v", h)
+	}
 	f.write("pkg/templates/app.yaml", "{{ range until 2000000000 }}{{ end }}")
 	f.push("a loop")
 	f.refused(work.Task{Delivery: d, Release: 1}, cluster.KindInvalid, "memory")

@@ -149,6 +149,23 @@ func (f *forge) following(policies ...cluster.ImagePolicy) cluster.Delivery {
 	return d
 }
 
+// A hook has the image that the services of its repository get: what migrates a database
+// is of the version that uses it.
+func TestImagesOfHooks(t *testing.T) {
+	f, s := newForge(t), newShelf(t)
+	s.push("shop/web", "1.2.0")
+	f.write("pkg/Chart.yaml", "apiVersion: v2\nname: shop\nversion: 1.0.0\n")
+	f.write("pkg/templates/app.yaml", "services:\n  web: {image: \""+s.host+"/shop/web:0.1\"}\n  migrate:\n    image: "+s.host+"/shop/web:0.1\n    x-fairlead: {hook: {on: [pre-upgrade]}}\n")
+	f.push("a hook")
+	d := f.following(s.policy("web=shop/web semver 1.x"))
+	d.Package = "pkg"
+	r := f.must(work.Task{Delivery: d, Scan: true, Release: 1})
+	want := s.host + "/shop/web:1.2.0"
+	if web, hook := r.Bundle.Services["web"].Task.Image, r.Bundle.Hooks[0].Spec.Task.Image; web != want || hook != want {
+		t.Errorf("the service has %s, its hook %s, want %s", web, hook, want)
+	}
+}
+
 func TestImagesOfARegistry(t *testing.T) {
 	f, s := newForge(t), newShelf(t)
 	s.push("shop/web", "1.0.0", "1.2.0", "1.10.0", "2.0.0", "latest", "main-9", "main-10")

@@ -3,6 +3,7 @@ package work
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -24,7 +25,7 @@ const treeName = "source-tree-of-a-delivery"
 func Bundle(r *compose.Result) v1.Bundle {
 	b := v1.Bundle{
 		Services: r.Services, Rendered: string(r.Rendered),
-		Configs: map[string][]byte{}, Secrets: map[string]v1.SecretDecl{},
+		Hooks: r.Hooks, Configs: map[string][]byte{}, Secrets: map[string]v1.SecretDecl{},
 	}
 	for _, c := range r.Configs {
 		b.Configs[c.Name] = c.Content
@@ -52,8 +53,7 @@ func load(ctx context.Context, t Task, r *Result) error {
 	switch {
 	case err != nil:
 	case t.packaged():
-		project, pkg, err = packaged(ctx, t, r, o)
-		err = files.named(err)
+		project, pkg, err = files.loadPackage(func() (*compose.Result, *v1.Package, error) { return packaged(ctx, t, r, o) })
 	default:
 		project, err = files.load(func() (*compose.Result, error) { return composed(ctx, d, o) })
 	}
@@ -139,16 +139,15 @@ func packaged(ctx context.Context, t Task, r *Result, o compose.Options) (*compo
 	if err != nil {
 		return nil, nil, err
 	}
+	if t.decrypts() {
+		o.SecretFiles = map[string][]byte{}
+		for _, f := range files {
+			o.SecretFiles[f.Name] = f.Data
+		}
+	}
 	project, err := got.Compose(ctx, d.App, o)
 	if err != nil {
 		return nil, nil, err
-	}
-	for _, h := range project.Hooks {
-		for _, e := range h.Events {
-			if e != cluster.TestEvent {
-				return nil, nil, cluster.Invalidf("%s is a %s hook: deliveries run no hooks yet", h.Service, e)
-			}
-		}
 	}
 	from := d.Source.URL
 	if d.Source.Chart != "" {
@@ -176,7 +175,11 @@ func outside(r *compose.Result) error {
 	for _, b := range r.Builds {
 		return cluster.Invalidf("%s:%d: services.%s.build: a delivery builds nothing; name an image that is built elsewhere", cleaned(b.Source.File), b.Source.Line, b.Service)
 	}
-	for name, s := range r.Services {
+	specs := maps.Clone(r.Services)
+	for _, h := range r.Hooks {
+		specs[h.Service] = h.Spec
+	}
+	for name, s := range specs {
 		for _, m := range s.Task.Mounts {
 			if m.Type == cluster.MountBind && strings.HasPrefix(m.Source, root()) {
 				return cluster.Invalidf("services.%s.volumes: %s is a directory of the source, which no node has; use a named volume, or configs: for files", name, cleaned(m.Source))

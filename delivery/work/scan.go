@@ -328,19 +328,26 @@ func ImagesKey(states []cluster.ImageState) string {
 	return b.String()
 }
 
-// place puts what was chosen into the services that have another image of its repository.
+// place puts what was chosen into the services and hooks that have another image of its
+// repository.
 func place(r *Result) {
 	for i, st := range r.Images {
 		used := false
-		for n, svc := range r.Bundle.Services {
-			if cluster.ImageRepository(svc.Task.Image) != cluster.ImageRepository(st.Repository) {
-				continue
+		choose := func(spec *cluster.ServiceSpec) {
+			if cluster.ImageRepository(spec.Task.Image) != cluster.ImageRepository(st.Repository) {
+				return
 			}
 			used = true
 			if st.Tag != "" {
-				svc.Task.Image = st.Ref()
-				r.Bundle.Services[n] = svc
+				spec.Task.Image = st.Ref()
 			}
+		}
+		for n, svc := range r.Bundle.Services {
+			choose(&svc)
+			r.Bundle.Services[n] = svc
+		}
+		for n := range r.Bundle.Hooks {
+			choose(&r.Bundle.Hooks[n].Spec)
 		}
 		switch {
 		case !used && st.Message == "":

@@ -13,6 +13,7 @@ import (
 
 	"helm.sh/helm/v4/pkg/repo/v1"
 
+	"github.com/fairlead/fairlead/chart/charttest"
 	"github.com/fairlead/fairlead/integration/registryd"
 )
 
@@ -44,8 +45,8 @@ func (n *node) repository(dir, user, password string) string {
 	return srv.URL
 }
 
-// TestPackageSources installs and upgrades a package from a real registry and from a
-// repository over HTTP, and lets apps follow both.
+// TestPackageSources installs and upgrades a signed package from a real registry, from a
+// repository over HTTP and from Git, and lets apps follow the first two.
 func TestPackageSources(t *testing.T) {
 	n := start(t)
 	image := n.image()
@@ -56,6 +57,11 @@ func TestPackageSources(t *testing.T) {
 	}
 	http := n.repository(dist, "ben", "secret")
 	oci := "oci://" + reg.Host + "/charts"
+	ann, eve := charttest.NewSigner(t, "ann"), charttest.NewSigner(t, "eve")
+	git := newForge(t, n.dir)
+	t.Setenv("GIT_SSL_CAINFO", git.CA)
+	n.write(".gitconfig", "[credential]\n\thelper = store\n")
+	n.write(".git-credentials", strings.Replace(strings.TrimSuffix(git.URL, "/pub.git"), "://", "://ann:"+git.Password+"@", 1)+"\n")
 
 	n.write("demo/Chart.yaml", "apiVersion: v2\nname: demo\nversion: 0.0.0\n")
 	n.write("demo/values.yaml", "host: \"\"\n")
@@ -64,10 +70,29 @@ func TestPackageSources(t *testing.T) {
 		t.Helper()
 		n.write("demo/templates/app.yaml", strings.ReplaceAll(web(image, "APP", version, 1, ""), "APP.example.com", "{{ .Values.host }}"))
 		n.do("chart", "package", filepath.Join(n.dir, "demo"), "--version", version, "-d", dist)
+		ann.SignFile(filepath.Join(dist, "demo-"+version+".tgz"))
 		n.do("chart", "push", filepath.Join(dist, "demo-"+version+".tgz"), oci, "--plain-http")
 		index, err := repo.IndexDirectory(dist, "")
 		if err == nil {
 			err = index.WriteFile(filepath.Join(dist, "index.yaml"), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range []string{"Chart.yaml", "values.yaml", "templates/app.yaml"} {
+			b, err := os.ReadFile(filepath.Join(n.dir, "demo", f))
+			if err == nil {
+				err = git.Write("charts/demo/"+f, string(b))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err = git.Commit(t.Context(), "version "+version); err == nil {
+			_, err = git.Git(t.Context(), "tag", "v"+version)
+		}
+		if err == nil {
+			_, err = git.Git(t.Context(), "push", "-q", "--tags", "origin", "HEAD")
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -89,7 +114,12 @@ func TestPackageSources(t *testing.T) {
 	if out, err := n.try("install", "one", oci+"/nothing", "--plain-http"); exitCode(err) != 4 {
 		t.Errorf("a package that is not there exits with %v:\n%s", err, out)
 	}
-	n.do("install", "one", oci+"/demo", "--plain-http", "--set", "host=one.example.com")
+	if out, err := n.try("install", "one", oci+"/demo", "--plain-http", "--verify", "--keyring", eve.Keyring); exitCode(err) != 2 || !strings.Contains(out, "by none of the keys") {
+		t.Errorf("by another key it exits with %v:\n%s", err, out)
+	}
+	if out := n.do("install", "one", oci+"/demo", "--plain-http", "--verify", "--keyring", ann.Keyring, "--set", "host=one.example.com"); !strings.Contains(out, "signed by ann <ann@example.com>") {
+		t.Errorf("who signed it is not said:\n%s", out)
+	}
 	serves("one", "1.0.0")
 	// From the repository, by hand.
 	add := n.command(t.Context(), "chart", "repo", "add", "stable", http, "--username", "ben")
@@ -102,8 +132,15 @@ func TestPackageSources(t *testing.T) {
 	if out, err := add.CombinedOutput(); err != nil {
 		t.Fatalf("repo add: %v\n%s", err, out)
 	}
-	n.do("install", "two", "stable/demo", "--set", "host=two.example.com")
+	n.do("install", "two", "stable/demo", "--verify", "--keyring", ann.Keyring, "--set", "host=two.example.com")
 	serves("two", "1.0.0")
+	// From Git, with the login that the user's git has.
+	fromGit := "git+" + git.URL + "//charts/demo"
+	if out, err := n.try("install", "five", fromGit+"?ref=none"); exitCode(err) != 4 {
+		t.Errorf("a branch that is not there exits with %v:\n%s", err, out)
+	}
+	n.do("install", "five", fromGit, "--set", "host=five.example.com")
+	serves("five", "1.0.0")
 
 	// By themselves.
 	n.secret("three/registry", reg.Password)
@@ -120,13 +157,33 @@ func TestPackageSources(t *testing.T) {
 	n.do("chart", "repo", "update")
 	n.do("upgrade", "two", "stable/demo", "--version", "1.1.0", "--reuse-values")
 	serves("two", "1.1.0")
+	n.do("upgrade", "five", fromGit, "--version", "^1", "--reuse-values")
+	serves("five", "1.1.0")
+	if out := n.do("trace", "five/web"); !strings.Contains(out, "//charts/demo?ref=") || strings.Contains(out, git.Password) {
+		t.Errorf("trace says\n%s", out)
+	}
 	for _, app := range []string{"three", "four"} {
 		n.do("delivery", "reconcile", app)
 		serves(app, "1.1.0")
 	}
 	n.do("upgrade", "one", oci+"/demo", "--plain-http", "--reuse-values")
 	serves("one", "2.0.0")
-	for _, app := range []string{"one", "two", "three", "four"} {
+	// What somebody put in place of it is refused, also where the index says the same.
+	changed := filepath.Join(dist, "demo-2.0.0.tgz")
+	n.do("chart", "package", filepath.Join(n.dir, "demo"), "--version", "2.0.0", "--app-version", "changed", "-d", dist)
+	if index, err := repo.IndexDirectory(dist, ""); err != nil {
+		t.Fatal(err)
+	} else if err := index.WriteFile(filepath.Join(dist, "index.yaml"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n.do("chart", "repo", "update")
+	for _, ref := range []string{"stable/demo", changed} {
+		if out, err := n.try("upgrade", "two", ref, "--verify", "--keyring", ann.Keyring, "--reuse-values"); exitCode(err) != 2 || !strings.Contains(out, "another archive than the one that was signed") {
+			t.Errorf("%s, changed, exits with %v:\n%s", ref, err, out)
+		}
+	}
+	serves("two", "1.1.0")
+	for _, app := range []string{"one", "two", "three", "four", "five"} {
 		if out := n.do("history", app); strings.Contains(out, "geheim") || strings.Contains(out, "secret") {
 			t.Errorf("a password is in the history of %s:\n%s", app, out)
 		}
