@@ -81,14 +81,15 @@ func reportContainer(s *cluster.Status, d Desired, o Observed, next Step) {
 		s.State, s.Reason = cluster.StateRunning, "its container is paused"
 	default:
 		s.State, s.ExitCode = cluster.StateStarting, c.ExitCode
-		s.Reason = startingReason(o)
+		s.Reason = startingReason(o, next)
 	}
 }
 
 const processEnded = "its process ended"
 
-func startingReason(o Observed) string {
+func startingReason(o Observed, next Step) string {
 	c, m := o.Container, o.Memory
+	_, ends := next.(End)
 	switch {
 	case m.Fault != "":
 		return m.Fault
@@ -96,6 +97,8 @@ func startingReason(o Observed) string {
 		return "starting again: the engine or the machine was stopped"
 	case m.Unhealthy != "":
 		return m.Unhealthy
+	case c.State == docker.Exited && ends: // which the next report says
+		return exitReason(c, m)
 	case c.State == docker.Exited:
 		return exitReason(c, m) + "; starting again"
 	}

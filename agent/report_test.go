@@ -31,3 +31,17 @@ func TestReportKeepsWhyItWasStartedAgain(t *testing.T) {
 		t.Errorf("the first run has exit code %d and %q", first.ExitCode, first.LogTail)
 	}
 }
+
+// What ends for good is not said to start again.
+func TestReportOfAnEnd(t *testing.T) {
+	d := Desired{Placement: &cluster.NodePlacement{Task: "shop_web.1.a", Node: "n1", Desire: cluster.DesireRun}, Synced: true}
+	o := Observed{Engine: true, Container: &docker.Container{ID: "c1", State: docker.Exited, ExitCode: 3}}
+	for next, want := range map[Step]string{
+		End{State: cluster.StateFailed, ExitCode: 3}: "exited with code 3",
+		Start{Again: true}:                           "exited with code 3; starting again",
+	} {
+		if got := Report(d, o, next, cluster.Status{}, time.Time{}).Reason; got != want {
+			t.Errorf("before %T: %q, not %q", next, got, want)
+		}
+	}
+}

@@ -158,7 +158,7 @@ func (a *app) wait(ctx context.Context, cl *client.Client, name cluster.AppName,
 	case ctx.Err() != nil:
 		return &exitError{code: codeFailed, err: fmt.Errorf("stopped waiting; the change goes on: `fairlead status %s`", name)}
 	case errors.Is(wctx.Err(), context.DeadlineExceeded) && !last.Done:
-		return &exitError{code: codeTimeout, err: fmt.Errorf("%s is not healthy after %s; the change goes on: `fairlead status %s`, `fairlead explain %s`", name, timeout, name, name)}
+		return &exitError{code: codeTimeout, err: fmt.Errorf("%s is not healthy after %s; the change goes on: `fairlead status %s`, `fairlead explain %s`%s", name, timeout, name, name, troubles(last.Services))}
 	case err != nil:
 		return err
 	}

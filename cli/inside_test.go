@@ -418,6 +418,16 @@ func TestDeployWaits(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	})
+	t.Run("one has failed, another one is too slow", func(t *testing.T) {
+		h := newHub(t)
+		h.write("compose.yaml", web("tty: true")+"  slow:\n    image: shop/slow:1\n")
+		done := make(chan said, 1)
+		go func() { done <- h.cli("", "deploy", "--timeout", "2s") }()
+		h.ends(web1, cluster.RolloutFailed, "no database", "panic: no database")
+		if s := <-done; s.code != 5 || !strings.Contains(s.err, "fairlead explain shop`\n  web: no database\n") || !strings.Contains(s.err, "    | panic: no database") {
+			t.Errorf("%+v", s)
+		}
+	})
 	t.Run("interrupted", func(t *testing.T) {
 		h := newHub(t)
 		h.write("compose.yaml", web("tty: true"))

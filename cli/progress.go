@@ -125,7 +125,18 @@ func verdict(name cluster.AppName, p v1.Progress) error {
 	if p.Message != "" {
 		fmt.Fprintf(&b, ": %s", p.Message)
 	}
-	for _, s := range p.Services {
+	b.WriteString(troubles(p.Services))
+	for _, u := range p.Unserved {
+		fmt.Fprintf(&b, "\n  %s", u)
+	}
+	b.WriteString(strings.TrimRight("\n"+hookTail(p.Hooks), "\n"))
+	return failedf("%s", b.String())
+}
+
+// troubles says of each service that a task of it has failed, why, and its last lines.
+func troubles(services []v1.ServiceProgress) string {
+	var b strings.Builder
+	for _, s := range services {
 		if len(s.Tail) == 0 && s.Task == "" {
 			continue
 		}
@@ -137,11 +148,7 @@ func verdict(name cluster.AppName, p v1.Progress) error {
 			}
 		}
 	}
-	for _, u := range p.Unserved {
-		fmt.Fprintf(&b, "\n  %s", u)
-	}
-	b.WriteString(strings.TrimRight("\n"+hookTail(p.Hooks), "\n"))
-	return failedf("%s", b.String())
+	return b.String()
 }
 
 // hookTail shows the last lines of the hooks that failed.

@@ -290,6 +290,7 @@ func (a *app) imageLogin() *cobra.Command {
 		}),
 	}
 	c.Flags().StringVarP(&user, "username", "u", "", "user name at the registry")
+	c.Flags().Bool("password-stdin", false, "as docker login has it; standard input is read in any case where it is no terminal")
 	return c
 }
 
