@@ -218,7 +218,7 @@ func (a *app) inspectCommand() *cobra.Command {
 		Long:              "Prints JSON, or YAML with -o yaml.",
 		Example:           "  fairlead inspect shop/web\n  fairlead inspect shop/web.2 -o yaml\n  fairlead inspect   # the app here",
 		Args:              rangeArgs(0, 1, ""),
-		ValidArgsFunction: a.completeTargets(1),
+		ValidArgsFunction: a.withTasks(1, a.completeTargets(1)),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			v, err := a.lookUp(cmd.Context(), cl, args)
 			if err != nil {
@@ -264,7 +264,7 @@ release is. Of one slot (web.2): what runs in it, where and why there, how often
 it was started, and what went wrong last.`,
 		Example:           "  fairlead explain shop/web\n  fairlead explain web.2   # that one task\n  fairlead explain   # the app here, else all",
 		Args:              rangeArgs(0, 1, ""),
-		ValidArgsFunction: a.completeTargets(1),
+		ValidArgsFunction: a.withTasks(1, a.completeTargets(1)),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			list, err := a.explanations(cmd.Context(), cl, args)
 			if err != nil {

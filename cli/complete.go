@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -56,6 +57,20 @@ func (a *app) completeServices(most int) completion {
 		list, err := cl.Services(ctx, cluster.AppName(a.appFlag))
 		return named(list, err, func(x v1.ServiceSummary) string { return x.String() })
 	})
+}
+
+// withTasks offers tasks too once a slot is begun: "shop/web.".
+func (a *app) withTasks(most int, rest completion) completion {
+	tasks := a.offer(most, func(ctx context.Context, cl *client.Client) ([]string, error) {
+		list, err := cl.Tasks(ctx, cluster.AppName(a.appFlag), false)
+		return named(list, err, func(x v1.TaskStatus) string { return x.Address })
+	})
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if strings.Contains(typed, ".") {
+			return tasks(cmd, args, typed)
+		}
+		return rest(cmd, args, typed)
+	}
 }
 
 // completeTargets offers apps beside services, where a command takes either.
@@ -123,7 +138,7 @@ func (a *app) completeImages(cmd *cobra.Command, args []string, typed string) ([
 
 // completeCopy offers containers beside the files here.
 func (a *app) completeCopy() completion {
-	services := a.completeServices(-1)
+	services := a.withTasks(-1, a.completeServices(-1))
 	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 		names, _ := services(cmd, args, typed)
 		for i := range names {

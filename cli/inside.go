@@ -35,7 +35,7 @@ more, of a job that is done or a task that failed, it prints the last lines that
 were kept of it, and says so on standard error.`,
 		Example:           "  fairlead logs -f web\n  fairlead logs shop/web.2 --tail 50\n  fairlead logs --since 10m   # the whole app here",
 		Args:              rangeArgs(0, 1, ""),
-		ValidArgsFunction: a.completeTargets(1),
+		ValidArgsFunction: a.withTasks(1, a.completeTargets(1)),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			lines, err := lastLines(tail)
 			if err != nil {
@@ -57,6 +57,7 @@ were kept of it, and says so on standard error.`,
 	}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes, also from new tasks")
 	c.Flags().BoolVarP(&timestamps, "timestamps", "t", false, "show when each line was written")
+	c.Flags().BoolVar(&a.bareLogs, "no-log-prefix", false, "print the lines alone, without the task's name before each")
 	c.Flags().StringVarP(&tail, "tail", "n", "all", "begin with the last `lines` of each task; all, or -1, is all")
 	c.Flags().StringVar(&since, "since", "", "only lines from this `time` on: 10m, 36h or 2d ago, or a date such as 2024-01-31T08:00")
 	return c
@@ -111,7 +112,10 @@ func (a *app) logLine(l cluster.LogLine, timestamps bool) error {
 	if timestamps && !l.Time.IsZero() {
 		stamp = l.Time.Format(time.RFC3339Nano) + " "
 	}
-	_, err := fmt.Fprintf(a.out, "%s | %s%s\n", name, stamp, l.Text)
+	if name += " | "; a.bareLogs {
+		name = ""
+	}
+	_, err := fmt.Fprintf(a.out, "%s%s%s\n", name, stamp, l.Text)
 	return err
 }
 
@@ -124,7 +128,7 @@ func (a *app) execCommand() *cobra.Command {
 		Long:              "Runs a command in a container of the service: in the named slot, else in one that runs. Exits\nwith the command's exit code.",
 		Example:           "  fairlead exec -it shop/web.2 -- sh\n  echo 'select 1' | fairlead exec -i db -- psql -U postgres",
 		Args:              rangeArgs(2, -1, "ADDRESS and COMMAND"),
-		ValidArgsFunction: a.completeServices(1),
+		ValidArgsFunction: a.withTasks(1, a.completeServices(1)),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			addr, err := a.address(args[0])
 			if err != nil {
@@ -219,7 +223,7 @@ func (a *app) portForwardCommand() *cobra.Command {
 		Use: "port-forward ADDRESS [LOCAL:]PORT...", Short: "Make ports of a task reachable on this machine",
 		Example:           "  fairlead port-forward shop/db 15432:5432",
 		Args:              rangeArgs(2, -1, "ADDRESS and PORT"),
-		ValidArgsFunction: a.completeServices(1),
+		ValidArgsFunction: a.withTasks(1, a.completeServices(1)),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			addr, err := a.address(args[0])
 			if err != nil {

@@ -101,6 +101,9 @@ func TestLogs(t *testing.T) {
 	if s := h.must("", "logs", "store/front"); s.out != "store_front.1 | one\nstore_front.1 | two\n" {
 		t.Errorf("%q", s.out)
 	}
+	if s := h.must("", "logs", "store/front", "--no-log-prefix"); s.out != "one\ntwo\n" {
+		t.Errorf("%q", s.out)
+	}
 	if s := h.must("", "logs", "-t", "store"); !strings.HasPrefix(s.out, "store_front.1 | 2026-03-01T12:00:00Z one\n") {
 		t.Errorf("%q", s.out)
 	}

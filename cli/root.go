@@ -30,8 +30,10 @@ type app struct {
 
 	output  string
 	appFlag string
-	conn    connFlags
-	took    current // where the app of this command came from, when its arguments name none
+	// bareLogs leaves out whose line it is.
+	bareLogs bool
+	conn     connFlags
+	took     current // where the app of this command came from, when its arguments name none
 }
 
 // Streams are the program's standard streams and its clock; tests give their own.
