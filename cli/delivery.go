@@ -58,12 +58,12 @@ func (a *app) deliveryCreate() *cobra.Command {
 	c := &cobra.Command{
 		Use: "create NAME URL", Short: "Make an app follow a source, from now on",
 		Long: `URL is a Git repository (https://…, ssh://…, user@host:path, file:///… of the
-servers), a repository of packages with --chart (https://…), or a package in a
-registry (oci://REGISTRY/PATH/NAME). The app is called like the delivery, unless
+servers), a repository of packages with --chart (https://…), or a package or an
+artifact with Compose files in a registry (oci://REGISTRY/PATH/NAME). The app is called like the delivery, unless
 -p names another.
 
 Passwords, tokens and private keys are secrets of the app, set before: --secret
-names one. Over ssh the keys of the host must be given with --known-hosts.
+names one; a registry's may be kept by fairlead image login. Over ssh the keys of the host must be given with --known-hosts.
 Files in the source that SOPS or age encrypted are read with the keys in the secret
 that --decrypt names; what is in them can only become secrets of the app.
 
@@ -74,7 +74,8 @@ It waits until the app is healthy, unless told otherwise.`,
   fairlead delivery create shop git@git.example.com:shop.git --secret deploy-key --known-hosts hosts --semver '^1'
   fairlead secret set shop/age <key.txt && fairlead delivery create shop https://git.example.com/shop.git --decrypt age --env-file prod.enc.env
   fairlead delivery create web https://git.example.com/web.git --image 'web=registry.example.com/shop/web semver 1.x' --image-write commit --secret token
-  fairlead delivery create db https://charts.example.com --chart postgres --semver 1.x --set replicas=1`,
+  fairlead delivery create db https://charts.example.com --chart postgres --semver 1.x --set replicas=1
+  fairlead delivery create shop oci://registry.example.com/shop/config --tag production`,
 		Args: rangeArgs(2, 2, ""), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			if err := x.wait.check(); err != nil {
@@ -111,6 +112,7 @@ func (x *deliveryFlags) register(c *cobra.Command) {
 	f.StringVar(&d.Source.Tag, "tag", "", "follow this tag")
 	f.StringVar(&d.Source.Semver, "semver", "", "follow the highest tag, or version of a package, in this `range`: ^1.2, 1.x")
 	f.StringVar(&d.Source.Commit, "commit", "", "stay at this commit")
+	f.StringVar(&d.Source.Digest, "digest", "", "stay at this digest, of what is in a registry: sha256:…")
 	f.StringVar(&d.Source.Chart, "chart", "", "the package, of a repository of packages")
 	f.StringVar(&d.Source.User, "user", "", "login at the source; default: git")
 	f.StringVar(&d.Source.Secret, "secret", "", "secret of the app that holds the password, token or private key")
@@ -153,7 +155,10 @@ func (x *deliveryFlags) delivery(name, url, app string) (cluster.Delivery, error
 	if app != "" {
 		d.App = cluster.AppName(app)
 	}
-	if d.Source.Chart != "" || strings.HasPrefix(url, "oci://") {
+	switch {
+	case strings.HasPrefix(url, "oci://"):
+		d.Source.Kind = cluster.SourceOCI
+	case d.Source.Chart != "":
 		d.Source.Kind = cluster.SourceChart
 	}
 	d.Interval, d.Timeout, d.KeepGone = cluster.Duration(x.interval), cluster.Duration(x.deadline), !x.prune
@@ -268,8 +273,12 @@ func (a *app) deliveryTable(list []v1.DeliveryStatus) *table {
 }
 
 func short(revision string) string {
-	const commit, digits = 40, 8
-	if len(revision) == commit {
+	const commit, digits, sha256 = 40, 8, 64
+	algorithm, sum, digest := strings.Cut(revision, ":")
+	switch {
+	case digest && len(sum) == sha256:
+		return algorithm + ":" + sum[:digits]
+	case len(revision) == commit:
 		return revision[:digits]
 	}
 	return revision
@@ -330,7 +339,7 @@ func (a *app) described(d v1.DeliveryStatus) *table {
 	add("state", d.Phase())
 	add("message", st.Message)
 	add("source", strings.TrimSpace(d.Source.Kind+" "+d.Source.URL+" "+d.Source.Chart))
-	for _, w := range [][2]string{{"branch", d.Source.Branch}, {"tag", d.Source.Tag}, {"versions", d.Source.Semver}, {"commit", d.Source.Commit}, {"path", d.Path}, {"package", d.Package}, {"decrypted with", d.Decrypt}} {
+	for _, w := range [][2]string{{"branch", d.Source.Branch}, {"tag", d.Source.Tag}, {"versions", d.Source.Semver}, {"commit", d.Source.Commit}, {"digest", d.Source.Digest}, {"path", d.Path}, {"package", d.Package}, {"decrypted with", d.Decrypt}} {
 		add(w[0], w[1])
 	}
 	add("files", strings.Join(slices.Concat(d.Compose, d.EnvFiles, d.Values), ", "))

@@ -27,13 +27,15 @@ func ValidDeliveryName(n DeliveryName) error {
 const (
 	SourceGit   = "git"
 	SourceChart = "chart" // a package of a repository or registry
+	SourceOCI   = "oci"   // files or a package in a registry: its manifest says which
 )
 
 // SourceSpec is where a delivery's files come from.
 type SourceSpec struct {
-	Kind string `json:"kind" enum:"git,chart"`
+	Kind string `json:"kind" enum:"git,chart,oci"`
 	// URL is https://…, ssh://…, user@host:path or file:///… of a Git repository;
-	// https://… of a repository of packages, or oci://REGISTRY/PATH/NAME.
+	// https://… of a repository of packages, or oci://REGISTRY/PATH/NAME, with :TAG or
+	// @DIGEST in place of Tag or Digest.
 	URL string `json:"url" maxLength:"2048"`
 	// Branch, Tag, Semver or Commit: one of them says which commit. None: the
 	// repository's own branch. Semver is a range; the highest tag in it is taken.
@@ -41,6 +43,7 @@ type SourceSpec struct {
 	Tag    string `json:"tag,omitempty" maxLength:"250"`
 	Semver string `json:"semver,omitempty" maxLength:"250"` // of a package too
 	Commit string `json:"commit,omitempty" maxLength:"64"`
+	Digest string `json:"digest,omitempty" maxLength:"100"` // in a registry
 	// Chart names the package in its repository.
 	Chart string `json:"chart,omitempty" maxLength:"250"`
 	// User and Secret are the login; Secret names a secret of the app, which holds a
@@ -174,14 +177,15 @@ func (d Delivery) Validate() error {
 			return Invalidf("%s leads out of the source: files are named relative to it", quote(f))
 		}
 	}
-	packaged := d.Package != "" || d.Source.Kind == SourceChart
+	var fits error
+	if d.Source.Kind != SourceOCI {
+		fits = d.Fits(d.Source.Kind == SourceChart)
+	} else if fits = d.Fits(false); fits != nil { // it is one of both
+		fits = d.Fits(true)
+	}
 	switch {
-	case packaged && len(d.Compose)+len(d.EnvFiles)+len(d.Profiles)+len(d.Env) > 0:
-		return Invalidf("a package has values, and no Compose files, profiles or variables")
-	case !packaged && (len(d.Values) > 0 || d.Set != ""):
-		return Invalidf("values are given to a package: name its directory")
-	case d.Source.Kind == SourceChart && (d.Package != "" || d.Path != "" || len(d.Values) > 0):
-		return Invalidf("a package of a repository has no other files beside it: give values themselves")
+	case fits != nil:
+		return fits
 	case d.Interval != 0 && d.Interval.D() < minDeliveryInterval:
 		return Invalidf("interval %s: at least %s; a webhook is sooner", d.Interval, minDeliveryInterval)
 	case d.Timeout < 0, d.Timeout.D() > 24*time.Hour:
@@ -204,13 +208,52 @@ func (d Delivery) Validate() error {
 	return d.validateImages()
 }
 
+// Fits refuses what does not go with a source that is a package itself, or that is none.
+func (d Delivery) Fits(isPackage bool) error {
+	packaged := d.Package != "" || isPackage
+	switch {
+	case packaged && len(d.Compose)+len(d.EnvFiles)+len(d.Profiles)+len(d.Env) > 0:
+		return Invalidf("a package has values, and no Compose files, profiles or variables")
+	case !packaged && (len(d.Values) > 0 || d.Set != ""):
+		return Invalidf("values are given to a package: name its directory")
+	case isPackage && (d.Package != "" || d.Path != "" || len(d.Values) > 0):
+		return Invalidf("a package of a repository has no other files beside it: give values themselves")
+	}
+	return nil
+}
+
+// Reference is what a registry is asked for; tag or digest may be in the URL as well.
+func (s SourceSpec) Reference() (repository, tag, digest string) {
+	repository = strings.TrimPrefix(s.URL, "oci://")
+	repository, digest, _ = strings.Cut(repository, "@")
+	if i := strings.LastIndex(repository, ":"); i > strings.Index(repository, "/") && strings.Contains(repository, "/") {
+		repository, tag = repository[:i], repository[i+1:]
+	}
+	if s.Tag != "" {
+		tag = s.Tag
+	}
+	if s.Digest != "" {
+		digest = s.Digest
+	}
+	return repository, tag, digest
+}
+
 func local(f string) bool {
 	return !path.IsAbs(f) && !slices.Contains(strings.Split(f, "/"), "..") && !strings.ContainsRune(f, 0)
 }
 
 func (s SourceSpec) validate() error {
 	which := 0
-	for _, w := range []string{s.Branch, s.Tag, s.Semver, s.Commit} {
+	words := []string{s.Branch, s.Tag, s.Semver, s.Commit, s.Digest}
+	if s.Kind == SourceOCI {
+		in := SourceSpec{URL: s.URL}
+		_, tag, digest := in.Reference()
+		words = append(words, tag+digest) // beside a digest a tag is a name
+		if _, _, d := s.Reference(); d != "" && !digestRE.MatchString(d) {
+			return Invalidf("%s is no digest: sha256: and 64 hexadecimal digits", quote(d))
+		}
+	}
+	for _, w := range words {
 		if w != "" {
 			which++
 		}
@@ -223,7 +266,7 @@ func (s SourceSpec) validate() error {
 	}
 	switch {
 	case which > 1:
-		return Invalidf("give a branch, a tag, a semver range or a commit: one of them")
+		return Invalidf("give a branch, a tag, a semver range, a commit or a digest: one of them")
 	case s.Kind == SourceGit && !slices.Contains([]string{"https", "http", "ssh", "file"}, t):
 		return Invalidf("%s is no Git repository: https://…, ssh://…, user@host:path or file:///…", quote(s.URL))
 	case s.Kind == SourceGit && t == "ssh" && strings.TrimSpace(s.KnownHosts) == "":
@@ -238,13 +281,21 @@ func (s SourceSpec) validate() error {
 		return Invalidf("which package of %s? name it", s.URL)
 	case s.Kind == SourceChart && s.Branch+s.Tag+s.Commit != "":
 		return Invalidf("a package has versions: give a semver range, or one version")
-	case s.Kind != SourceGit && s.Kind != SourceChart:
-		return Invalidf("kind %s of source: git or chart", quote(s.Kind))
+	case s.Kind == SourceOCI && t != "oci":
+		return Invalidf("%s is nothing in a registry: oci://REGISTRY/PATH/NAME", quote(s.URL))
+	case s.Kind == SourceOCI && s.Branch+s.Commit+s.Chart != "":
+		return Invalidf("a registry has tags and digests, and the name in the URL: give a tag, a semver range or a digest")
+	case s.Kind != SourceOCI && s.Digest != "":
+		return Invalidf("a digest is of what is in a registry: oci://…")
+	case !slices.Contains([]string{SourceGit, SourceChart, SourceOCI}, s.Kind):
+		return Invalidf("kind %s of source: git, chart or oci", quote(s.Kind))
 	case s.Commit != "" && !commitRE.MatchString(s.Commit):
 		return Invalidf("%s is no commit: 40 hexadecimal digits", quote(s.Commit))
 	}
 	return nil
 }
+
+var digestRE = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
 var commitRE = regexp.MustCompile(`^[0-9a-f]{40}$`)
 
@@ -286,7 +337,7 @@ type Origin struct {
 	Delivery DeliveryName `json:"delivery"`
 	URL      string       `json:"url"`
 	Ref      string       `json:"ref,omitempty"` // "main", "v1.4.0"
-	// Revision is the commit, or a package's version.
+	// Revision is the commit, a package's version, or the digest of what a registry has.
 	Revision string    `json:"revision"`
 	Author   string    `json:"author,omitempty"`
 	Subject  string    `json:"subject,omitempty"` // the first line of the commit's message

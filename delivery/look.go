@@ -231,8 +231,12 @@ func first(changes []string) string {
 
 // Short is a revision as people write it.
 func Short(revision string) string {
-	const digits, commit = 8, 40
-	if len(revision) == commit {
+	const digits, commit, sha256 = 8, 40, 64
+	algorithm, sum, digest := strings.Cut(revision, ":")
+	switch {
+	case digest && len(sum) == sha256:
+		return algorithm + ":" + sum[:digits]
+	case len(revision) == commit:
 		return revision[:digits]
 	}
 	return revision

@@ -76,6 +76,12 @@ func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 		}
 		t.Password = v.Reveal()
 	}
+	if d.Source.Kind == cluster.SourceOCI && d.Source.Secret == "" {
+		repository, _, _ := d.Source.Reference()
+		if err := s.logIn(ctx, &t, repository); err != nil {
+			return api.Fetched{}, err
+		}
+	}
 	if d.Decrypt != "" {
 		v, err := s.secret(ctx, d, d.Decrypt)
 		if err != nil {

@@ -60,18 +60,26 @@ func (s *sources) scanning(ctx context.Context, t *work.Task, st cluster.Deliver
 	if !t.Scan {
 		return asked, nil
 	}
-	t.Logins = map[string]work.Login{}
 	for _, p := range d.Images {
-		host := cluster.RegistryOf(p.Repository)
-		user, password, err := s.login(ctx, s.store, host)
-		if err != nil {
+		if err := s.logIn(ctx, t, p.Repository); err != nil {
 			return asked, err
-		}
-		if user != "" {
-			t.Logins[host] = work.Login{User: user, Password: []byte(password)}
 		}
 	}
 	return asked, nil
+}
+
+// logIn gives a task the login that is kept for a repository's registry.
+func (s *sources) logIn(ctx context.Context, t *work.Task, repository string) error {
+	host := cluster.RegistryOf(repository)
+	user, password, err := s.login(ctx, s.store, host)
+	if err != nil || user == "" {
+		return err
+	}
+	if t.Logins == nil {
+		t.Logins = map[string]work.Login{}
+	}
+	t.Logins[host] = work.Login{User: user, Password: []byte(password)}
+	return nil
 }
 
 // due: the interval is over, somebody asked, or the policies are others. A tenth sooner,

@@ -227,7 +227,7 @@ func do(ctx context.Context, t Task) (Result, error) {
 	if ImagesKey(images) != t.KnownImages {
 		t.Known = ""
 	}
-	r, err := fetch(ctx, t, images, tree)
+	r, err := fetch(ctx, &t, images, tree)
 	r.Waits = waits
 	if err != nil {
 		r.Images = images

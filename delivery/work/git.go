@@ -232,7 +232,7 @@ func resolve(src cluster.SourceSpec, refs []*plumbing.Reference) (plumbing.Refer
 	case src.Tag != "":
 		name = plumbing.NewTagReferenceName(src.Tag)
 	case src.Semver != "":
-		tag, err := highest(src.Semver, refs)
+		tag, err := highest(src.Semver, versionTags(refs))
 		if err != nil {
 			return "", plumbing.ZeroHash, err
 		}
@@ -255,18 +255,14 @@ func resolve(src cluster.SourceSpec, refs []*plumbing.Reference) (plumbing.Refer
 }
 
 // highest is the tag with the highest version in a range.
-func highest(within string, refs []*plumbing.Reference) (string, error) {
+func highest(within string, tags []string) (string, error) {
 	c, err := semver.NewConstraint(within)
 	if err != nil {
 		return "", cluster.Invalidf("%q is no range of versions: %w", within, err)
 	}
 	var best *semver.Version
 	tag := ""
-	for _, r := range refs {
-		name := r.Name().Short()
-		if !r.Name().IsTag() || strings.HasSuffix(name, "^{}") {
-			continue
-		}
+	for _, name := range tags {
 		// Of two tags of one version the first by name, whatever the order.
 		v, err := semver.NewVersion(name)
 		if err != nil || !c.Check(v) || best != nil && (v.LessThan(best) || v.Equal(best) && name > tag) {
@@ -278,6 +274,15 @@ func highest(within string, refs []*plumbing.Reference) (string, error) {
 		return "", cluster.NotFoundf("no tag is a version in %q", within)
 	}
 	return tag, nil
+}
+
+func versionTags(refs []*plumbing.Reference) (tags []string) {
+	for _, r := range refs {
+		if name := r.Name().Short(); r.Name().IsTag() && !strings.HasSuffix(name, "^{}") {
+			tags = append(tags, name)
+		}
+	}
+	return tags
 }
 
 // commit brings a commit here.

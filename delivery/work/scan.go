@@ -129,14 +129,14 @@ func (t Task) scan(ctx context.Context, p cluster.ImagePolicy, prior cluster.Ima
 	if err != nil {
 		return prior, cluster.Invalidf("%s: %w", p.Repository, err)
 	}
-	o := t.options(ctx, host)
+	o := t.options(ctx, host, reach{most: maxScanBytes})
 	st := prior
 	st.Message, st.Failures, st.Away, st.Matching = "", 0, false, 0
 	tag := p.Digest
 	if tag == "" {
 		tags, err := list(ctx, repo, o)
 		if err != nil {
-			return prior, t.registryError(ctx, p, err)
+			return prior, t.registryError(ctx, p.Repository, p.Digest, err)
 		}
 		st.Tags = len(tags)
 		if tag, st.Matching, err = image.Choose(p, tags); err != nil {
@@ -153,7 +153,7 @@ func (t Task) scan(ctx context.Context, p cluster.ImagePolicy, prior cluster.Ima
 	case err == nil:
 		digest = d.Digest.String()
 	case p.Digest != "":
-		return prior, t.registryError(ctx, p, err)
+		return prior, t.registryError(ctx, p.Repository, p.Digest, err)
 	case tag == prior.Tag:
 		digest = prior.Digest
 	}
@@ -186,9 +186,16 @@ func list(ctx context.Context, repo name.Repository, o []remote.Option) ([]strin
 	return tags, nil
 }
 
+// reach is how far a registry is trusted.
+type reach struct {
+	ca    string // certificates to trust beside the usual ones, PEM
+	clear bool   // without TLS, also over a network
+	most  int64  // bytes that are read
+}
+
 // options are how a registry is spoken to: over TLS, but for this machine's own, with the
 // certificates that its engine trusts.
-func (t Task) options(ctx context.Context, host string) []remote.Option {
+func (t Task) options(ctx context.Context, host string, to reach) []remote.Option {
 	roots, err := x509.SystemCertPool()
 	if err != nil {
 		roots = x509.NewCertPool()
@@ -199,6 +206,7 @@ func (t Task) options(ctx context.Context, host string) []remote.Option {
 			roots.AppendCertsFromPEM(b)
 		}
 	}
+	roots.AppendCertsFromPEM([]byte(to.ca))
 	const patience = 20 * time.Second
 	base := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
@@ -211,7 +219,7 @@ func (t Task) options(ctx context.Context, host string) []remote.Option {
 		auth = authn.FromConfig(authn.AuthConfig{Username: l.User, Password: string(l.Password)})
 	}
 	return []remote.Option{
-		remote.WithContext(ctx), remote.WithAuth(auth), remote.WithTransport(&careful{base: base, host: host, now: t.Now}), remote.WithUserAgent("fairlead"),
+		remote.WithContext(ctx), remote.WithAuth(auth), remote.WithTransport(&careful{base: base, host: host, now: t.Now, reach: to}), remote.WithUserAgent("fairlead"),
 		remote.WithRetryBackoff(remote.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.1, Steps: 2}),
 	}
 }
@@ -222,11 +230,12 @@ type careful struct {
 	base http.RoundTripper
 	host string
 	now  time.Time
+	reach
 	read atomic.Int64
 }
 
 func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
-	if own, _, _ := strings.Cut(c.host, ":"); req.URL.Scheme != "https" && (!loopback(req.URL.Hostname()) || !loopback(own)) {
+	if own, _, _ := strings.Cut(c.host, ":"); req.URL.Scheme != "https" && !c.clear && (!loopback(req.URL.Hostname()) || !loopback(own)) {
 		return nil, &cluster.Error{Kind: cluster.KindForbidden, Msg: fmt.Sprintf("%s speaks no TLS: it is not asked", req.URL.Host)}
 	}
 	for try := 0; ; try++ {
@@ -236,7 +245,7 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		wait, busy := told(res, c.now)
 		if !busy {
-			res.Body = &counted{res.Body, &c.read}
+			res.Body = &counted{res.Body, &c.read, c.most}
 			return res, nil
 		}
 		_ = res.Body.Close()
@@ -276,22 +285,24 @@ func loopback(host string) bool {
 type counted struct {
 	io.ReadCloser
 	read *atomic.Int64
+	most int64
 }
 
 func (c *counted) Read(p []byte) (int, error) {
 	n, err := c.ReadCloser.Read(p)
-	if c.read.Add(int64(n)) > maxScanBytes {
-		return 0, cluster.Invalidf("the registry sent more than %d MiB", maxScanBytes>>20)
+	if c.read.Add(int64(n)) > c.most {
+		return 0, cluster.Invalidf("the registry sent more than %d MiB", c.most>>20)
 	}
 	return n, err
 }
 
-// registryError says what is wrong, and what to do.
-func (t Task) registryError(ctx context.Context, p cluster.ImagePolicy, err error) error {
+// registryError says what is wrong, and what to do; asked is the tag or digest that was
+// asked for, if one was.
+func (t Task) registryError(ctx context.Context, repository, asked string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	host := cluster.RegistryOf(p.Repository)
+	host := cluster.RegistryOf(repository)
 	var l *limited
 	var te *transport.Error
 	var own *cluster.Error
@@ -305,12 +316,12 @@ func (t Task) registryError(ctx context.Context, p cluster.ImagePolicy, err erro
 		if _, has := t.Logins[host]; has {
 			advice = "the login that is kept may not"
 		}
-		return &cluster.Error{Kind: cluster.KindForbidden, Msg: fmt.Sprintf("%s lets nobody list %s so: %s", host, p.Repository, advice)}
+		return &cluster.Error{Kind: cluster.KindForbidden, Msg: fmt.Sprintf("%s lets nobody list %s so: %s", host, repository, advice)}
 	case errors.As(err, &te) && te.StatusCode == http.StatusNotFound:
-		if p.Digest != "" {
-			return cluster.NotFoundf("%s has no %s:%s", host, p.Repository, p.Digest)
+		if asked != "" {
+			return cluster.NotFoundf("%s has no %s:%s", host, repository, asked)
 		}
-		return cluster.NotFoundf("%s has no repository %s", host, p.Repository)
+		return cluster.NotFoundf("%s has no repository %s", host, repository)
 	case strings.Contains(err.Error(), "certificate"):
 		return &cluster.Error{Kind: cluster.KindForbidden, Msg: fmt.Sprintf("%s: %v; servers trust what their engines do, in %s", host, err, filepath.Join(t.Certs, host))}
 	}

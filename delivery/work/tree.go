@@ -28,13 +28,17 @@ const (
 )
 
 // fetch brings the source into the directory tree.
-func fetch(ctx context.Context, t Task, images []cluster.ImageState, tree string) (Result, error) {
-	if t.Delivery.Source.Kind == cluster.SourceChart {
-		r, err := fetchChart(ctx, t, tree)
-		r.Images = images
-		return r, err
+func fetch(ctx context.Context, t *Task, images []cluster.ImageState, tree string) (r Result, err error) {
+	switch t.Delivery.Source.Kind {
+	case cluster.SourceChart:
+		r, err = fetchChart(ctx, *t, tree)
+	case cluster.SourceOCI:
+		r, err = fetchOCI(ctx, t, tree)
+	default:
+		return fetchGit(ctx, *t, images, tree)
 	}
-	return fetchGit(ctx, t, images, tree)
+	r.Images = images
+	return r, err
 }
 
 func fetchChart(ctx context.Context, t Task, tree string) (Result, error) {
@@ -62,15 +66,20 @@ func fetchChart(ctx context.Context, t Task, tree string) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	info, err := unpackChart(files, tree)
+	return Result{Origin: cluster.Origin{Delivery: t.Delivery.Name, URL: src.URL, Ref: info.Name, Revision: info.Version}}, err
+}
+
+func unpackChart(files []chart.File, tree string) (chart.Info, error) {
 	info, err := chart.Describe(files)
 	if err != nil {
-		return Result{}, err
+		return info, err
 	}
 	at, err := chart.Unpack(files, tree)
 	if err == nil {
 		err = os.Rename(at, filepath.Join(tree, chartDir))
 	}
-	return Result{Origin: cluster.Origin{Delivery: t.Delivery.Name, URL: src.URL, Ref: info.Name, Revision: info.Version}}, err
+	return info, err
 }
 
 // checkout writes the files of a commit's tree below dir. Links that lead out of it are
@@ -139,7 +148,7 @@ func write(root *os.Root, top *object.Tree, name string, entry *object.TreeEntry
 		return cluster.Invalidf("read %.100q: %w", name, err)
 	}
 	if *left -= f.Size; *left < 0 || f.Size < 0 {
-		return cluster.Invalidf("the source is larger than %d MiB", MaxTree>>20)
+		return tooLarge()
 	}
 	r, err := f.Reader()
 	if err != nil {

@@ -5,6 +5,8 @@ package registryd
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,10 +20,13 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/fairlead/fairlead/integration/need"
@@ -107,6 +112,27 @@ func (r *Registry) Kill() {
 	}
 }
 
+// PushFiles pushes files as Flux does, and returns the artifact's digest.
+func (r *Registry) PushFiles(repository string, files map[string]string, tags ...string) string {
+	r.t.Helper()
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	w := tar.NewWriter(z)
+	for name, content := range files {
+		_ = w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content))})
+		_, _ = w.Write([]byte(content))
+	}
+	if err := errors.Join(w.Close(), z.Close()); err != nil {
+		r.t.Fatal(err)
+	}
+	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), "application/vnd.cncf.flux.config.v1+json")
+	img, err := mutate.AppendLayers(base, static.NewLayer(packed.Bytes(), "application/vnd.cncf.flux.content.v1.tar+gzip"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return r.pushed(repository, img, tags)
+}
+
 // Push makes an image of one program, which it starts with these variables, pushes it and
 // returns its digest.
 func (r *Registry) Push(repository, program string, env []string, tags ...string) string {
@@ -138,6 +164,12 @@ func (r *Registry) Push(repository, program string, env []string, tags ...string
 	if img, err = mutate.ConfigFile(img, file); err != nil {
 		r.t.Fatal(err)
 	}
+	return r.pushed(repository, img, tags)
+}
+
+// pushed pushes an image, and returns its digest.
+func (r *Registry) pushed(repository string, img v1.Image, tags []string) string {
+	r.t.Helper()
 	repo, err := name.NewRepository(r.Host + "/" + repository)
 	if err != nil {
 		r.t.Fatal(err)
