@@ -280,7 +280,7 @@ func (s *Server) Deliver(ctx context.Context, d cluster.Delivery, f Fetched, rel
 		b := meant(c, d, f.Bundle)
 		b.Expect, b.Timeout = &release, d.Filled().Timeout
 		b.Note = orNote("", strings.TrimSpace(strings.Join([]string{
-			f.Origin.Ref, f.Origin.Revision[:min(len(f.Origin.Revision), 8)], cluster.Choices(f.Origin.Images), f.Origin.Subject,
+			f.Origin.Ref, cluster.ShortRevision(f.Origin.Revision), cluster.Choices(f.Origin.Images), f.Origin.Subject,
 		}, " ")))
 		return plan.Input{App: d.App, Bundle: b, Origin: &f.Origin, Action: c.action(b)}, nil
 	})

@@ -265,23 +265,11 @@ func (a *app) deliveryTable(list []v1.DeliveryStatus) *table {
 	for _, d := range list {
 		revision, release := "", ""
 		if ap := d.State.Applied; ap != nil {
-			revision, release = strings.TrimSpace(ap.Origin.Ref+" "+short(ap.Origin.Revision)), fmt.Sprint(ap.Release)
+			revision, release = strings.TrimSpace(ap.Origin.Ref+" "+cluster.ShortRevision(ap.Origin.Revision)), fmt.Sprint(ap.Release)
 		}
 		t.add(string(d.Name), string(d.App), d.Phase(), revision, release, age(a.now(), d.State.Checked), chosenImages(d.State.Images), d.Source.URL, oneLine(d.State.Message))
 	}
 	return t
-}
-
-func short(revision string) string {
-	const commit, digits, sha256 = 40, 8, 64
-	algorithm, sum, digest := strings.Cut(revision, ":")
-	switch {
-	case digest && len(sum) == sha256:
-		return algorithm + ":" + sum[:digits]
-	case len(revision) == commit:
-		return revision[:digits]
-	}
-	return revision
 }
 
 func (a *app) completeDeliveries() completion {
@@ -346,7 +334,7 @@ func (a *app) described(d v1.DeliveryStatus) *table {
 	add("policy", fmt.Sprintf("every %s; on failure %s; drift: %s; deadline %s", full.Interval, full.OnFailure, full.Drift, full.Timeout))
 	add("depends on", joinNames(d.DependsOn))
 	commit := func(o cluster.Origin) string {
-		s := strings.TrimSpace(o.Ref + " " + short(o.Revision))
+		s := strings.TrimSpace(o.Ref + " " + cluster.ShortRevision(o.Revision))
 		if o.Subject != "" {
 			s += " “" + o.Subject + "” by " + o.Author
 		}
@@ -395,7 +383,7 @@ func (a *app) deliveryDiff() *cobra.Command {
 				return err
 			}
 			if a.human() {
-				a.note("%s %s: %s", d.Origin.Ref, short(d.Origin.Revision), d.Origin.Subject)
+				a.note("%s %s: %s", d.Origin.Ref, cluster.ShortRevision(d.Origin.Revision), d.Origin.Subject)
 				for _, w := range d.Warnings {
 					a.note("warning: %s", w)
 				}
@@ -481,7 +469,7 @@ func (a *app) deliveryHistory() *cobra.Command {
 					if e.Release > 0 {
 						release = fmt.Sprint(e.Release)
 					}
-					t.add(age(a.now(), e.At), e.Event, short(e.Revision), e.Images, release, e.Author, e.Subject, oneLine(e.Message))
+					t.add(age(a.now(), e.At), e.Event, cluster.ShortRevision(e.Revision), e.Images, release, e.Author, e.Subject, oneLine(e.Message))
 				}
 				return t
 			})

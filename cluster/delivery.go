@@ -439,3 +439,16 @@ type DeliveryAsk struct {
 	By     string    `json:"by,omitempty"`
 	At     time.Time `json:"at"`
 }
+
+// ShortRevision is a commit, a digest or a version as people write it.
+func ShortRevision(revision string) string {
+	const digits, commit, sha256 = 8, 40, 64
+	algorithm, sum, digest := strings.Cut(revision, ":")
+	switch {
+	case digest && len(sum) == sha256:
+		return algorithm + ":" + sum[:digits]
+	case len(revision) == commit:
+		return revision[:digits]
+	}
+	return revision
+}

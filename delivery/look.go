@@ -60,7 +60,7 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	st.Next = now.Add(spread(d.Name, st.Checks, d.Interval.D()))
 	applied := &cluster.Applied{Origin: l.Origin, Key: key, Release: l.Release}
 	if l.Forced && was != nil {
-		st = event(st, now, cluster.EventForced, applied, fmt.Sprintf("%s no longer has %s in its history", l.Origin.Ref, Short(was.Revision)))
+		st = event(st, now, cluster.EventForced, applied, fmt.Sprintf("%s no longer has %s in its history", l.Origin.Ref, cluster.ShortRevision(was.Revision)))
 	}
 	st = imaged(st, l, applied, now)
 	same := st.Applied != nil && st.Applied.Key == key
@@ -229,22 +229,9 @@ func first(changes []string) string {
 	return fmt.Sprintf("%s, and %d more", changes[0], len(changes)-1)
 }
 
-// Short is a revision as people write it.
-func Short(revision string) string {
-	const digits, commit, sha256 = 8, 40, 64
-	algorithm, sum, digest := strings.Cut(revision, ":")
-	switch {
-	case digest && len(sum) == sha256:
-		return algorithm + ":" + sum[:digits]
-	case len(revision) == commit:
-		return revision[:digits]
-	}
-	return revision
-}
-
 // Named is what a source had, as people write it.
 func Named(o cluster.Origin) string {
-	s := Short(o.Revision)
+	s := cluster.ShortRevision(o.Revision)
 	if len(o.Images) > 0 {
 		s += " with " + cluster.Choices(o.Images)
 	}

@@ -261,7 +261,7 @@ func (d *deliverer) tell(ctx context.Context, spec cluster.Delivery, n cluster.N
 func sentence(d cluster.Delivery, e cluster.DeliveryEvent) string {
 	s := fmt.Sprintf("*%s* %s", d.Name, e.Event)
 	if e.Revision != "" {
-		s += " " + delivery.Short(e.Revision)
+		s += " " + cluster.ShortRevision(e.Revision)
 	}
 	if e.Images != "" {
 		s += " with " + e.Images

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/fairlead/fairlead/cluster"
-	"github.com/fairlead/fairlead/delivery"
 	"github.com/fairlead/fairlead/delivery/work"
 	"github.com/fairlead/fairlead/store"
 )
@@ -141,7 +140,7 @@ func (s *sources) scanned(t work.Task, r work.Result, asked int64) {
 func wrote(r work.Result) []string {
 	var out []string
 	if r.Pushed != "" {
-		s := "committed as " + delivery.Short(r.Pushed)
+		s := "committed as " + cluster.ShortRevision(r.Pushed)
 		if r.Branch != "" {
 			s += " to " + r.Branch
 		}
