@@ -80,6 +80,12 @@ secrets:
 	v.Put("shop/db", map[string]any{"password": "changed-there", "user": "ann"})
 	n.do("secret", "set", "vaulted/password", "--vault", "kv/shop/db#password")
 	n.eventually(30*time.Second, "the changed value arrives", value(inFile, "changed-there"))
+	n.eventually(30*time.Second, "the task with the old value is gone", func() error {
+		if got := n.containers("vaulted"); len(got) != 1 {
+			return fmt.Errorf("there are the containers %q", got)
+		}
+		return nil
+	})
 
 	// A sealed Vault: what runs goes on, what is new waits and says for what.
 	v.Restart()
