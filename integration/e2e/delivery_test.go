@@ -5,105 +5,19 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/fairlead/fairlead/integration/gitd"
+	"github.com/fairlead/fairlead/integration/follow"
 	"github.com/fairlead/fairlead/integration/load"
-	"github.com/fairlead/fairlead/integration/need"
 )
-
-// forge is a Git server over https, with a password.
-type forge struct {
-	*gitd.Server
-	t *testing.T
-}
-
-func newForge(t *testing.T, dir string) *forge {
-	t.Helper()
-	if _, err := os.Stat(gitd.Backend); err != nil {
-		need.Skip(t, "needs git: %v", err)
-	}
-	s, err := gitd.New(t.Context(), dir, "pub", "geheim")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
-	return &forge{s, t}
-}
-
-// push commits a Compose file, and returns the commit.
-func (f *forge) push(content, message string) string {
-	f.t.Helper()
-	err := f.Write("compose.yaml", content)
-	var commit string
-	if err == nil {
-		commit, err = f.Commit(f.t.Context(), message)
-	}
-	if err == nil {
-		err = f.Push(f.t.Context())
-	}
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	return commit
-}
-
-// git runs git in a directory.
-func (f *forge) git(dir string, args ...string) string {
-	f.t.Helper()
-	out, err := f.Git(f.t.Context(), append([]string{"-C", dir}, args...)...)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	return out
-}
-
-// inbox takes notifications.
-type inbox struct {
-	mu   sync.Mutex
-	news []map[string]any
-	url  string
-}
-
-func newInbox(t *testing.T) *inbox {
-	t.Helper()
-	b := &inbox{}
-	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		var m map[string]any
-		_ = json.NewDecoder(r.Body).Decode(&m)
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.news = append(b.news, m)
-	}))
-	t.Cleanup(srv.Close)
-	b.url = srv.URL
-	return b
-}
-
-// has says whether something was told in which each of the words is.
-func (b *inbox) has(words ...string) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, m := range b.news {
-		text, _ := json.Marshal(m)
-		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(string(text), w) }) {
-			return nil
-		}
-	}
-	return fmt.Errorf("no news of %v in %v", words, b.news)
-}
 
 // secret sets a secret of an app.
 func (n *node) secret(ref, value string) {
@@ -160,13 +74,13 @@ type deliveryStatus struct {
 func TestDelivery(t *testing.T) {
 	n := start(t)
 	image := n.image()
-	f, news, slack := newForge(t, n.dir), newInbox(t), newInbox(t)
+	f, news, slack := follow.NewForge(t, n.dir), follow.NewInbox(t), follow.NewInbox(t)
 	n.secret("pub/git", f.Password)
 	n.secret("pub/hook", "signed")
-	n.secret("pub/slack", slack.url)
-	first := f.push(web(image, "pub", "1", 2, ""), "the first version")
+	n.secret("pub/slack", slack.URL)
+	first := f.Publish(web(image, "pub", "1", 2, ""), "the first version")
 	n.do("delivery", "create", "pub", f.URL, "--secret", "git", "--ca", f.CA, "--branch", "main", "--interval", "1h",
-		"--on-failure", "rollback", "--webhook", "hook", "--notify", news.url, "--notify-slack", "secret:slack")
+		"--on-failure", "rollback", "--webhook", "hook", "--notify", news.URL, "--notify-slack", "secret:slack")
 	serves := func(version string) func() error {
 		return func() error {
 			body, err := n.answer("http://pub.example.com/")
@@ -194,7 +108,7 @@ func TestDelivery(t *testing.T) {
 	l := n.startLoad(load.EveryKind("http://pub.example.com/"))
 
 	// A webhook brings the next one, and a stranger's brings none.
-	second := f.push(web(image, "pub", "2", 2, ""), "the second version")
+	second := f.Publish(web(image, "pub", "2", 2, ""), "the second version")
 	if code, err := n.hook("pub", "another"); err != nil || code != http.StatusForbidden {
 		t.Errorf("a webhook with another signature is answered with %d, %v", code, err)
 	}
@@ -209,7 +123,7 @@ func TestDelivery(t *testing.T) {
 
 	// One that is never healthy is gone back from, and stays away.
 	bad := strings.Replace(web(image, "pub", "3", 2, ""), `VERSION: "3"`, `VERSION: "3", BROKEN: health`, 1)
-	third := f.push(bad, "a bad one")
+	third := f.Publish(bad, "a bad one")
 	out, err := n.try("delivery", "reconcile", "pub")
 	if exitCode(err) != 1 || !strings.Contains(out, "back at "+second[:8]) {
 		t.Errorf("a bad commit exits with %v:\n%s", err, out)
@@ -220,10 +134,10 @@ func TestDelivery(t *testing.T) {
 		t.Errorf("after it went back trace says\n%s", trace)
 	}
 	n.eventually(time.Minute, "it was told", func() error {
-		if err := slack.has("rolled-back", second[:8]); err != nil {
+		if err := slack.Has("rolled-back", second[:8]); err != nil {
 			return err
 		}
-		return news.has(`"event":"failed"`, third, "Ann", "a bad one")
+		return news.Has(`"event":"failed"`, third, "Ann", "a bad one")
 	})
 	release := get[deliveryStatus](n, "delivery", "get", "pub").State.Applied.Release
 	if out, err := n.try("delivery", "reconcile", "pub"); exitCode(err) != 1 || !strings.Contains(out, "until a new one comes") {
@@ -234,7 +148,7 @@ func TestDelivery(t *testing.T) {
 	}
 
 	// The server is killed while the next one is on its way.
-	fourth := f.push(web(image, "pub", "4", 2, ""), "a good one")
+	fourth := f.Publish(web(image, "pub", "4", 2, ""), "a good one")
 	n.do("delivery", "reconcile", "pub", "--detach")
 	n.stop(syscall.SIGKILL)
 	n.up()
@@ -267,7 +181,7 @@ func TestDelivery(t *testing.T) {
 
 	// Suspended, it does nothing.
 	n.do("delivery", "suspend", "pub")
-	fifth := f.push(web(image, "pub", "5", 2, ""), "not now")
+	fifth := f.Publish(web(image, "pub", "5", 2, ""), "not now")
 	if code, err := n.hook("pub", "signed"); err != nil || code != http.StatusOK {
 		t.Errorf("a webhook is answered with %d, %v", code, err)
 	}

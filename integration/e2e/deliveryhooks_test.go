@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fairlead/fairlead/integration/follow"
 )
 
 // TestDeliveryRunsHooks lets an app follow a package in Git whose hooks run before and
@@ -15,7 +17,7 @@ import (
 func TestDeliveryRunsHooks(t *testing.T) {
 	n := start(t)
 	image := n.image()
-	f := newForge(t, n.dir)
+	f := follow.NewForge(t, n.dir)
 	n.secret("hooked/git", f.Password)
 	n.secret("hooked/age", sopsFile(t, "key.txt"))
 	const token = "the-token-of-the-package"
@@ -42,7 +44,7 @@ func TestDeliveryRunsHooks(t *testing.T) {
 		if err := f.Write("pkg/files/token.age", sealed(t, token)); err != nil {
 			t.Fatal(err)
 		}
-		return f.push("# none\n", "version "+version)
+		return f.Publish("# none\n", "version "+version)
 	}
 	at := func(phase, commit, version string) func() error {
 		return func() error {

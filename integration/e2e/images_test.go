@@ -3,31 +3,19 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/fairlead/fairlead/integration/follow"
 	"github.com/fairlead/fairlead/integration/load"
-	"github.com/fairlead/fairlead/integration/registryd"
 )
 
-// shelf is a registry with versions of the test application.
-type shelf struct {
-	*registryd.Registry
-	n       *node
-	program string
-}
-
-func newShelf(t *testing.T, n *node) *shelf {
+// newShelf is a registry that the cluster logs in to.
+func newShelf(t *testing.T, n *node) *follow.Shelf {
 	t.Helper()
-	s := &shelf{registryd.Start(t, "ci", "a-registry's-password"), n, filepath.Join(n.dir, "program")}
-	build := exec.Command("go", "build", "-o", s.program, "./app")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the test application: %v\n%s", err, out)
-	}
+	s := follow.NewShelf(t)
 	login := n.command(t.Context(), "image", "login", s.Host, "-u", s.User)
 	login.Stdin = strings.NewReader(s.Password)
 	if out, err := login.CombinedOutput(); err != nil {
@@ -36,53 +24,39 @@ func newShelf(t *testing.T, n *node) *shelf {
 	return s
 }
 
-// push puts a version into the registry, under its own name if no tag is given.
-func (s *shelf) push(version string, bad bool, tags ...string) string {
-	s.n.t.Helper()
-	env := []string{"VERSION=" + version}
-	if bad {
-		env = append(env, "BROKEN=health")
-	}
-	if len(tags) == 0 {
-		tags = []string{version}
-	}
-	return s.Push("shop/web", s.program, env, tags...)
-}
-
 // TestImageUpdates goes from a commit over an image that is pushed to a commit that brings
 // it, a rollout, and answers of the new version; over an image that is never healthy, and
 // back; then the same with releases in place of commits, and with a tag that is moved.
 // All of it by itself, under load, of which nothing fails.
 func TestImageUpdates(t *testing.T) {
 	var n *node
-	var s *shelf
+	var s *follow.Shelf
 	t.Cleanup(func() { // when its containers are gone
 		if s == nil {
 			return
 		}
-		out, _ := n.docker("images", "-q", "--no-trunc", s.Host+"/shop/web").Output()
+		out, _ := n.docker("images", "-q", "--no-trunc", s.Repository()).Output()
 		for id := range strings.FieldsSeq(string(out)) {
 			_ = n.docker("rmi", "-f", id).Run()
 		}
 	})
 	n = start(t)
 	s = newShelf(t, n)
-	f := newForge(t, n.dir)
-	bare := filepath.Join(n.dir, "git", "pub.git")
+	f := follow.NewForge(t, n.dir)
 	n.secret("pub/git", f.Password)
-	s.push("1.0.0", false)
+	s.Put("1.0.0", false)
 	marked := fmt.Sprintf("# What the shop runs.\nname: pub\nservices:\n  web:\n    image: '%s/shop/web:1.0.0'   # {\"fairlead\": \"web\"}\n", s.Host) +
 		`    expose: ["8080"]
     deploy: {replicas: 2, update_config: {parallelism: 2, monitor: 1s}}
     x-fairlead: {health: {port: 8080, http: /health, interval: 1s, timeout: 10s}, routes: [{host: pub.example.com, port: 8080}]}
 `
-	f.push(marked, "the first version")
+	f.Publish(marked, "the first version")
 	create := func(more ...string) {
 		t.Helper()
 		n.do(append([]string{"delivery", "create", "pub", f.URL, "--secret", "git", "--ca", f.CA, "--branch", "main", "--interval", "5s", "--on-failure", "rollback"}, more...)...)
 	}
-	head := func() string { return f.git(bare, "rev-parse", "main") }
-	commits := func() string { return f.git(bare, "rev-list", "--count", "main") }
+	head := func() string { return f.Has("rev-parse", "main") }
+	commits := func() string { return f.Has("rev-list", "--count", "main") }
 	state := func() deliveryStatus { return get[deliveryStatus](n, "delivery", "get", "pub") }
 	is := func(phase, version string) func() error {
 		return func() error {
@@ -103,13 +77,13 @@ func TestImageUpdates(t *testing.T) {
 	l := n.startLoad(load.EveryKind("http://pub.example.com/"))
 
 	// An image that is pushed comes by itself.
-	s.push("1.1.0", false)
-	s.push("2.0.0", false)
+	s.Put("1.1.0", false)
+	s.Put("2.0.0", false)
 	n.eventually(2*time.Minute, "the pushed image serves", is("ready", "1.1.0"))
-	if got := f.git(bare, "show", "main:compose.yaml"); got != strings.TrimSpace(strings.Replace(marked, "web:1.0.0", "web:1.1.0", 1)) {
+	if got := f.Has("show", "main:compose.yaml"); got != strings.TrimSpace(strings.Replace(marked, "web:1.0.0", "web:1.1.0", 1)) {
 		t.Errorf("the source says\n%s", got)
 	}
-	if got := f.git(bare, "log", "-1", "--format=%an %s", "main"); got != "Fairlead pub: web 1.1.0" || commits() != "2" {
+	if got := f.Has("log", "-1", "--format=%an %s", "main"); got != "Fairlead pub: web 1.1.0" || commits() != "2" {
 		t.Errorf("the newest of %s commits is %q", commits(), got)
 	}
 	if trace := n.do("trace", "pub/web"); !strings.Contains(trace, head()) || !strings.Contains(trace, "pub: web 1.1.0") {
@@ -117,22 +91,22 @@ func TestImageUpdates(t *testing.T) {
 	}
 
 	// One that is never healthy is gone back from, and committed once.
-	s.push("1.2.0", true)
+	s.Put("1.2.0", true)
 	n.eventually(3*time.Minute, "the bad image is held", is("held", "1.1.0"))
 	bad := head()
 	if out, err := n.try("delivery", "reconcile", "pub"); exitCode(err) != 1 || !strings.Contains(out, "until a new one comes") {
 		t.Errorf("it is tried again: %v\n%s", err, out)
 	}
 	if head() != bad || commits() != "3" {
-		t.Errorf("it is committed again: %s", f.git(bare, "log", "--oneline", "main"))
+		t.Errorf("it is committed again: %s", f.Has("log", "--oneline", "main"))
 	}
-	s.push("1.3.0", false)
+	s.Put("1.3.0", false)
 	n.eventually(2*time.Minute, "the good image recovers", is("ready", "1.3.0"))
 
 	// Releases in place of commits.
 	create("--replace", "--image", "web="+s.Host+"/shop/web semver 1.x", "--image-write", "release")
 	at := head()
-	s.push("1.4.0", false)
+	s.Put("1.4.0", false)
 	if out := n.do("delivery", "diff", "pub"); !strings.Contains(out, "1.3.0") || !strings.Contains(out, "1.4.0") {
 		t.Logf("diff, which may have come too late, says\n%s", out)
 	}
@@ -140,7 +114,7 @@ func TestImageUpdates(t *testing.T) {
 	if trace := n.do("trace", "pub/web"); !strings.Contains(trace, at) || !strings.Contains(trace, "web → "+s.Host+"/shop/web:1.4.0 sha256:") {
 		t.Errorf("trace says\n%s", trace)
 	}
-	s.push("1.5.0", true)
+	s.Put("1.5.0", true)
 	n.eventually(3*time.Minute, "the bad image is held", is("held", "1.4.0"))
 	release := state().State.Applied.Release
 	if out, err := n.try("delivery", "reconcile", "pub"); exitCode(err) != 1 || !strings.Contains(out, "with web 1.5.0") {
@@ -149,16 +123,16 @@ func TestImageUpdates(t *testing.T) {
 	if again := state().State.Applied.Release; again != release {
 		t.Errorf("the bad image was deployed again, as release %d", again)
 	}
-	s.push("1.6.0", false)
+	s.Put("1.6.0", false)
 	n.eventually(2*time.Minute, "the good image recovers", is("ready", "1.6.0"))
 
 	// A tag that is moved, and a registry that is away.
-	first := s.push("edge-1", false, "edge")
+	first := s.Put("edge-1", false, "edge")
 	create("--replace", "--image", "web="+s.Host+"/shop/web digest edge")
 	if err := is("ready", "edge-1")(); err != nil {
 		t.Error(err)
 	}
-	second := s.push("edge-2", false, "edge")
+	second := s.Put("edge-2", false, "edge")
 	n.eventually(2*time.Minute, "the moved tag serves", is("ready", "edge-2"))
 	if trace := n.do("trace", "pub/web"); !strings.Contains(trace, second) || strings.Contains(trace, first) {
 		t.Errorf("trace says\n%s", trace)
@@ -174,7 +148,7 @@ func TestImageUpdates(t *testing.T) {
 	s.Up()
 	l.WantNone(t, "while images were updated")
 	if head() != at {
-		t.Errorf("releases were committed: %s", f.git(bare, "log", "--oneline", "main"))
+		t.Errorf("releases were committed: %s", f.Has("log", "--oneline", "main"))
 	}
 	if out := n.do("delivery", "history", "pub"); !strings.Contains(out, "images") || !strings.Contains(out, "committed as") {
 		t.Errorf("its history is\n%s", out)

@@ -13,6 +13,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/fairlead/fairlead/integration/follow"
 	"github.com/fairlead/fairlead/integration/load"
 	"github.com/fairlead/fairlead/integration/need"
 )
@@ -54,7 +55,7 @@ func sealed(t *testing.T, text string) string {
 func TestSecretsInGit(t *testing.T) {
 	n := start(t)
 	image := n.image()
-	f := newForge(t, n.dir)
+	f := follow.NewForge(t, n.dir)
 	const password, first, second = "hunter2-in-env", "the-first-of-tokens", "the-second-of-tokens"
 	n.secret("pub/git", f.Password)
 	n.secret("pub/age", sopsFile(t, "key.txt"))
@@ -68,7 +69,7 @@ func TestSecretsInGit(t *testing.T) {
 		"    x-fairlead: {", "    secrets: [token]\n    x-fairlead: {secret_env: {PASSWORD: password}, ", 1)
 	write("prod.enc.env", sopsFile(t, "all.env"))
 	write("token.age", sealed(t, first))
-	f.push(app, "with secrets")
+	f.Publish(app, "with secrets")
 	create := []string{"delivery", "create", "pub", f.URL, "--secret", "git", "--ca", f.CA, "--interval", "1h", "--env-file", "prod.enc.env"}
 	if out, err := n.try(create...); exitCode(err) != 1 || !strings.Contains(out, "prod.enc.env") || !strings.Contains(out, "--decrypt") {
 		t.Errorf("without a key: %v\n%s", err, out)
@@ -102,7 +103,7 @@ func TestSecretsInGit(t *testing.T) {
 	// Another value, under load.
 	l := n.startLoad(load.EveryKind("http://pub.example.com/"))
 	write("token.age", sealed(t, second))
-	f.push(app, "another token")
+	f.Publish(app, "another token")
 	if out := show("delivery", "diff", "pub"); !strings.Contains(out, "token") {
 		t.Errorf("the changed value is no change:\n%s", out)
 	}
@@ -113,7 +114,7 @@ func TestSecretsInGit(t *testing.T) {
 	// In clear, and tampered with.
 	refused := func(why string, words ...string) {
 		t.Helper()
-		f.push(app, why)
+		f.Publish(app, why)
 		out, err := n.try("delivery", "reconcile", "pub")
 		shown.WriteString(out)
 		for _, w := range words {
@@ -132,7 +133,7 @@ func TestSecretsInGit(t *testing.T) {
 	write("prod.enc.env", strings.Replace(sopsFile(t, "all.env"), "HOST_unencrypted=db", "HOST_unencrypted=evil", 1))
 	refused("tampered with", "prod.enc.env", "MAC")
 	write("prod.enc.env", sopsFile(t, "all.env"))
-	f.push(strings.Replace(app, `VERSION: "1"`, `VERSION: "2"`, 1), "a good one")
+	f.Publish(strings.Replace(app, `VERSION: "1"`, `VERSION: "2"`, 1), "a good one")
 	n.do("delivery", "reconcile", "pub")
 	n.eventually(time.Minute, "the good one", func() error {
 		body, err := n.answer("http://pub.example.com/")

@@ -14,6 +14,7 @@ import (
 	"helm.sh/helm/v4/pkg/repo/v1"
 
 	"github.com/fairlead/fairlead/chart/charttest"
+	"github.com/fairlead/fairlead/integration/follow"
 	"github.com/fairlead/fairlead/integration/registryd"
 )
 
@@ -58,7 +59,7 @@ func TestPackageSources(t *testing.T) {
 	http := n.repository(dist, "ben", "secret")
 	oci := "oci://" + reg.Host + "/charts"
 	ann, eve := charttest.NewSigner(t, "ann"), charttest.NewSigner(t, "eve")
-	git := newForge(t, n.dir)
+	git := follow.NewForge(t, n.dir)
 	t.Setenv("GIT_SSL_CAINFO", git.CA)
 	n.write(".gitconfig", "[credential]\n\thelper = store\n")
 	n.write(".git-credentials", strings.Replace(strings.TrimSuffix(git.URL, "/pub.git"), "://", "://ann:"+git.Password+"@", 1)+"\n")

@@ -223,16 +223,22 @@ func (b *bed) inNetOf(node string, f func() error) error {
 		b.t.Fatal(err)
 	}
 	defer ns.Close()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with this
-		err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
-		if err == nil {
-			err = f()
-		}
-		done <- err
-	}()
-	return <-done
+	// A thread that ended would take with it what it has started that is to end with the test.
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer home.Close()
+	err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
+	if err == nil {
+		err = f()
+	}
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		return errors.Join(err, back) // and the thread stays this goroutine's
+	}
+	runtime.UnlockOSThread()
+	return err
 }
 
 // A node that is paused keeps what it has and takes nothing new; active again, it

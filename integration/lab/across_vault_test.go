@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -95,6 +96,7 @@ func (b *bed) reaches(node, at string) {
 	if err := b.inNetOf(node, func() (err error) { l, err = net.Listen("tcp", u.Host); return err }); err != nil {
 		b.t.Fatal(err)
 	}
+	ctx, end := context.WithCancel(context.Background())
 	var open sync.WaitGroup
 	open.Go(func() {
 		for {
@@ -105,16 +107,17 @@ func (b *bed) reaches(node, at string) {
 				}
 				return
 			}
-			open.Go(func() { carry(c, u.Host) })
+			open.Go(func() { carry(ctx, c, u.Host) })
 		}
 	})
-	b.t.Cleanup(func() { _ = l.Close(); open.Wait() })
+	b.t.Cleanup(func() { _ = l.Close(); end(); open.Wait() })
 }
 
-// carry carries a connection to an address until either end has said all.
-func carry(c net.Conn, to string) {
+// carry carries a connection to an address until either end has said all, or ctx ends:
+// who keeps one for later says nothing.
+func carry(ctx context.Context, c net.Conn, to string) {
 	defer c.Close()
-	d, err := net.Dial("tcp", to)
+	d, err := (&net.Dialer{}).DialContext(ctx, "tcp", to)
 	if err != nil {
 		return
 	}
@@ -123,5 +126,8 @@ func carry(c net.Conn, to string) {
 	for _, way := range [][2]net.Conn{{c, d}, {d, c}} {
 		go func() { _, _ = io.Copy(way[0], way[1]); done <- struct{}{} }()
 	}
-	<-done
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
 }
