@@ -1,15 +1,12 @@
 package chart
 
 import (
-	"bytes"
 	"encoding/hex"
 	"errors"
-	"os"
 	"slices"
 	"strings"
 
 	pgp "github.com/ProtonMail/go-crypto/openpgp/errors"
-	"helm.sh/helm/v4/pkg/provenance"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -30,16 +27,9 @@ type archived struct {
 
 // verify refuses an archive that no key of the transfer's keyring signed; ref is for errors.
 func (a archived) verify(ref string, t Transfer) error {
-	ring, err := os.ReadFile(t.Keyring)
-	switch {
-	case err != nil:
-		return cluster.Invalidf("--keyring: %w", err)
-	case bytes.HasPrefix(bytes.TrimSpace(ring), []byte("-----BEGIN PGP")):
-		return cluster.Invalidf("--keyring %s: it is armored: `gpg --export NAME >FILE` without --armor, or `gpg --dearmor`, makes one that is read", t.Keyring)
-	}
-	s, err := provenance.NewFromKeyring(t.Keyring, "")
+	s, err := openKeyring(t.Keyring, "gpg --export")
 	if err != nil {
-		return cluster.Invalidf("--keyring %s: no keys that can be read, as `gpg --export NAME >FILE` writes them: %w", t.Keyring, err)
+		return err
 	}
 	if a.prov == nil {
 		return cluster.Invalidf("%s is not signed: there is no %s.prov", ref, a.name)

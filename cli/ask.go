@@ -60,7 +60,7 @@ func (a *app) ask(ctx context.Context, question string) error {
 // readSecret reads a value that is never shown.
 func (a *app) readSecret(ctx context.Context, what string) ([]byte, error) {
 	if f, ok := a.in.(*os.File); ok && isTerminal(f) {
-		return a.promptSecret(ctx, int(f.Fd()), what)
+		return a.promptSecret(ctx, int(f.Fd()), "Value of "+what, what+" is unchanged")
 	}
 	b, err := io.ReadAll(io.LimitReader(a.in, v1.MaxSecret+1))
 	if err != nil {
@@ -76,19 +76,20 @@ func (a *app) readSecret(ctx context.Context, what string) ([]byte, error) {
 	return b, nil
 }
 
-func (a *app) promptSecret(ctx context.Context, fd int, what string) ([]byte, error) {
+// promptSecret asks for what is not shown; without an answer, the error says what follows.
+func (a *app) promptSecret(ctx context.Context, fd int, question, without string) ([]byte, error) {
 	before, err := term.GetState(fd)
 	if err != nil {
 		return nil, err
 	}
-	_, _ = fmt.Fprintf(a.errw, "Value of %s: ", what)
+	_, _ = fmt.Fprintf(a.errw, "%s: ", question)
 	b, err := interruptible(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
 	a.note("")
 	if errors.Is(err, errInterrupted) {
 		_ = term.Restore(fd, before) // or the shell would not show what is typed
 	}
 	if errors.Is(err, errInterrupted) || errors.Is(err, io.EOF) || err == nil && len(b) == 0 {
-		err = usagef("nothing was given: %s is unchanged", what)
+		err = usagef("nothing was given: %s", without)
 	}
 	return b, err
 }

@@ -79,7 +79,7 @@ func (f *fetchFlags) transfer(ctx context.Context, a *app, ref string) (chart.Re
 	}
 	ring := f.keyring
 	if f.verify && ring == "" {
-		if ring = keyring(); ring == "" {
+		if ring = keyring("pubring.gpg"); ring == "" {
 			return chart.Repositories{}, chart.Transfer{}, usagef("--verify: by which keys? --keyring FILE has them; `gpg --export NAME >FILE` writes one")
 		}
 	}
@@ -89,9 +89,9 @@ func (f *fetchFlags) transfer(ctx context.Context, a *app, ref string) (chart.Re
 	return r, t, err
 }
 
-// keyring is the file of public keys that Helm takes when none is named, if it is there:
-// that of GnuPG before 2.1.
-func keyring() string {
+// keyring is the file of keys that Helm takes when none is named, if it is there: one of
+// GnuPG before 2.1.
+func keyring(name string) string {
 	dir := os.Getenv("GNUPGHOME")
 	if dir == "" {
 		home, err := os.UserHomeDir()
@@ -100,7 +100,7 @@ func keyring() string {
 		}
 		dir = filepath.Join(home, ".gnupg")
 	}
-	file := filepath.Join(dir, "pubring.gpg")
+	file := filepath.Join(dir, name)
 	if _, err := os.Stat(file); err != nil { //nolint:gosec // where the user's GnuPG says
 		return ""
 	}

@@ -257,14 +257,23 @@ func shortened(ref string, err error) error {
 
 func (a *app) chartPackage() *cobra.Command {
 	var into, version, appVersion string
+	var by signFlags
 	c := &cobra.Command{
 		Use: "package CHART...", Short: "Make archives of packages", Args: rangeArgs(1, -1, "a package"), ValidArgsFunction: completeFiles,
-		Long:    "Makes NAME-VERSION.tgz of each directory. The same files make the same archive, byte for byte.",
-		Example: "  fairlead chart package ./shop\n  fairlead chart package ./shop --version 1.2.0 --app-version 4.5 -d dist",
-		RunE: func(_ *cobra.Command, args []string) error {
+		Long: "Makes NAME-VERSION.tgz of each directory. The same files make the same archive, byte for byte.\n" +
+			"With --sign, its signature is written beside it, as NAME-VERSION.tgz.prov: `chart push` takes it\n" +
+			"along, and --verify asks for it.",
+		Example: "  fairlead chart package ./shop\n  fairlead chart package ./shop --version 1.2.0 --app-version 4.5 -d dist\n" +
+			"  gpg --export-secret-keys ann@example.com >ann.gpg\n  fairlead chart package ./shop --sign --keyring ann.gpg",
+		RunE: func(cmd *cobra.Command, args []string) error {
 			type packed struct {
-				File string `json:"file"`
-				Size int64  `json:"size"`
+				File      string `json:"file"`
+				Size      int64  `json:"size"`
+				Signature string `json:"signature,omitempty"`
+			}
+			signer, err := by.signer(cmd.Context(), a)
+			if err != nil {
+				return err
 			}
 			var all []packed
 			for _, dir := range args {
@@ -283,23 +292,92 @@ func (a *app) chartPackage() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				all = append(all, packed{to, int64(len(b))})
+				p := packed{File: to, Size: int64(len(b))}
+				if signer != nil {
+					prov, err := signer.Sign(name, b, files)
+					if err != nil {
+						return fmt.Errorf("sign %s: %w", to, err)
+					}
+					if p.Signature, err = writePackage(name+".prov", prov, into, false); err != nil {
+						return err
+					}
+				}
+				all = append(all, p)
 			}
 			return a.print(all, func() *table {
-				t := &table{columns: columns("FILE", "SIZE")}
+				t := &table{columns: columns("FILE", "SIZE", "SIGNATURE")}
 				for _, p := range all {
-					t.add(p.File, size(p.Size))
+					t.add(p.File, size(p.Size), p.Signature)
 				}
 				return t
 			})
 		},
 	}
 	f := c.Flags()
+	by.register(c)
 	f.StringVarP(&into, "destination", "d", ".", "`directory` for the archives")
 	f.StringVar(&version, "version", "", "version of the package, instead of Chart.yaml's")
 	f.StringVar(&appVersion, "app-version", "", "version of the program in it, instead of Chart.yaml's")
 	_ = c.MarkFlagDirname("destination")
 	return c
+}
+
+// signFlags say who signs a package.
+type signFlags struct {
+	sign                     bool
+	owner, keyring, password string
+}
+
+func (f *signFlags) register(c *cobra.Command) {
+	c.Flags().BoolVar(&f.sign, "sign", false, "sign the archives with a key of --keyring")
+	c.Flags().StringVar(&f.owner, "key", "", "`name` of the key's owner, or a part of it, for --sign; default: the only one in --keyring")
+	c.Flags().StringVar(&f.keyring, "keyring", "", "`file` of secret keys (gpg --export-secret-keys), for --sign; default: ~/.gnupg/secring.gpg, if there is one")
+	c.Flags().StringVar(&f.password, "passphrase-file", "", "`file` with the key's passphrase in its first line, - for standard input; default: it is asked for")
+}
+
+// signer is nil when nothing is to be signed.
+func (f *signFlags) signer(ctx context.Context, a *app) (*chart.Signer, error) {
+	if !f.sign {
+		for flag, value := range map[string]string{"key": f.owner, "keyring": f.keyring, "passphrase-file": f.password} {
+			if value != "" {
+				return nil, usagef("--%s %s: it is for --sign", flag, value)
+			}
+		}
+		return nil, nil
+	}
+	ring := f.keyring
+	if ring == "" {
+		if ring = keyring("secring.gpg"); ring == "" {
+			return nil, usagef("--sign: with which key? --keyring FILE has it; `gpg --export-secret-keys NAME >FILE` writes one")
+		}
+	}
+	return chart.NewSigner(ring, f.owner, func(owner string) ([]byte, error) { return f.passphrase(ctx, a, owner) })
+}
+
+func (f *signFlags) passphrase(ctx context.Context, a *app, owner string) ([]byte, error) {
+	in := a.in
+	switch f.password {
+	case "":
+		t, ok := a.in.(*os.File)
+		if !ok || !isTerminal(t) {
+			return nil, usagef("the key of %s is locked: --passphrase-file FILE, or - for standard input, opens it", printable(owner))
+		}
+		return a.promptSecret(ctx, int(t.Fd()), "Passphrase of "+printable(owner), "nothing is signed")
+	case "-":
+	default:
+		t, err := os.Open(f.password)
+		if err != nil {
+			return nil, usagef("--passphrase-file: %w", err)
+		}
+		defer func() { _ = t.Close() }() // only read
+		in = t
+	}
+	line, err := readLine(in)
+	if err != nil {
+		return nil, usagef("--passphrase-file %s: %w", f.password, err)
+	}
+	line, _, _ = strings.Cut(line, "\n")
+	return []byte(strings.TrimSuffix(line, "\r")), nil
 }
 
 func (a *app) chartShow() *cobra.Command {

@@ -1,6 +1,8 @@
 package charttest
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,6 +14,7 @@ import (
 // Signer signs packages as `helm package --sign` does.
 type Signer struct {
 	Keyring string // a file with the public key
+	Secret  string // one with the secret key
 
 	t testing.TB
 	s provenance.Signatory
@@ -24,15 +27,13 @@ func NewSigner(tb testing.TB, name string) *Signer {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s := &Signer{Keyring: filepath.Join(tb.TempDir(), "keys.gpg"), t: tb, s: provenance.Signatory{Entity: e}}
-	f, err := os.Create(s.Keyring)
-	if err != nil {
+	dir := tb.TempDir()
+	s := &Signer{Keyring: filepath.Join(dir, "keys.gpg"), Secret: filepath.Join(dir, "secret.gpg"), t: tb, s: provenance.Signatory{Entity: e}}
+	var public, secret bytes.Buffer
+	if err := errors.Join(e.Serialize(&public), e.SerializePrivate(&secret, nil)); err != nil {
 		tb.Fatal(err)
 	}
-	if err := e.Serialize(f); err != nil {
-		tb.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
+	if err := errors.Join(os.WriteFile(s.Keyring, public.Bytes(), 0o600), os.WriteFile(s.Secret, secret.Bytes(), 0o600)); err != nil {
 		tb.Fatal(err)
 	}
 	return s
@@ -46,16 +47,4 @@ func (s *Signer) Sign(name string, archive []byte) []byte {
 		s.t.Fatal(err)
 	}
 	return []byte(text)
-}
-
-// SignFile writes the signature of an archive beside it.
-func (s *Signer) SignFile(archive string) {
-	s.t.Helper()
-	b, err := os.ReadFile(archive) //nolint:gosec // a test's own
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if err := os.WriteFile(archive+".prov", s.Sign(filepath.Base(archive), b), 0o600); err != nil { //nolint:gosec // a test's own
-		s.t.Fatal(err)
-	}
 }

@@ -70,8 +70,7 @@ func TestPackageSources(t *testing.T) {
 	release := func(version string) {
 		t.Helper()
 		n.write("demo/templates/app.yaml", strings.ReplaceAll(web(image, "APP", version, 1, ""), "APP.example.com", "{{ .Values.host }}"))
-		n.do("chart", "package", filepath.Join(n.dir, "demo"), "--version", version, "-d", dist)
-		ann.SignFile(filepath.Join(dist, "demo-"+version+".tgz"))
+		n.do("chart", "package", filepath.Join(n.dir, "demo"), "--version", version, "-d", dist, "--sign", "--keyring", ann.Secret)
 		n.do("chart", "push", filepath.Join(dist, "demo-"+version+".tgz"), oci, "--plain-http")
 		index, err := repo.IndexDirectory(dist, "")
 		if err == nil {
