@@ -12,7 +12,7 @@ GOTESTSUM := v1.13.0
 
 export GOFLAGS
 
-.PHONY: laws build demo demo-down setup traefik vault registry buildx engine static check fmt lint tidy unit integration integration-clusters current integration-current integration-etcd repeat test bench install clean help
+.PHONY: laws build demo demo-down setup traefik vault registry buildx debian engine static check fmt lint tidy unit integration integration-clusters current integration-current integration-etcd repeat test bench install clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
@@ -34,6 +34,10 @@ registry: ## build and cache the registry of images that tests push to
 
 buildx: ## build and cache the buildx that tests build images with
 	@scripts/buildx
+
+debian: setup ## make and cache what tests use of Debian's packages
+	@scripts/debian postgres redis >/dev/null
+	@scripts/etcd-debian >/dev/null
 
 engine: ## build and cache the current Docker engine that tests run on
 	@scripts/engine
@@ -80,7 +84,7 @@ laws: ## the property tests with twenty times as many cases; minutes
 # One package at a time, and without the tests' cache: they share the machine's
 # Docker engine and kernel tables.
 INTEGRATION := FAIRLEAD_MUST_RUN=1 go test -count=1 -timeout 40m -p 1
-integration: setup vault engine registry buildx build ## tests on the real Docker, etcd, Traefik and Vault; needs root
+integration: setup vault engine registry buildx debian build ## tests on the real Docker, etcd, Traefik and Vault; needs root
 	scripts/integration '$(CLUSTERS)'
 
 # The long tests of several servers, of labs, of etcds that are an operator's own, and
@@ -91,7 +95,7 @@ CLUSTERS := ^($(subst $(EMPTY) ,|,$(strip TestThreeServers TestTwoWholeServers T
 	TestSlowLink TestTwoLabs TestLabIsKept TestInterrupted TestMachineIsLeftAlone TestServersAndGateways \
 	TestNodesUnderLoad TestAcrossNodes TestAcrossServers TestLeadersUnderLoad TestDeliveryOnThreeNodes TestSystemd)))$$
 
-integration-clusters: setup vault engine registry buildx build ## the long tests of several servers, labs and external etcds; needs root
+integration-clusters: setup vault engine registry buildx debian build ## the long tests of several servers, labs and external etcds; needs root
 	$(INTEGRATION) -run '$(CLUSTERS)' ./integration/...
 
 # What engines differ in, on a current one: networks, names, ports, builds, control
@@ -104,10 +108,10 @@ CURRENT := TestShop TestRollingUpdateLosesNoRequest TestAppsAreApart TestNetwork
 	TestImagePush TestImageWhoseLayersAreGone TestBuildx
 ON_CURRENT := FAIRLEAD_MUST_RUN=1 scripts/apart current go test -count=1 -timeout 40m -p 1
 
-current: setup vault engine registry buildx build ## the integration tests that engines can differ in, on a current Docker engine; needs root
+current: setup vault engine registry buildx debian build ## the integration tests that engines can differ in, on a current Docker engine; needs root
 	$(ON_CURRENT) -run "^($$(echo $(CURRENT) | tr ' ' '|'))$$" ./integration/...
 
-integration-current: setup vault engine registry buildx build ## the integration tests on a current Docker engine; needs root
+integration-current: setup vault engine registry buildx debian build ## the integration tests on a current Docker engine; needs root
 	$(ON_CURRENT) -skip '$(CLUSTERS)' ./integration/...
 
 # A test that sometimes fails is broken: ten runs of those of whole clusters, on both
@@ -115,11 +119,11 @@ integration-current: setup vault engine registry buildx build ## the integration
 RUN ?= ^(TestThreeNodes|TestNodesUnderLoad|TestServersAndGateways|TestThreeServers|TestTwoNodes|TestTwoGateways|TestSecretsInVault|TestOperatorsEtcd|TestNodesOnOperatorsEtcd|TestServersOnOperatorsEtcd|TestAcrossNodes|TestAcrossServers|TestLeadersUnderLoad|TestDeliveryOnThreeNodes)$$
 IN  ?= ./integration/lab ./integration/e2e
 N   ?= 10
-repeat: setup vault engine registry buildx build ## the tests that match RUN, in the packages IN, N times (10); needs root
+repeat: setup vault engine registry buildx debian build ## the tests that match RUN, in the packages IN, N times (10); needs root
 	scripts/repeat $(N) '$(RUN)' $(IN)
 
 # Those that are about the embedded etcd, or begin without the common start, say nothing here.
-integration-etcd: setup vault build ## the end-to-end tests on external etcds, of Debian and current; needs root
+integration-etcd: setup vault registry buildx debian build ## the end-to-end tests on external etcds, of Debian and current; needs root
 	for etcd in debian current; do \
 		echo "on an external etcd: $$etcd"; \
 		FAIRLEAD_TEST_ETCD=$$etcd FAIRLEAD_MUST_RUN=1 go test -count=1 -timeout 40m -p 1 \

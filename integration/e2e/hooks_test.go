@@ -10,14 +10,6 @@ import (
 	"time"
 )
 
-// redisRoot is how a root directory with Redis is made of Debian's packages.
-var redisRoot = []string{
-	"--variant=essential", "--include=redis-server", `--aptopt=APT::Install-Recommends "false"`,
-	"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/man/*",
-	`--customize-hook=rm -rf "$1"/var/lib/apt/lists "$1"/var/cache/*`,
-	"bookworm",
-}
-
 // The image is used as the official one is: its entrypoint gives up root's rights.
 const (
 	redisDockerfile = `FROM fairlead-e2e-redis-root
@@ -40,7 +32,7 @@ exec "$@"
 // redis puts images of Redis under the official name on the node's own engine.
 func (n *node) redis(tags ...string) {
 	n.t.Helper()
-	n.debian("redis", redisRoot)
+	n.debian("redis")
 	n.write("redis/docker-entrypoint.sh", redisEntrypoint)
 	if err := os.Chmod(filepath.Join(n.dir, "redis", "docker-entrypoint.sh"), 0o755); err != nil {
 		n.t.Fatal(err)

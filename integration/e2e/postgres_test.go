@@ -1,14 +1,10 @@
 package e2e
 
 import (
-	"context"
-	"crypto/sha256"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,16 +12,6 @@ import (
 	"github.com/fairlead/fairlead/integration/load"
 	"github.com/fairlead/fairlead/integration/need"
 )
-
-// postgresRoot is how a root directory with PostgreSQL is made of Debian's packages.
-var postgresRoot = []string{
-	"--variant=essential", "--include=postgresql-15", `--aptopt=APT::Install-Recommends "false"`,
-	"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/man/*",
-	// What compiles queries is larger than all the rest.
-	"--dpkgopt=path-exclude=/usr/lib/*/libLLVM*", "--dpkgopt=path-exclude=/usr/lib/llvm-*", "--dpkgopt=path-exclude=/usr/lib/postgresql/*/bitcode/*",
-	`--customize-hook=rm -rf "$1"/var/lib/apt/lists "$1"/var/cache/* "$1"/var/lib/postgresql/15 "$1"/etc/postgresql/15`,
-	"bookworm",
-}
 
 // The image is used as the official one is: a password from a file, the data in
 // PGDATA, which is made at the first start, SCRAM for whoever comes by network.
@@ -60,7 +46,7 @@ func (n *node) postgres() {
 	if n.engine == "" {
 		n.t.Fatal("an engine of the test's own is needed")
 	}
-	n.debian("postgres", postgresRoot)
+	n.debian("postgres")
 	n.write("postgres/entrypoint.sh", postgresEntrypoint)
 	n.write("postgres/Dockerfile", postgresDockerfile)
 	if out, err := n.docker("build", "-q", "-t", "postgres:16", filepath.Join(n.dir, "postgres")).CombinedOutput(); err != nil {
@@ -69,9 +55,14 @@ func (n *node) postgres() {
 }
 
 // debian puts an image fairlead-e2e-NAME-root of Debian's packages on the node's engine.
-func (n *node) debian(name string, packages []string) {
+func (n *node) debian(name string) {
 	n.t.Helper()
-	root, err := os.Open(debianTar(n.t, name, packages))
+	out, err := exec.CommandContext(n.t.Context(), "bash", filepath.Join(need.Root(n.t), "scripts/debian"), name).Output()
+	path := strings.TrimSpace(string(out))
+	if err != nil || path == "" {
+		need.Skip(n.t, "no root directory with %s (scripts/debian): %v", name, err)
+	}
+	root, err := os.Open(path)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -81,37 +72,6 @@ func (n *node) debian(name string, packages []string) {
 	if out, err := load.CombinedOutput(); err != nil {
 		n.t.Fatalf("docker import: %v\n%s", err, out)
 	}
-}
-
-// debianTar is a root directory, made once and kept in the cache: it takes a
-// minute or two, and Debian's packages.
-func debianTar(t *testing.T, name string, packages []string) string {
-	t.Helper()
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	key := sha256.Sum256([]byte(strings.Join(packages, "\n")))
-	path := filepath.Join(cache, "fairlead", fmt.Sprintf("%s-%x.tar", name, key[:6]))
-	if _, err := os.Stat(path); err == nil {
-		return path
-	}
-	if _, err := exec.LookPath("mmdebstrap"); err != nil {
-		need.Skip(t, "needs mmdebstrap, which scripts/setup installs")
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("making %s (once)", path)
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
-	defer cancel()
-	fresh := fmt.Sprintf("%s.%d.tar", strings.TrimSuffix(path, ".tar"), os.Getpid())
-	defer os.Remove(fresh)
-	out, err := exec.CommandContext(ctx, "mmdebstrap", append(slices.Clone(packages), fresh)...).CombinedOutput()
-	if err := errors.Join(err, os.Rename(fresh, path)); err != nil {
-		need.Skip(t, "cannot make a root directory with %s: %v\n%s", name, err, out[max(0, len(out)-2000):])
-	}
-	return path
 }
 
 // readmeFile is the Compose file that README.md shows, as it stands there.
