@@ -127,6 +127,9 @@ func (a *app) finish(ctx context.Context, cl *client.Client, res v1.DeployResult
 		} else {
 			a.note("%s is as asked: release %d, nothing to change", res.App, res.Release)
 		}
+		for _, w := range res.Plan.Warnings {
+			a.note("warning: %s", w)
+		}
 		for _, w := range res.Plan.Waits {
 			a.note("warning: %s", w)
 		}
