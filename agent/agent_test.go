@@ -222,7 +222,7 @@ func TestANodeThatWasOffVouchesForNothing(t *testing.T) {
 		n.store.beats = func() { vouched = append(vouched, n.store.status(p.Task)) }
 		_, stop = n.start()
 		settleDown(10 * time.Second)
-		if len(vouched) != 1 || vouched[0].Ready || vouched[0].Reason != processEnded || !vouched[0].ReadySince.IsZero() {
+		if len(vouched) != 1 || vouched[0].Ready || vouched[0].Reason != cluster.ProcessEnded || !vouched[0].ReadySince.IsZero() {
 			t.Errorf("the heartbeat vouches for %+v", vouched)
 		}
 		stop()

@@ -33,7 +33,7 @@ func Report(d Desired, o Observed, next Step, prev cluster.Status, now time.Time
 			s.Reason = docker.ErrAway.Error()
 		}
 		if o.Gone && s.Ready {
-			s.Ready, s.ReadySince, s.Reason = false, time.Time{}, processEnded
+			s.Ready, s.ReadySince, s.Reason = false, time.Time{}, cluster.ProcessEnded
 		}
 		return s
 	}
@@ -73,7 +73,7 @@ func reportContainer(s *cluster.Status, d Desired, o Observed, next Step) {
 	case c.State == docker.Running && m.SignalAt.IsZero():
 		s.State, s.Ready = cluster.StateRunning, !o.Gone && (o.Health == HealthNone || o.Health == HealthGood)
 		if o.Gone {
-			s.Reason = processEnded
+			s.Reason = cluster.ProcessEnded
 		} else if !s.Ready {
 			s.Reason = o.HealthReason
 		}
@@ -85,11 +85,9 @@ func reportContainer(s *cluster.Status, d Desired, o Observed, next Step) {
 	}
 }
 
-const processEnded = "its process ended"
-
 func startingReason(o Observed, next Step) string {
 	c, m := o.Container, o.Memory
-	_, ends := next.(End)
+	end, ends := next.(End)
 	switch {
 	case m.Fault != "":
 		return m.Fault
@@ -97,6 +95,8 @@ func startingReason(o Observed, next Step) string {
 		return "starting again: the engine or the machine was stopped"
 	case m.Unhealthy != "":
 		return m.Unhealthy
+	case c.State == docker.Exited && end.State == cluster.StateComplete:
+		return cluster.ProcessEnded
 	case c.State == docker.Exited && ends: // which the next report says
 		return exitReason(c, m)
 	case c.State == docker.Exited:

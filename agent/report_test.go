@@ -39,6 +39,7 @@ func TestReportOfAnEnd(t *testing.T) {
 	for next, want := range map[Step]string{
 		End{State: cluster.StateFailed, ExitCode: 3}: "exited with code 3",
 		Start{Again: true}:                           "exited with code 3; starting again",
+		End{State: cluster.StateComplete}:            cluster.ProcessEnded,
 	} {
 		if got := Report(d, o, next, cluster.Status{}, time.Time{}).Reason; got != want {
 			t.Errorf("before %T: %q, not %q", next, got, want)

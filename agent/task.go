@@ -59,7 +59,7 @@ func (t *task) recall(r record) {
 	t.prev, t.mem.EverReady, t.mem.Restarts, t.mem.Streak = r.Status, r.EverReady, r.Status.Restarts, r.Streak
 	if r.Status.Ready && r.Pid != 0 && !isContainer(r.Pid, r.Status.Container) {
 		// The machine was off, or its engine killed: it serves nobody, whatever was said.
-		t.prev.Ready, t.prev.ReadySince, t.prev.Reason = false, time.Time{}, processEnded
+		t.prev.Ready, t.prev.ReadySince, t.prev.Reason = false, time.Time{}, cluster.ProcessEnded
 	}
 	if s := r.Status; s.State.Terminal() {
 		t.mem.Ended = &End{State: s.State, ExitCode: s.ExitCode, Reason: s.Reason}

@@ -156,10 +156,10 @@ type scaleInput struct {
 	Body v1.ScaleRequest
 }
 
-func (s *Server) scale(ctx context.Context, in *scaleInput) ([]cluster.Scale, error) {
-	var out []cluster.Scale
+func (s *Server) scale(ctx context.Context, in *scaleInput) ([]v1.Scaled, error) {
+	var out []v1.Scaled
 	err := s.decide(ctx, func(ctx context.Context) error {
-		out = []cluster.Scale{}
+		out = []v1.Scaled{}
 		c, err := s.current(in.app())
 		if err != nil {
 			return err
@@ -175,7 +175,7 @@ func (s *Server) scale(ctx context.Context, in *scaleInput) ([]cluster.Scale, er
 			if err != nil {
 				return err
 			}
-			out = append(out, want)
+			out = append(out, v1.Scaled{Scale: want})
 			if old, exists := c.Scales[name]; exists && old == want {
 				continue
 			}
@@ -189,6 +189,7 @@ func (s *Server) scale(ctx context.Context, in *scaleInput) ([]cluster.Scale, er
 		if len(guard) > store.MaxOps/2 {
 			return cluster.Invalidf("%d services at once: at most %d", len(guard), store.MaxOps/2)
 		}
+		s.foresee(c, out)
 		if len(steps) == 0 {
 			return nil
 		}
@@ -196,6 +197,25 @@ func (s *Server) scale(ctx context.Context, in *scaleInput) ([]cluster.Scale, er
 		return s.commit(ctx, guard, steps)
 	})
 	return out, err
+}
+
+// foresee says of counts which tasks would wait for a place.
+func (s *Server) foresee(c current, set []v1.Scaled) {
+	if s.Preview == nil {
+		return
+	}
+	var counts []cluster.Scale
+	for _, x := range set {
+		counts = append(counts, x.Scale)
+	}
+	services, scales := c.after(plan.Result{Scales: counts})
+	for _, w := range s.Preview(c.app, services, scales) {
+		for i := range set {
+			if set[i].Name == w.Name {
+				set[i].Waits = &w
+			}
+		}
+	}
 }
 
 // scaled is the count that a person's wish gives a service.

@@ -64,6 +64,34 @@ func TestJobsThatAreDoneCount(t *testing.T) {
 	}
 }
 
+// TestJobThatJustEndedCountsAsBefore: between ready and complete it is not unready; what
+// is started again whenever it ends is.
+func TestJobThatJustEndedCountsAsBefore(t *testing.T) {
+	b := newBench(t)
+	jobID := cluster.ServiceID{App: "shop", Name: "job"}
+	job, web := service("job:1"), service("web:1")
+	job.Replicas, job.Restart.Condition, web.Replicas = 1, "on-failure", 1
+	deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": web, "job": job}))
+	says := func(id cluster.ServiceID, s cluster.Status, want int) {
+		t.Helper()
+		version := get[cluster.Service](b, store.ServiceKey(id)).Version
+		task := b.run(id, 1, version)
+		s.Task, s.Node, s.ServiceID, s.Slot, s.Version = task, "n1", id, 1, version
+		b.put(store.StatusKey("n1", task), s)
+		if svc, err := b.Service(t.Context(), id); err != nil || svc.Ready != want || svc.Updated != want {
+			t.Errorf("%s with %+v: %+v %v", id, s, svc.ServiceSummary, err)
+		}
+		b.end(id, task, "earlier", cluster.Outcome{State: cluster.StateStopped})
+	}
+	for _, id := range []cluster.ServiceID{jobID, webID} {
+		still := map[cluster.ServiceID]int{jobID: 1}[id]
+		says(id, cluster.Status{State: cluster.StateRunning, Ready: true}, 1)
+		says(id, cluster.Status{State: cluster.StateRunning, Reason: cluster.ProcessEnded}, still)
+		says(id, cluster.Status{State: cluster.StateStarting, Reason: cluster.ProcessEnded}, still)
+		says(id, cluster.Status{State: cluster.StateStarting, ExitCode: 1, Reason: "exited with code 1"}, 0)
+	}
+}
+
 // TestWatchWaitsForWhatIsMissing: a rollout that was complete is not all: what was
 // scaled up since, or crashed, is waited for; what nobody tries again is said.
 func TestWatchWaitsForWhatIsMissing(t *testing.T) {

@@ -314,7 +314,7 @@ func (m *model) tally(svc cluster.Service) tally {
 		if global {
 			out.wanted++
 		}
-		if ts.Ready {
+		if ts.Ready || ending(svc, ts) {
 			out.ready++
 			if current {
 				out.updated++
@@ -339,6 +339,13 @@ func (m *model) tally(svc cluster.Service) tally {
 	out.ready += out.complete
 	out.updated += out.complete
 	return out
+}
+
+// ending reports whether a task that runs once has just ended: until its agent says
+// how, it is counted as before. It would be ready, then not, then complete.
+func ending(svc cluster.Service, ts v1.TaskStatus) bool {
+	once := svc.Spec.Restart.Condition == "none" || svc.Spec.Restart.Condition == "on-failure"
+	return once && ts.Reason == cluster.ProcessEnded
 }
 
 // rolloutState is where a service's current version stands.

@@ -94,6 +94,35 @@ func TestWatchSaysWhyItFailed(t *testing.T) {
 	}
 }
 
+// TestWatchEndsWhereAllElseWaitsInVain: nothing is waited for that waits for what has
+// failed; what may still become ready is.
+func TestWatchEndsWhereAllElseWaitsInVain(t *testing.T) {
+	b := newBench(t)
+	deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service("web:1"), "db": service("db:1"), "log": service("log:1")}))
+	rollout := func(name cluster.ServiceName, r cluster.Rollout) {
+		r.ServiceID = cluster.ServiceID{App: "shop", Name: name}
+		r.Target, r.Release = get[cluster.Service](b, store.ServiceKey(r.ServiceID)).Version, 1
+		b.put(store.RolloutKey(r.ServiceID), r)
+	}
+	rollout("db", cluster.Rollout{State: cluster.RolloutFailed, Message: "shop/db.1 failed: exit code 1", Tail: []string{"no disk"}})
+	rollout("web", cluster.Rollout{State: cluster.RolloutRunning, Blocked: true, Message: "waits for db to be healthy, but its rollout failed"})
+	rollout("log", cluster.Rollout{State: cluster.RolloutRunning})
+	var last v1.Progress
+	waited := false
+	if err := b.Watch(t.Context(), "shop", 1, func(p v1.Progress) error {
+		if last = p; !p.Done {
+			waited = true
+			rollout("log", cluster.Rollout{State: cluster.RolloutFailed, Message: "shop/log.1 failed"})
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if !waited || !last.Done || !last.Failed || last.Services[0].Tail[0] != "no disk" || last.Services[2].Message != "waits for db to be healthy, but its rollout failed" {
+		t.Errorf("waited %v, %+v", waited, last)
+	}
+}
+
 // A service is there when the gateways have its ports, and a port that one of
 // them cannot have is said.
 func TestWatchWaitsForTheGateways(t *testing.T) {

@@ -130,7 +130,13 @@ func (m *model) progress(app cluster.AppName, release int) v1.Progress {
 			}
 		case cluster.RolloutRolledBack, cluster.RolloutPaused, cluster.RolloutFailed:
 			out.Failed = true
-		case cluster.RolloutRunning, cluster.RolloutRollingBack:
+		case cluster.RolloutRunning:
+			if m.rollouts[svc.ServiceID].Blocked { // waiting longer would change nothing
+				out.Failed = true
+			} else {
+				out.Done = false
+			}
+		case cluster.RolloutRollingBack:
 			out.Done = false
 		default:
 			out.Done = false // pending

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -222,7 +223,7 @@ func (a *app) inspectCommand() *cobra.Command {
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			v, err := a.lookUp(cmd.Context(), cl, args)
 			if err != nil {
-				return err
+				return orNode(cmd.Context(), cl, args, err)
 			}
 			return a.whole(v, formatJSON)
 		}),
@@ -268,7 +269,7 @@ it was started, and what went wrong last.`,
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			list, err := a.explanations(cmd.Context(), cl, args)
 			if err != nil {
-				return err
+				return orNode(cmd.Context(), cl, args, err)
 			}
 			if !a.human() {
 				return a.print(list, nil)
@@ -287,6 +288,18 @@ it was started, and what went wrong last.`,
 			return nil
 		}),
 	}
+}
+
+// orNode is err, or where what was named is no app or service but a node, what tells of that.
+func orNode(ctx context.Context, cl *client.Client, args []string, err error) error {
+	if len(args) == 0 || (cluster.KindOf(err) != cluster.KindNotFound && Code(err) != codeUsage) {
+		return err
+	}
+	nodes, away := cl.Nodes(ctx)
+	if away != nil || !slices.ContainsFunc(nodes, func(n v1.NodeSummary) bool { return string(n.ID) == args[0] }) {
+		return err
+	}
+	return cluster.NotFoundf("no app or service is called %[1]s, but a node is: `fairlead node inspect %[1]s` tells of it, `fairlead explain` of what waits for a node", args[0])
 }
 
 // explanations are those of an address, an app, or without either of all apps.

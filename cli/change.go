@@ -139,7 +139,8 @@ func removed(ctx context.Context, cl *client.Client, name cluster.AppName) (bool
 func (a *app) scaleCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "scale SERVICE=COUNT...", Short: "Set how many tasks services have",
-		Long:              "Sets counts by hand. `auto` gives a service back to its file or its autoscaler.",
+		Long: `Sets counts by hand. "auto" gives a service back to its file or its autoscaler.
+It does not wait, but says what no node has room for as the cluster is now.`,
 		Example:           "  fairlead scale shop/web=5 shop/api=2\n  fairlead scale web=auto",
 		Args:              rangeArgs(1, -1, "SERVICE=COUNT"),
 		ValidArgsFunction: a.completeCounts(),
@@ -151,6 +152,11 @@ func (a *app) scaleCommand() *cobra.Command {
 			all, err := scale(cmd.Context(), cl, want)
 			if err != nil {
 				return err
+			}
+			for _, s := range all {
+				if w := s.Waits; w != nil && a.human() {
+					a.note("warning: %d of %s of %s cannot be placed now: %s; `fairlead explain %s` follows it", w.Waiting, count(w.Wanted, "task"), s, w.Reason, s)
+				}
 			}
 			return a.print(all, func() *table {
 				t := &table{columns: columns("SERVICE", "COUNT", "BY")}
@@ -201,7 +207,7 @@ func (a *app) counts(args []string) (counts, error) {
 }
 
 // scale sets counts, an app at a time. What is not there is found before any is set.
-func scale(ctx context.Context, cl *client.Client, want counts) ([]cluster.Scale, error) {
+func scale(ctx context.Context, cl *client.Client, want counts) ([]v1.Scaled, error) {
 	apps := slices.Sorted(maps.Keys(want))
 	if len(apps) > 1 {
 		for _, app := range apps {
@@ -212,7 +218,7 @@ func scale(ctx context.Context, cl *client.Client, want counts) ([]cluster.Scale
 			}
 		}
 	}
-	all := []cluster.Scale{}
+	all := []v1.Scaled{}
 	for _, app := range apps {
 		out, err := cl.Scale(ctx, app, v1.ScaleRequest{Services: want[app]})
 		if err != nil {

@@ -215,6 +215,11 @@ context is the current one, later ones with --use.`,
 			"  fairlead context add here --local /run/fairlead/fairlead.sock",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n.name = args[0]
+			for _, f := range [][2]string{{"url", "--server URL"}, {"socket", "--local SOCKET"}} {
+				if cmd.Flags().Changed(f[0]) { // of all commands: taken, and of no use here
+					return usagef("--%s is which server one command asks; the one to remember is given with %s", f[0], f[1])
+				}
+			}
 			if (n.Socket == "") == (n.URL == "") {
 				return usagef("give either --server URL or --local SOCKET")
 			}

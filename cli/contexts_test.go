@@ -130,3 +130,18 @@ func TestTokenLine(t *testing.T) {
 		t.Errorf("%s, want the line %s", s.err, want)
 	}
 }
+
+// TestContextAddByTheFlagsOfOtherCommands: those say where one command goes, and would be
+// taken and forgotten.
+func TestContextAddByTheFlagsOfOtherCommands(t *testing.T) {
+	h := newHub(t)
+	for flag, says := range map[string]string{"--url": "is given with --server URL", "--socket": "is given with --local SOCKET"} {
+		s := h.cli("", "context", "add", "prod", flag, "https://203.0.113.5:7420", "--no-check")
+		if s.code != 2 || !strings.Contains(s.err, flag+" is which server one command asks") || !strings.Contains(s.err, says) {
+			t.Errorf("%s: %d %q", flag, s.code, s.err)
+		}
+	}
+	if s := h.must("", "context", "ls", "-o", "json"); strings.Contains(s.out, "prod") {
+		t.Errorf("%q", s.out)
+	}
+}

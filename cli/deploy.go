@@ -30,7 +30,8 @@ and removed when they left the file. Volumes and secrets are never removed.
 
 It waits until every service is healthy. When an update fails its health check,
 the service goes back to the version before by itself, and this command ends
-with exit code 1, the reason and the failed task's last log lines.`,
+with exit code 1, the reason and the failed task's last log lines. It does not
+wait for services that wait (depends_on) for one that has failed.`,
 		Example: "  fairlead deploy\n  fairlead deploy -f compose.yaml -f compose.prod.yaml\n  TAG=1.5 fairlead deploy shop",
 		Args:    rangeArgs(0, 1, ""), ValidArgsFunction: a.completeApps(),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -125,6 +126,9 @@ func (a *app) finish(ctx context.Context, cl *client.Client, res v1.DeployResult
 			a.note("%s: release %d", res.App, res.Release)
 		} else {
 			a.note("%s is as asked: release %d, nothing to change", res.App, res.Release)
+		}
+		for _, w := range res.Plan.Warnings {
+			a.note("warning: %s", w)
 		}
 		for _, w := range res.Plan.Waits {
 			a.note("warning: %s", w)

@@ -186,3 +186,26 @@ func TestDrainInterrupted(t *testing.T) {
 type writer func(p []byte) (int, error)
 
 func (w writer) Write(p []byte) (int, error) { return w(p) }
+
+// TestScaleSaysWhatHasNoPlace: a count that no node can take is set, and what of it
+// will not run is said at once, as plan would.
+func TestScaleSaysWhatHasNoPlace(t *testing.T) {
+	h := newHub(t)
+	h.loops()
+	h.agents()
+	h.deploy("name: shop\nservices:\n  web: {image: shop/web:1, deploy: {resources: {reservations: {memory: 1G}}}}\n  log: {image: shop/log:1}\n")
+	if s := h.must("", "scale", "shop/web=2", "shop/log=20"); s.err != "" {
+		t.Errorf("what has a place: %q", s.err)
+	}
+	s := h.must("", "scale", "shop/web=10", "shop/log=3")
+	if !strings.HasPrefix(s.err, "warning: 2 of 10 tasks of shop/web cannot be placed now: ") || !strings.Contains(s.err, "n1") || !strings.Contains(s.err, "memory") ||
+		!strings.HasSuffix(s.err, "; `fairlead explain shop/web` follows it\n") || strings.Count(s.err, "\n") != 1 {
+		t.Errorf("%q", s.err)
+	}
+	// Asked again it says so again, and to a program in its answer alone.
+	s = h.must("", "scale", "shop/web=10", "-o", "json")
+	var got []v1.Scaled
+	if err := json.Unmarshal([]byte(s.out), &got); err != nil || s.err != "" || got[0].Replicas != 10 || got[0].Waits == nil || got[0].Waits.Waiting != 2 {
+		t.Errorf("%q %q %v", s.out, s.err, err)
+	}
+}

@@ -28,7 +28,7 @@ func apart(t *testing.T) *hub {
 // Which app a command means that names none, one or a service: in shop's
 // directory, with -p, and where there is no Compose file.
 func TestWhichApp(t *testing.T) {
-	const none = "name "
+	const none, nodeN1 = "name ", "no app or service is called n1, but a node is: `fairlead node inspect n1`"
 	h := apart(t)
 	again := h.keep()
 	for command, want := range map[string]struct {
@@ -49,6 +49,8 @@ func TestWhichApp(t *testing.T) {
 		"explain store":                    {here: "store/front", p: "store/front", away: "store/front"},
 		"explain store/pump":               {here: "store/pump", p: "store/pump", away: "store/pump"},
 		"explain nope":                     {here: `app shop has no service "nope"`, p: `app store has no service "nope"`, away: `no app "nope"`},
+		"explain n1":                       {here: nodeN1, p: nodeN1, away: nodeN1},
+		"inspect n1":                       {here: nodeN1, p: nodeN1, away: nodeN1},
 		"inspect":                          {here: `"name": "shop"`, p: `"name": "store"`, away: none},
 		"inspect front":                    {here: `"app": "shop"`, p: `"app": "store"`, away: `no app "front"`},
 		"inspect store":                    {here: `"each"`, p: `"each"`, away: `"each"`},

@@ -221,7 +221,10 @@ func (a *app) portForwardCommand() *cobra.Command {
 	var bind string
 	c := &cobra.Command{
 		Use: "port-forward ADDRESS [LOCAL:]PORT...", Short: "Make ports of a task reachable on this machine",
-		Example:           "  fairlead port-forward shop/db 15432:5432",
+		Long: `Listens on a port of this machine for each port of the task: on one of the same
+number, on LOCAL, or with nothing before the colon on one that is free, and says
+which.`,
+		Example:           "  fairlead port-forward shop/db 15432:5432\n  fairlead port-forward shop/db :5432   # a free port here",
 		Args:              rangeArgs(2, -1, "ADDRESS and PORT"),
 		ValidArgsFunction: a.withTasks(1, a.completeServices(1)),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
@@ -276,11 +279,13 @@ func portPair(p string) (pair, error) {
 	local, r, ok := strings.Cut(p, ":")
 	if !ok {
 		local, r = p, p
+	} else if local == "" {
+		local = "0"
 	}
 	remote, err := strconv.Atoi(r)
 	l, lerr := strconv.Atoi(local)
 	if err != nil || lerr != nil || remote < 1 || remote > 65535 || l < 0 || l > 65535 {
-		return pair{}, usagef("%q: write LOCAL:PORT or PORT, such as 15432:5432", p)
+		return pair{}, usagef("%q: write PORT, LOCAL:PORT such as 15432:5432, or :PORT for any free one here", p)
 	}
 	return pair{local, remote}, nil
 }

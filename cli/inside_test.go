@@ -2,10 +2,12 @@ package cli_test
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/fairlead/fairlead/api"
 	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cli"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/store"
 )
@@ -443,4 +446,48 @@ func TestDeployWaits(t *testing.T) {
 			t.Error("an interrupted wait took the change back")
 		}
 	})
+}
+
+// TestPortForwardTakesAFreePort: with nothing before the colon any port will do, and
+// it is said which.
+func TestPortForwardTakesAFreePort(t *testing.T) {
+	h := newHub(t)
+	withFront(h)
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	h.host.dial = l.Addr().String()
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			_, _ = conn.Write([]byte("here"))
+			_ = conn.Close()
+		}
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	code := make(chan int)
+	go func() {
+		code <- cli.Main(ctx, []string{"port-forward", "store/front", ":5432"}, cli.Streams{In: strings.NewReader(""), Out: io.Discard, Err: w, Now: now}, serverCommands("test", now)...)
+	}()
+	line, err := bufio.NewReader(r).ReadString('\n')
+	local, rest, _ := strings.Cut(line, " → ")
+	if err != nil || rest != "store/front port 5432\n" {
+		t.Fatalf("%q %v", line, err)
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(conn); err != nil || string(b) != "here" {
+		t.Errorf("%q %v", b, err)
+	}
+	_ = conn.Close()
+	cancel()
+	if got := <-code; got != 0 {
+		t.Errorf("exit code %d", got)
+	}
 }

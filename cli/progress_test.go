@@ -145,12 +145,12 @@ func TestDistance(t *testing.T) {
 }
 
 func TestPortPair(t *testing.T) {
-	for in, want := range map[string]pair{"80": {"80", 80}, "8080:80": {"8080", 80}, "0:80": {"0", 80}} {
+	for in, want := range map[string]pair{"80": {"80", 80}, "8080:80": {"8080", 80}, "0:80": {"0", 80}, ":80": {"0", 80}} {
 		if got, err := portPair(in); err != nil || got != want {
 			t.Errorf("%q: %v %v", in, got, err)
 		}
 	}
-	for _, in := range []string{"", "x", "0", "80:", ":80", "80:0", "70000", "1:2:3", "-1:80", "80:-1"} {
+	for _, in := range []string{"", "x", "0", "80:", ":", ":0", "::80", "80:0", "70000", "1:2:3", "-1:80", "80:-1"} {
 		if got, err := portPair(in); Code(err) != codeUsage {
 			t.Errorf("%q: %v %v", in, got, err)
 		}

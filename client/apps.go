@@ -90,8 +90,8 @@ func (c *Client) Test(ctx context.Context, app cluster.AppName, r v1.TestRequest
 }
 
 // Scale sets counts. They are kept by later deploys.
-func (c *Client) Scale(ctx context.Context, app cluster.AppName, r v1.ScaleRequest) ([]cluster.Scale, error) {
-	return call[[]cluster.Scale](ctx, c, http.MethodPost, path("apps", string(app), "scale"), nil, r)
+func (c *Client) Scale(ctx context.Context, app cluster.AppName, r v1.ScaleRequest) ([]v1.Scaled, error) {
+	return call[[]v1.Scaled](ctx, c, http.MethodPost, path("apps", string(app), "scale"), nil, r)
 }
 
 // History lists an app's releases, newest first.

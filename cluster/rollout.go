@@ -34,6 +34,8 @@ type Rollout struct {
 	Failures int `json:"failures,omitempty"`
 	// Message says what it waits for or why it failed.
 	Message string `json:"message,omitempty"`
+	// Blocked: while it runs, it waits for a service that has failed, or waits so itself.
+	Blocked bool `json:"blocked,omitempty"`
 	// Tail holds the failed task's last log lines.
 	Tail []string `json:"tail,omitempty"`
 	// NextTask numbers the tasks made since the service was created.

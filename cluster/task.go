@@ -111,6 +111,10 @@ const (
 	StateLost     TaskState = "lost"     // its node went away; set in an Outcome only
 )
 
+// ProcessEnded is the Reason of a task whose process has just ended by itself, while
+// its agent does not know yet what that makes of it, or says so in a moment.
+const ProcessEnded = "its process ended"
+
 // Terminal reports whether the task has ended for good.
 func (s TaskState) Terminal() bool {
 	return s == StateComplete || s == StateFailed || s == StateStopped || s == StateLost

@@ -175,7 +175,11 @@ func (c *converter) image(name string, s types.ServiceConfig, t *cluster.TaskSpe
 			c.no("there is nothing to build", "write build:, or pull_policy: missing", name, "pull_policy")
 		}
 	default:
-		c.no(quote(s.PullPolicy)+" is not supported", "write always, missing or never", name, "pull_policy")
+		why := " is not supported"
+		if p := s.PullPolicy; p == "daily" || p == "weekly" || strings.HasPrefix(p, "every_") {
+			why += ": an image is looked for when a task is made, not by the clock"
+		}
+		c.no(quote(s.PullPolicy)+why, "write always, missing or never", name, "pull_policy")
 	}
 	t.Platform = s.Platform
 	if s.Platform != "" && !platformRE.MatchString(s.Platform) {

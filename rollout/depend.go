@@ -8,6 +8,7 @@ import (
 // service. Once the target has a task, its dependencies are asked no more: what
 // runs is never taken down for them.
 func (v *service) gate() {
+	v.rec.Blocked = false
 	if v.rec.State != cluster.RolloutRunning && v.rec.State != cluster.RolloutFailed {
 		return
 	}
@@ -17,21 +18,27 @@ func (v *service) gate() {
 		}
 	}
 	for _, d := range v.spec.Spec.DependsOn {
-		if v.gated = v.waitsFor(d); v.gated != "" {
+		waits, vain := v.waitsFor(d)
+		if waits == "" || (v.gated != "" && !vain) {
+			continue
+		}
+		v.gated, v.rec.Blocked = waits, vain && v.rec.State == cluster.RolloutRunning
+		if vain {
 			return
 		}
 	}
 }
 
-// waitsFor says what is missing of a dependency; "" is nothing.
-func (v *service) waitsFor(d cluster.Dependency) string {
+// waitsFor says what is missing of a dependency, "" is nothing, and whether it will
+// not come without help.
+func (v *service) waitsFor(d cluster.Dependency) (waits string, vain bool) {
 	id := cluster.ServiceID{App: v.spec.App, Name: d.Service}
 	dep, exists := v.services[id]
 	if !exists {
 		if d.Optional {
-			return ""
+			return "", false
 		}
-		return "waits for " + string(d.Service) + ", which does not exist"
+		return "waits for " + string(d.Service) + ", which does not exist", false
 	}
 	count, scaled := v.scales[id]
 	if !scaled {
@@ -41,13 +48,22 @@ func (v *service) waitsFor(d cluster.Dependency) string {
 		count = 1
 	}
 	if count == 0 {
-		return "" // someone chose that none of it runs
+		return "", false // someone chose that none of it runs
 	}
-	started, healthy, complete := 0, 0, 0
+	rec := v.rollouts[id]
+	if rec.Target != dep.Version || rec.Created != dep.Created || rec.Release != dep.Release {
+		rec = cluster.Rollout{} // of an earlier one
+	}
+	started, healthy, complete, spent := 0, 0, 0, 0
+	newest := map[int]bool{}
 	for _, t := range v.tasks[id] {
 		if t.Version != dep.Version {
 			continue
 		}
+		if !newest[t.Slot] && lastTry(dep.Spec.Restart, rec.FirstTask, t) {
+			spent++
+		}
+		newest[t.Slot] = true
 		switch {
 		case t.Outcome != nil && t.Outcome.State == cluster.StateComplete, t.status.State == cluster.StateComplete:
 			complete++
@@ -58,8 +74,7 @@ func (v *service) waitsFor(d cluster.Dependency) string {
 			started++
 		}
 	}
-	rec := v.rollouts[id]
-	failed := rec.Target == dep.Version && rec.Created == dep.Created && givenUp(rec.State)
+	failed := givenUp(rec.State)
 	met, what := started+healthy+complete > 0, " to start"
 	switch d.Condition {
 	case "service_healthy":
@@ -67,13 +82,17 @@ func (v *service) waitsFor(d cluster.Dependency) string {
 	case "service_completed_successfully":
 		met, what = complete >= count, " to complete"
 	}
-	switch {
+	switch waits = "waits for " + string(d.Service) + what; {
 	case met:
-		return ""
+		return "", false
 	case failed:
-		return "waits for " + string(d.Service) + what + ", but its rollout failed"
+		return waits + ", but its rollout failed", true
+	case rec.Blocked:
+		return waits + ", but that waits in vain: " + rec.Message, true
+	case rec.State == cluster.RolloutComplete && spent >= count:
+		return waits + ", but it failed and is not started again", true
 	}
-	return "waits for " + string(d.Service) + what
+	return waits, false
 }
 
 // givenUp reports whether a target has failed.

@@ -102,6 +102,58 @@ func TestDependencies(t *testing.T) {
 	}
 }
 
+// TestBlocked: what waits for a service that has failed waits in vain, and so does
+// what waits for that; no longer than until it is well again.
+func TestBlocked(t *testing.T) {
+	blocked := func(w *world, want string) {
+		t.Helper()
+		var got []string
+		for _, id := range slices.SortedFunc(maps.Keys(w.rollouts), cluster.ServiceID.Compare) {
+			if w.rollouts[id].Blocked {
+				got = append(got, string(id.Name))
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Fatalf("%q wait in vain, want %q\n%s", got, want, w.dump())
+		}
+	}
+	w := busy(t, 1)
+	w.fails[version("z1")] = "unready"
+	all := specs{"z": spec("z1", 1), "m": spec("m1", 1, dependsOn("z", "service_healthy")), "a": spec("a1", 1, dependsOn("m", "")), "b": spec("b1", 1)}
+	w.deploy(all)
+	w.steps(20, nil)
+	blocked(w, "") // z may still become healthy
+	w.fails[version("z1")] = "exit"
+	for _, x := range w.live("z") {
+		w.statuses[x.ID] = cluster.Status{Task: x.ID, Node: "n1", State: cluster.StateFailed, ExitCode: 1}
+	}
+	w.steps(50, nil)
+	w.wantMessage("a", "waits for m to start, but that waits in vain: waits for z to be healthy, but its rollout failed")
+	blocked(w, "a m")
+	delete(w.fails, version("z1"))
+	w.run(nil)
+	w.expect("a", version("a1"), 1, cluster.RolloutComplete)
+	blocked(w, "")
+
+	// A service that was complete, and then failed as often as it may.
+	once := func(s *cluster.ServiceSpec) { s.Restart.Condition = "none" }
+	w = busy(t, 1)
+	w.deploy(specs{"api": spec("p1", 1, once)})
+	w.run(nil)
+	for _, x := range w.live("api") {
+		w.statuses[x.ID] = cluster.Status{Task: x.ID, Node: "n1", State: cluster.StateFailed, ExitCode: 1}
+	}
+	w.steps(20, nil)
+	w.services[sid("web")] = cluster.Service{ServiceID: sid("web"), Version: version("v1"), Release: 2, Spec: spec("v1", 1, dependsOn("api", "service_healthy")), Created: 1}
+	w.apps["shop"] = cluster.App{Name: "shop", Release: 2, Created: w.apps["shop"].Created, Rev: w.next()}
+	w.steps(20, nil)
+	w.wantMessage("web", "but it failed and is not started again")
+	blocked(w, "web")
+	if o := w.outcomes["shop2"]; o.State != "failed" || !strings.Contains(o.Message, "web: waits for api to be healthy, but it failed") {
+		t.Errorf("the release: %+v\n%s", o, w.dump())
+	}
+}
+
 func TestDependencyNeverTakesDownWhatRuns(t *testing.T) {
 	w := busy(t, 1)
 	web := func(v string) cluster.ServiceSpec { return spec(v, 2, dependsOn("api", "service_healthy")) }

@@ -104,6 +104,7 @@ func (p *planner) release(a cluster.App, services []cluster.Service, old cluster
 		App: a.Name, Number: a.Release, State: releaseComplete, Ended: p.Now, Created: a.Created, Rev: old.Rev,
 	}
 	slices.SortFunc(services, func(x, y cluster.Service) int { return x.Compare(y.ServiceID) })
+	busy, blocked := false, "" // what waits in vain fails the release once all else has ended
 	for _, s := range services {
 		r := p.rollouts[s.ServiceID]
 		switch known := r.Target == s.Version && r.Release == s.Release && r.Created == s.Created; {
@@ -114,9 +115,18 @@ func (p *planner) release(a cluster.App, services []cluster.Service, old cluster
 			if next.State != releaseFailed {
 				next.State, next.Message = releaseFailed, fmt.Sprintf("%s: %s", s.Name, r.Message)
 			}
-		case next.State != releaseFailed:
-			next.State = releaseRunning
+		case known && r.Blocked:
+			blocked = cmp.Or(blocked, fmt.Sprintf("%s: %s", s.Name, r.Message))
+		default:
+			busy = true
 		}
+	}
+	switch {
+	case next.State == releaseFailed:
+	case busy:
+		next.State = releaseRunning
+	case blocked != "":
+		next.State, next.Message = releaseFailed, blocked
 	}
 	p.hooked(a, &next)
 	if next.State == releaseRunning {

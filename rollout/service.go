@@ -418,10 +418,7 @@ func (v *service) backoff(s *slot) (attempt int, may bool) {
 	if last == nil || (last.Outcome.State != cluster.StateFailed && last.Outcome.State != cluster.StateComplete) {
 		return 0, true
 	}
-	if last.Outcome.State == cluster.StateFailed && v.spec.Spec.Restart.Condition == "none" && last.N >= v.rec.FirstTask {
-		return 0, false
-	}
-	if v.usedUp(last) {
+	if lastTry(v.spec.Spec.Restart, v.rec.FirstTask, last) {
 		return 0, false
 	}
 	attempt = last.Attempt
@@ -437,8 +434,16 @@ func (v *service) backoff(s *slot) (attempt int, may bool) {
 // allows. Containers started again and tasks made again both count; a new
 // release counts anew.
 func (v *service) usedUp(t *task) bool {
-	most := v.spec.Spec.Restart.MaxAttempts
-	return most > 0 && t.N >= v.rec.FirstTask && t.Outcome.State == cluster.StateFailed && t.Attempt+t.Outcome.Restarts >= most
+	return v.spec.Spec.Restart.MaxAttempts > 0 && lastTry(cluster.RestartPolicy{MaxAttempts: v.spec.Spec.Restart.MaxAttempts}, v.rec.FirstTask, t)
+}
+
+// lastTry reports whether a task failed, and the policy allows no other in its slot
+// in the rollout that began with the task numbered first.
+func lastTry(policy cluster.RestartPolicy, first int64, t *task) bool {
+	if t.Outcome == nil || t.Outcome.State != cluster.StateFailed || t.N < first {
+		return false
+	}
+	return policy.Condition == "none" || (policy.MaxAttempts > 0 && t.Attempt+t.Outcome.Restarts >= policy.MaxAttempts)
 }
 
 // attempts says that there are no more.

@@ -142,6 +142,7 @@ func Make(s State, in Input) (Result, error) {
 	}
 	r.exposure(s, in)
 	r.hooks(s, in, versions, hashes)
+	r.externals(s, in)
 	return r, nil
 }
 

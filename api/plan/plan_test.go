@@ -235,6 +235,50 @@ func TestSecretsAndConfigs(t *testing.T) {
 	}
 }
 
+// TestExternals: what is external is warned of where nobody is known to have it,
+// once, at its service's line.
+func TestExternals(t *testing.T) {
+	src := cluster.Source{File: "compose.yaml", Line: 3}
+	uses := func(external bool) func(*cluster.ServiceSpec) {
+		return func(s *cluster.ServiceSpec) {
+			s.Source = src
+			s.Task.Networks = []cluster.NetworkRef{{Name: "proxy", External: external}, {Name: "shop_default"}}
+			s.Task.Mounts = []cluster.Mount{{Type: cluster.MountVolume, Source: "media", Target: "/m", External: external}, {Type: cluster.MountVolume, Source: "shop_data", Target: "/d"}}
+		}
+	}
+	both := services{"api": spec("api", uses(true)), "web": spec("web", uses(true))}
+	other := func(external bool) []cluster.Service {
+		return []cluster.Service{{ServiceID: cluster.ServiceID{App: "edge", Name: "x"}, Spec: spec("x", uses(external))}}
+	}
+	for name, c := range map[string]struct {
+		state plan.State
+		file  services
+		want  int
+	}{
+		"nobody has them":    {plan.State{}, both, 2},
+		"another declares":   {plan.State{Others: other(false)}, both, 0},
+		"another uses":       {plan.State{Others: other(true)}, both, 0},
+		"the app itself has": {plan.State{}, services{"api": spec("api", uses(true)), "web": spec("web", uses(false))}, 0},
+		"used before": {plan.State{App: &cluster.App{Name: "shop"}, Services: map[cluster.ServiceName]cluster.Service{
+			"old": {ServiceID: cluster.ServiceID{App: "shop", Name: "old"}, Spec: spec("o", uses(true))},
+		}}, both, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := must(t, c.state, input(c.file)).Plan.Warnings
+			if len(got) != c.want {
+				t.Fatalf("%v", got)
+			}
+			if c.want > 0 && (!strings.HasPrefix(got[0].String(), "compose.yaml:3: network proxy is external") || !strings.HasPrefix(got[1].String(), "compose.yaml:3: volume media is external")) {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+	r := must(t, plan.State{Nodes: []cluster.Node{{}, {}}}, input(both))
+	if !strings.Contains(r.Plan.Warnings[1].Message, "on each of the 2 nodes that does not have it") {
+		t.Errorf("%q", r.Plan.Warnings)
+	}
+}
+
 func TestScale(t *testing.T) {
 	auto := func(lo, hi int) func(*cluster.ServiceSpec) {
 		return func(s *cluster.ServiceSpec) {

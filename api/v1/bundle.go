@@ -276,6 +276,13 @@ type ScaleTo struct {
 	Auto     bool `json:"auto,omitempty"`
 }
 
+// Scaled is a count that was set.
+type Scaled struct {
+	cluster.Scale
+	// Waits: as the cluster is now, some of the tasks have no place.
+	Waits *cluster.Wait `json:"waits,omitempty"`
+}
+
 // RemoveOptions say what goes with an app; volumes are never removed.
 type RemoveOptions struct {
 	PurgeSecrets bool

@@ -50,6 +50,10 @@ services:
 		}
 		return nil
 	})
+	// So does scale, of a count.
+	if out := n.do("scale", "other/web=4"); !strings.Contains(out, fmt.Sprintf("warning: %d of 4 tasks of other/web cannot be placed now: ", 4-placed)) {
+		t.Errorf("scale says\n%s", out)
+	}
 	n.do("rm", "other", "--yes")
 
 	// An update needs room beside what runs.

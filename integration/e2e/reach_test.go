@@ -176,6 +176,14 @@ services:
 	if state["order/migrate.1"] != "complete" || state["order/web.1"] != "running" {
 		t.Errorf("states are %v, want migrate complete and web running", state)
 	}
+
+	// Where the job fails, nobody waits until time is up for what waits for it.
+	file = strings.NewReplacer("[once]", "[burn, soon]", "name: order", "name: disorder", "order.example.com", "disorder.example.com").Replace(file)
+	out, err := n.try("deploy", "-f", n.write("failing.yaml", file), "--timeout", "150s")
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(out, "waits for migrate to complete, but its rollout failed") || !strings.Contains(out, "last lines of disorder_migrate.1") {
+		t.Errorf("with a job that fails, deploy ends with %v and\n%s", err, out)
+	}
 }
 
 func TestSecretRotation(t *testing.T) {
