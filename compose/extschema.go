@@ -20,9 +20,55 @@ func extensionTypes() map[string]reflect.Type {
 	}
 }
 
-// ExtensionSchema is the JSON Schema of x-fairlead, made from the Go types that
-// read it. docs/schema/x-fairlead.json is a copy.
-func ExtensionSchema() ([]byte, error) {
+// PublishedSchema is the JSON Schema of x-fairlead as it is written, with variables where
+// a value may be; docs/schema/x-fairlead.json is a copy.
+func PublishedSchema() ([]byte, error) {
+	s, err := valueSchema()
+	if err != nil {
+		return nil, err
+	}
+	b, err := json.MarshalIndent(withVariables(s), "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("x-fairlead schema: %w", err)
+	}
+	return append(b, '\n'), nil
+}
+
+// withVariables also takes a text with a variable where a schema wants a number, a
+// boolean, or a text of some form.
+func withVariables(s map[string]any) map[string]any {
+	out := map[string]any{}
+	for k, v := range s {
+		m, isMap := v.(map[string]any)
+		switch {
+		case k == "properties" || k == "$defs":
+			each := map[string]any{}
+			for name, x := range m {
+				each[name] = withVariables(x.(map[string]any)) //nolint:forcetypeassert // as schemaOf makes them
+			}
+			v = each
+		case isMap:
+			v = withVariables(m)
+		}
+		out[k] = v
+	}
+	_, formed := out["pattern"]
+	_, listed := out["enum"]
+	switch kind, _ := out["type"].(string); {
+	case out["type"] == nil, out["properties"] != nil, kind == "object", kind == "array", kind == "string" && !formed && !listed:
+		return out
+	}
+	either := map[string]any{"anyOf": []any{out, map[string]any{"type": "string", "pattern": `\$`}}}
+	if about, ok := out["description"]; ok {
+		either["description"] = about
+		delete(out, "description")
+	}
+	return either
+}
+
+// valueSchema is the JSON Schema of x-fairlead once variables have their values, made
+// from the Go types that read it.
+func valueSchema() (map[string]any, error) {
 	defs := map[string]any{}
 	for name, t := range extensionTypes() {
 		d, err := schemaOf(t)
@@ -32,7 +78,7 @@ func ExtensionSchema() ([]byte, error) {
 		d["title"] = "x-fairlead of the " + name
 		defs[name] = d
 	}
-	b, err := json.MarshalIndent(map[string]any{
+	return map[string]any{
 		"$schema":     "https://json-schema.org/draft/2020-12/schema",
 		"$id":         "https://fairlead.dev/schema/x-fairlead.json",
 		"title":       "x-fairlead",
@@ -44,11 +90,7 @@ func ExtensionSchema() ([]byte, error) {
 			"services":   placed("service"),
 			"secrets":    placed("secret"),
 		},
-	}, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("x-fairlead schema: %w", err)
-	}
-	return append(b, '\n'), nil
+	}, nil
 }
 
 func placed(part string) map[string]any {

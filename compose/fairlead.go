@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -100,11 +101,15 @@ func (d *seconds) UnmarshalJSON(b []byte) error {
 // extensionSchema is compiled once: it never changes while the program runs.
 var extensionSchema = sync.OnceValues(func() (map[string]*jsonschema.Schema, error) {
 	c := jsonschema.NewCompiler()
-	text, err := ExtensionSchema()
+	values, err := valueSchema()
 	if err != nil {
 		return nil, err
 	}
-	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(string(text)))
+	text, err := json.Marshal(values)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	if err != nil {
 		return nil, err
 	}
