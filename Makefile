@@ -38,6 +38,7 @@ buildx: ## build and cache the buildx that tests build images with
 debian: setup ## make and cache what tests use of Debian's packages
 	@scripts/debian postgres redis >/dev/null
 	@scripts/etcd-debian >/dev/null
+	@scripts/sshd >/dev/null
 
 engine: ## build and cache the current Docker engine that tests run on
 	@scripts/engine

@@ -156,3 +156,25 @@ func TestWebhooksNeedTheirSecret(t *testing.T) {
 		t.Errorf("%+v, %v: want %d webhooks before it", a, err, asked)
 	}
 }
+
+// TestADeliveryMadeAgainHasNoState: what is left of one of the same name is not shown as its own.
+func TestADeliveryMadeAgainHasNoState(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	if _, err := b.SetDelivery(ctx, "shop", fromGit("shop")); err != nil {
+		t.Fatal(err)
+	}
+	b.put(store.DeliveryStateKey("shop"), cluster.DeliveryState{Name: "shop", Phase: cluster.PhaseFailed, Asked: 3})
+	if d, err := b.Delivery(ctx, "shop"); err != nil || d.State.Asked != 3 {
+		t.Fatalf("%+v, %v", d.State, err)
+	}
+	if err := b.RemoveDelivery(ctx, "shop"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.SetDelivery(ctx, "shop", fromGit("shop")); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := b.Delivery(ctx, "shop"); err != nil || d.State.Asked != 0 || d.State.Phase != "" {
+		t.Errorf("%+v, %v", d.State, err)
+	}
+}

@@ -270,7 +270,7 @@ func (s SourceSpec) validate() error {
 	case s.Kind == SourceGit && !slices.Contains([]string{"https", "http", "ssh", "file"}, t):
 		return Invalidf("%s is no Git repository: https://…, ssh://…, user@host:path or file:///…", quote(s.URL))
 	case s.Kind == SourceGit && t == "ssh" && strings.TrimSpace(s.KnownHosts) == "":
-		return Invalidf("over ssh the host's keys must be known: give the lines that `ssh-keyscan HOST` prints, once checked")
+		return Invalidf("over ssh the host's keys must be known: give the lines that `ssh-keyscan HOST` prints, once checked, with --known-hosts FILE")
 	case s.Kind == SourceGit && t == "ssh" && s.Secret == "":
 		return Invalidf("over ssh a private key is needed: name the secret that holds it")
 	case s.Kind == SourceGit && t == "http" && s.Secret != "":

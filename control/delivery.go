@@ -114,18 +114,22 @@ func (d *Deliveries) snapshot(ctx context.Context) (delivery.Snapshot, error) {
 	return s, nil
 }
 
-// deliveryItems reads the deliveries, and the states of those that are gone.
+// deliveryItems reads the deliveries, and the states of those that are gone, also where
+// there is one of the same name again.
 func deliveryItems(v store.View) (items []delivery.Item, orphans []cluster.DeliveryState) {
-	states := map[cluster.DeliveryName]cluster.DeliveryState{}
+	states := map[cluster.DeliveryName]store.Value[cluster.DeliveryState]{}
 	for _, x := range store.All[cluster.DeliveryState](v, store.PrefixDeliveries, suffixed("/state")) {
 		x.V.Rev = cluster.StoreRev(x.Rev)
-		states[x.V.Name] = x.V
+		states[x.V.Name] = x
 	}
 	for _, x := range store.All[cluster.Delivery](v, store.PrefixDeliveries, suffixed("/spec")) {
-		i := delivery.Item{Spec: x.V, State: states[x.V.Name]}
+		i := delivery.Item{Spec: x.V}
+		if st, ok := states[x.V.Name]; ok && st.Created >= x.Created {
+			i.State = st.V
+			delete(states, x.V.Name)
+		}
 		i.Spec.Rev = cluster.StoreRev(x.Rev)
 		i.State.Name = x.V.Name
-		delete(states, x.V.Name)
 		if a, ok, err := store.One[cluster.DeliveryAsk](v, store.DeliveryAskKey(x.V.Name)); ok && err == nil {
 			i.Ask = a.V.Number
 		}
@@ -141,7 +145,7 @@ func deliveryItems(v store.View) (items []delivery.Item, orphans []cluster.Deliv
 		items = append(items, i)
 	}
 	for _, st := range states {
-		orphans = append(orphans, st)
+		orphans = append(orphans, st.V)
 	}
 	return items, orphans
 }

@@ -250,3 +250,53 @@ func TestFewAtOnceAndForgottenWhenGone(t *testing.T) {
 		})
 	})
 }
+
+// A delivery that is removed and made again is another one: it has nothing of what the
+// first went through, neither where the loop saw it gone nor where it did not.
+func TestOneOfTheSameNameStartsAnew(t *testing.T) {
+	inOrigin(t, func(o *origin) {
+		o.follow("shop")
+		o.push("one", 7)
+		o.away = errors.New("no")
+		again := func() {
+			for _, key := range []string{store.DeliveryKey("shop"), store.DeliveryAskKey("shop")} {
+				if _, err := o.st.Commit(t.Context(), store.Txn{Then: []store.Op{{Key: key, Delete: true}}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			o.follow("shop")
+			o.mu.Lock()
+			o.away = nil
+			o.mu.Unlock()
+			o.push("two", 1)
+		}
+		anew := func() {
+			t.Helper()
+			time.Sleep(30 * time.Second)
+			st := o.state("shop")
+			if st.Phase != cluster.PhaseReady || st.Asked != 1 || st.Applied == nil || st.Applied.Origin.Revision != "two" {
+				t.Errorf("%s at %+v, asked %d: %s", st.Phase, st.Applied, st.Asked, st.Message)
+			}
+			for _, e := range st.History {
+				if e.Event == "failed" {
+					t.Errorf("its history is that of one before: %+v", st.History)
+				}
+			}
+		}
+		o.lead(func() {
+			time.Sleep(time.Minute)
+			if st := o.state("shop"); st.Phase != cluster.PhaseFailed || st.Asked != 7 {
+				t.Fatalf("%s, asked %d", st.Phase, st.Asked)
+			}
+			again()
+			anew()
+		})
+		o.mu.Lock()
+		o.away = errors.New("no")
+		o.mu.Unlock()
+		o.push("one", 7)
+		o.lead(func() { time.Sleep(time.Minute) })
+		again() // while nobody leads
+		o.lead(anew)
+	})
+}

@@ -66,7 +66,9 @@ func (Forget) action() {}
 // Plan returns what is to be done now, the longest due first where not all of it can be.
 func Plan(s Snapshot) []Action {
 	var out []Action
+	old := map[cluster.DeliveryName]bool{}
 	for _, o := range s.Orphans {
+		old[o.Name] = true
 		if !s.Busy[o.Name] {
 			out = append(out, Forget{o})
 		}
@@ -81,7 +83,7 @@ func Plan(s Snapshot) []Action {
 	})
 	free := s.Free
 	for _, i := range items {
-		if s.Busy[i.Spec.Name] {
+		if s.Busy[i.Spec.Name] || old[i.Spec.Name] { // what is left of one before goes first
 			continue
 		}
 		i.Spec = i.Spec.Filled()

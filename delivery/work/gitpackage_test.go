@@ -112,10 +112,10 @@ func TestAPackageOfAnyCommit(t *testing.T) {
 	}
 	s := small(t)
 	key, known := filepath.Join(t.TempDir(), "key"), filepath.Join(t.TempDir(), "known")
-	if err := os.WriteFile(key, s.login, 0o600); err != nil {
+	if err := os.WriteFile(key, s.Login, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(known, []byte(s.known()), 0o600); err != nil {
+	if err := os.WriteFile(known, []byte(s.Known()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("GIT_SSL_CAINFO", file)
@@ -125,7 +125,7 @@ func TestAPackageOfAnyCommit(t *testing.T) {
 		"file://" + f.dir: {},
 		url:               {}, // by the user's git, and its settings
 		url + "#own":      {Username: "ann", Password: "geheim", CAFile: file},
-		fmt.Sprintf("ssh://%s@%s%s", s.user, s.addr, f.dir): {},
+		fmt.Sprintf("ssh://%s@%s%s", s.User, s.Addr, f.dir): {},
 	}
 	for at, tr := range over {
 		at, _, _ = strings.Cut(at, "#")

@@ -316,7 +316,7 @@ func TestImagesAreCommitted(t *testing.T) {
 		"https": func() (cluster.SourceSpec, []byte) { return f.shut("geheim"), []byte("geheim") },
 		"ssh": func() (cluster.SourceSpec, []byte) {
 			at := small(t)
-			return cluster.SourceSpec{Kind: cluster.SourceGit, URL: fmt.Sprintf("ssh://%s@%s%s", at.user, at.addr, f.dir), Secret: "key", KnownHosts: at.known()}, at.login
+			return cluster.SourceSpec{Kind: cluster.SourceGit, URL: fmt.Sprintf("ssh://%s@%s%s", at.User, at.Addr, f.dir), Secret: "key", KnownHosts: at.Known()}, at.Login
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

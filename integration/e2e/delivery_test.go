@@ -17,6 +17,7 @@ import (
 
 	"github.com/fairlead/fairlead/integration/follow"
 	"github.com/fairlead/fairlead/integration/load"
+	"github.com/fairlead/fairlead/integration/sshd"
 )
 
 // secret sets a secret of an app.
@@ -199,5 +200,57 @@ func TestDelivery(t *testing.T) {
 	n.do("delivery", "rm", "pub")
 	if err := serves("5")(); err != nil {
 		t.Errorf("without its delivery: %v", err)
+	}
+}
+
+// TestDeliveryOverSSH lets an app follow a repository that OpenSSH guards, by a key of the
+// secret store: a server with another key of its own is not spoken to.
+func TestDeliveryOverSSH(t *testing.T) {
+	n := start(t)
+	image := n.image()
+	f, s := follow.NewForge(t, n.dir), sshd.Start(t)
+	url := fmt.Sprintf("ssh://%s@%s%s", s.User, s.Addr, filepath.Join(n.dir, "git", "pub.git"))
+	n.secret("pub/key", string(s.Login))
+	n.secret("pub/hook", "signed")
+	first := f.Publish(web(image, "pub", "1", 1, ""), "the first version")
+	create := []string{"delivery", "create", "pub", url, "--secret", "key", "--branch", "main", "--interval", "1h", "--webhook", "hook"}
+	if out, err := n.try(create...); exitCode(err) != 2 || !strings.Contains(out, "--known-hosts") {
+		t.Errorf("without known hosts it exits with %v:\n%s", err, out)
+	}
+	ready := func(commit, version string) func() error {
+		return func() error {
+			if d := get[deliveryStatus](n, "delivery", "get", "pub"); d.State.Phase != "ready" || d.State.Applied.Origin.Revision != commit {
+				return fmt.Errorf("it is %s at %s: %s", d.State.Phase, d.State.Applied.Origin.Revision, d.State.Message)
+			}
+			body, err := n.answer("http://pub.example.com/")
+			if err == nil && !strings.HasPrefix(body, version+" ") {
+				err = fmt.Errorf("it answers %q", body)
+			}
+			return err
+		}
+	}
+	stranger := s
+	_, stranger.Host = sshd.Key(t)
+	out, err := n.try(append(create, "--known-hosts", n.write("strangers", stranger.Known()))...)
+	if exitCode(err) != 1 || !strings.Contains(out, "another key") {
+		t.Errorf("to a stranger it exits with %v:\n%s", err, out)
+	}
+	if out := n.do("ls"); strings.Contains(out, "pub") {
+		t.Errorf("something of a stranger's runs:\n%s", out)
+	}
+	n.do("delivery", "rm", "pub")
+
+	n.do(append(create, "--known-hosts", n.write("hosts", s.Known()))...)
+	n.eventually(time.Minute, "the first commit serves", ready(first, "1"))
+	second := f.Publish(web(image, "pub", "2", 1, ""), "the second version")
+	if code, err := n.hook("pub", "signed"); err != nil || code != http.StatusOK {
+		t.Fatalf("a webhook is answered with %d, %v", code, err)
+	}
+	n.eventually(time.Minute, "the second commit serves", ready(second, "2"))
+	if trace := n.do("trace", "pub/web"); !strings.Contains(trace, url) || !strings.Contains(trace, second) {
+		t.Errorf("trace says\n%s", trace)
+	}
+	if b, _ := os.ReadFile(filepath.Join(n.dir, "server.log")); strings.Contains(string(b), "PRIVATE KEY") {
+		t.Error("the key is in the log")
 	}
 }
