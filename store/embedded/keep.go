@@ -32,12 +32,13 @@ type keeper struct {
 	etcd  *etcdserver.EtcdServer
 	last  time.Time // of the last defragmentation
 	tried bool
+	first int64     // the first revision there was at the last defragmentation, or at the start
 	said  time.Time // when a full store was last logged
 }
 
 // keepRoom makes room in the database whenever it is needed, until ctx ends.
 func (s *Server) keepRoom(ctx context.Context, e *etcdserver.EtcdServer) {
-	k := &keeper{Server: s, etcd: e}
+	k := &keeper{Server: s, etcd: e, first: e.KV().FirstRev()}
 	tick := time.NewTicker(orCheck(s.cfg.Check))
 	defer tick.Stop()
 	for {
@@ -84,7 +85,7 @@ func (k *keeper) look() space {
 	b, kv := k.etcd.Backend(), k.etcd.KV()
 	s := space{
 		Size: b.Size(), InUse: b.SizeInUse(), Quota: k.cfg.quota(),
-		History: kv.FirstRev() < kv.Rev(), Now: k.cfg.Now(), Last: k.last, Tried: k.tried,
+		History: kv.FirstRev() < kv.Rev(), Compacted: kv.FirstRev() != k.first, Now: k.cfg.Now(), Last: k.last, Tried: k.tried,
 	}
 	for _, a := range k.etcd.Alarms() {
 		if a.GetMemberID() == uint64(k.etcd.MemberID()) && a.GetAlarm() == etcdserverpb.AlarmType_NOSPACE {
@@ -108,7 +109,7 @@ func (k *keeper) do(ctx context.Context, s space, text string) error {
 		}
 		return err
 	case defragment:
-		k.last, k.tried = s.Now, s.Alarm
+		k.last, k.tried, k.first = s.Now, s.Alarm, k.etcd.KV().FirstRev()
 		err := k.etcd.Defragment()
 		if err == nil {
 			k.log.Info("defragmented the store", "size_before", s.Size, "size_after", k.etcd.Backend().Size())

@@ -16,7 +16,10 @@ type space struct {
 	Alarm bool
 	// History: there are revisions that compaction would forget.
 	History bool
-	Now     time.Time
+	// Compacted: some were forgotten since the last defragmentation. InUse may count them
+	// still: their pages are free from the second write on, and an alarm lets none happen.
+	Compacted bool
+	Now       time.Time
 	// Last is the last defragmentation, well or not; zero means none.
 	Last time.Time
 	// Tried: the last one was in this very round, and was for the alarm.
@@ -47,21 +50,22 @@ func (s space) limit() int64 { return s.Quota / 10 * 9 }
 // next decides. Applied again and again it comes to rest or gives up.
 func (s space) next() step {
 	if s.Alarm {
+		again := !s.Last.IsZero() && s.Now.Sub(s.Last) >= nearRest
 		switch {
 		case s.History:
 			return compact
 		case s.Size <= s.limit():
 			return disarm
-		case s.InUse <= s.limit() && !s.Tried:
+		case (s.InUse <= s.limit() || s.Compacted || again) && !s.Tried:
 			return defragment
 		}
 		return giveUp
 	}
 	free, idle := s.Size-s.InUse, s.Now.Sub(s.Last)
-	near := s.Size >= s.Quota/4*3 && free >= s.Size/8
 	if s.Last.IsZero() {
 		idle = worthRest
 	}
+	near := s.Size >= s.Quota/4*3 && free >= s.Size/8
 	if free >= worthFree && free >= s.Size/2 && idle >= worthRest || near && idle >= nearRest {
 		return defragment
 	}

@@ -28,6 +28,9 @@ func TestNextStep(t *testing.T) {
 		"alarm, tried once":        {space{Size: 4096 * mib, InUse: 300 * mib, Alarm: true, Tried: true}, giveUp},
 		"alarm, room again":        {space{Size: 300 * mib, InUse: 300 * mib, Alarm: true, Tried: true}, disarm},
 		"alarm, truly full":        {space{Size: 4096 * mib, InUse: 4000 * mib, Alarm: true}, giveUp},
+		"alarm, counted late":      {space{Size: 4096 * mib, InUse: 4000 * mib, Alarm: true, Compacted: true}, defragment},
+		"alarm, full after that":   {space{Size: 4000 * mib, InUse: 4000 * mib, Alarm: true, Last: now, Tried: true}, giveUp},
+		"alarm, full a while":      {space{Size: 4000 * mib, InUse: 4000 * mib, Alarm: true, Last: now.Add(-time.Hour)}, defragment},
 		"alarm, larger quota":      {space{Size: 4096 * mib, InUse: 4000 * mib, Alarm: true, Quota: 8192 * mib}, disarm},
 	} {
 		test.s.Now = now
@@ -58,14 +61,24 @@ func TestRoundsComeToRest(t *testing.T) {
 		start, had := s, s.Alarm
 		if !s.History {
 			live = s.InUse
+			if s.Compacted = rnd.IntN(2) == 0; s.Compacted {
+				live = rnd.Int64N(s.InUse + 1) // what was forgotten is counted still
+			}
 		}
+		late := rnd.IntN(2) == 0 // the pages that compaction frees are counted late
 		round := func() (steps int, last step) {
 			for s.Tried = false; steps < 10; steps++ {
 				switch last = s.next(); last {
 				case compact:
-					s.History, s.InUse = false, live
+					s.History, s.Compacted = false, true
+					if !late {
+						s.InUse = live
+					}
 				case defragment:
-					s.Size, s.Last, s.Tried = s.InUse, s.Now, s.Alarm
+					if s.Alarm || s.Compacted {
+						s.InUse = live
+					}
+					s.Size, s.Last, s.Tried, s.Compacted = s.InUse, s.Now, s.Alarm, false
 				case disarm:
 					if s.Size >= s.Quota {
 						t.Fatalf("%d: %+v: the alarm is taken back with %d of %d", i, start, s.Size, s.Quota)
