@@ -16,7 +16,7 @@ func TestOneWriterAKey(t *testing.T) {
 	t.Parallel()
 	svc := cluster.ServiceID{App: "shop", Name: "web"}
 	all := []store.Writer{
-		store.WriterAPI, store.WriterAgent, store.WriterGateway, store.WriterRollout, store.WriterScheduler,
+		store.WriterAPI, store.WriterAgent, store.WriterGateway, store.WriterRollout, store.WriterHooks, store.WriterScheduler,
 		store.WriterRegistry, store.WriterProxyconf, store.WriterAutoscaler, store.WriterBroker, store.WriterServer, store.WriterDelivery,
 	}
 	for key, writers := range map[string][]store.Writer{
@@ -31,7 +31,7 @@ func TestOneWriterAKey(t *testing.T) {
 		store.ConfigKey("shop", "nginx", "abc"):                     {store.WriterAPI},
 		store.SecretKey(cluster.SecretRef{App: "shop", Name: "db"}): {store.WriterAPI},
 		store.RolloutKey(svc):                                       {store.WriterRollout},
-		store.TaskKey("shop", "shop_web.1.x"):                       {store.WriterRollout},
+		store.TaskKey("shop", "shop_web.1.x"):                       {store.WriterRollout, store.WriterHooks},
 		store.PlacementKey("n1", "shop_web.1.x"):                    {store.WriterScheduler},
 		store.SealedKey("n1", "shop_web.1.x"):                       {store.WriterBroker},
 		store.StatusKey("n1", "shop_web.1.x"):                       {store.WriterAPI, store.WriterAgent},
@@ -48,6 +48,20 @@ func TestOneWriterAKey(t *testing.T) {
 		store.DeliveryKey("shop"):                                   {store.WriterAPI},
 		store.DeliveryAskKey("shop"):                                {store.WriterAPI},
 		store.DeliveryStateKey("shop"):                              {store.WriterDelivery},
+		store.TurnKey("scheduler"):                                  {store.WriterScheduler},
+		store.PackageKey("shop", "t", 0):                            {store.WriterAPI},
+		store.UserListKey("shop", "u"):                              {store.WriterAPI},
+		store.NodeLostKey("n1"):                                     {store.WriterAPI},
+		store.ChangeKey("shop"):                                     {store.WriterAPI},
+		store.ChangeRecordKey("shop"):                               {store.WriterHooks},
+		store.ClaimsKey:                                             {store.WriterAPI},
+		store.GatewayFileKey("n2", cluster.GatewayCert, "", "c"):    {store.WriterBroker},
+		store.ServerSpecKey("n1"):                                   {store.WriterAPI},
+		store.ServerInfoKey("n1"):                                   {store.WriterAPI, store.WriterServer},
+		store.TokenKey("h"):                                         {store.WriterAPI},
+		store.DecisionKey("broker", "shop/web.1"):                   {store.WriterBroker},
+		store.DecisionKey("registry", "shop/web"):                   {store.WriterRegistry},
+		store.DecisionKey("proxyconf", "shop/web"):                  {store.WriterProxyconf},
 		store.CertKey("shop"):                                       {store.WriterAPI},
 		store.RegistryCredentialKey("ghcr.io"):                      {store.WriterAPI},
 		store.PrefixCluster + "id":                                  {store.WriterServer},
