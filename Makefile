@@ -78,7 +78,7 @@ unit: ## unit and property tests
 	go test -race -shuffle=on -timeout 5m $(PKGS)
 
 # Twenty times what the unit tests draw, and every kill point; without the race detector.
-LAWS := ./agent ./api/plan ./autoscaler ./control ./delivery/... ./dns ./mesh ./proxyconf ./registry ./rollout ./scheduler ./secrets/... ./store/proxy
+LAWS := ./agent ./api/plan ./autoscaler ./control ./delivery/... ./dns ./mesh ./proxyconf ./registry ./rollout ./scheduler ./secrets/...
 laws: ## the property tests with twenty times as many cases; minutes
 	FAIRLEAD_LAWS=20 FAIRLEAD_KILL_POINTS=all RAPID_CHECKS=2000 go test -count=1 -timeout 30m $(LAWS)
 

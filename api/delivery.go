@@ -70,7 +70,7 @@ func deliveries(v store.View) []v1.DeliveryStatus {
 	for _, e := range store.All[cluster.Delivery](v, store.PrefixDeliveries, func(k string) bool { return segment(k, 2) == "spec" }) {
 		d := v1.DeliveryStatus{Delivery: e.V}
 		d.Rev = cluster.StoreRev(e.Rev)
-		if st, ok, err := store.One[cluster.DeliveryState](v, store.DeliveryStateKey(e.V.Name)); ok && err == nil && st.Created >= e.Created { // or it is of one before
+		if st, ok, err := store.One[cluster.DeliveryState](v, store.DeliveryStateKey(e.V.Name)); ok && err == nil && store.Belongs(st, e) {
 			d.State = st.V
 			d.State.Rev = cluster.StoreRev(st.Rev)
 		}

@@ -288,16 +288,17 @@ func (a *app) chartPackage() *cobra.Command {
 				if err != nil {
 					return fmt.Errorf("%s: %w", dir, err)
 				}
-				to, err := writePackage(name, b, into, false)
-				if err != nil {
+				var prov []byte
+				if signer != nil {
+					if prov, err = signer.Sign(name, b, files); err != nil {
+						return fmt.Errorf("sign %s: %w", name, err)
+					}
+				}
+				p := packed{Size: int64(len(b))}
+				if p.File, err = writePackage(name, b, into, false); err != nil {
 					return err
 				}
-				p := packed{File: to, Size: int64(len(b))}
-				if signer != nil {
-					prov, err := signer.Sign(name, b, files)
-					if err != nil {
-						return fmt.Errorf("sign %s: %w", to, err)
-					}
+				if prov != nil {
 					if p.Signature, err = writePackage(name+".prov", prov, into, false); err != nil {
 						return err
 					}

@@ -124,7 +124,7 @@ func deliveryItems(v store.View) (items []delivery.Item, orphans []cluster.Deliv
 	}
 	for _, x := range store.All[cluster.Delivery](v, store.PrefixDeliveries, suffixed("/spec")) {
 		i := delivery.Item{Spec: x.V}
-		if st, ok := states[x.V.Name]; ok && st.Created >= x.Created {
+		if st, ok := states[x.V.Name]; ok && store.Belongs(st, x) {
 			i.State = st.V
 			delete(states, x.V.Name)
 		}

@@ -299,3 +299,25 @@ func (v *service) waiting() string {
 	}
 	return v.waits[0]
 }
+
+// usedUp reports whether a failed task was the last that max_attempts allows.
+func (v *service) usedUp(t *task) bool {
+	return failedSince(v.rec.FirstTask, t) && spent(v.spec.Spec.Restart, t)
+}
+
+// lastTry reports whether a task failed, and the policy allows no other in its slot in
+// the rollout that began with the task numbered first.
+func lastTry(policy cluster.RestartPolicy, first int64, t *task) bool {
+	return failedSince(first, t) && (policy.Condition == "none" || spent(policy, t))
+}
+
+// failedSince reports whether a task failed that is of the rollout which began with the
+// task numbered first: a new release counts anew.
+func failedSince(first int64, t *task) bool {
+	return t.Outcome != nil && t.Outcome.State == cluster.StateFailed && t.N >= first
+}
+
+// spent counts containers started again and tasks made again.
+func spent(policy cluster.RestartPolicy, t *task) bool {
+	return policy.MaxAttempts > 0 && t.Attempt+t.Outcome.Restarts >= policy.MaxAttempts
+}

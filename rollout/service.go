@@ -430,22 +430,6 @@ func (v *service) backoff(s *slot) (attempt int, may bool) {
 	return attempt + 1, v.passed(last.Outcome.At, wait)
 }
 
-// usedUp reports whether a failed task was the last that the restart policy
-// allows. Containers started again and tasks made again both count; a new
-// release counts anew.
-func (v *service) usedUp(t *task) bool {
-	return v.spec.Spec.Restart.MaxAttempts > 0 && lastTry(cluster.RestartPolicy{MaxAttempts: v.spec.Spec.Restart.MaxAttempts}, v.rec.FirstTask, t)
-}
-
-// lastTry reports whether a task failed, and the policy allows no other in its slot
-// in the rollout that began with the task numbered first.
-func lastTry(policy cluster.RestartPolicy, first int64, t *task) bool {
-	if t.Outcome == nil || t.Outcome.State != cluster.StateFailed || t.N < first {
-		return false
-	}
-	return policy.Condition == "none" || (policy.MaxAttempts > 0 && t.Attempt+t.Outcome.Restarts >= policy.MaxAttempts)
-}
-
 // attempts says that there are no more.
 func (v *service) attempts() string {
 	return fmt.Sprintf("; max_attempts (%d) is reached: a new release or fairlead restart tries again", v.spec.Spec.Restart.MaxAttempts)

@@ -198,6 +198,10 @@ type Value[T any] struct {
 	V       T
 }
 
+// Belongs reports whether a value was made for owner, or after it. Otherwise it is what is
+// left of an earlier one that had the same key as owner.
+func Belongs[T, O any](v Value[T], owner Value[O]) bool { return v.Created >= owner.Created }
+
 // One returns the decoded value of a key. A value that does not decode is an
 // error that names the key. Do not change what V points to: it is shared.
 func One[T any](v View, key string) (Value[T], bool, error) {

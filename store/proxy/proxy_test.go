@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -152,14 +150,8 @@ func TestAsEtcdsOwnRoles(t *testing.T) {
 	}
 }
 
-// asEtcdsOwnRoles asks etcd and the proxy the same. With FAIRLEAD_LAWS (make laws) each
-// range is asked for; without, every second.
 func asEtcdsOwnRoles(t *testing.T, gateway bool) {
 	t.Helper()
-	share, from := 2, rand.IntN(2)
-	if os.Getenv("FAIRLEAD_LAWS") != "" {
-		share, from = 1, 0
-	}
 	o := start(t, store.NodeGrants)
 	conf, key := etcdtest.Identity(t, o.PKI, "n2")
 	spec := cluster.NodeSpec{ID: "n2", Key: key, Gateway: gateway}
@@ -185,14 +177,11 @@ func asEtcdsOwnRoles(t *testing.T, gateway bool) {
 	ends := func(k string) []string {
 		return []string{"", k + "\x00", clientv3.GetPrefixRangeEnd(k), clientv3.GetPrefixRangeEnd(k[:len(k)-1]), "\x00", store.Root, "zz"}
 	}
-	ranges, tried, opened := 0, 0, 0
+	tried, opened := 0, 0
 	for _, k := range keys {
 		for _, end := range ends(k) {
 			if end != "" && end != "\x00" && end <= k {
 				continue // nothing is in it: who may read that makes no difference
-			}
-			if ranges++; ranges%share != from {
-				continue
 			}
 			for what, call := range calls(k, end) {
 				want, got := verdict(t, direct, call), verdict(t, proxied, call)
