@@ -11,6 +11,8 @@ import (
 	"time"
 )
 
+const serviceLabel = "com.docker.swarm.service.name"
+
 // swarm is Docker Swarm on the engines of a lab: n1 is its manager.
 type swarm struct {
 	*bed
@@ -86,6 +88,25 @@ func (s *swarm) create(ctx context.Context, service, image string, count int) (t
 	return time.Since(began), err
 }
 
+// stack deploys the Compose file of Fairlead's side as a stack, and returns the time
+// from the start of the command to so many running tasks. As Fairlead does, it makes
+// the app's own network first. A name in it stands for the tasks' addresses (dnsrr):
+// an address of the service's own needs IPVS, which kernels may lack, and costs more.
+func (s *swarm) stack(ctx context.Context, name, image string, count int) (time.Duration, error) {
+	web := service(image, "1", count)
+	web["deploy"].(map[string]any)["endpoint_mode"] = "dnsrr"
+	path, err := s.compose(map[string]any{"version": "3.8", "services": map[string]any{"web": web}})
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	if _, err := s.docker(ctx, s.status.Nodes[0].Name, "stack", "deploy", "--resolve-image", "never", "-c", path, name); err != nil {
+		return 0, err
+	}
+	err = s.await(ctx, name+"_web", "", count)
+	return time.Since(began), err
+}
+
 func (s *swarm) await(ctx context.Context, service, not string, count int) error {
 	return until(ctx, 3*time.Minute, 20*time.Millisecond, "the swarm's tasks run", func() error {
 		n, err := s.running(ctx, service, not)
@@ -96,12 +117,13 @@ func (s *swarm) await(ctx context.Context, service, not string, count int) error
 	})
 }
 
-// remove removes a service, and waits until its containers are gone.
-func (s *swarm) remove(ctx context.Context, service string) error {
-	if _, err := s.docker(ctx, s.status.Nodes[0].Name, "service", "rm", service); err != nil {
+// remove removes a service or a stack, and waits until its containers, which carry a
+// label, are gone.
+func (s *swarm) remove(ctx context.Context, what, name, label string) error {
+	if _, err := s.docker(ctx, s.status.Nodes[0].Name, what, "rm", name); err != nil {
 		return err
 	}
-	q := url.Values{"all": {"1"}, "filters": {fmt.Sprintf(`{"label":["com.docker.swarm.service.name=%s"]}`, service)}}.Encode()
+	q := url.Values{"all": {"1"}, "filters": {fmt.Sprintf(`{"label":["%s=%s"]}`, label, name)}}.Encode()
 	return until(ctx, 3*time.Minute, 100*time.Millisecond, "the swarm's containers are gone", func() error {
 		for name, e := range s.engines {
 			var list []struct{ ID string }
@@ -135,44 +157,45 @@ func measureSwarm(ctx context.Context, b *bench) error {
 }
 
 func (s *swarm) fifty(ctx context.Context, image string) error {
-	// The first of each warms up.
-	if _, err := s.deployAndRemove(ctx, image, "warm", replicas); err != nil {
-		return err
+	ways := []struct {
+		name string
+		make func(name string) (time.Duration, error)
+	}{
+		{"Fairlead", func(name string) (time.Duration, error) {
+			took, err := s.deployAndRemove(ctx, image, name, replicas)
+			return took[0], err
+		}},
+		{"a stack of Swarm", func(name string) (time.Duration, error) {
+			took, err := s.stack(ctx, name, image, replicas)
+			return took, errors.Join(err, pause(ctx, time.Second), s.remove(ctx, "stack", name, "com.docker.stack.namespace"))
+		}},
+		{"a service of Swarm without a network", func(name string) (time.Duration, error) {
+			took, err := s.create(ctx, name, image, replicas)
+			return took, errors.Join(err, pause(ctx, time.Second), s.remove(ctx, "service", name, serviceLabel))
+		}},
 	}
-	if _, err := s.createAndRemove(ctx, image, "warm"); err != nil {
-		return err
-	}
-	var ratios []float64
-	for i := range 3 {
-		var ours, theirs time.Duration
-		name := fmt.Sprintf("pair%d", i)
-		err := takeTurns(i,
-			func() error {
-				d, err := s.deployAndRemove(ctx, image, name, replicas)
-				ours = d[0]
-				return err
-			},
-			func() (err error) { theirs, err = s.createAndRemove(ctx, image, name); return err },
-		)
-		if err != nil {
-			return err
+	var stack, bare []float64
+	for i := range 4 { // the first warms up
+		took := make([]float64, len(ways))
+		for j := range ways {
+			w := (i + j) % len(ways) // each begins once
+			d, err := ways[w].make(fmt.Sprintf("turn%d-%d", i, w))
+			if err != nil {
+				return fmt.Errorf("%s: %w", ways[w].name, err)
+			}
+			took[w] = d.Seconds()
 		}
-		ratios = append(ratios, ours.Seconds()/theirs.Seconds())
-		s.b.say("  pair %d: %.2f s by Swarm, %.2f s by Fairlead (%.2f)", i+1, theirs.Seconds(), ours.Seconds(), ratios[i])
+		if i == 0 {
+			continue
+		}
+		stack, bare = append(stack, took[0]/took[1]), append(bare, took[0]/took[2])
+		for w := range ways {
+			s.b.say("  turn %d: %.2f s by %s", i, took[w], ways[w].name)
+		}
 	}
-	s.b.set("deploy50_over_swarm", median(ratios))
+	s.b.set("deploy50_over_swarm", median(stack))
+	s.b.set("deploy50_over_swarm_no_network", median(bare))
 	return nil
-}
-
-func (s *swarm) createAndRemove(ctx context.Context, image, name string) (time.Duration, error) {
-	took, err := s.create(ctx, name, image, replicas)
-	if err == nil {
-		err = pause(ctx, time.Second)
-	}
-	if err == nil {
-		err = s.remove(ctx, name)
-	}
-	return took, err
 }
 
 // cuts takes turns with the cables of n3 and n2, first for Fairlead, then for Swarm.
@@ -205,7 +228,7 @@ func (s *swarm) cuts(ctx context.Context, image string) error {
 	s.b.say("  cut to replaced: Fairlead %.1f s, Swarm %.1f s", ours, theirs)
 	s.b.set("node_cut_to_replaced_s_p50", median(ours))
 	s.b.set("swarm_node_cut_to_replaced_s_p50", median(theirs))
-	return s.remove(ctx, "cut")
+	return s.remove(ctx, "service", "cut", serviceLabel)
 }
 
 // cut takes a node's cable out until so many tasks are elsewhere, and returns how
