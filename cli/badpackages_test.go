@@ -84,6 +84,7 @@ func badPackages() []badInput {
 			}
 		}, args: installed, code: 2, says: []string{"out of the chart"}},
 		{what: "a namespace", files: demo(web), args: append(installed, "-n", "prod"), code: 2, says: []string{"its name is its address", "prod-shop"}},
+		{what: "a namespace of an app that is there", setup: exists, args: []string{"status", "here", "-n", "prod"}, code: 2, says: []string{"its name is its address", "fairlead ls"}},
 		{what: "an app that is there", setup: exists, args: []string{"install", "shop", "here"}, code: 2, says: []string{"upgrade shop here"}},
 		{what: "an app that is not there", files: demo(web), args: []string{"upgrade", "shop", "demo"}, code: 4, says: []string{"--install"}},
 		{what: "values of an app without a package", setup: func(h *hub) { h.deploy("name: shop\nservices: {web: {image: \"shop/web:1\"}}\n") }, args: []string{"get", "values", "shop"}, code: 4, says: []string{"Compose file"}},

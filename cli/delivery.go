@@ -333,24 +333,14 @@ func (a *app) described(d v1.DeliveryStatus) *table {
 	add("files", strings.Join(slices.Concat(d.Compose, d.EnvFiles, d.Values), ", "))
 	add("policy", fmt.Sprintf("every %s; on failure %s; drift: %s; deadline %s", full.Interval, full.OnFailure, full.Drift, full.Timeout))
 	add("depends on", joinNames(d.DependsOn))
-	commit := func(o cluster.Origin) string {
-		s := strings.TrimSpace(o.Ref + " " + cluster.ShortRevision(o.Revision))
-		if o.Subject != "" {
-			s += " “" + o.Subject + "” by " + o.Author
-		}
-		if len(o.Images) > 0 {
-			s += " with " + cluster.Choices(o.Images)
-		}
-		return s
-	}
 	if st.Seen != nil {
-		add("newest", commit(*st.Seen))
+		add("newest", commitLine(*st.Seen))
 	}
 	if st.Applied != nil {
-		add("deployed", fmt.Sprintf("%s, release %d", commit(st.Applied.Origin), st.Applied.Release))
+		add("deployed", fmt.Sprintf("%s, release %d", commitLine(st.Applied.Origin), st.Applied.Release))
 	}
 	if st.Good != nil {
-		add("last good", fmt.Sprintf("%s, release %d", commit(st.Good.Origin), st.Good.Release))
+		add("last good", fmt.Sprintf("%s, release %d", commitLine(st.Good.Origin), st.Good.Release))
 	}
 	a.describeImages(d, add)
 	for _, x := range st.Drift {
@@ -489,4 +479,16 @@ func (a *app) deliveryRemove() *cobra.Command {
 			return nil
 		}),
 	}
+}
+
+// commitLine is a revision as a person knows it.
+func commitLine(o cluster.Origin) string {
+	s := strings.TrimSpace(o.Ref + " " + cluster.ShortRevision(o.Revision))
+	if o.Subject != "" {
+		s += " “" + o.Subject + "” by " + o.Author
+	}
+	if len(o.Images) > 0 {
+		s += " with " + cluster.Choices(o.Images)
+	}
+	return s
 }

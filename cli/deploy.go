@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -270,10 +271,15 @@ func (a *app) printPlan(p v1.Plan, r *compose.Result) error {
 	if !a.human() {
 		return a.print(p, nil)
 	}
-	out := func(format string, args ...any) { _, _ = fmt.Fprintf(a.out, format+"\n", args...) }
 	for _, w := range p.Warnings {
 		a.note("warning: %s", w)
 	}
+	writePlan(a.out, p, r)
+	return nil
+}
+
+func writePlan(w io.Writer, p v1.Plan, r *compose.Result) {
+	out := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
 	if p.Empty() {
 		out("%s: nothing to change (release %d)", p.App, p.Release)
 	} else {
@@ -321,7 +327,6 @@ func (a *app) printPlan(p v1.Plan, r *compose.Result) error {
 	for _, w := range p.Waits {
 		out("  ! %s", w)
 	}
-	return nil
 }
 
 func orNone(s string) string {

@@ -96,7 +96,8 @@ func (a *app) upgradeCommand() *cobra.Command {
 		Use: "upgrade NAME CHART", Short: "Make an app what a package says now, and wait until it is healthy", Args: rangeArgs(2, 2, "an app and a package"),
 		ValidArgsFunction: a.completeAppThenFiles(),
 		Long: `Renders the package with the values given, and makes the app what it says: what
-left the package is removed, volumes and secrets stay. Where no value is given, those
+left the package is removed, volumes and secrets stay. What will change is shown
+first; --dry-run, or fairlead plan NAME CHART, shows that alone. Where no value is given, those
 of the release before are taken again; --reuse-values takes them below those given.
 
 A service that does not become healthy goes back by itself; --atomic takes the whole
@@ -207,12 +208,18 @@ func (a *app) apply(ctx context.Context, cl *client.Client, name cluster.AppName
 	if err != nil {
 		return err
 	}
-	if i.dryRun != "none" {
+	dry := i.dryRun != "none"
+	if dry || (now != nil && a.human()) {
 		plan, err := cl.Plan(ctx, name, p.bundle)
 		if err != nil {
 			return err
 		}
-		return a.printPlan(plan, p.project)
+		if dry {
+			return a.printPlan(plan, p.project)
+		}
+		if !plan.Empty() {
+			writePlan(a.errw, plan, p.project) // its warnings come with what deploy answers
+		}
 	}
 	res, err := cl.Deploy(ctx, name, p.bundle)
 	if err != nil {

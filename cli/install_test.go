@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/store"
 )
@@ -48,7 +50,11 @@ func TestInstallUpgradeUninstall(t *testing.T) {
 	values("replicas: 2\n")
 	h.must("", "upgrade", "shop", "demo-0.2.0.tgz", "--detach", "--set", "host=shop.example.com", "--reuse-values")
 	values("host: shop.example.com\nreplicas: 2\n")
-	h.must("", "upgrade", "shop", "demo-0.2.0.tgz", "--detach", "--set", "host=shop.example.com")
+	// What changes is said before it is changed.
+	s = h.must("", "upgrade", "shop", "demo-0.2.0.tgz", "--detach", "--set", "host=shop.example.com")
+	if !strings.HasPrefix(s.err, "shop: release 3 → 4\n  ~ package demo-0.2.0") || !strings.Contains(s.err, "replicas: 2 → 1") {
+		t.Errorf("before it upgrades it says\n%s", s.err)
+	}
 	values("host: shop.example.com\n")
 	h.must("", "upgrade", "shop", "demo-0.2.0.tgz", "--detach", "--reset-values")
 	values("")
@@ -171,6 +177,38 @@ func (h *hub) waitRelease(n int) {
 		case <-changed:
 		case <-h.t.Context().Done():
 			h.t.Fatalf("no release %d", n)
+		}
+	}
+}
+
+func TestInstallTakesValuesAsHelmDoes(t *testing.T) {
+	h := newHub(t)
+	h.must("", "chart", "create", "demo")
+	h.write("demo/templates/app.yaml", "services:\n  web:\n    image: shop/web:1\n    deploy: {replicas: {{ .Values.replicas }}}\n"+
+		"    environment:\n{{- range $k, $v := .Values.env }}\n      {{ $k }}: {{ printf \"%v %T\" $v $v | quote }}\n{{- end }}\n")
+	h.write("base.yaml", "replicas: 2\nenv: {A: base, B: base, C: base}\n")
+	h.write("prod.yaml", "env: {B: prod}\n")
+	h.write("text.txt", "two\nlines")
+	h.must("", "install", "shop", "demo", "--detach", "-f", "base.yaml", "--values", "prod.yaml",
+		"--set", "env.N=7", "--set-string", "env.S=7", "--set-file", "env.F=text.txt", "--set-json", `env.J=[1]`, "--set-literal", "env.L=a,b=c")
+	svc, _ := read[cluster.Service](h, store.ServiceKey(shopWeb))
+	want := map[string]string{"A": "base string", "B": "prod string", "C": "base string", "N": "7 int64", "S": "7 string", "F": "two\nlines string", "J": "[1] []interface {}", "L": "a,b=c string"}
+	if d := cmp.Diff(want, svc.Spec.Task.Env); d != "" || svc.Spec.Replicas != 2 {
+		t.Errorf("%d replicas; -want +got\n%s", svc.Spec.Replicas, d)
+	}
+	if s := h.cli("", "upgrade", "shop", "demo", "--reuse-values", "--set-file", "env.F=none.txt"); s.code != 2 || !strings.Contains(s.err, "none.txt") || release(h) != 1 {
+		t.Errorf("a file that is not there: %d %s", s.code, s.all)
+	}
+}
+
+// A change that is not healthy in time says so, and goes on.
+func TestInstallNotInTime(t *testing.T) {
+	h := newHub(t)
+	h.must("", "chart", "create", "demo")
+	for _, args := range [][]string{{"install", "shop", "demo"}, {"upgrade", "shop", "demo", "--set", "replicas=3"}} {
+		before := release(h)
+		if s := h.cli("", append(args, "--timeout", "1s")...); s.code != 5 || !strings.Contains(s.err, "not healthy after 1s; the change goes on") || release(h) != before+1 {
+			t.Errorf("%s: %d, release %d after %d\n%s", args[0], s.code, release(h), before, s.all)
 		}
 	}
 }

@@ -81,6 +81,9 @@ func flagError(c *cobra.Command, err error) error {
 		return usagef("%w; see `%s --help`", err, c.CommandPath())
 	}
 	given := unknown.GetSpecifiedName()
+	if given == "n" || given == "namespace" { // Helm's; install and upgrade know the name that is meant
+		return usagef("%w: an app has no namespace, its name is its address; `fairlead ls` shows them all", err)
+	}
 	best, least := "", 3
 	c.Flags().VisitAll(func(f *pflag.Flag) {
 		d := distance(given, f.Name)

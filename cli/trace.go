@@ -56,9 +56,26 @@ func (a *app) traced(tr v1.Trace) *table {
 			add("image policy", strings.TrimSpace(c.Policy+" → "+c.Repository+":"+c.Tag+" "+c.Digest))
 		}
 		add("delivery", string(o.Delivery))
+		if a := appliedSince(tr); a != nil {
+			add("since then", commitLine(*a)+", which changed nothing")
+		}
 	}
 	if d := tr.Delivery; d != nil && tr.Origin == nil {
 		add("delivery", fmt.Sprintf("%s, which did not make this release", d.Name))
 	}
 	return t
+}
+
+// appliedSince is the newer revision that the delivery has found to be the same as the
+// release that is there.
+func appliedSince(tr v1.Trace) *cluster.Origin {
+	d := tr.Delivery
+	if d == nil || d.Name != tr.Origin.Delivery || d.State.Phase != cluster.PhaseReady {
+		return nil
+	}
+	a := d.State.Applied
+	if a == nil || a.Release != tr.Release.Number || a.Origin.Revision == tr.Origin.Revision {
+		return nil
+	}
+	return &a.Origin
 }

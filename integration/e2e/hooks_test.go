@@ -45,7 +45,13 @@ func (n *node) redis(tags ...string) {
 func (n *node) build(dir, dockerfile, ref string) {
 	n.t.Helper()
 	n.write(dir+"/Dockerfile", dockerfile)
-	if out, err := n.docker("build", "-q", "-t", ref, filepath.Join(n.dir, dir)).CombinedOutput(); err != nil {
+	n.imageOf(filepath.Join(n.dir, dir), ref)
+}
+
+// imageOf builds an image of what is in a directory.
+func (n *node) imageOf(dir, ref string) {
+	n.t.Helper()
+	if out, err := n.docker("build", "-q", "-t", ref, dir).CombinedOutput(); err != nil {
 		n.t.Fatalf("docker build: %v\n%s", err, out)
 	}
 }

@@ -13,14 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fairlead/fairlead/integration/need"
+	"github.com/fairlead/fairlead/integration/registryd"
 )
-
-// Where the registry's own image has it.
-const registryConfig = `version: 0.1
-storage: {filesystem: {rootdirectory: /var/lib/registry}}
-http: {addr: ":5000"}
-`
 
 // whoami puts images on the node's own engine, each tag another version: of a program that
 // takes the flags of the real one, whose module is not everywhere.
@@ -39,19 +33,10 @@ func (n *node) whoami(tags ...string) {
 // distribution puts images of the registry under its official name on the node's own engine.
 func (n *node) distribution(tags ...string) {
 	n.t.Helper()
-	out, err := exec.CommandContext(n.t.Context(), "bash", filepath.Join(need.Root(n.t), "scripts/registry")).Output()
-	if err != nil {
-		need.Skip(n.t, "no registry (scripts/registry): %v", err)
-	}
-	n.write("registry/config.yml", registryConfig)
-	if err := os.Link(strings.TrimSpace(string(out)), filepath.Join(n.dir, "registry", "registry")); err != nil {
-		if out, err := exec.Command("cp", strings.TrimSpace(string(out)), filepath.Join(n.dir, "registry", "registry")).CombinedOutput(); err != nil {
-			n.t.Fatalf("%v: %s", err, out)
-		}
-	}
+	dir := filepath.Join(n.dir, "registry")
 	for _, tag := range tags {
-		n.build("registry", "FROM scratch\nCOPY registry /\nCOPY config.yml /etc/distribution/config.yml\nLABEL version="+tag+
-			"\nENTRYPOINT [\"/registry\"]\nCMD [\"serve\", \"/etc/distribution/config.yml\"]\n", "registry:"+tag)
+		registryd.Image(n.t, dir, "LABEL version="+tag)
+		n.imageOf(dir, "registry:"+tag)
 	}
 }
 

@@ -47,11 +47,7 @@ type Registry struct {
 // Start starts a registry that ends with the test. With a user it wants the password.
 func Start(tb testing.TB, user, password string) *Registry {
 	tb.Helper()
-	out, err := exec.Command("bash", filepath.Join(need.Root(tb), "scripts/registry")).Output()
-	program := strings.TrimSpace(string(out))
-	if err != nil || program == "" {
-		need.Skip(tb, "no registry (scripts/registry): %v", err)
-	}
+	program := build(tb)
 	r := &Registry{Host: fmt.Sprintf("127.0.0.1:%d", need.Port(tb)), User: user, Password: password, t: tb, dir: tb.TempDir(), program: program}
 	conf := fmt.Sprintf("version: 0.1\nlog: {level: warn}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %q, secret: test}\n", filepath.Join(r.dir, "data"), r.Host)
 	if user != "" {
@@ -67,6 +63,42 @@ func Start(tb testing.TB, user, password string) *Registry {
 	tb.Cleanup(r.Kill)
 	r.Up()
 	return r
+}
+
+// build returns the program, which is built first where it has to be.
+func build(tb testing.TB) string {
+	tb.Helper()
+	out, err := exec.Command("bash", filepath.Join(need.Root(tb), "scripts/registry")).Output()
+	program := strings.TrimSpace(string(out))
+	if err != nil || program == "" {
+		need.Skip(tb, "no registry (scripts/registry): %v", err)
+	}
+	return program
+}
+
+// Where the official image has its configuration.
+const imageConfig = "version: 0.1\nstorage: {filesystem: {rootdirectory: /var/lib/registry}}\nhttp: {addr: \":5000\"}\n"
+
+// Image fills a directory with what an image like the official one is built from, with
+// more lines of its Dockerfile.
+func Image(tb testing.TB, dir string, lines ...string) {
+	tb.Helper()
+	program := build(tb)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	if out, err := exec.Command("cp", program, filepath.Join(dir, "registry")).CombinedOutput(); err != nil {
+		tb.Fatalf("%v: %s", err, out)
+	}
+	for name, text := range map[string]string{
+		"config.yml": imageConfig,
+		"Dockerfile": "FROM scratch\nCOPY registry /\nCOPY config.yml /etc/distribution/config.yml\n" + strings.Join(lines, "\n") +
+			"\nENTRYPOINT [\"/registry\"]\nCMD [\"serve\", \"/etc/distribution/config.yml\"]\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			tb.Fatal(err)
+		}
+	}
 }
 
 func (r *Registry) write(path, content string) {
