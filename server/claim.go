@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/store"
@@ -29,7 +30,11 @@ func (m *machine) claimStore(ctx context.Context, st store.Store) error {
 		case m.settings != nil:
 			return cluster.Invalidf("this etcd holds no cluster, and this server joined cluster %s: name the etcd of the other servers with --etcd-endpoints", m.cluster)
 		case m.served():
-			return cluster.Invalidf("this etcd holds no cluster any more, and this server served cluster %s from it: with an empty one all its containers would be removed. Bring the etcd's data back, or remove %s to begin anew", m.cluster, m.servedFile())
+			again := ""
+			if !m.external() {
+				again = fmt.Sprintf("where there are other servers, `fairlead server rm %s` there, `fairlead system uninstall --purge` here, and join again; ", m.Node)
+			}
+			return cluster.Invalidf("this etcd holds no cluster any more, and this server served cluster %s from it: with an empty one all its containers would be removed. Bring the etcd's data back; %sor remove %s to begin anew", m.cluster, again, m.servedFile())
 		}
 		probe, err := m.key.Seal([]byte(m.cluster), probeContext)
 		if err != nil {
