@@ -87,12 +87,13 @@ func refused(v store.View) map[cluster.ServiceID]registry.Refusal {
 // the endpoints that carry it never come apart.
 func (r *registryStore) apply(ctx context.Context, _ registry.Snapshot, acts []registry.Action) error {
 	var t store.Txn
+	size := 0
 	flush := func() error {
 		if len(t.Then) == 0 {
 			return nil
 		}
 		rev, err := r.store.Commit(ctx, t)
-		t = store.Txn{}
+		t, size = store.Txn{}, 0
 		if err != nil {
 			return fmt.Errorf("write endpoints: %w", err)
 		}
@@ -111,8 +112,9 @@ func (r *registryStore) apply(ctx context.Context, _ registry.Snapshot, acts []r
 			t.If = append(t.If, cond)
 		}
 		t.Then = append(t.Then, op)
+		size += len(op.Value)
 		_, address := a.(registry.PutAddress)
-		if len(t.Then) >= store.MaxOps-1 && !address && i < len(acts)-1 {
+		if (len(t.Then) >= store.MaxOps-1 || size >= batchBytes) && !address && i < len(acts)-1 {
 			if err := flush(); err != nil {
 				return err
 			}

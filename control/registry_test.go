@@ -13,6 +13,7 @@ import (
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/proxyconf"
+	"github.com/fairlead/fairlead/registry"
 	"github.com/fairlead/fairlead/store"
 )
 
@@ -194,4 +195,42 @@ func TestNoServiceAddressIsTakenBack(t *testing.T) {
 			t.Errorf("it has no address: %v", err)
 		}
 	})
+}
+
+// The endpoints of many large services, all of which change at once when a node comes
+// back, do not fit into one transaction by their size. An address and the endpoints that
+// carry it do not come apart.
+func TestManyEndpointsAreSplitBySize(t *testing.T) {
+	st := store.NewMemory()
+	var acts []registry.Action
+	const services = 60
+	for i := range services {
+		id := cluster.ServiceID{App: "shop", Name: cluster.ServiceName(fmt.Sprintf("web%d", i))}
+		e := cluster.Endpoints{ServiceID: id, Address: fmt.Sprintf("10.212.0.%d", i+1)}
+		for slot := range 300 {
+			e.Tasks = append(e.Tasks, cluster.Endpoint{
+				Task: cluster.NewTaskID(id, slot, 1, int64(slot)), Slot: slot, Node: "n1",
+				Addresses: map[cluster.NetworkName]string{"shop_default": "10.213.0.9"},
+			})
+		}
+		acts = append(acts, registry.PutAddress{Service: id, Address: netip.MustParseAddr(e.Address)}, registry.PutEndpoints{Endpoints: e})
+	}
+	r := &registryStore{store: strict{st, t, store.WriterRegistry}, log: hclog.NewNullLogger()}
+	if err := r.apply(t.Context(), registry.Snapshot{}, acts); err != nil {
+		t.Fatal(err)
+	}
+	revs := map[string]int64{} // by service
+	for _, prefix := range []string{store.PrefixEndpoints, store.PrefixPools + "addresses/"} {
+		entries, _, err := st.List(t.Context(), prefix)
+		if err != nil || len(entries) != services {
+			t.Fatalf("%d of %d below %s: %v", len(entries), services, prefix, err)
+		}
+		for _, x := range entries {
+			name := strings.TrimPrefix(x.Key, prefix)
+			if rev, ok := revs[name]; ok && rev != x.Rev {
+				t.Errorf("the address of %s was written at %d, its endpoints at %d", name, x.Rev, rev)
+			}
+			revs[name] = x.Rev
+		}
+	}
 }

@@ -16,8 +16,8 @@ type Network struct {
 	Bridge  string // the interface
 	Subnet  netip.Prefix
 	Gateway netip.Addr // the bridge's own address
-	// Internal networks have no way in or out. The engine must not know them as
-	// internal: it would leave the containers without a route to service addresses.
+	// Internal networks have no way in or out. The engine gives their containers no
+	// default route: they need Attach to reach service addresses.
 	Internal bool
 	// External networks are somebody else's: what comes to them is not refused here.
 	External bool

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/store"
@@ -18,14 +19,22 @@ type claim struct {
 const probeContext = "cluster/probe"
 
 // claimStore marks an empty store as this cluster's, and refuses one that is
-// another's, or whose secrets this machine's key does not open: going on would
-// mix two clusters, or lose every secret.
+// another's, one that was this cluster's and is empty now, or one whose secrets this
+// machine's key does not open: going on would mix two clusters, take all containers
+// for forgotten ones, or lose every secret.
 func (m *machine) claimStore(ctx context.Context, st store.Store) error {
 	key := store.PrefixCluster + "claim"
 	e, err := st.Get(ctx, key)
 	if cluster.KindOf(err) == cluster.KindNotFound {
-		if m.settings != nil {
+		switch {
+		case m.settings != nil:
 			return cluster.Invalidf("this etcd holds no cluster, and this server joined cluster %s: name the etcd of the other servers with --etcd-endpoints", m.cluster)
+		case m.served():
+			again := ""
+			if !m.external() {
+				again = fmt.Sprintf("where there are other servers, `fairlead server rm %s` there, `fairlead system uninstall --purge` here, and join again; ", m.Node)
+			}
+			return cluster.Invalidf("this etcd holds no cluster any more, and this server served cluster %s from it: with an empty one all its containers would be removed. Bring the etcd's data back; %sor remove %s to begin anew", m.cluster, again, m.servedFile())
 		}
 		probe, err := m.key.Seal([]byte(m.cluster), probeContext)
 		if err != nil {

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -84,5 +85,55 @@ func TestGateWaitsForItsOwnStore(t *testing.T) {
 	m.EtcdEndpoints = []string{"https://10.0.0.2:2379"}
 	if m.served() {
 		t.Error("another etcd counts as served from")
+	}
+}
+
+// An etcd that lost its data is not begun anew by who served from it: the agent would
+// remove the containers of all that it does not know any more.
+func TestAStoreThatIsEmptyNowIsRefused(t *testing.T) {
+	key, err := sealed.NewKey(bytes.Repeat([]byte{1}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, endpoints := range map[string][]string{"embedded": nil, "external": {"https://10.0.0.1:2379"}} {
+		t.Run(name, func(t *testing.T) {
+			cfg := Config{DataDir: t.TempDir(), EtcdEndpoints: endpoints, Log: hclog.NewNullLogger()}
+			m := &machine{local: local{Config: cfg, cluster: "aaaa"}, key: key}
+			refused := func(err error) {
+				t.Helper()
+				if cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "remove "+m.servedFile()) {
+					t.Fatalf("an empty store is served from: %v", err)
+				}
+			}
+			synctest.Test(t, func(t *testing.T) {
+				if _, err := m.openGate(t.Context(), newGate(store.NewMemory()), nil); err != nil {
+					t.Fatal(err)
+				}
+				empty := store.NewMemory()
+				g := newGate(empty)
+				_, err := m.openGate(t.Context(), g, nil)
+				refused(err)
+				if _, _, err := g.List(t.Context(), store.Root); err == nil {
+					t.Fatal("an empty store was read")
+				}
+
+				// So it is where it answers only later.
+				empty.Down(true)
+				wait, err := m.openGate(t.Context(), newGate(empty), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				empty.Down(false)
+				refused(wait(t.Context()))
+
+				// As the error says.
+				if err := os.Remove(m.servedFile()); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := m.openGate(t.Context(), newGate(empty), nil); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
 	}
 }
