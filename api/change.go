@@ -226,8 +226,8 @@ func scaled(c current, svc cluster.Service, to v1.ScaleTo, by string) (cluster.S
 		return old, cluster.Invalidf("%s runs once on each node (mode: global): there is nothing to scale", svc.ServiceID)
 	}
 	if to.Auto {
-		if old.Owner == plan.OwnerPerson {
-			old.Owner = plan.OwnerRelease
+		if old.Owner == cluster.OwnerPerson {
+			old.Owner = cluster.OwnerRelease
 		}
 		return plan.Scale(c.app, svc.Name, svc.Spec, old, exists), nil
 	}
@@ -237,5 +237,5 @@ func scaled(c current, svc cluster.Service, to v1.ScaleTo, by string) (cluster.S
 	if by == "" {
 		by = "a person"
 	}
-	return cluster.Scale{ServiceID: svc.ServiceID, Replicas: to.Replicas, Owner: plan.OwnerPerson, Reason: "set by " + by}, nil
+	return cluster.Scale{ServiceID: svc.ServiceID, Replicas: to.Replicas, Owner: cluster.OwnerPerson, Reason: "set by " + by}, nil
 }

@@ -14,9 +14,7 @@ const (
 	// DefaultPeriod is the time between two looks at a service.
 	DefaultPeriod = 15 * time.Second
 
-	ownerPerson     = "person"
-	ownerAutoscaler = "autoscaler"
-	loopName        = "autoscaler"
+	loopName = "autoscaler"
 )
 
 // Plan looks at every service whose period has passed.
@@ -130,7 +128,7 @@ func (p *planner) service(svc *cluster.Service, scale cluster.Scale) Action {
 	if st.Replicas != current {
 		// Somebody else set the count: the windows begin with it.
 		st.Recommended, st.Changes = []Recommendation{{p.Now, current}}, nil
-		if scale.Owner == ownerPerson {
+		if scale.Owner == cluster.OwnerPerson {
 			took = fmt.Sprintf("a person set the count to %d; ", current)
 		}
 	}
@@ -145,7 +143,7 @@ func (p *planner) service(svc *cluster.Service, scale cluster.Scale) Action {
 	st.Replicas = want
 	st.Changes = append(st.Changes, Change{p.Now, want - current})
 	next := scale
-	next.Replicas, next.Owner, next.Reason = want, ownerAutoscaler, st.Message
+	next.Replicas, next.Owner, next.Reason = want, cluster.OwnerAutoscaler, st.Message
 	return SetScale{
 		Scale: next, State: st, ServiceRev: svc.Rev,
 		Decision: cluster.Decision{

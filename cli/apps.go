@@ -184,6 +184,11 @@ func (a *app) appHead(d v1.AppDetail) {
 	for _, e := range d.Exposed {
 		out("  %s", e)
 	}
+	for _, s := range d.Each {
+		if s.Owner == cluster.OwnerPerson {
+			out("  %s is kept at %d by hand; `fairlead scale %s=auto` gives it back", s.Name, s.Wanted, s.ServiceID)
+		}
+	}
 }
 
 func (a *app) serviceCommand() *cobra.Command {

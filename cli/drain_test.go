@@ -197,6 +197,9 @@ func TestScaleSaysWhatHasNoPlace(t *testing.T) {
 	if s := h.must("", "scale", "shop/web=2", "shop/log=20"); s.err != "" {
 		t.Errorf("what has a place: %q", s.err)
 	}
+	if s := h.must("", "status", "shop"); !strings.Contains(s.out, "  web is kept at 2 by hand; `fairlead scale shop/web=auto`") {
+		t.Errorf("status does not say who decides the count:\n%s", s.out)
+	}
 	s := h.must("", "scale", "shop/web=10", "shop/log=3")
 	if !strings.HasPrefix(s.err, "warning: 2 of 10 tasks of shop/web cannot be placed now: ") || !strings.Contains(s.err, "n1") || !strings.Contains(s.err, "memory") ||
 		!strings.HasSuffix(s.err, "; `fairlead explain shop/web` follows it\n") || strings.Count(s.err, "\n") != 1 {

@@ -117,12 +117,19 @@ type Autoscale struct {
 	DownWindow Duration `json:"down_window,omitempty"`
 }
 
+// Owners of a scale: who decided the count.
+const (
+	OwnerRelease    = "release"
+	OwnerPerson     = "person"
+	OwnerAutoscaler = "autoscaler"
+)
+
 // Scale is the live count of a service and who decided it. Writers: API or
 // autoscaler, by owner, compare-and-swap.
 type Scale struct {
 	ServiceID
 	Replicas int    `json:"replicas"`
-	Owner    string `json:"owner"` // "release", "person", "autoscaler"
+	Owner    string `json:"owner"`
 	Reason   string `json:"reason,omitempty"`
 
 	Rev StoreRev `json:"-"`

@@ -439,13 +439,6 @@ func because(fields []v1.FieldChange) string {
 	return strings.Join(paths, ", ") + " changed"
 }
 
-// Owners of a scale.
-const (
-	OwnerRelease    = "release"
-	OwnerPerson     = "person"
-	OwnerAutoscaler = "autoscaler"
-)
-
 // scale plans the live count: a person's or the autoscaler's decision outlives a deploy.
 func (r *Result) scale(s State, in Input, name cluster.ServiceName, spec cluster.ServiceSpec) {
 	if spec.Mode == cluster.Global {
@@ -453,7 +446,7 @@ func (r *Result) scale(s State, in Input, name cluster.ServiceName, spec cluster
 	}
 	old, exists := s.Scales[name]
 	want := Scale(in.App, name, spec, old, exists)
-	if exists && old.Owner == OwnerPerson && spec.Autoscale == nil && old.Replicas != spec.Replicas {
+	if exists && old.Owner == cluster.OwnerPerson && spec.Autoscale == nil && old.Replicas != spec.Replicas {
 		r.warn(spec.Source, "services."+string(name)+".replicas",
 			"%s keeps the count of %d that a person asked for, not the file's %d; `fairlead scale %s=auto` gives it back to the file",
 			name, old.Replicas, spec.Replicas, name)
@@ -478,11 +471,11 @@ func (r *Result) scale(s State, in Input, name cluster.ServiceName, spec cluster
 func Scale(app cluster.AppName, name cluster.ServiceName, spec cluster.ServiceSpec, old cluster.Scale, exists bool) cluster.Scale {
 	out := cluster.Scale{
 		ServiceID: cluster.ServiceID{App: app, Name: name},
-		Replicas:  spec.Replicas, Owner: OwnerRelease, Reason: "the file says so",
+		Replicas:  spec.Replicas, Owner: cluster.OwnerRelease, Reason: "the file says so",
 	}
 	if a := spec.Autoscale; a != nil {
-		out.Owner, out.Reason = OwnerAutoscaler, fmt.Sprintf("autoscaled between %d and %d", a.Min, a.Max)
-		if exists && (old.Owner == OwnerAutoscaler || old.Owner == OwnerPerson) {
+		out.Owner, out.Reason = cluster.OwnerAutoscaler, fmt.Sprintf("autoscaled between %d and %d", a.Min, a.Max)
+		if exists && (old.Owner == cluster.OwnerAutoscaler || old.Owner == cluster.OwnerPerson) {
 			out.Replicas, out.Owner, out.Reason = old.Replicas, old.Owner, old.Reason
 		} else if exists {
 			out.Replicas = old.Replicas // from here the autoscaler decides; what runs now is the best first guess
@@ -492,8 +485,8 @@ func Scale(app cluster.AppName, name cluster.ServiceName, spec cluster.ServiceSp
 		}
 		return out
 	}
-	if exists && old.Owner == OwnerPerson {
-		return cluster.Scale{ServiceID: out.ServiceID, Replicas: old.Replicas, Owner: OwnerPerson, Reason: old.Reason}
+	if exists && old.Owner == cluster.OwnerPerson {
+		return cluster.Scale{ServiceID: out.ServiceID, Replicas: old.Replicas, Owner: cluster.OwnerPerson, Reason: old.Reason}
 	}
 	return out
 }
