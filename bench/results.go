@@ -48,6 +48,7 @@ func figures() []figure {
 		{"delivery_failed_requests", "delivery", "0", "those of them without a whole answer with status 200"},
 		{"deliveries_200_cpu_percent", "delivery", "", "processor time of a server and of the processes that it starts, in percent of one core over three minutes, while 200 apps without replicas follow a directory each of a Git repository over https, looked at once a minute"},
 		{"deliveries_200_rss_mb", "delivery", "", "private memory of that server, without the processes that it starts, which live for one look each, four at once"},
+		{"deliveries_200_peak_mb", "delivery", "", "the most private memory that it and the processes that it starts had together at any of the moments, ten a second, of those three minutes; without Traefik"},
 		{"deliveries_200_requests_per_minute", "delivery", "", "requests at that Git server"},
 		{"lab_up_3_warm_s", "lab", "≤ 20", "seconds of `fairlead lab up --nodes 3`, each time a new lab, until it is ready; the program, Docker and Traefik are there; median of three"},
 		{"agent_rss_mb", "lab", "≤ 30", "private memory (RssAnon + RssShmem) of `fairlead agent` on a node of a lab of three, nothing deployed, 20 s after the lab was ready"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -77,16 +78,12 @@ func cpuTime(pid int) (time.Duration, error)    { return used(pid, 2) }
 func familyTime(pid int) (time.Duration, error) { return used(pid, 4) }
 
 func used(pid, fields int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	f, err := stat(pid)
 	if err != nil {
 		return 0, err
 	}
-	// After the name, which may hold blanks, fields 12 to 15 are utime, stime, cutime and cstime.
-	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(f) < 15 {
-		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(f))
-	}
 	var ticks int64
+	// Fields 12 to 15 after the name are utime, stime, cutime and cstime.
 	for _, s := range f[11 : 11+fields] {
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil {
@@ -95,4 +92,53 @@ func used(pid, fields int) (time.Duration, error) {
 		ticks += n
 	}
 	return time.Duration(ticks) * (time.Second / 100), nil // USER_HZ is 100 on every Linux
+}
+
+// stat are the fields of /proc/PID/stat after the name, which may hold blanks.
+func stat(pid int) ([]string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, err
+	}
+	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(f) < 15 {
+		return nil, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(f))
+	}
+	return f, nil
+}
+
+// familyMemory is the private memory of a process and of all that it started, but Traefik.
+func familyMemory(pid int) (private float64, err error) {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return 0, err
+	}
+	children := map[int][]int{}
+	for _, d := range dirs {
+		child, err := strconv.Atoi(filepath.Base(d))
+		if err != nil {
+			continue
+		}
+		f, err := stat(child)
+		if err != nil {
+			continue // it has ended
+		}
+		if parent, err := strconv.Atoi(f[1]); err == nil {
+			children[parent] = append(children[parent], child)
+		}
+	}
+	if private, _, err = memory(pid); err != nil {
+		return 0, err
+	}
+	for todo := children[pid]; len(todo) > 0; todo = todo[1:] {
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", todo[0]))
+		if err != nil || strings.HasPrefix(string(name), "traefik") {
+			continue
+		}
+		if p, _, err := memory(todo[0]); err == nil { // else it has ended
+			private += p
+		}
+		todo = append(todo, children[todo[0]]...)
+	}
+	return private, nil
 }
