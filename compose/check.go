@@ -1,12 +1,15 @@
 package compose
 
 import (
+	"bytes"
 	"fmt"
 	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/compose-spec/compose-go/v2/dotenv"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -197,12 +200,27 @@ func (l *load) checkLabelFiles(d *doc) {
 			if !filepath.IsAbs(f) {
 				f = filepath.Join(d.dir, f)
 			}
-			if _, err := readLimited(f, maxFileSize); err != nil {
+			content, err := readLimited(f, maxFileSize)
+			if err == nil {
+				err = parseLabels(content)
+			}
+			if err != nil {
 				l.refuse(cluster.Source{File: d.file, Line: n.line}, dotted("services", s.key, "label_file"), fmt.Sprintf("cannot read %s: %s", l.show(f), sizeCause(err, maxFileSize)), "")
 				n.bad = true
 			}
 		}
 	}
+}
+
+// parseLabels says what is wrong with a label file.
+func parseLabels(content []byte) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%v", r)
+		}
+	}()
+	_, err = dotenv.ParseWithLookup(bytes.NewReader(content), func(string) (string, bool) { return "", false })
+	return err
 }
 
 // checkExternal warns of the old way to name what is external.

@@ -387,17 +387,43 @@ func resolved(p types.Project) (out *types.Project, err error) {
 	return p.WithServicesEnvironmentResolved(true)
 }
 
+// labelAt is the place of a label: in the file, or in the label file that has it last.
+func (c *converter) labelAt(name, label string) cluster.Source {
+	if n, _ := c.idx.find("services", name, "labels", label); n == nil {
+		for _, file := range slices.Backward(c.p.Services[name].LabelFiles) {
+			content, err := readLimited(file, maxFileSize)
+			if err != nil {
+				continue // refused already
+			}
+			for i, line := range slices.Backward(strings.Split(string(content), "\n")) {
+				if m := assigns.FindStringSubmatch(line); m != nil && m[1] == label {
+					return cluster.Source{File: c.show(file), Line: i + 1}
+				}
+			}
+		}
+	}
+	return c.at(name, "labels", label)
+}
+
 func (c *converter) labels(name string, s types.ServiceConfig, spec *cluster.ServiceSpec) {
+	for _, file := range s.LabelFiles {
+		c.warnUnsetIn(file, dotted("services", name, "label_file"), s.Labels)
+	}
+	at := func(k string) (cluster.Source, string) {
+		return c.labelAt(name, k), dotted("services", name, "labels", k)
+	}
 	for _, k := range slices.Sorted(maps.Keys(s.Labels)) {
 		low := strings.ToLower(k)
 		switch {
 		case strings.HasPrefix(low, "traefik."):
 			continue // a route, not a property of the container: it must not replace tasks
 		case strings.HasPrefix(low, "io.fairlead."), strings.HasPrefix(low, "com.docker.stack."), strings.HasPrefix(low, "com.docker.swarm."):
-			c.no("this label is set by Fairlead", "choose another name", name, "labels", k)
+			place, path := at(k)
+			c.refuse(place, path, "this label is set by Fairlead", "choose another name")
 			continue
 		case strings.HasPrefix(low, "com.docker.compose."):
-			c.say("ignored", "this label would make docker compose take the container for its own", name, "labels", k)
+			place, path := at(k)
+			c.warn(place, path, "ignored", "this label would make docker compose take the container for its own")
 			continue
 		}
 		if spec.Task.Labels == nil {

@@ -105,6 +105,11 @@ func (l *load) include(d *doc, it *node, path string, depth int) {
 			paths = []*node{p}
 		}
 	}
+	if len(paths) == 0 && it.kind == mapNode {
+		l.refuse(at, path, "it names no file", "write path: with the file to include")
+		it.bad = true
+		return
+	}
 	var requests []request
 	for _, p := range paths {
 		if p.kind != scalarNode {
@@ -259,6 +264,8 @@ func (l *load) extends(d *doc, s entry, depth int) {
 		}
 	}
 	if e.base == "" {
+		l.refuse(at, path, "it names no service", "write extends: {service: NAME}, with file: where it is in another file")
+		ext.bad = true
 		return
 	}
 	if !slices.ContainsFunc(e.docs, func(x *doc) bool { return x.root.get("services").get(e.base) != nil }) {

@@ -1,9 +1,12 @@
 package compose
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/fairlead/fairlead/cluster"
 )
 
 // Each env file is complained of where it is named, and all of them at once.
@@ -90,5 +93,44 @@ services:
 compose.yaml:5: services.db.typo: unknown key`
 	if err == nil || err.Error() != want {
 		t.Errorf("%v\nwant %s", err, want)
+	}
+}
+
+// What is in a label file has its place there, and what is wrong with one where it is named.
+func TestLabelsOfFilesAreNamedByTheirLines(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{
+		"bad.labels": "a=1\nsome words=2\n",
+		"web.labels": "# of the front\nuser=x\ntraefik.http.routers.a.rule=Host(`a.b`)\ncost=5 $DOLLARS\n",
+		"compose.yaml": "services:\n  web:\n    image: a\n    expose: [80]\n    label_file:\n      - web.labels\n" +
+			"    labels: {traefik.http.routers.b.rule: Host(`b.c`)}\n",
+		"bad.yaml": "services:\n  web:\n    image: a\n    label_file:\n      - odd.labels\n      - bad.labels\n",
+		"odd.yaml": "services:\n  web:\n    image: a\n    label_file: odd.labels\n", "odd.labels": "\ntraefik.http.routers.a.bogus=1\nio.fairlead.app=x\n",
+	}
+	dir := project(t, files)
+	r, err := Load(t.Context(), Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []cluster.Source
+	for _, route := range r.Services["web"].Routes {
+		got = append(got, route.Source)
+	}
+	if d := cmp.Diff([]cluster.Source{{File: "web.labels", Line: 3}, {File: "compose.yaml", Line: 7}}, got); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+	if len(r.Warnings) != 1 || !strings.HasPrefix(r.Warnings[0].String(), "web.labels:4: services.web.label_file: the variable DOLLARS is not set") {
+		t.Errorf("%v", r.Warnings)
+	}
+	for file, want := range map[string]string{
+		"bad.yaml": "bad.yaml:6: services.web.label_file: cannot read bad.labels: line 2: key cannot contain a space\n" +
+			`odd.labels:2: services.web.labels.traefik.http.routers.a.bogus: the router option "bogus" is not supported yet` + "\n" +
+			"odd.labels:3: services.web.labels.io.fairlead.app: this label is set by Fairlead; choose another name",
+		"odd.yaml": `odd.labels:2: services.web.labels.traefik.http.routers.a.bogus: the router option "bogus" is not supported yet` + "\n" +
+			"odd.labels:3: services.web.labels.io.fairlead.app: this label is set by Fairlead; choose another name",
+	} {
+		if _, err := Load(t.Context(), Options{Files: []string{dir + "/" + file}}); err == nil || err.Error() != want {
+			t.Errorf("%v\nwant %s", err, want)
+		}
 	}
 }

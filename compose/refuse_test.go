@@ -42,6 +42,8 @@ var bad = []struct{ what, file, want string }{
 	{"environment as text", in("environment: A=b"), `compose.yaml:4: services.web.environment: must be a mapping or a list, this is the text "A=b"`},
 	{"no such duration", in("stop_grace_period: soon"), `compose.yaml:4: services.web.stop_grace_period: "soon" is not a duration; write for example 30s or 1m30s`},
 	{"no such size", in("mem_limit: lots"), `compose.yaml:4: services.web.mem_limit: "lots" is not an amount of memory; write for example 64M or 1.5G`},
+	{"extends nothing", in("extends: {service: ''}"), "compose.yaml:4: services.web.extends: it names no service; write extends: {service: NAME}, with file: where it is in another file"},
+	{"includes nothing", in("tty: true") + "include:\n  - {project_directory: x}\n", "compose.yaml:6: include[0]: it names no file; write path: with the file to include"},
 	{"fewer than none", in("deploy:\n  update_config: {parallelism: -1}"), `compose.yaml:5: services.web.deploy.update_config.parallelism: "-1" is not a whole number from 0`},
 	{"retries below zero", in("healthcheck:\n  retries: -1"), `compose.yaml:5: services.web.healthcheck.retries: "-1" is not a whole number from 0`},
 	{"host without an address", in("labels: {}\nextra_hosts: [here]"), `compose.yaml:5: services.web.extra_hosts: invalid additional host, missing IP: here`},

@@ -84,18 +84,18 @@ func (c *converter) readTraefik(names []string) *traefikApp {
 
 func (c *converter) traefikLabels(n string) []tLabel {
 	var out []tLabel
-	read := func(m map[string]string, path ...string) {
+	read := func(m map[string]string, place func(label string) cluster.Source, path ...string) {
 		for _, k := range slices.Sorted(maps.Keys(m)) {
 			if low := strings.ToLower(k); strings.HasPrefix(low, "traefik.") {
 				full := append(slices.Clone(path), k)
-				out = append(out, tLabel{service: n, key: k, value: strings.TrimSpace(m[k]), at: c.at(n, full...), path: dotted(append([]string{"services", n}, full...)...)})
+				out = append(out, tLabel{service: n, key: k, value: strings.TrimSpace(m[k]), at: place(k), path: dotted(append([]string{"services", n}, full...)...)})
 			}
 		}
 	}
 	s := c.p.Services[n]
-	read(s.Labels, "labels")
+	read(s.Labels, func(k string) cluster.Source { return c.labelAt(n, k) }, "labels")
 	if s.Deploy != nil {
-		read(s.Deploy.Labels, "deploy", "labels")
+		read(s.Deploy.Labels, func(k string) cluster.Source { return c.at(n, "deploy", "labels", k) }, "deploy", "labels")
 	}
 	// in the order of the file, so that the first of several is the one named
 	slices.SortStableFunc(out, func(a, b tLabel) int { return a.at.Line - b.at.Line })
