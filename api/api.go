@@ -86,6 +86,7 @@ func New(c Config) (*Server, error) {
 	api := humago.New(mux, humaConfig(c.Version))
 	s.doc = api.OpenAPI()
 	s.register(api)
+	takeEmptyFiles(s.doc.Components.Schemas)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if allowed := methods(mux, r); len(allowed) > 0 {
 			w.Header().Set("Allow", strings.Join(allowed, ", "))
@@ -98,6 +99,15 @@ func New(c Config) (*Server, error) {
 	})
 	s.handler = s.authenticated(mux)
 	return s, nil
+}
+
+// takeEmptyFiles lets the content of a config be empty, which huma's own pattern for
+// base64 does not. What is no base64 the decoder refuses.
+func takeEmptyFiles(reg huma.Registry) {
+	bundle := reg.SchemaFromRef(schemaOf[v1.Bundle](reg).Ref)
+	if content, is := bundle.Properties["configs"].AdditionalProperties.(*huma.Schema); is {
+		content.ContentEncoding, content.Format = "", "byte"
+	}
 }
 
 // methods are those that the path of a request that nothing else takes has. The mux

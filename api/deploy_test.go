@@ -25,6 +25,20 @@ func deployed(t *testing.T, b *bench, bun v1.Bundle) v1.DeployResult {
 	return r
 }
 
+// The file of a config may be empty, as many a placeholder is; no base64 it may not be.
+func TestDeployTakesEmptyFiles(t *testing.T) {
+	b := newBench(t)
+	spec := service("web:1")
+	spec.Task.Configs = []cluster.FileRef{{Name: "conf", Target: "/conf"}}
+	bun := bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": spec})
+	bun.Configs = map[string][]byte{"conf": {}}
+	deployed(t, b, bun)
+	ref := get[cluster.Release](b, store.ReleaseKey("shop", 1)).Services["web"].Task.Configs[0]
+	if c := get[cluster.Config](b, store.ConfigKey("shop", ref.Name, ref.Version)); ref.Version == "" || len(c.Content) != 0 {
+		t.Errorf("%+v: %+v", ref, c)
+	}
+}
+
 func TestDeployIsStoredOnceAndIdempotent(t *testing.T) {
 	b := newBench(t)
 	spec := service("web:1")

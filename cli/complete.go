@@ -55,15 +55,32 @@ func (a *app) completeApps() completion {
 func (a *app) completeServices(most int) completion {
 	return a.offer(most, func(ctx context.Context, cl *client.Client) ([]string, error) {
 		list, err := cl.Services(ctx, cluster.AppName(a.appFlag))
-		return named(list, err, func(x v1.ServiceSummary) string { return x.String() })
+		names, err := named(list, err, func(x v1.ServiceSummary) string { return x.String() })
+		return a.short(names), err
 	})
+}
+
+// short adds to addresses what those of the app here are written as: "web" for "shop/web".
+func (a *app) short(names []string) []string {
+	here, err := a.current()
+	if err != nil || here.app == "" {
+		return names // a key pressed must not print errors
+	}
+	var out []string
+	for _, n := range names {
+		if plain, its := strings.CutPrefix(n, string(here.app)+"/"); its {
+			out = append(out, plain)
+		}
+	}
+	return append(out, names...)
 }
 
 // withTasks offers tasks too once a slot is begun: "shop/web.".
 func (a *app) withTasks(most int, rest completion) completion {
 	tasks := a.offer(most, func(ctx context.Context, cl *client.Client) ([]string, error) {
 		list, err := cl.Tasks(ctx, cluster.AppName(a.appFlag), false)
-		return named(list, err, func(x v1.TaskStatus) string { return x.Address })
+		names, err := named(list, err, func(x v1.TaskStatus) string { return x.Address })
+		return a.short(names), err
 	})
 	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 		if strings.Contains(typed, ".") {
@@ -93,7 +110,8 @@ func (a *app) completeNodes() completion {
 func (a *app) completeSecrets() completion {
 	return a.offer(1, func(ctx context.Context, cl *client.Client) ([]string, error) {
 		list, err := cl.Secrets(ctx, cluster.AppName(a.appFlag))
-		return named(list, err, func(x v1.SecretSummary) string { return x.String() })
+		names, err := named(list, err, func(x v1.SecretSummary) string { return x.String() })
+		return a.short(names), err
 	})
 }
 

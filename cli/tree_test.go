@@ -219,6 +219,22 @@ func TestCompletion(t *testing.T) {
 			}
 		}
 	}
+	// In an app's directory, and with -p, a service's name is enough.
+	for _, where := range [][]string{{"-p", "store"}, nil} {
+		if where == nil {
+			h.write("compose.yaml", "name: store\nservices: {front: {image: a}}\n")
+		}
+		for typed, want := range map[string]string{"exec": "front", "logs front.": "front.1", "cp": "front:", "scale": "front=", "secret rm": "pw"} {
+			words := strings.Fields(typed)
+			if !strings.HasSuffix(typed, ".") {
+				words = append(words, "")
+			}
+			s := h.must("", append([]string{"__complete"}, append(where, words...)...)...)
+			if !regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(want) + `$`).MatchString(s.out) {
+				t.Errorf("%v %s offers\n%swithout %q", where, typed, s.out, want)
+			}
+		}
+	}
 	if s := h.must("", "__complete", "ls", "--c"); !strings.Contains(s.out, "--context\tname of the cluster") {
 		t.Errorf("a flag's text is shown as\n%s", s.out)
 	}

@@ -1,11 +1,15 @@
 package compose
 
 import (
+	"bytes"
 	"fmt"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/compose-spec/compose-go/v2/dotenv"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -52,6 +56,7 @@ func (l *load) checkBase(d *doc) {
 	}
 	part := &doc{file: d.file, abs: d.abs, dir: d.dir, root: &node{kind: mapNode, line: 1, entries: []entry{{key: "services", line: services.line, val: kept}}}}
 	l.checkKeys(part, part.root, keyTree(), nil)
+	l.checkTwice(part)
 	l.checkLabelFiles(part)
 	l.checkExtensions(part)
 	l.checkSchema(part)
@@ -99,10 +104,10 @@ func (l *load) checkKey(d *doc, e *entry, k *keyNode, path []string) {
 		l.refuse(at, name, "a package brings all it needs, and this is of the machine that installs it", outside(path))
 		e.val.bad = true
 	case (c.rule.use == refused || c.rule.use == warned) && l.replaced(d, path):
-	case c.rule.use == refused && !e.val.empty():
+	case c.rule.use == refused && c.rule.asks(e.val):
 		l.refuse(at, name, "not supported", c.rule.note)
 		e.val.bad = true
-	case c.rule.use == warned && (!e.val.empty() || e.key == "version"):
+	case c.rule.use == warned && (c.rule.asks(e.val) || e.key == "version"):
 		l.warn(at, name, "ignored", c.rule.note)
 	case c.rule.use == honoured && !c.rule.free:
 		l.checkKeys(d, e.val, c, path)
@@ -195,12 +200,27 @@ func (l *load) checkLabelFiles(d *doc) {
 			if !filepath.IsAbs(f) {
 				f = filepath.Join(d.dir, f)
 			}
-			if _, err := readLimited(f, maxFileSize); err != nil {
+			content, err := readLimited(f, maxFileSize)
+			if err == nil {
+				err = parseLabels(content)
+			}
+			if err != nil {
 				l.refuse(cluster.Source{File: d.file, Line: n.line}, dotted("services", s.key, "label_file"), fmt.Sprintf("cannot read %s: %s", l.show(f), sizeCause(err, maxFileSize)), "")
 				n.bad = true
 			}
 		}
 	}
+}
+
+// parseLabels says what is wrong with a label file.
+func parseLabels(content []byte) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%v", r)
+		}
+	}()
+	_, err = dotenv.ParseWithLookup(bytes.NewReader(content), func(string) (string, bool) { return "", false })
+	return err
 }
 
 // checkExternal warns of the old way to name what is external.
@@ -233,40 +253,74 @@ func shortened(s string) string {
 }
 
 // checkTwice refuses what compose-go would drop in silence: the earlier of two
-// mounts at one path, or of two values of one variable or label, within one list.
+// things at one path, or of two values of one variable or label, within one list.
 func (l *load) checkTwice(d *doc) {
 	services := d.root.get("services")
 	if services == nil || services.kind != mapNode {
 		return
 	}
 	for _, s := range services.entries {
-		for _, key := range []string{"volumes", "environment", "labels", "deploy.labels"} {
+		for _, key := range []string{
+			"volumes", "tmpfs", "devices", "secrets", "configs",
+			"environment", "labels", "deploy.labels", "sysctls", "build.args", "build.labels",
+		} {
 			list := s.val
 			for step := range strings.SplitSeq(key, ".") {
 				list = list.get(step)
 			}
-			if list == nil || list.kind != listNode {
-				continue
-			}
-			seen := map[string]int{}
-			for _, it := range list.items {
-				k := it.value
-				if key == "volumes" {
-					k = mountTarget(it)
-				} else if name, _, pair := strings.Cut(it.value, "="); pair {
-					k = name
-				}
-				first, dup := seen[k]
-				switch {
-				case k == "" || it.bad:
-				case dup && key == "volumes":
-					l.refuse(cluster.Source{File: d.file, Line: it.line}, dotted("services", s.key, key), fmt.Sprintf("%s is mounted twice (first on line %d)", quote(k), first), "")
-				case dup:
-					l.warn(cluster.Source{File: d.file, Line: it.line}, dotted("services", s.key, key), fmt.Sprintf("%s is set twice (first on line %d): this value counts", k, first), "")
-				default:
-					seen[k] = it.line
-				}
+			if list != nil && list.kind == listNode {
+				l.listedTwice(d, list, key, dotted("services", s.key, key))
 			}
 		}
 	}
+}
+
+func (l *load) listedTwice(d *doc, list *node, key, where string) {
+	seen := map[string]*node{}
+	for _, it := range list.items {
+		k, target := targetIn(key, it)
+		first, dup := seen[k]
+		at := cluster.Source{File: d.file, Line: it.line}
+		switch {
+		case k == "" || it.bad:
+		case dup && target && ((key != "secrets" && key != "configs") || listKey(first) != listKey(it)):
+			l.refuse(at, where, fmt.Sprintf("%s is mounted twice (first on line %d)", quote(k), first.line), "")
+		case dup:
+			l.warn(at, where, fmt.Sprintf("%s is set twice (first on line %d): this value counts", k, first.line), "")
+		default:
+			seen[k] = it
+		}
+	}
+}
+
+// targetIn is what an item of a list is about: a path in the container, or the name of
+// a variable, a label or the like.
+func targetIn(key string, it *node) (k string, target bool) {
+	from := map[string]string{"secrets": "/run/secrets", "configs": "/"}[key]
+	parts := strings.Split(it.value, ":")
+	switch key {
+	case "volumes":
+		return mountTarget(it), true
+	case "tmpfs":
+		return path.Clean(parts[0]), parts[0] != ""
+	case "devices":
+		k = parts[min(1, len(parts)-1)]
+	case "secrets", "configs":
+		k = it.value
+	default:
+		k, _, _ = strings.Cut(it.value, "=")
+		return k, false
+	}
+	if it.kind == mapNode {
+		k = ""
+		for _, of := range []string{"source", "target"} {
+			if n := it.get(of); n != nil && n.value != "" {
+				k = n.value
+			}
+		}
+	}
+	if k != "" && !path.IsAbs(k) {
+		k = path.Join(from, k)
+	}
+	return k, true
 }

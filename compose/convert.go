@@ -3,6 +3,8 @@ package compose
 import (
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -302,48 +304,77 @@ func undeclared(section, name string, names []string) string {
 }
 
 func (c *converter) resolveEnv(name string, s types.ServiceConfig) types.MappingWithEquals {
+	where, fine := dotted("services", name, "env_file"), true
+	no := func(f types.EnvFile, message, advice string) {
+		c.refuse(c.envFileAt(name, f.Path), where, message, advice)
+		fine = false
+	}
 	for _, f := range s.EnvFiles {
-		path := []string{"env_file", f.Path}
-		at := c.envFileAt(name, f.Path)
 		_, err := readLimited(f.Path, maxFileSize)
-		if err != nil && (bool(f.Required) || regular(f.Path)) {
-			c.refuse(at, dotted("services", name, "env_file"), fmt.Sprintf("cannot read %s: %s", c.show(f.Path), cause(err)), "")
-			return s.Environment
+		switch {
+		case f.Path == "" && bool(f.Required):
+			no(f, "the path is empty", "")
+		case err != nil && (bool(f.Required) || there(f.Path)):
+			no(f, fmt.Sprintf("cannot read %s: %s", c.show(f.Path), cause(err)), "")
+		case f.Format != "" && f.Format != "raw":
+			no(f, "unknown format "+quote(f.Format), "write raw, or leave it out")
 		}
-		if f.Format != "" && f.Format != "raw" {
-			c.no("unknown format "+quote(f.Format), "write raw, or leave it out", name, path...)
-			return s.Environment
-		}
+	}
+	if !fine {
+		return s.Environment
 	}
 	known := maps.Clone(map[string]string(s.Environment.ToMapping()))
 	maps.Copy(known, c.p.Environment)
 	for _, f := range s.EnvFiles {
 		if f.Format == "" {
-			c.warnUnsetIn(f.Path, dotted("services", name, "env_file"), known)
+			c.warnUnsetIn(f.Path, where, known)
 		}
 	}
 	one := types.Project{Environment: c.p.Environment, Services: types.Services{name: s}}
 	done, err := resolved(one)
 	if err != nil {
-		msg := err.Error()
+		msg, at := err.Error(), c.at(name, "env_file")
 		for _, f := range s.EnvFiles {
-			msg = strings.ReplaceAll(msg, f.Path, c.show(f.Path))
+			if f.Path != "" && strings.Contains(msg, f.Path+":") {
+				at = c.envFileAt(name, f.Path)
+				msg = strings.ReplaceAll(msg, f.Path, c.show(f.Path))
+			}
 		}
-		c.no(msg, "", name, "env_file")
+		c.refuse(at, where, msg, "")
 		return s.Environment
 	}
 	return done.Services[name].Environment
 }
 
+// envFileAt is the place of the item that names an env file.
 func (c *converter) envFileAt(name, abs string) cluster.Source {
-	_, at := c.idx.item(func(n *node) bool {
-		v := n.value
-		if p := n.get("path"); p != nil {
-			v = p.value
+	full := []string{"services", name, "env_file"}
+	for _, v := range c.idx.views(full) {
+		_, n, depth := walk(v.d.root, v.path(full))
+		if depth < len(full) {
+			continue
 		}
-		return v != "" && strings.HasSuffix(abs, strings.TrimLeft(v, "./~"))
-	}, "services", name, "env_file")
-	return at
+		items := []*node{n}
+		if n.kind == listNode {
+			items = n.items
+		}
+		for _, it := range slices.Backward(items) { // of one that is named twice the last counts
+			file := it.value
+			if p := it.get("path"); p != nil {
+				file = p.value
+			}
+			home := strings.HasPrefix(file, "~/") && strings.HasSuffix(abs, file[1:])
+			if file == abs || home || (file != "" && filepath.Join(v.d.dir, file) == abs) {
+				return cluster.Source{File: v.d.file, Line: it.line}
+			}
+		}
+	}
+	return c.idx.at(full...)
+}
+
+func there(f string) bool {
+	_, err := os.Stat(f)
+	return err == nil
 }
 
 // resolved reads env files and label files; a panic of the library is an error.
@@ -356,17 +387,43 @@ func resolved(p types.Project) (out *types.Project, err error) {
 	return p.WithServicesEnvironmentResolved(true)
 }
 
+// labelAt is the place of a label: in the file, or in the label file that has it last.
+func (c *converter) labelAt(name, label string) cluster.Source {
+	if n, _ := c.idx.find("services", name, "labels", label); n == nil {
+		for _, file := range slices.Backward(c.p.Services[name].LabelFiles) {
+			content, err := readLimited(file, maxFileSize)
+			if err != nil {
+				continue // refused already
+			}
+			for i, line := range slices.Backward(strings.Split(string(content), "\n")) {
+				if m := assigns.FindStringSubmatch(line); m != nil && m[1] == label {
+					return cluster.Source{File: c.show(file), Line: i + 1}
+				}
+			}
+		}
+	}
+	return c.at(name, "labels", label)
+}
+
 func (c *converter) labels(name string, s types.ServiceConfig, spec *cluster.ServiceSpec) {
+	for _, file := range s.LabelFiles {
+		c.warnUnsetIn(file, dotted("services", name, "label_file"), s.Labels)
+	}
+	at := func(k string) (cluster.Source, string) {
+		return c.labelAt(name, k), dotted("services", name, "labels", k)
+	}
 	for _, k := range slices.Sorted(maps.Keys(s.Labels)) {
 		low := strings.ToLower(k)
 		switch {
 		case strings.HasPrefix(low, "traefik."):
 			continue // a route, not a property of the container: it must not replace tasks
 		case strings.HasPrefix(low, "io.fairlead."), strings.HasPrefix(low, "com.docker.stack."), strings.HasPrefix(low, "com.docker.swarm."):
-			c.no("this label is set by Fairlead", "choose another name", name, "labels", k)
+			place, path := at(k)
+			c.refuse(place, path, "this label is set by Fairlead", "choose another name")
 			continue
 		case strings.HasPrefix(low, "com.docker.compose."):
-			c.say("ignored", "this label would make docker compose take the container for its own", name, "labels", k)
+			place, path := at(k)
+			c.warn(place, path, "ignored", "this label would make docker compose take the container for its own")
 			continue
 		}
 		if spec.Task.Labels == nil {

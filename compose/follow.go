@@ -105,6 +105,11 @@ func (l *load) include(d *doc, it *node, path string, depth int) {
 			paths = []*node{p}
 		}
 	}
+	if len(paths) == 0 && it.kind == mapNode {
+		l.refuse(at, path, "it names no file", "write path: with the file to include")
+		it.bad = true
+		return
+	}
 	var requests []request
 	for _, p := range paths {
 		if p.kind != scalarNode {
@@ -259,6 +264,8 @@ func (l *load) extends(d *doc, s entry, depth int) {
 		}
 	}
 	if e.base == "" {
+		l.refuse(at, path, "it names no service", "write extends: {service: NAME}, with file: where it is in another file")
+		ext.bad = true
 		return
 	}
 	if !slices.ContainsFunc(e.docs, func(x *doc) bool { return x.root.get("services").get(e.base) != nil }) {
@@ -414,7 +421,31 @@ var (
 
 // composeError gives an error of compose-go a place, by the path in its text.
 func (l *load) composeError(err error) {
-	msg := strings.ReplaceAll(err.Error(), "\n", " ")
+	msg := err.Error()
+	if list, several := strings.CutPrefix(msg, "decoding failed due to the following error(s):"); several {
+		for line := range strings.SplitSeq(list, "\n") {
+			if line = strings.TrimSpace(line); line != "" {
+				l.composeProblem(decodedRE.ReplaceAllStringFunc(line, plainPath))
+			}
+		}
+		return
+	}
+	l.composeProblem(strings.ReplaceAll(msg, "\n", " "))
+}
+
+// decodedRE is a path as the decoder writes it: 'services[web].ports[0].target'.
+var decodedRE = regexp.MustCompile(`^'[a-z]+(\[[^\]]*\]|\.[A-Za-z0-9_-]+)*'`)
+
+// plainPath is that path as it stands in the file; numbers of items are left out.
+func plainPath(decoded string) string {
+	path := strings.Trim(decoded, "'")
+	path = strings.NewReplacer("[", ".", "]", "").Replace(itemRE.ReplaceAllString(path, ""))
+	return path + ":"
+}
+
+var itemRE = regexp.MustCompile(`\[[0-9]+\]`)
+
+func (l *load) composeProblem(msg string) {
 	for _, f := range l.files {
 		msg = strings.ReplaceAll(msg, "validating "+f+": ", "")
 		msg = strings.ReplaceAll(msg, f, l.show(f))

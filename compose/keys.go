@@ -21,6 +21,16 @@ type rule struct {
 	use  use
 	note string // for warned and refused: why, and what to do instead
 	free bool   // the user's own names below it
+	// usual is the value that asks for nothing, where false and 0 are not: "true".
+	usual string
+}
+
+// asks reports whether a value wants anything of the key's.
+func (r rule) asks(n *node) bool {
+	if r.usual != "" && n.kind == scalarNode && n.value != "" {
+		return !strings.EqualFold(n.value, r.usual)
+	}
+	return !n.empty()
 }
 
 // rules is the table of every key of the Compose specification. docs/compose.md
@@ -56,7 +66,7 @@ func topRules() []rule {
 		{path: "networks.*.ipam", use: warned, free: true, note: "addresses come from the cluster's own range"},
 		{path: "networks.*.attachable", use: warned, note: "containers of other tools cannot join"},
 		{path: "networks.*.labels", use: warned, free: true, note: "networks carry Fairlead's labels only"},
-		{path: "networks.*.enable_ipv4", use: warned, note: "networks have IPv4"},
+		{path: "networks.*.enable_ipv4", use: warned, usual: "true", note: "networks have IPv4"},
 		{path: "networks.*.enable_ipv6", use: refused, note: "networks have IPv4 only"},
 		{path: "volumes.*.labels", use: warned, free: true, note: "volumes carry Fairlead's labels only"},
 		{path: "secrets.*.labels", use: warned, free: true, note: "secrets carry no labels"},
@@ -105,7 +115,8 @@ func containerRules2() []rule {
 		warn("annotations", "not set; labels are"), warn("blkio_config", "weights of disk access are not set"),
 		warn("cpu_count", "for Windows containers only"), warn("cpu_percent", "for Windows containers only"),
 		warn("cpu_shares", "not set; deploy.resources.reservations.cpus is what the scheduler reads"),
-		warn("mem_swappiness", "not set"), warn("memswap_limit", "not set; the memory limit is"), warn("oom_score_adj", "not set"),
+		{path: "services.*.mem_swappiness", use: warned, usual: "-1", note: "not set"},
+		warn("memswap_limit", "not set; the memory limit is"), warn("oom_score_adj", "not set"),
 		warn("pull_refresh_after", "images are not refreshed by themselves"),
 		warn("volumes[].consistency", "of no effect on Linux"), warn("volumes[].bind.selinux", "files are not relabelled"),
 		warn("volumes[].volume.labels", "volumes carry Fairlead's labels only"),
@@ -123,7 +134,8 @@ func containerRules2() []rule {
 		no("oom_kill_disable", "set deploy.resources.limits.memory instead"),
 		no("pid", "every container has its own process namespace"),
 		no("runtime", "containers run in the node's default runtime"),
-		no("storage_opt", "use a volume"), no("umask", "set it in the image's entrypoint"),
+		no("storage_opt", "use a volume"),
+		{path: "services.*.umask", use: refused, usual: "none", note: "set it in the image's entrypoint"},
 		no("use_api_socket", "containers do not get the Docker API"), no("userns_mode", "set it in the Docker daemon of the node"),
 		no("uts", "every container has its own host name"),
 		no("volumes_from", "name the volumes in both services"),
@@ -133,7 +145,7 @@ func containerRules2() []rule {
 		no("networks.*.ipv6_address", "networks have IPv4 only; use the service's name"),
 		no("networks.*.link_local_ips", "addresses come from the cluster's own range; use the service's name"),
 		no("networks.*.mac_address", "MAC addresses are not fixed"),
-		no("networks.*.use_service_name_alias", "a service always has its name"),
+		{path: "services.*.networks.*.use_service_name_alias", use: refused, usual: "true", note: "a service always has its name"},
 	}
 	for i := range out {
 		out[i].free = true

@@ -263,10 +263,13 @@ func (l *load) runComposeGo(ctx context.Context, unchecked bool) (p *types.Proje
 		if len(cf.Content) == 0 {
 			continue // without content, compose-go would open the file itself
 		}
-		if l.failed() {
-			cf = types.ConfigFile{Filename: f, Config: l.remainder(f)}
+		if !l.failed() {
+			d.ConfigFiles = append(d.ConfigFiles, cf)
+			continue
 		}
-		d.ConfigFiles = append(d.ConfigFiles, cf)
+		for _, m := range l.remainders(f) {
+			d.ConfigFiles = append(d.ConfigFiles, types.ConfigFile{Filename: f, Config: m})
+		}
 	}
 	return loader.LoadWithContext(ctx, d, func(o *loader.Options) {
 		o.SetProjectName(string(l.app), true)
@@ -309,18 +312,35 @@ func withoutVersion(content []byte, root *node) []byte {
 	return []byte(strings.Join(lines, ""))
 }
 
-// remainder is a file's content without what was refused.
-func (l *load) remainder(abs string) map[string]any {
-	out := map[string]any{}
-	for _, d := range slices.Backward(l.idx.docs) {
-
+// remainders are a file's documents without what was refused, and without what a
+// stronger one takes back or replaces: by now the tags that say so are gone.
+func (l *load) remainders(abs string) (out []map[string]any) {
+	for i, d := range slices.Backward(l.idx.docs) {
 		if d.abs != abs || d.base {
 			continue
 		}
-		if m, ok := d.root.plain(true).(map[string]any); ok {
-			delete(m, "version")
-			maps.Copy(out, m)
+		m, ok := d.root.plain(true).(map[string]any)
+		if !ok {
+			continue
 		}
+		delete(m, "version")
+		for _, stronger := range l.idx.docs[:i] {
+			if slices.Contains(l.files, stronger.abs) && !stronger.base {
+				takeBack(m, stronger.root)
+			}
+		}
+		out = append(out, m)
 	}
 	return out
+}
+
+// takeBack deletes from m what n marks with !reset or !override.
+func takeBack(m map[string]any, n *node) {
+	for _, e := range n.entries {
+		if e.val.tag == "!reset" || e.val.tag == "!override" {
+			delete(m, e.key)
+		} else if below, is := m[e.key].(map[string]any); is {
+			takeBack(below, e.val)
+		}
+	}
 }

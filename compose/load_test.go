@@ -415,7 +415,7 @@ func TestRawEnvFile(t *testing.T) {
 		t.Errorf("(-want +got)\n%s", d)
 	}
 	_, err = Load(t.Context(), Options{Dir: dir, Env: map[string]string{"F": "bad.env"}})
-	if err == nil || err.Error() != "compose.yaml:4: services.web.env_file: bad.env: line 2 is not NAME=VALUE" {
+	if err == nil || err.Error() != "compose.yaml:5: services.web.env_file: bad.env: line 2 is not NAME=VALUE" {
 		t.Errorf("%v", err)
 	}
 }

@@ -138,6 +138,13 @@ func portRange(s string) (first, last int, ok bool) {
 
 func (c *converter) port(name string, p types.ServicePortConfig, spec *cluster.ServiceSpec) {
 	at, where := c.portAt(name, p), dotted("services", name, "ports")
+	address := "" // as far as nobody wants it more public than it is written
+	if p.HostIP != "" {
+		address = p.HostIP + ":"
+		if strings.Contains(p.HostIP, ":") {
+			address = "[" + p.HostIP + "]:"
+		}
+	}
 	switch {
 	case spec.Task.NetworkMode == "host":
 		c.warn(at, where, "ignored: with network_mode host the program's own ports are the node's", "")
@@ -152,7 +159,7 @@ func (c *converter) port(name string, p types.ServicePortConfig, spec *cluster.S
 		c.refuse(at, where, "the protocol "+quote(p.Protocol)+" is not supported", "write tcp or udp")
 		return
 	case p.Published == "" || p.Published == "0":
-		c.warn(at, where, fmt.Sprintf("no fixed port is given: %d is reachable from inside only", p.Target), fmt.Sprintf("write \"%d:%d\" to publish it, or expose: to say so", p.Target, p.Target))
+		c.warn(at, where, fmt.Sprintf("no fixed port is given: %d is reachable from inside only", p.Target), fmt.Sprintf("write \"%s%d:%d\" to publish it, or expose: to say so", address, p.Target, p.Target))
 		return
 	}
 	published, last, fine := portRange(p.Published)

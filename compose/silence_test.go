@@ -29,6 +29,23 @@ func TestNothingIsIgnoredSilently(t *testing.T) {
 		{"one address, then all", in(`ports: ["127.0.0.1:5432:1"]`) + "  x:\n    image: b\n    ports: ['5432:1']\n", "compose.yaml:7: services.x.ports: port 5432/tcp is taken by web"},
 		{"two addresses", in(`ports: ["127.0.0.1:5432:1"]`) + "  x:\n    image: b\n    ports: ['127.0.0.2:5432:1']\n", ""},
 		{"TLS of what is internal", in("x-fairlead:\n  routes:\n    - {internal: true, tls: true, port: 80}"), "compose.yaml:6: services.web.x-fairlead.routes: tls is ignored: the internal entry point speaks HTTP"},
+		{"no swapping", in("mem_swappiness: 0"), "compose.yaml:4: services.web.mem_swappiness: ignored; not set"},
+		{"the usual swapping", in("mem_swappiness: -1"), ""},
+		{"a umask of nothing", in("umask: 0"), "compose.yaml:4: services.web.umask: not supported; set it in the image's entrypoint"},
+		{"no umask", in("umask:"), ""},
+		{"not its own name", in("networks: {default: {use_service_name_alias: false}}"), "compose.yaml:4: services.web.networks.default.use_service_name_alias: not supported; a service always has its name"},
+		{"its own name", in("networks: {default: {use_service_name_alias: true}}"), ""},
+		{"no IPv4", in("") + "networks: {default: {enable_ipv4: false}}\n", "compose.yaml:5: networks.default.enable_ipv4: ignored; networks have IPv4"},
+		{"IPv4", in("") + "networks: {default: {enable_ipv4: true}}\n", ""},
+		{"two devices at one path", in("devices:\n  - /dev/null:/dev/x\n  - /dev/zero:/dev/x:r"), `compose.yaml:6: services.web.devices: "/dev/x" is mounted twice (first on line 5)`},
+		{"two sizes of a tmpfs", in("tmpfs:\n  - /run:size=1m\n  - /run:size=2m"), `compose.yaml:6: services.web.tmpfs: "/run" is mounted twice (first on line 5)`},
+		{"two secrets at one path", in("secrets:\n  - a\n  - {source: b, target: /run/secrets/a}") + "secrets: {a: {external: true}, b: {external: true}}\n", `compose.yaml:6: services.web.secrets: "/run/secrets/a" is mounted twice (first on line 5)`},
+		{"a config twice", in("configs:\n  - a\n  - {source: a, mode: 0400}") + "configs: {a: {content: x}}\n", "compose.yaml:6: services.web.configs: /a is set twice (first on line 5): this value counts"},
+		{"a secret at two paths", in("secrets:\n  - a\n  - {source: a, target: b}") + "secrets: {a: {external: true}}\n", ""},
+		{"a sysctl twice", in("sysctls:\n  - net.core.somaxconn=1\n  - net.core.somaxconn=2"), "compose.yaml:6: services.web.sysctls: net.core.somaxconn is set twice (first on line 5): this value counts"},
+		{"a build argument twice", in("build:\n  context: /\n  args:\n    - A=1\n    - A=2"), "compose.yaml:8: services.web.build.args: A is set twice (first on line 7): this value counts"},
+		{"memory in fractions", in("mem_limit: 1.5"), `compose.yaml:4: services.web.mem_limit: "1.5" is not a whole number of bytes; write for example 64M or 1.5G`},
+		{"a port of this node alone", in(`ports: ["127.0.0.1::6000"]`), `compose.yaml:4: services.web.ports: no fixed port is given: 6000 is reachable from inside only; write "127.0.0.1:6000:6000" to publish it`},
 		{"strange tmpfs", in("tmpfs: '/a:x:y'"), `compose.yaml:4: services.web.tmpfs: "/a:x:y" is not a path and its options`},
 	} {
 		r, err := Load(t.Context(), Options{Files: []string{write(t, c.file)}, SingleNode: true, HTTPPort: 80, HTTPSPort: 443})
@@ -150,5 +167,19 @@ func TestProfilesThatNobodyHas(t *testing.T) {
 		if got := strings.Join(said, "\n"); got != c.want {
 			t.Errorf("%v: %s, want %s", c.profiles, got, c.want)
 		}
+	}
+}
+
+// What one list says twice is said also where another file extends the service.
+func TestTwiceInWhatIsExtended(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{
+		"compose.yaml": "services: {web: {extends: {file: base.yaml, service: base}}}\nvolumes: {va: {}, vb: {}}\n",
+		"base.yaml":    "services:\n  base:\n    image: a\n    volumes:\n      - va:/data\n      - vb:/data\n",
+	})
+	_, err := Load(t.Context(), Options{Dir: dir})
+	want := `base.yaml:6: services.base.volumes: "/data" is mounted twice (first on line 5)`
+	if err == nil || err.Error() != want {
+		t.Errorf("%v\nwant %s", err, want)
 	}
 }

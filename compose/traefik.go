@@ -84,18 +84,18 @@ func (c *converter) readTraefik(names []string) *traefikApp {
 
 func (c *converter) traefikLabels(n string) []tLabel {
 	var out []tLabel
-	read := func(m map[string]string, path ...string) {
+	read := func(m map[string]string, place func(label string) cluster.Source, path ...string) {
 		for _, k := range slices.Sorted(maps.Keys(m)) {
 			if low := strings.ToLower(k); strings.HasPrefix(low, "traefik.") {
 				full := append(slices.Clone(path), k)
-				out = append(out, tLabel{service: n, key: k, value: strings.TrimSpace(m[k]), at: c.at(n, full...), path: dotted(append([]string{"services", n}, full...)...)})
+				out = append(out, tLabel{service: n, key: k, value: strings.TrimSpace(m[k]), at: place(k), path: dotted(append([]string{"services", n}, full...)...)})
 			}
 		}
 	}
 	s := c.p.Services[n]
-	read(s.Labels, "labels")
+	read(s.Labels, func(k string) cluster.Source { return c.labelAt(n, k) }, "labels")
 	if s.Deploy != nil {
-		read(s.Deploy.Labels, "deploy", "labels")
+		read(s.Deploy.Labels, func(k string) cluster.Source { return c.at(n, "deploy", "labels", k) }, "deploy", "labels")
 	}
 	// in the order of the file, so that the first of several is the one named
 	slices.SortStableFunc(out, func(a, b tLabel) int { return a.at.Line - b.at.Line })
@@ -169,6 +169,9 @@ func (c *converter) otherLabel(t *traefikApp, l tLabel, proto, what string, part
 
 var objectRE = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
 
+// certsField stands for the options of tls: they ask for TLS where tls itself says nothing.
+const certsField = "tls."
+
 func (c *converter) routerLabel(t *traefikApp, l tLabel, name string) {
 	field := strings.ToLower(strings.Join(l.parts, "."))
 	switch {
@@ -179,8 +182,7 @@ func (c *converter) routerLabel(t *traefikApp, l tLabel, name string) {
 		} else {
 			c.warn(l.at, l.path, "ignored", "the certificate that matches the host is served")
 		}
-		field = "tls"
-		l.value = "true"
+		field = certsField
 	case strings.HasPrefix(field, "observability."):
 		c.warn(l.at, l.path, "ignored", "")
 		return
@@ -194,7 +196,7 @@ func (c *converter) routerLabel(t *traefikApp, l tLabel, name string) {
 	if t.routers[key] == nil {
 		t.routers[key] = map[string]tLabel{}
 	}
-	if first, twice := t.routers[key][field]; twice && first.value != l.value && field != "tls" {
+	if first, twice := t.routers[key][field]; twice && first.value != l.value && field != certsField {
 		c.refuse(l.at, l.path, fmt.Sprintf("differs from line %d of %s", first.at.Line, first.at.File), "keep one of them")
 	}
 	t.routers[key][field] = l
@@ -346,6 +348,7 @@ func (c *converter) routerOptions(r *cluster.Route, fields map[string]tLabel) {
 		}
 		r.Priority = p
 	}
+	_, r.TLS = fields[certsField]
 	if l, given := fields["tls"]; given {
 		on, err := strconv.ParseBool(l.value)
 		if err != nil {
@@ -360,6 +363,7 @@ func (c *converter) routerOptions(r *cluster.Route, fields map[string]tLabel) {
 		}
 		return
 	}
+	asked := r.TLS
 	for e := range strings.SplitSeq(l.value, ",") {
 		switch e = strings.TrimSpace(e); e {
 		case "web", "websecure":
@@ -370,6 +374,9 @@ func (c *converter) routerOptions(r *cluster.Route, fields map[string]tLabel) {
 		default:
 			c.refuse(l.at, l.path, "there is no entry point "+quote(e), "the gateways have web and websecure")
 		}
+	}
+	if asked && slices.Contains(r.EntryPoints, "web") {
+		c.warn(l.at, l.path, "web speaks HTTP: the router serves there without TLS, where one with tls would not answer in Traefik", "leave web out, or give it a router of its own that sends on to https")
 	}
 }
 

@@ -170,7 +170,7 @@ func parseYAML(content []byte) ([]*node, error) {
 			return docs, nil
 		}
 		if err != nil {
-			return nil, yamlError(err)
+			return nil, yamlError(err, content)
 		}
 		if len(y.Content) == 0 {
 			continue
@@ -204,7 +204,21 @@ func decode(dec *yaml.Decoder, y *yaml.Node) (err error) {
 
 var yamlLineRE = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)$`)
 
-func yamlError(err error) error {
+// anchorRE is what the library says without a line.
+var anchorRE = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+
+// lineOfAlias is the first line that uses an anchor, else 1.
+func lineOfAlias(content []byte, name string) int {
+	alias := regexp.MustCompile(`(^|[\s,\[{:])\*` + regexp.QuoteMeta(name) + `([\s,\]}]|$)`)
+	for i, line := range strings.Split(string(content), "\n") {
+		if text, _, _ := strings.Cut(line, " #"); !strings.HasPrefix(strings.TrimSpace(line), "#") && alias.MatchString(text) {
+			return i + 1
+		}
+	}
+	return 1
+}
+
+func yamlError(err error, content []byte) error {
 	msg, _, _ := strings.Cut(err.Error(), "\n")
 	m := yamlLineRE.FindStringSubmatch(msg)
 	if m == nil {
@@ -215,6 +229,9 @@ func yamlError(err error) error {
 		line = 1
 	}
 	advice := ""
+	if a := anchorRE.FindStringSubmatch(m[2]); a != nil {
+		line, advice = lineOfAlias(content, a[1]), "write &"+a[1]+" at what it stands for, above and in the same file"
+	}
 	switch {
 	case strings.Contains(m[2], "cannot start any token"):
 		advice = "indent with spaces, and quote values that start with @, ` or %"

@@ -16,7 +16,8 @@ import (
 
 // valueTypes says what text a key takes where compose-go's schema takes any, so
 // that a wrong one is reported with its line: d duration, z size in bytes, i
-// whole number, b boolean, f number, o file mode, p port, v volume.
+// whole number, n one that is not below zero, b boolean, f number, o file mode, p
+// port, v volume.
 func valueTypes() map[string]byte {
 	const s = "services.*."
 	out := map[string]byte{}
@@ -30,8 +31,8 @@ func valueTypes() map[string]byte {
 		"deploy.rollback_config.delay", "deploy.rollback_config.monitor")
 	put('z', "mem_limit", "mem_reservation", "shm_size", "build.shm_size", "volumes[].tmpfs.size",
 		"deploy.resources.limits.memory", "deploy.resources.reservations.memory")
-	put('i', "scale", "deploy.replicas", "healthcheck.retries", "pids_limit", "deploy.resources.limits.pids", "cpu_quota", "cpu_period",
-		"deploy.restart_policy.max_attempts", "deploy.placement.max_replicas_per_node", "ports[].target",
+	put('i', "scale", "deploy.replicas", "pids_limit", "deploy.resources.limits.pids", "cpu_quota", "cpu_period")
+	put('n', "healthcheck.retries", "deploy.restart_policy.max_attempts", "deploy.placement.max_replicas_per_node", "ports[].target",
 		"deploy.update_config.parallelism", "deploy.rollback_config.parallelism")
 	put('b', "privileged", "read_only", "init", "tty", "stdin_open", "volumes[].read_only", "healthcheck.disable", "build.no_cache", "build.pull",
 		"volumes[].bind.create_host_path", "volumes[].volume.nocopy", "env_file[].required")
@@ -49,8 +50,11 @@ func (l *load) checkValue(d *doc, n *node, typ byte, path string) {
 		return
 	}
 	msg := valueProblem(typ, n.value)
-	if typ == 'o' {
+	switch {
+	case typ == 'o':
 		msg = l.checkMode(d, n, path)
+	case typ == 'z' && n.tag == "!!float": // compose-go takes it for nothing
+		msg = "is not a whole number of bytes; write for example 64M or 1.5G"
 	}
 	if msg != "" {
 		l.refuse(cluster.Source{File: d.file, Line: n.line}, path, quote(n.value)+" "+msg, "")
@@ -85,6 +89,10 @@ func valueProblem(typ byte, v string) string {
 	case 'i':
 		if !wholeRE.MatchString(v) || len(v) > 18 {
 			return "is not a whole number"
+		}
+	case 'n':
+		if !wholeRE.MatchString(v) || len(v) > 18 || v[0] == '-' {
+			return "is not a whole number from 0"
 		}
 	case 'f':
 		if f, err := strconv.ParseFloat(v, 64); err != nil || f-f != 0 {
