@@ -205,9 +205,7 @@ func (c *converter) process(name string, s types.ServiceConfig, t *cluster.TaskS
 		t.Aliases = append(t.Aliases, s.ContainerName)
 	}
 	t.StopSignal = strings.ToUpper(s.StopSignal) // Docker takes both
-	if s.StopSignal != "" && !signalRE.MatchString(t.StopSignal) {
-		c.no(quote(s.StopSignal)+" is not a signal", "write for example SIGTERM", name, "stop_signal")
-	}
+	c.ofKernel(name, s)
 	if s.StopGracePeriod != nil {
 		t.StopGrace = cluster.Duration(*s.StopGracePeriod)
 		c.positive(t.StopGrace, name, "stop_grace_period")
@@ -218,8 +216,6 @@ func (c *converter) process(name string, s types.ServiceConfig, t *cluster.TaskS
 	t.Init = s.Init != nil && *s.Init
 	t.StdinOpen, t.TTY = s.StdinOpen, s.Tty
 }
-
-var signalRE = regexp.MustCompile(`^((SIG)?[A-Z]+[A-Z0-9]*([+-][0-9]+)?|[0-9]{1,2})$`)
 
 func (c *converter) positive(d cluster.Duration, name string, path ...string) {
 	if d < 0 {

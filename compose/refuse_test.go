@@ -46,6 +46,12 @@ var bad = []struct{ what, file, want string }{
 	{"includes nothing", in("tty: true") + "include:\n  - {project_directory: x}\n", "compose.yaml:6: include[0]: it names no file; write path: with the file to include"},
 	{"no such anchor", "# *base\n" + in("<<: *bases # *base\ndeploy:\n  labels: {a: '*base'}\nhealthcheck: {<<: [*base]}"), "compose.yaml:5: not valid YAML: unknown anchor 'bases' referenced; write &bases at what it stands for, above and in the same file"},
 	{"no such anchor in a list", "x-a: &a 1\n" + in("cap_add: [*a,*b]"), "compose.yaml:5: not valid YAML: unknown anchor 'b' referenced; write &b at what it stands for, above and in the same file"},
+	{"relative working directory", in("working_dir: app"), `compose.yaml:4: services.web.working_dir: "app" is not an absolute path; write it from / on`},
+	{"no such signal", in("stop_signal: SIGTREM"), `compose.yaml:4: services.web.stop_signal: "SIGTREM" is not a signal; write for example SIGTERM`},
+	{"no such capability", in("cap_add: [ALL, CAP_NET_RAW]\ncap_drop:\n  - chown\n  - NET_ADMN\n  - XYZZY"), "compose.yaml:7: services.web.cap_drop: \"NET_ADMN\" is not a capability; did you mean NET_ADMIN?\ncompose.yaml:8: services.web.cap_drop: \"XYZZY\" is not a capability; write for example NET_ADMIN, or ALL"},
+	{"no such limit", in("ulimits:\n  nofile: 100\n  files: 3"), `compose.yaml:6: services.web.ulimits.files: "files" is not a limit of the kernel's; write for example nofile or nproc`},
+	{"the node's setting", in("sysctls: [net.core.somaxconn=1, kernel.msgmax=2, vm.swappiness=3]"), `compose.yaml:4: services.web.sysctls.vm.swappiness: this setting is the whole node's, not a container's; set it on the nodes (sysctl -w), and leave it out`},
+	{"the node's network settings", in("network_mode: host\nsysctls:\n  net.core.somaxconn: 1"), `compose.yaml:6: services.web.sysctls.net.core.somaxconn: with network_mode: host it is the node's setting; set it on the nodes (sysctl -w), and leave it out`},
 	{"fewer than none", in("deploy:\n  update_config: {parallelism: -1}"), `compose.yaml:5: services.web.deploy.update_config.parallelism: "-1" is not a whole number from 0`},
 	{"retries below zero", in("healthcheck:\n  retries: -1"), `compose.yaml:5: services.web.healthcheck.retries: "-1" is not a whole number from 0`},
 	{"host without an address", in("labels: {}\nextra_hosts: [here]"), `compose.yaml:5: services.web.extra_hosts: invalid additional host, missing IP: here`},
@@ -199,5 +205,19 @@ func TestNoFile(t *testing.T) {
 	_, err = Load(t.Context(), Options{Files: []string{t.TempDir()}})
 	if err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestSignalsThatDockerTakes(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{"TERM", "SIGTERM", "HUP", "SIGUSR1", "9", "64", "RTMIN", "SIGRTMIN+3", "RTMAX-14", "WINCH"} {
+		if !knownSignal(s) {
+			t.Errorf("%s is refused", s)
+		}
+	}
+	for _, s := range []string{"", "0", "65", "-1", "SIG", "SIGSIGTERM", "RTMIN+16", "RTMAX-15", "TERMINATE"} {
+		if knownSignal(s) {
+			t.Errorf("%s is taken", s)
+		}
 	}
 }
