@@ -121,7 +121,7 @@ func (b *beyond) fetching() (pids []int) {
 
 func (b *beyond) git(dir string, args ...string) string {
 	b.t.Helper()
-	cmd := exec.Command("git", args...)
+	cmd := exec.CommandContext(b.t.Context(), "git", args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GIT_AUTHOR_NAME=Ann", "GIT_AUTHOR_EMAIL=ann@example.com", "GIT_COMMITTER_NAME=Ann",
 		"GIT_COMMITTER_EMAIL=ann@example.com", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
@@ -155,7 +155,7 @@ func (b *beyond) put(path, kind string, content []byte) string {
 	if strings.Contains(path, "/blobs/") {
 		method = http.MethodPost
 	}
-	req := httptest.NewRequest(method, path, bytes.NewReader(content))
+	req := httptest.NewRequestWithContext(b.t.Context(), method, path, bytes.NewReader(content))
 	req.Header.Set("Content-Type", kind)
 	rec := httptest.NewRecorder()
 	b.registry.ServeHTTP(rec, req)
@@ -329,7 +329,8 @@ func reachings() []reaching {
 			fmt.Sprintf(is, "1.0.0", "held", "“version 1.0.0”", twice, "main: version 1.0.0"), "9.0.0",
 		},
 		{
-			"a commit", fromGit, [3]func(b *beyond){commit("1.0.0"), commit("1.1.0"), commit("9.0.0")},
+			"a commit", fromGit,
+			[3]func(b *beyond){commit("1.0.0"), commit("1.1.0"), commit("9.0.0")},
 			fmt.Sprintf(is, "1.1.0", "ready", "“version 1.1.0”", "deployed ready deployed ready", "main: version 1.1.0, version 1.0.0"), "9.0.0",
 		},
 		{
@@ -337,7 +338,8 @@ func reachings() []reaching {
 				d := fromGit(b)
 				d.Source = cluster.SourceSpec{Kind: cluster.SourceOCI, URL: "oci://" + b.host + "/shop/config", PlainHTTP: true}
 				return d
-			}, [3]func(b *beyond){publish("1.0.0"), publish("1.1.0"), publish("9.0.0")},
+			},
+			[3]func(b *beyond){publish("1.0.0"), publish("1.1.0"), publish("9.0.0")},
 			fmt.Sprintf(is, "1.1.0", "ready", "the artifact", "deployed ready deployed ready", ""), "9.0.0",
 		},
 	}
@@ -421,7 +423,10 @@ func TestKillPointsOfSources(t *testing.T) {
 	}
 	for _, r := range reachings() {
 		t.Run(r.name, func(t *testing.T) {
-			killPoints(t, 2, func(t *testing.T, n int, after bool) (int, string) { return r.try(t, program, n, after) })
+			killPoints(t, 2, func(t *testing.T, n int, after bool) (int, string) {
+				t.Helper()
+				return r.try(t, program, n, after)
+			})
 		})
 	}
 }

@@ -115,7 +115,9 @@ func (f *forge) killed(task work.Task, kept <-chan struct{}) bool {
 	case <-kept:
 	}
 	_ = cmd.Process.Kill() // it alone: what it started is to end by itself
-	<-ended
+	if err := <-ended; err == nil {
+		f.t.Fatal("the server ended by itself")
+	}
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		pids := f.fetching()
 		if len(pids) == 0 {
