@@ -50,7 +50,9 @@ func (s *Server) registerDeliveries(api huma.API) {
 	handle(api, op(http.MethodGet, "/apps/{app}/services/{service}/trace", "trace-service", tag, "From a service's containers back to who made them so"), s.trace)
 	hook := op(http.MethodPost, "/hooks/{delivery}", "hook", tag, "Webhook of GitHub, GitLab, Gitea, or with an HMAC; needs a signature in place of a token")
 	hook.MaxBodyBytes, hook.Security = maxHook, []map[string][]string{}
+	hook.RequestBody = &huma.RequestBody{}
 	handle(api, hook, s.hook)
+	hook.RequestBody.Required = false // none is a body too: whoever sends it has nothing to say but that it is time
 }
 
 // DeliveryPath names a delivery.

@@ -152,6 +152,19 @@ func TestWebhooksNeedTheirSecret(t *testing.T) {
 			t.Errorf("%s: %d, want %d", tc.what, got, want)
 		}
 	}
+	for header, want := range map[[2]string]int{
+		{"X-Signature-256", "sha256=" + sum("signed", "")}:  http.StatusOK,
+		{"X-Gitlab-Token", "signed"}:                        http.StatusOK,
+		{"X-Signature-256", "sha256=" + sum("another", "")}: http.StatusForbidden,
+		{"X-Gitlab-Token", "another"}:                       http.StatusForbidden,
+	} {
+		if got := b.webhook("shop", "", header[0], header[1]); got != want {
+			t.Errorf("without a body, %v: %d, want %d", header, got, want)
+		}
+		if want == http.StatusOK {
+			asked++
+		}
+	}
 	if a, err := b.Reconcile(ctx, "shop"); err != nil || a.Number != asked+1 {
 		t.Errorf("%+v, %v: want %d webhooks before it", a, err, asked)
 	}

@@ -9,7 +9,8 @@ import (
 	"strconv"
 )
 
-// killLine is what control/killpoints_test.go says of each operation.
+// killLine is what the tests of control called TestKillPoints… say of each operation: of
+// those that people ask for, of reconciliations, and of what comes from Git and registries.
 var killLine = regexp.MustCompile(`kill points: ([0-9]+), stuck: ([0-9]+)`)
 
 // caseLine is what chart/conformance_test.go says of the cases of the chart language.

@@ -27,6 +27,8 @@ type origin struct {
 	bad     map[string]bool
 	away    error
 	hang    bool
+	mute    func(cluster.DeliveryName) bool // which sources take half a minute, and answer nothing
+	looks   map[cluster.DeliveryName][]time.Time
 	app     string // what it is made to be
 	at      int    // its release
 	content map[int]string
@@ -40,15 +42,22 @@ func (o *origin) Look(ctx context.Context, d cluster.Delivery, _ cluster.Deliver
 	o.mu.Lock()
 	o.now++
 	o.most = max(o.most, o.now)
-	hang := o.hang
+	hang, mute := o.hang, o.mute != nil && o.mute(d.Name)
+	o.looks[d.Name] = append(o.looks[d.Name], time.Now())
 	o.mu.Unlock()
 	time.Sleep(2 * time.Second) // of a bubble
 	if hang {
 		<-ctx.Done()
 	}
+	if mute {
+		time.Sleep(30 * time.Second)
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.now--
+	if mute {
+		return Proposal{}, cluster.Transientf("no answer")
+	}
 	if o.away != nil {
 		return Proposal{}, o.away
 	}
@@ -134,7 +143,7 @@ func (o *origin) lead(f func()) {
 func inOrigin(t *testing.T, f func(o *origin)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		f(&origin{t: t, st: store.NewMemory(), head: "one", bad: map[string]bool{}, content: map[int]string{}})
+		f(&origin{t: t, st: store.NewMemory(), head: "one", bad: map[string]bool{}, content: map[int]string{}, looks: map[cluster.DeliveryName][]time.Time{}})
 	})
 }
 
@@ -201,6 +210,30 @@ func TestTheNextLeaderGoesOn(t *testing.T) {
 	})
 }
 
+// A look that is under way when the delivery is removed, or suspended, deploys nothing.
+func TestWhatIsRemovedDeploysNothing(t *testing.T) {
+	for what, change := range map[string]func(o *origin){
+		"removed": func(o *origin) {
+			if _, err := o.st.Commit(t.Context(), store.Txn{Then: []store.Op{{Key: store.DeliveryKey("shop"), Delete: true}}}); err != nil {
+				o.t.Fatal(err)
+			}
+		},
+		"suspended": func(o *origin) { o.follow("shop", func(d *cluster.Delivery) { d.Suspend = true }) },
+	} {
+		inOrigin(t, func(o *origin) {
+			o.follow("shop")
+			o.lead(func() {
+				time.Sleep(time.Second) // it looks for two
+				change(o)
+				time.Sleep(time.Minute)
+			})
+			if len(o.looks["shop"]) != 1 || len(o.deploys) != 0 {
+				t.Errorf("%s within a look: looked at %d times, and deployed %v", what, len(o.looks["shop"]), o.deploys)
+			}
+		})
+	}
+}
+
 func TestASourceThatIsAwayIsTriedAgain(t *testing.T) {
 	inOrigin(t, func(o *origin) {
 		o.follow("shop")
@@ -248,6 +281,37 @@ func TestFewAtOnceAndForgottenWhenGone(t *testing.T) {
 				t.Errorf("left over: %+v", st)
 			}
 		})
+	})
+}
+
+// Sources that hang, each time for as long as they are let, keep no other from being looked
+// at; and they are tried for ever.
+func TestSourcesThatHangHoldNobodyUp(t *testing.T) {
+	inOrigin(t, func(o *origin) {
+		o.mute = func(n cluster.DeliveryName) bool { return n != "shop" }
+		for n := range 60 {
+			o.follow(cluster.DeliveryName(fmt.Sprintf("mute%d", n)))
+		}
+		minutely := func(d *cluster.Delivery) { d.Interval = cluster.Duration(time.Minute) }
+		o.follow("shop", minutely)
+		o.lead(func() { time.Sleep(2 * time.Hour) })
+		const once = 60 * 32 * time.Second / deliveriesAtOnce // each of them takes a hand once, unknown yet
+		begun, last := o.looks["mute0"][0], time.Time{}
+		for _, at := range o.looks["shop"] {
+			if gap := at.Sub(last); last.Sub(begun) > once && gap > 2*time.Minute {
+				t.Errorf("nobody looked at shop for %s, %s in", gap, last.Sub(begun))
+			}
+			last = at
+		}
+		if n := len(o.looks["shop"]); n < 100 {
+			t.Errorf("shop was looked at %d times in two hours", n)
+		}
+		for n := range 60 {
+			name := cluster.DeliveryName(fmt.Sprintf("mute%d", n))
+			if l := o.looks[name]; len(l) < 5 || time.Since(l[len(l)-1]) > time.Hour {
+				t.Errorf("%s was tried %d times, at last %s ago", name, len(l), time.Since(l[len(l)-1]))
+			}
+		}
 	})
 }
 

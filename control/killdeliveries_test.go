@@ -87,10 +87,15 @@ func (w *world) unsettled() string {
 		return ""
 	}
 	asked, _ := one[cluster.DeliveryAsk](w, store.DeliveryAskKey("shop"))
-	head, _ := w.src.head()
+	unseen := ""
+	if head, _ := w.src.head(); w.beyond != nil {
+		unseen = w.beyond.unseen(st)
+	} else if st.Seen == nil || st.Seen.Revision != head {
+		unseen = head
+	}
 	switch {
-	case st.Seen == nil || st.Seen.Revision != head:
-		return fmt.Sprintf("it has not seen %s: %s, %s", head, st.Phase, st.Message)
+	case unseen != "":
+		return fmt.Sprintf("it has not seen %s: %s, %s", unseen, st.Phase, st.Message)
 	case st.Phase != cluster.PhaseReady && st.Phase != cluster.PhaseHeld:
 		return fmt.Sprintf("it is %s: %s", st.Phase, st.Message)
 	case st.Asked < asked.Number, st.Watch != nil, st.Going, len(st.Outbox) > 0:
@@ -200,7 +205,11 @@ func (w *world) follows() string {
 	if r, ok := one[cluster.Release](w, store.ReleaseKey("shop", app.Release)); ok && r.Origin != nil {
 		made = r.Origin.Revision
 	}
-	return fmt.Sprintf("%s; %s at %s, told %s, made from %s", w.picture(), st.Phase, st.Seen.Revision, strings.Join(told, " "), made)
+	picture, at := w.picture(), st.Seen.Revision
+	if w.beyond != nil {
+		picture, at, made = w.beyond.named(picture), w.beyond.named(at), w.beyond.named(made)
+	}
+	return fmt.Sprintf("%s; %s at %s, told %s, made from %s", picture, st.Phase, at, strings.Join(told, " "), made)
 }
 
 // try runs it in a world of its own; with n > 0 the server is killed with its n-th write
@@ -264,6 +273,6 @@ func (r reconciliation) ends(w *world, hooks int) string {
 // TestKillPointsOfDeliveries kills the server while an app follows its source.
 func TestKillPointsOfDeliveries(t *testing.T) {
 	for _, r := range reconciliations() {
-		t.Run(r.name, func(t *testing.T) { killPoints(t, r.try) })
+		t.Run(r.name, func(t *testing.T) { killPoints(t, 6, r.try) })
 	}
 }

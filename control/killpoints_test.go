@@ -26,13 +26,14 @@ import (
 	"github.com/fairlead/fairlead/store"
 )
 
-// mortal is a store as a server sees it that is killed with one of its writes: before
-// it happens, or after, when the answer is lost. From then on nothing of it gets through.
+// mortal is a store as a server sees it that is killed with one of its steps, which are
+// its writes and, to what is beyond the cluster, its requests: before it happens, or after,
+// when the answer is lost. From then on nothing of it gets through.
 type mortal struct {
 	store.Store
 	mu    sync.Mutex
-	left  int  // writes until then; 0: it lives on
-	after bool // the last write happens
+	left  int  // steps until then; 0: it lives on
+	after bool // the last step happens
 	wrote int
 	dead  bool
 	die   func()
@@ -41,26 +42,41 @@ type mortal struct {
 func (m *mortal) Commit(ctx context.Context, t store.Txn) (int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.dead {
+	happens, answered := m.next()
+	if !answered {
+		m.die()
+	}
+	if !happens {
 		return 0, cluster.Transientf("the server is dead")
 	}
-	m.wrote++
-	last := m.left > 0 && m.wrote == m.left
-	if last {
-		m.dead = true
-		m.die()
-		if !m.after {
-			return 0, cluster.Transientf("the server is dead")
-		}
-	}
 	rev, err := m.Store.Commit(ctx, t)
-	if last {
+	if !answered {
 		return 0, cluster.Transientf("the server is dead")
 	}
 	return rev, err
 }
 
-// killAt arms it: the n-th write from now is the last.
+// step is one of what is beyond the cluster.
+func (m *mortal) step() (happens, answered bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.next()
+}
+
+// next is one more step, which happens or not, and of which the server learns or not.
+func (m *mortal) next() (happens, answered bool) {
+	if m.dead {
+		return false, false
+	}
+	m.wrote++
+	if m.left > 0 && m.wrote == m.left {
+		m.dead = true
+		return m.after, false
+	}
+	return true, true
+}
+
+// killAt arms it: the n-th step from now is the last.
 func (m *mortal) killAt(n int, after bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -83,6 +99,7 @@ type world struct {
 	end    context.CancelFunc
 	wg     *sync.WaitGroup
 	src    *source
+	beyond *beyond // what is really fetched from, in place of src; or nil
 
 	mu   sync.Mutex
 	runs []cluster.TaskID // hooks' tasks that were started, in their order
@@ -99,9 +116,9 @@ func (noHosts) Images(cluster.NodeID) (api.ImageHost, error) {
 	return nil, cluster.NotFoundf("no such node")
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, b *beyond) *world {
 	t.Helper()
-	w := &world{t: t, st: store.NewMemory(), seen: map[cluster.TaskID]bool{}, src: &source{told: map[int64]string{}}}
+	w := &world{t: t, st: store.NewMemory(), seen: map[cluster.TaskID]bool{}, src: &source{told: map[int64]string{}}, beyond: b}
 	w.src.push("one", delivered("1"))
 	write(t, w.st, store.NodeInfoKey("n1"), cluster.NodeInfo{ID: "n1", Hostname: "n1", CPU: 64000, Memory: 64 << 30, OS: "linux", Arch: "amd64"})
 	write(t, w.st, store.AliveKey("n1"), true)
@@ -129,6 +146,10 @@ func (w *world) start() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	var do control.Deliverer = follower{w.api, w.src}
+	if w.beyond != nil {
+		do = w.beyond.follower(m, w.api, w.src)
+	}
 	c := store.Candidate{Store: m, Name: "leader", ID: "n1", Unique: true, Log: log}
 	w.wg.Go(func() {
 		_ = c.Lead(ctx, func(ctx context.Context, fenced store.Store) error {
@@ -139,7 +160,7 @@ func (w *world) start() {
 				control.Hooks(as(store.WriterHooks), mirror, time.Now, log),
 				control.Changes(mirror, w.api, log),
 				control.Scheduler(as(store.WriterScheduler), mirror, time.Now, log),
-				control.NewDeliveries(as(store.WriterDelivery), mirror, control.DeliveryOptions{Do: follower{w.api, w.src}, Now: time.Now}, log),
+				control.NewDeliveries(as(store.WriterDelivery), mirror, control.DeliveryOptions{Do: do, Now: time.Now}, log),
 			} {
 				wg.Go(func() { _ = l.Run(ctx) })
 			}
@@ -193,6 +214,9 @@ func (w *world) look() (works bool) {
 			next.Started = st.Started
 		}
 		what := strings.Join(p.Spec.Command, "")
+		if strings.HasSuffix(p.Spec.Image, "-bad") {
+			what = "fail"
+		}
 		switch {
 		case p.Desire == cluster.DesireStop:
 			next.State = cluster.StateStopped
@@ -496,20 +520,20 @@ func (w *world) usable() string {
 }
 
 // killPoints kills the server with its writes in an operation: before the write happens,
-// and after it. It takes every fourth of them and no more than about six, or with
+// and after it. It takes every fourth of them and no more than about so many, or with
 // FAIRLEAD_KILL_POINTS=all every one, and says how many. bench/packages.go counts the lines.
-func killPoints(t *testing.T, try func(t *testing.T, n int, after bool) (writes int, wrong string)) (points int) {
+func killPoints(t *testing.T, most int, try func(t *testing.T, n int, after bool) (writes int, wrong string)) (points int) {
 	t.Helper()
 	writes, wrong := try(t, 0, false)
 	if wrong != "" {
 		t.Fatalf("without a kill: %s", wrong)
 	}
-	every := max(4, writes/6)
+	every := max(4, writes/most)
 	if os.Getenv("FAIRLEAD_KILL_POINTS") == "all" {
 		every = 1
 	}
 	stuck := 0
-	for n := 1; n <= writes; n += every {
+	for n := (every + 1) / 2; n <= writes; n += every {
 		after := n/every%2 == 0 // the write before it happens either way
 		points++
 		if _, wrong := try(t, n, after); wrong != "" {
@@ -524,8 +548,14 @@ func killPoints(t *testing.T, try func(t *testing.T, n int, after bool) (writes 
 // inWorld runs f in a world of its own, with an agent.
 func inWorld(t *testing.T, f func(w *world)) {
 	t.Helper()
+	inWorldWith(t, nil, f)
+}
+
+// inWorldWith is inWorld, with something beyond that the app follows.
+func inWorldWith(t *testing.T, b *beyond, f func(w *world)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
+		w := newWorld(t, b)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { w.agent(ctx) })
@@ -553,7 +583,7 @@ func (w *world) awaitDeath() {
 func TestKillPoints(t *testing.T) {
 	for _, o := range operations() {
 		t.Run(o.name, func(t *testing.T) {
-			if points := killPoints(t, o.try); points < 3 {
+			if points := killPoints(t, 6, o.try); points < 3 {
 				t.Errorf("%d kill points are too few to tell", points)
 			}
 		})

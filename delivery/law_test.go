@@ -379,6 +379,51 @@ func TestTheLongestDueComesFirst(t *testing.T) {
 	}
 }
 
+// However many sources hang, and however long they do: half of the hands are for the others.
+func TestThoseThatFailLeaveHandsToOthers(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	for _, tc := range []struct {
+		what                             string
+		failing, asked, good             int // due, those that fail the longest
+		busyFailing, busyGood, free      int
+		wantFailing, wantAsked, wantGood int
+	}{
+		{"all at once", 10, 0, 10, 0, 0, 4, 2, 0, 2},
+		{"half is taken", 10, 0, 10, 2, 0, 2, 0, 0, 2},
+		{"half is taken by others", 10, 0, 10, 0, 2, 2, 2, 0, 0},
+		{"nothing else is due", 10, 0, 0, 0, 0, 4, 2, 0, 0},
+		{"one hand", 10, 0, 10, 0, 0, 1, 1, 0, 0},
+		{"somebody asked", 10, 3, 10, 2, 0, 2, 0, 2, 0},
+	} {
+		s := delivery.Snapshot{Now: now, Free: tc.free, Busy: map[cluster.DeliveryName]bool{}}
+		add := func(kind string, n int, due time.Duration, st cluster.DeliveryState, ask int64, busy bool) {
+			for k := range n {
+				st.Next = now.Add(-due)
+				i := item(cluster.DeliveryName(fmt.Sprintf("%s%d", kind, k)), st)
+				i.Ask = ask
+				s.Deliveries = append(s.Deliveries, i)
+				s.Busy[i.Spec.Name] = busy
+				if !busy {
+					delete(s.Busy, i.Spec.Name)
+				}
+			}
+		}
+		bad := cluster.DeliveryState{Failures: 7, Phase: cluster.PhaseFailed}
+		add("failing", tc.failing, time.Hour, bad, 0, false)
+		add("asked", tc.asked, 2*time.Hour, bad, 1, false)
+		add("good", tc.good, time.Minute, cluster.DeliveryState{}, 0, false)
+		add("busyfailing", tc.busyFailing, time.Hour, bad, 0, true)
+		add("busygood", tc.busyGood, time.Hour, cluster.DeliveryState{}, 0, true)
+		got := map[string]int{}
+		for _, a := range delivery.Plan(s) {
+			got[strings.TrimRight(string(a.(delivery.Fetch).Spec.Name), "0123456789")]++
+		}
+		if got["failing"] != tc.wantFailing || got["asked"] != tc.wantAsked || got["good"] != tc.wantGood {
+			t.Errorf("%s: %v", tc.what, got)
+		}
+	}
+}
+
 func TestDriftIsReported(t *testing.T) {
 	d := cluster.Delivery{Drift: cluster.DriftReport}
 	key := d.Key("r1")

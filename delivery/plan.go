@@ -63,7 +63,9 @@ func (Send) action()   {}
 func (Save) action()   {}
 func (Forget) action() {}
 
-// Plan returns what is to be done now, the longest due first where not all of it can be.
+// Plan returns what is to be done now, the longest due first where not all of it can be. A
+// source that hangs takes its time at each try: those that are tried again have half of the
+// hands at most, so that the others are looked at meanwhile.
 func Plan(s Snapshot) []Action {
 	var out []Action
 	old := map[cluster.DeliveryName]bool{}
@@ -81,7 +83,12 @@ func Plan(s Snapshot) []Action {
 	slices.SortFunc(items, func(a, b Item) int {
 		return cmp.Or(a.State.Next.Compare(b.State.Next), cmp.Compare(a.Spec.Name, b.Spec.Name))
 	})
-	free := s.Free
+	free, again := s.Free, max(1, (s.Free+len(s.Busy))/2)
+	for _, i := range items {
+		if s.Busy[i.Spec.Name] && retried(i) {
+			again--
+		}
+	}
 	for _, i := range items {
 		if s.Busy[i.Spec.Name] || old[i.Spec.Name] { // what is left of one before goes first
 			continue
@@ -92,10 +99,15 @@ func Plan(s Snapshot) []Action {
 			continue
 		}
 		if _, quick := act.(Save); !quick {
-			if free == 0 {
+			fetch, is := act.(Fetch)
+			retry := is && retried(fetch.Item)
+			if free == 0 || retry && again <= 0 {
 				continue
 			}
 			free--
+			if retry {
+				again--
+			}
 		}
 		out = append(out, act)
 	}
@@ -176,6 +188,12 @@ func (i Item) late() (at time.Time, may bool) {
 // due: the interval is over, somebody asked, or the delivery itself was changed.
 func due(i Item, now time.Time) bool {
 	return !now.Before(i.State.Next) || i.Ask > i.State.Asked || i.Spec.Rev != i.State.Spec
+}
+
+// retried: it failed, and is looked at because the time for that has come, not because
+// somebody asked.
+func retried(i Item) bool {
+	return i.State.Failures > 0 && i.Ask <= i.State.Asked && i.Spec.Rev == i.State.Spec
 }
 
 // waitsFor says which other deliveries are not ready.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/Masterminds/semver/v3"
 	"github.com/go-git/go-billy/v5/osfs"
@@ -34,6 +35,10 @@ const (
 	// looksBack is how many commits are fetched to see whether a branch's history was
 	// replaced.
 	looksBack = 100
+	// answerTime is how long a host has to say what there is, or half of the delivery's
+	// deadline if that is less. Without it one that takes connections and says nothing would
+	// be waited for until that deadline.
+	answerTime = 30 * time.Second
 )
 
 // repository is a Git repository, here or elsewhere.
@@ -123,7 +128,9 @@ func openGit(ctx context.Context, t Task) (*repository, error) {
 	}
 	st := filesystem.NewStorage(osfs.New(filepath.Join(t.Dir, "git")), cache.NewObjectLRUDefault())
 	remote := git.NewRemote(st, &config.RemoteConfig{Name: "origin", URLs: []string{src.URL}})
-	refs, err := remote.ListContext(ctx, &git.ListOptions{Auth: auth, CABundle: []byte(src.CA), PeelingOption: git.AppendPeeled})
+	refs, err := within(ctx, min(answerTime, t.Delivery.Filled().Timeout.D()/2), src.URL, func(ctx context.Context) ([]*plumbing.Reference, error) {
+		return remote.ListContext(ctx, &git.ListOptions{Auth: auth, CABundle: []byte(src.CA), PeelingOption: git.AppendPeeled})
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -139,6 +146,32 @@ func openGit(ctx context.Context, t Task) (*repository, error) {
 		return err
 	}
 	return r, nil
+}
+
+// within waits no longer than that for a host, also where what waits for it does not heed its
+// context, as go-git does not while it sets up ssh: this process ends soon.
+func within[T any](ctx context.Context, limit time.Duration, url string, f func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, cluster.Transientf("%s: it did not answer within %s", url, limit))
+	defer cancel()
+	type answer struct {
+		v   T
+		err error
+	}
+	got := make(chan answer, 1)
+	go func() {
+		v, err := f(ctx)
+		got <- answer{v, err}
+	}()
+	select {
+	case a := <-got:
+		if a.err != nil && ctx.Err() != nil {
+			return a.v, context.Cause(ctx)
+		}
+		return a.v, a.err
+	case <-ctx.Done():
+		var none T
+		return none, context.Cause(ctx)
+	}
 }
 
 // openHere opens a repository of this machine, of which nothing is to be fetched.

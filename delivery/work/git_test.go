@@ -2,15 +2,19 @@ package work_test
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/delivery/work"
+	"github.com/fairlead/fairlead/integration/sshd"
 )
 
 func guarded(h http.Handler, password string) http.Handler {
@@ -119,6 +123,35 @@ func TestHTTPSNeedsItsCertificateAndPassword(t *testing.T) {
 	f.refused(work.Task{Delivery: d, Password: []byte("geheim")}, cluster.KindNotFound, "no such repository")
 	d.Source.URL = "https://127.0.0.1:1/shop.git"
 	f.refused(work.Task{Delivery: d, Password: []byte("geheim")}, cluster.KindTransient, "refused")
+}
+
+// A host that takes the connection and says nothing more is not waited for until the
+// delivery's deadline.
+func TestAHostThatHangsIsGivenUp(t *testing.T) {
+	f := newForge(t)
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() }) // connections wait to be accepted, for ever
+	key, host := sshd.Key(t)
+	known := sshd.Server{Addr: l.Addr().String(), Host: host}.Known()
+	var wg sync.WaitGroup
+	for _, src := range []cluster.SourceSpec{
+		{URL: "https://" + l.Addr().String() + "/shop.git"},
+		{URL: "ssh://git@" + l.Addr().String() + "/shop.git", Secret: "key", KnownHosts: known},
+	} {
+		wg.Go(func() {
+			src.Kind = cluster.SourceGit
+			d := f.local()
+			d.Source, d.Timeout = src, cluster.Duration(10*time.Second)
+			_, err := f.run(work.Task{Delivery: d, Password: key})
+			if cluster.KindOf(err) != cluster.KindTransient || !strings.Contains(err.Error(), src.URL+": it did not answer within 5s") {
+				t.Errorf("%s: %v", src.URL, err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestWhatIsMissingIsSaid(t *testing.T) {

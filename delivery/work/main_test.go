@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/pem"
 	"fmt"
+	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
 	"os"
@@ -34,6 +35,13 @@ var program = sync.OnceValues(func() (string, error) {
 var programDir string
 
 func TestMain(m *testing.M) {
+	if os.Getenv(asServer) != "" {
+		if err := serveErrand(os.Stdin); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	var err error
 	if programDir, err = os.MkdirTemp("", "fairlead-work-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -150,15 +158,20 @@ func (f *forge) refusal(task work.Task, kind cluster.Kind, words ...string) erro
 	return err
 }
 
-// https serves the forge by Git's own http-backend, to those with a password if one is given.
-func (f *forge) https(password string) (url, ca string) {
+// https serves the forge by Git's own http-backend, to those with a password if one is given,
+// behind what else is given.
+func (f *forge) https(password string, behind ...func(http.Handler) http.Handler) (url, ca string) {
 	f.t.Helper()
 	backend := "/usr/lib/git-core/git-http-backend"
 	if _, err := os.Stat(backend); err != nil {
 		f.t.Skip("git's http-backend is not here")
 	}
 	h := &cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + filepath.Dir(f.dir), "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}, Stderr: os.Stderr}
-	srv := httptest.NewTLSServer(guarded(h, password))
+	all := guarded(h, password)
+	for _, b := range behind {
+		all = b(all)
+	}
+	srv := httptest.NewTLSServer(all)
 	f.t.Cleanup(srv.Close)
 	var b bytes.Buffer
 	_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})

@@ -59,6 +59,14 @@ func (f *Forge) Publish(content, message string) string {
 	return commit
 }
 
+// InTree runs git in the work tree.
+func (f *Forge) InTree(args ...string) {
+	f.t.Helper()
+	if _, err := f.Git(f.t.Context(), args...); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 // Has is what git says of the repository that the server has.
 func (f *Forge) Has(args ...string) string {
 	f.t.Helper()

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // Backend is git's program that speaks to clients.
@@ -26,8 +28,10 @@ type Server struct {
 	CA            string // a file with its certificate
 	Tree          string // the work tree
 
-	srv  *httptest.Server
-	asks atomic.Int64
+	handler http.Handler
+	srv     *httptest.Server
+	behind  atomic.Pointer[func(w http.ResponseWriter, r *http.Request, next http.Handler)]
+	asks    atomic.Int64
 }
 
 // New makes an empty repository NAME.git below dir, and serves it until Close.
@@ -48,7 +52,7 @@ func New(ctx context.Context, dir, name, password string) (*Server, error) {
 		}
 	}
 	h := &cgi.Handler{Path: Backend, Env: []string{"GIT_PROJECT_ROOT=" + filepath.Dir(bare), "GIT_HTTP_EXPORT_ALL=1"}, Stderr: io.Discard}
-	s.srv = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.asks.Add(1)
 		if _, got, _ := r.BasicAuth(); got != password {
 			w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
@@ -56,7 +60,9 @@ func New(ctx context.Context, dir, name, password string) (*Server, error) {
 			return
 		}
 		h.ServeHTTP(w, r)
-	}))
+	})
+	s.Behind(nil)
+	s.srv = httptest.NewTLSServer(s)
 	s.URL = s.srv.URL + "/" + name + ".git"
 	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.srv.Certificate().Raw})
 	if err := os.WriteFile(s.CA, b, 0o600); err != nil {
@@ -66,8 +72,33 @@ func New(ctx context.Context, dir, name, password string) (*Server, error) {
 	return s, nil
 }
 
-// Close ends the server.
+// Close ends the server. What was pushed stays.
 func (s *Server) Close() { s.srv.Close() }
+
+// Up serves again after Close, at the same address.
+func (s *Server) Up(ctx context.Context) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.srv.Listener.Addr().String())
+	if err != nil {
+		return err
+	}
+	s.srv = &httptest.Server{Listener: l, Config: &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}}
+	s.srv.StartTLS() // with the certificate of every such server
+	return nil
+}
+
+// Behind lets another handler have the requests from now on, which may pass them on; nil is
+// none.
+func (s *Server) Behind(f func(w http.ResponseWriter, r *http.Request, next http.Handler)) {
+	if f == nil {
+		f = func(w http.ResponseWriter, r *http.Request, next http.Handler) { next.ServeHTTP(w, r) }
+	}
+	s.behind.Store(&f)
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	(*s.behind.Load())(w, r, s.handler)
+}
 
 // Requests is how many there were.
 func (s *Server) Requests() int64 { return s.asks.Load() }
