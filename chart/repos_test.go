@@ -300,6 +300,30 @@ func TestRegistry(t *testing.T) {
 	}
 }
 
+// What a registry answers is told from its status, not from numbers in names and ports.
+func TestRegistryThatRefuses(t *testing.T) {
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+	for status, want := range map[int]cluster.Kind{
+		http.StatusUnauthorized: cluster.KindForbidden, http.StatusForbidden: cluster.KindForbidden,
+		http.StatusNotFound: cluster.KindNotFound, http.StatusBadGateway: cluster.KindTransient,
+	} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if status == http.StatusUnauthorized {
+				w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+			}
+			w.WriteHeader(status)
+		}))
+		ref := "oci://" + strings.TrimPrefix(srv.URL, "http://") + "/charts/not-found-401-403-404"
+		r := chart.Repositories{Dir: t.TempDir()}
+		for _, at := range []string{ref, ref + ":1.0.0"} {
+			if _, err := r.Fetch(t.Context(), at, "", chart.Transfer{PlainHTTP: true}); cluster.KindOf(err) != want {
+				t.Errorf("%d of %s: %v (%v), want %v", status, at, err, cluster.KindOf(err), want)
+			}
+		}
+		srv.Close()
+	}
+}
+
 func TestUnpack(t *testing.T) {
 	dir := t.TempDir()
 	files, err := chart.ReadArchive("x", bytes.NewReader(archiveOf(t, "shop", "1.0.0")))

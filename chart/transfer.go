@@ -18,6 +18,9 @@ import (
 	"time"
 
 	"helm.sh/helm/v4/pkg/registry"
+	"oras.land/oras-go/v2/errdef"
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -262,13 +265,16 @@ func (r Repositories) pull(ctx context.Context, ref, version string, t Transfer)
 }
 
 func registryError(ref string, err error) error {
-	text := err.Error()
+	status := 0
+	if answer, is := errors.AsType[*errcode.ErrorResponse](err); is {
+		status = answer.StatusCode
+	}
 	switch {
-	case strings.Contains(text, "401"), strings.Contains(text, "403"), strings.Contains(text, "basic credential not found"):
+	case status == http.StatusUnauthorized, status == http.StatusForbidden, errors.Is(err, auth.ErrBasicCredentialNotFound):
 		return &cluster.Error{Kind: cluster.KindForbidden, Err: fmt.Errorf("oci://%s: %w; `docker login` keeps a password, --username asks for one", ref, err)}
-	case strings.Contains(text, "not found"), strings.Contains(text, "404"):
+	case status == http.StatusNotFound, errors.Is(err, errdef.ErrNotFound):
 		return cluster.NotFoundf("oci://%s: %w", ref, err)
-	case strings.Contains(text, "server gave HTTP response to HTTPS client"):
+	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"): // net/http has no name for it
 		return cluster.Invalidf("oci://%s: the registry speaks no TLS; --plain-http allows that", ref)
 	}
 	return cluster.Transientf("oci://%s: %w", ref, err)
