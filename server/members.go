@@ -30,6 +30,7 @@ type members interface {
 
 const (
 	membersEvery = time.Second
+	settling     = 15 * time.Second
 	askTimeout   = 2 * time.Second
 )
 
@@ -128,7 +129,7 @@ func (m *machine) ask(ctx context.Context, st members, lock func(context.Context
 		return nil, err
 	}
 	all, err = addLearner(ctx, st, cfg)
-	if cluster.KindOf(err) == cluster.KindTransient && !errors.Is(err, store.ErrLearnerBusy) {
+	if cluster.KindOf(err) == cluster.KindTransient && !errors.Is(err, store.ErrLearnerBusy) && !errors.Is(err, store.ErrUnsettled) {
 		time.AfterFunc(joinTTL*time.Second, release) // it may still come about
 	} else {
 		release()
@@ -357,10 +358,29 @@ func (r *roster) Remove(ctx context.Context, id cluster.NodeID) error {
 	}
 	for _, x := range members {
 		if x.Name == string(id) {
-			return r.members.RemoveMember(ctx, x.ID)
+			return removeMember(ctx, r.members, x.ID)
 		}
 	}
 	return nil
+}
+
+// removeMember waits out that a server has just come back: etcd counts those alone that have
+// been connected for five seconds.
+func removeMember(ctx context.Context, st members, id uint64) error {
+	for end := time.Now().Add(settling); ; {
+		err := st.RemoveMember(ctx, id)
+		if !errors.Is(err, store.ErrUnsettled) {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%w: after %s they are not; `fairlead server ls` shows which server does not answer", err, settling)
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(membersEvery):
+		}
+	}
 }
 
 // Keys implements api.Servers.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -25,6 +26,8 @@ type fakeMembers struct {
 	next   uint64
 	behind bool            // learners have not caught up
 	silent map[uint64]bool // they do not answer
+
+	settled time.Time // until then none is removed
 }
 
 var _ members = (*fakeMembers)(nil)
@@ -55,8 +58,28 @@ func (f *fakeMembers) Promote(_ context.Context, id uint64) error {
 }
 
 func (f *fakeMembers) RemoveMember(_ context.Context, id uint64) error {
+	if time.Now().Before(f.settled) {
+		return store.ErrUnsettled
+	}
 	f.list = slices.DeleteFunc(f.list, func(x store.Member) bool { return x.ID == id })
 	return nil
+}
+
+// Right after a server came back etcd lets none go: that is waited out, not for ever.
+func TestRemovingWaitsUntilEtcdHasSettled(t *testing.T) {
+	for after, fine := range map[time.Duration]bool{0: true, 4 * time.Second: true, time.Minute: false} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fakeMembers{list: []store.Member{{ID: 1, Name: "n1"}, {ID: 2, Name: "n2"}}, settled: time.Now().Add(after)}
+			began := time.Now()
+			err := removeMember(t.Context(), f, 2)
+			if fine != (err == nil) || fine != (len(f.list) == 1) {
+				t.Errorf("settled after %s: %v, and members are %v", after, err, f.list)
+			}
+			if !fine && (!errors.Is(err, store.ErrUnsettled) || !strings.Contains(err.Error(), "server ls") || time.Since(began) > time.Minute) {
+				t.Errorf("after %s it says %v", time.Since(began), err)
+			}
+		})
+	}
 }
 
 func (f *fakeMembers) Ask(_ context.Context, m store.Member) (store.MemberState, error) {

@@ -15,6 +15,8 @@ import (
 var (
 	ErrLearnerBusy = &cluster.Error{Kind: cluster.KindTransient, Msg: "another server is joining, and etcd takes one at a time"}
 	ErrNotCaughtUp = &cluster.Error{Kind: cluster.KindTransient, Msg: "it has not caught up yet"}
+	// ErrUnsettled: a majority answers, and has not for five seconds.
+	ErrUnsettled = &cluster.Error{Kind: cluster.KindTransient, Msg: "etcd changes its members only when a majority of them has been connected for some seconds"}
 )
 
 // Member is one etcd of the cluster.
@@ -61,6 +63,9 @@ func (e *Etcd) AddLearner(ctx context.Context, peer string) ([]Member, error) {
 	if errors.Is(rpctypes.Error(err), rpctypes.ErrTooManyLearners) {
 		return nil, ErrLearnerBusy
 	}
+	if errors.Is(rpctypes.Error(err), rpctypes.ErrUnhealthy) {
+		return nil, ErrUnsettled
+	}
 	if err != nil {
 		return nil, wrap(err, "add a member to etcd")
 	}
@@ -78,13 +83,17 @@ func (e *Etcd) Promote(ctx context.Context, id uint64) error {
 	return wrap(err, fmt.Sprintf("let etcd's member %x vote", id))
 }
 
-// RemoveMember takes a member out of etcd; its process ends.
+// RemoveMember takes a member out of etcd; its process ends. ErrUnsettled right after
+// another member came back.
 func (e *Etcd) RemoveMember(ctx context.Context, id uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
 	_, err := e.client.MemberRemove(ctx, id)
-	if errors.Is(rpctypes.Error(err), rpctypes.ErrMemberNotFound) {
+	switch {
+	case errors.Is(rpctypes.Error(err), rpctypes.ErrMemberNotFound):
 		return nil
+	case errors.Is(rpctypes.Error(err), rpctypes.ErrUnhealthy):
+		return ErrUnsettled
 	}
 	return wrap(err, fmt.Sprintf("remove etcd's member %x", id))
 }
