@@ -30,7 +30,7 @@ type members interface {
 
 const (
 	membersEvery = time.Second
-	settling     = 15 * time.Second
+	settleTries  = 15
 	askTimeout   = 2 * time.Second
 )
 
@@ -367,13 +367,13 @@ func (r *roster) Remove(ctx context.Context, id cluster.NodeID) error {
 // removeMember waits out that a server has just come back: etcd counts those alone that have
 // been connected for five seconds.
 func removeMember(ctx context.Context, st members, id uint64) error {
-	for end := time.Now().Add(settling); ; {
+	for try := 1; ; try++ {
 		err := st.RemoveMember(ctx, id)
 		if !errors.Is(err, store.ErrUnsettled) {
 			return err
 		}
-		if time.Now().After(end) {
-			return fmt.Errorf("%w: after %s they are not; `fairlead server ls` shows which server does not answer", err, settling)
+		if try == settleTries {
+			return fmt.Errorf("%w, and they are not: `fairlead server ls` shows which server does not answer", err)
 		}
 		select {
 		case <-ctx.Done():
