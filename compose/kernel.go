@@ -31,18 +31,19 @@ func (c *converter) ofKernel(name string, s types.ServiceConfig) {
 		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(s.Sysctls)) {
-		switch {
-		case !ownSysctl(k):
+		switch dotted := strings.ReplaceAll(k, "/", "."); {
+		case !ownSysctl(dotted):
 			c.no("this setting is the whole node's, not a container's", "set it on the nodes (sysctl -w), and leave it out", name, "sysctls", k)
-		case s.NetworkMode == "host" && strings.HasPrefix(k, "net."):
+		case s.NetworkMode == "host" && strings.HasPrefix(dotted, "net."):
 			c.no("with network_mode: host it is the node's setting", "set it on the nodes (sysctl -w), and leave it out", name, "sysctls", k)
 		}
 	}
 }
 
 func (c *converter) capabilities(name, key string, list []string) {
+	known := knownCapabilities()
 	for _, given := range list {
-		known, plain := knownCapabilities(), strings.TrimPrefix(strings.ToUpper(given), "CAP_")
+		plain := strings.TrimPrefix(strings.ToUpper(given), "CAP_")
 		if plain == "ALL" || slices.Contains(known, plain) {
 			continue
 		}
@@ -76,7 +77,6 @@ func knownSignal(s string) bool {
 
 // ownSysctl reports whether each container has a kernel setting of its own.
 func ownSysctl(k string) bool {
-	k = strings.ReplaceAll(k, "/", ".")
 	switch k {
 	case "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced", "kernel.domainname":
 		return true

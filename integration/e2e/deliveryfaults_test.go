@@ -180,19 +180,7 @@ func keep(method, suffix string) (behind func(http.ResponseWriter, *http.Request
 // its commit was pushed and it does not know yet: the next one goes on, commits nothing
 // twice, and leaves nothing of the fetch.
 func TestServerKilledInAnImageUpdate(t *testing.T) {
-	var n *node
-	var s *follow.Shelf
-	t.Cleanup(func() { // when its containers are gone
-		if s == nil {
-			return
-		}
-		out, _ := n.docker("images", "-q", "--no-trunc", s.Repository()).Output()
-		for id := range strings.FieldsSeq(string(out)) {
-			_ = n.docker("rmi", "-f", id).Run()
-		}
-	})
-	n = start(t)
-	s = newShelf(t, n)
+	n, s := startWithShelf(t)
 	f := follow.NewForge(t, n.dir)
 	n.secret("pub/git", f.Password)
 	s.Put("1.0.0", false)

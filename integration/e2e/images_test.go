@@ -24,13 +24,9 @@ func newShelf(t *testing.T, n *node) *follow.Shelf {
 	return s
 }
 
-// TestImageUpdates goes from a commit over an image that is pushed to a commit that brings
-// it, a rollout, and answers of the new version; over an image that is never healthy, and
-// back; then the same with releases in place of commits, and with a tag that is moved.
-// All of it by itself, under load, of which nothing fails.
-func TestImageUpdates(t *testing.T) {
-	var n *node
-	var s *follow.Shelf
+// startWithShelf starts a server and a registry, whose images the engine does not keep.
+func startWithShelf(t *testing.T) (n *node, s *follow.Shelf) {
+	t.Helper()
 	t.Cleanup(func() { // when its containers are gone
 		if s == nil {
 			return
@@ -42,6 +38,15 @@ func TestImageUpdates(t *testing.T) {
 	})
 	n = start(t)
 	s = newShelf(t, n)
+	return n, s
+}
+
+// TestImageUpdates goes from a commit over an image that is pushed to a commit that brings
+// it, a rollout, and answers of the new version; over an image that is never healthy, and
+// back; then the same with releases in place of commits, and with a tag that is moved.
+// All of it by itself, under load, of which nothing fails.
+func TestImageUpdates(t *testing.T) {
+	n, s := startWithShelf(t)
 	f := follow.NewForge(t, n.dir)
 	n.secret("pub/git", f.Password)
 	s.Put("1.0.0", false)
