@@ -85,7 +85,12 @@ type rollbackInput struct {
 }
 
 func (s *Server) rollback(ctx context.Context, in *rollbackInput) (v1.DeployResult, error) {
-	return s.change(ctx, in.app(), func(c current) (plan.Input, error) {
+	return s.change(ctx, in.app(), s.back(in))
+}
+
+// back builds a rollback.
+func (s *Server) back(in *rollbackInput) func(current) (plan.Input, error) {
+	return func(c current) (plan.Input, error) {
 		if c.App == nil {
 			return plan.Input{}, noApp(c.app)
 		}
@@ -107,7 +112,7 @@ func (s *Server) rollback(ctx context.Context, in *rollbackInput) (v1.DeployResu
 				Note: fmt.Sprintf("rollback to %d", n), NoHooks: in.Body.NoHooks, Timeout: in.Body.Timeout,
 			},
 		}, nil
-	})
+	}
 }
 
 // past is an earlier release with what became of it.

@@ -278,7 +278,7 @@ func (s *Server) PlanDelivery(ctx context.Context, d cluster.Delivery, f Fetched
 // Deliver deploys what was fetched, as long as the app is at the release that this was
 // decided on (0: not there).
 func (s *Server) Deliver(ctx context.Context, d cluster.Delivery, f Fetched, release int) (v1.DeployResult, error) {
-	return s.change(asDelivery(ctx, d), d.App, func(c current) (plan.Input, error) {
+	return s.changeFor(ctx, d, func(c current) (plan.Input, error) {
 		b := meant(c, d, f.Bundle)
 		b.Expect, b.Timeout = &release, d.Filled().Timeout
 		b.Note = orNote("", strings.TrimSpace(strings.Join([]string{
@@ -292,7 +292,24 @@ func (s *Server) Deliver(ctx context.Context, d cluster.Delivery, f Fetched, rel
 func (s *Server) TakeBack(ctx context.Context, d cluster.Delivery, release int) (v1.DeployResult, error) {
 	in := &rollbackInput{AppPath: AppPath{string(d.App)}}
 	in.Body.Release, in.Body.Timeout = release, d.Filled().Timeout
-	return s.rollback(asDelivery(ctx, d), in)
+	return s.changeFor(ctx, d, s.back(in))
+}
+
+// changeFor makes a delivery's change of its app, unless the delivery was removed,
+// suspended or changed since that was decided.
+func (s *Server) changeFor(ctx context.Context, d cluster.Delivery, build func(current) (plan.Input, error)) (v1.DeployResult, error) {
+	stands := store.Cond{Key: store.DeliveryKey(d.Name), Rev: int64(d.Rev)}
+	return s.change(asDelivery(ctx, d), d.App, func(c current) (plan.Input, error) {
+		is := false
+		s.Mirror.Read(func(v store.View) {
+			e, ok := v.Entry(stands.Key)
+			is = ok && e.Rev == stands.Rev
+		})
+		if !is {
+			return plan.Input{}, cluster.Conflictf("the delivery %s was changed or removed meanwhile", d.Name)
+		}
+		return build(c)
+	}, stands)
 }
 
 func asDelivery(ctx context.Context, d cluster.Delivery) context.Context {

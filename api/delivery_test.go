@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fairlead/fairlead/api"
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/store"
@@ -84,6 +85,69 @@ func TestDeliveriesAreKept(t *testing.T) {
 	}
 	if _, err := b.Delivery(ctx, "shop"); cluster.KindOf(err) != cluster.KindNotFound {
 		t.Errorf("a removed one: %v", err)
+	}
+}
+
+// TestADeliveryThatIsNoMoreDeploysNothing: it is removed or suspended after it was looked
+// at, the last moment before the deploy is written being one of them.
+func TestADeliveryThatIsNoMoreDeploysNothing(t *testing.T) {
+	ends := map[string]func(*bench) error{
+		"removed": func(b *bench) error { return b.RemoveDelivery(t.Context(), "shop") },
+		"suspended": func(b *bench) error {
+			_, err := b.Suspend(t.Context(), "shop")
+			return err
+		},
+	}
+	web := func(image string) v1.Bundle {
+		return bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service(image)})
+	}
+	changes := map[string]func(*bench, cluster.Delivery) error{
+		"deploy": func(b *bench, d cluster.Delivery) error {
+			_, err := b.srv.Deliver(t.Context(), d, api.Fetched{Origin: cluster.Origin{Revision: "two"}, Bundle: web("web:3")}, 2)
+			return err
+		},
+		"way back": func(b *bench, d cluster.Delivery) error {
+			_, err := b.srv.TakeBack(t.Context(), d, 1)
+			return err
+		},
+	}
+	for end, does := range ends {
+		for change, try := range changes {
+			for _, when := range []string{"before", "within", "not at all"} {
+				t.Run(end+"/"+change+"/"+when, func(t *testing.T) {
+					b := newBench(t)
+					deployed(t, b, web("web:1"))
+					deployed(t, b, web("web:2"))
+					d, err := b.SetDelivery(t.Context(), "shop", fromGit("shop"))
+					if err != nil {
+						t.Fatal(err)
+					}
+					d.Rev = b.rev(store.DeliveryKey("shop"))
+					now := func() {
+						if err := does(b); err != nil {
+							t.Error(err)
+						}
+					}
+					switch when {
+					case "before":
+						now()
+					case "within":
+						b.hook.once = now
+					}
+					err = try(b, d.Delivery)
+					release := get[cluster.App](b, store.AppKey("shop")).Release
+					if when == "not at all" {
+						if err != nil || release != 3 {
+							t.Errorf("release %d, %v", release, err)
+						}
+						return
+					}
+					if cluster.KindOf(err) != cluster.KindConflict || !strings.Contains(err.Error(), "the delivery shop was changed or removed meanwhile") || release != 2 {
+						t.Errorf("release %d, %v", release, err)
+					}
+				})
+			}
+		}
 	}
 }
 

@@ -246,8 +246,9 @@ func (s *Server) deploy(ctx context.Context, in *bundleInput) (v1.DeployResult, 
 	})
 }
 
-// change plans what build makes of the current state, and writes it.
-func (s *Server) change(ctx context.Context, app cluster.AppName, build func(current) (plan.Input, error)) (v1.DeployResult, error) {
+// change plans what build makes of the current state, and writes it, if then the
+// conditions hold.
+func (s *Server) change(ctx context.Context, app cluster.AppName, build func(current) (plan.Input, error), conds ...store.Cond) (v1.DeployResult, error) {
 	var out v1.DeployResult
 	err := s.decide(ctx, func(ctx context.Context) error {
 		c, err := s.current(app)
@@ -285,6 +286,9 @@ func (s *Server) change(ctx context.Context, app cluster.AppName, build func(cur
 				return err
 			}
 			texts = append(texts, st)
+		}
+		if len(conds) > 0 { // with what is written first: nothing is left half written for them
+			texts = slices.Insert(texts, 0, step{conds: conds})
 		}
 		guard, steps, err := s.write(ctx, c, r, in, texts)
 		if err != nil {

@@ -268,9 +268,6 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 	l := p.Look
 	l.Verdict, l.Made = delivery.Decide(i.Spec, i.State, l.Origin, l.Changes), d.made(i, l)
 	if l.Verdict == delivery.Deploy {
-		if !d.still(i) { // what is written of it then is refused
-			return delivery.Missed(i, cluster.Conflictf("the delivery %s was changed or removed meanwhile", i.Spec.Name), now())
-		}
 		if l.Release, err = p.Deploy(ctx); err != nil {
 			d.log.Warn("could not deploy a delivery; will retry", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "error", err)
 			return delivery.Missed(i, err, now())
@@ -278,16 +275,6 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 		d.log.Info("deployed", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "app", i.Spec.App, "release", l.Release)
 	}
 	return delivery.Looked(i, l, now())
-}
-
-// still says whether the delivery is as it was looked at for: one that was removed, suspended
-// or changed meanwhile deploys nothing more.
-func (d *Deliveries) still(i delivery.Item) (is bool) {
-	d.mirror.Read(func(v store.View) {
-		x, ok, err := store.One[cluster.Delivery](v, store.DeliveryKey(i.Spec.Name))
-		is = ok && err == nil && cluster.StoreRev(x.Rev) == i.Spec.Rev
-	})
-	return is
 }
 
 // made says whether the app's current release, which the state does not know, was deployed

@@ -210,30 +210,6 @@ func TestTheNextLeaderGoesOn(t *testing.T) {
 	})
 }
 
-// A look that is under way when the delivery is removed, or suspended, deploys nothing.
-func TestWhatIsRemovedDeploysNothing(t *testing.T) {
-	for what, change := range map[string]func(o *origin){
-		"removed": func(o *origin) {
-			if _, err := o.st.Commit(t.Context(), store.Txn{Then: []store.Op{{Key: store.DeliveryKey("shop"), Delete: true}}}); err != nil {
-				o.t.Fatal(err)
-			}
-		},
-		"suspended": func(o *origin) { o.follow("shop", func(d *cluster.Delivery) { d.Suspend = true }) },
-	} {
-		inOrigin(t, func(o *origin) {
-			o.follow("shop")
-			o.lead(func() {
-				time.Sleep(time.Second) // it looks for two
-				change(o)
-				time.Sleep(time.Minute)
-			})
-			if len(o.looks["shop"]) != 1 || len(o.deploys) != 0 {
-				t.Errorf("%s within a look: looked at %d times, and deployed %v", what, len(o.looks["shop"]), o.deploys)
-			}
-		})
-	}
-}
-
 func TestASourceThatIsAwayIsTriedAgain(t *testing.T) {
 	inOrigin(t, func(o *origin) {
 		o.follow("shop")
