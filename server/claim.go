@@ -27,14 +27,10 @@ func (m *machine) claimStore(ctx context.Context, st store.Store) error {
 	e, err := st.Get(ctx, key)
 	if cluster.KindOf(err) == cluster.KindNotFound {
 		switch {
+		case m.served():
+			return m.emptied()
 		case m.settings != nil:
 			return cluster.Invalidf("this etcd holds no cluster, and this server joined cluster %s: name the etcd of the other servers with --etcd-endpoints", m.cluster)
-		case m.served():
-			again := ""
-			if !m.external() {
-				again = fmt.Sprintf("where there are other servers, `fairlead server rm %s` there, `fairlead system uninstall --purge` here, and join again; ", m.Node)
-			}
-			return cluster.Invalidf("this etcd holds no cluster any more, and this server served cluster %s from it: with an empty one all its containers would be removed. Bring the etcd's data back; %sor remove %s to begin anew", m.cluster, again, m.servedFile())
 		}
 		probe, err := m.key.Seal([]byte(m.cluster), probeContext)
 		if err != nil {
@@ -61,4 +57,16 @@ func (m *machine) claimStore(ctx context.Context, st store.Store) error {
 		return cluster.Invalidf("%s/secrets.key is not the key of this cluster's secrets: restore the one that was there", m.DataDir)
 	}
 	return nil
+}
+
+// emptied refuses an etcd that this server has served from, and that has lost its data.
+func (m *machine) emptied() error {
+	ways := "Bring the etcd's data back"
+	if !m.external() {
+		ways += fmt.Sprintf("; where there are other servers, `fairlead server rm %s` there, `fairlead system uninstall --purge` here, and join again", m.Node)
+	}
+	if m.settings == nil {
+		ways += fmt.Sprintf("; or remove %s to begin anew", m.servedFile())
+	}
+	return cluster.Invalidf("this etcd holds no cluster any more, and this server served cluster %s from it: with an empty one all its containers would be removed. %s", m.cluster, ways)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,6 +15,7 @@ import (
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/secrets/sealed"
 	"github.com/fairlead/fairlead/store"
+	"github.com/fairlead/fairlead/store/embedded"
 )
 
 // A server waits for a store that it served from before, lets nothing through
@@ -125,6 +127,13 @@ func TestAStoreThatIsEmptyNowIsRefused(t *testing.T) {
 				}
 				empty.Down(false)
 				refused(wait(t.Context()))
+				if endpoints == nil { // not even started
+					_, _, err := m.openStore(t.Context())
+					refused(err)
+					if embedded.HasData(filepath.Join(m.DataDir, "etcd")) {
+						t.Fatal("an etcd was begun")
+					}
+				}
 
 				// As the error says.
 				if err := os.Remove(m.servedFile()); err != nil {

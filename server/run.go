@@ -262,8 +262,12 @@ func (m *machine) openStore(ctx context.Context) (*store.Etcd, <-chan error, err
 		}
 		go func() { <-ctx.Done(); done <- context.Canceled }()
 	} else {
+		dir := filepath.Join(m.DataDir, "etcd")
+		if m.served() && !embedded.HasData(dir) { // not even started: the other servers' etcds know this one
+			return nil, nil, m.emptied()
+		}
 		cfg := embedded.Config{
-			Dir: filepath.Join(m.DataDir, "etcd"), Name: m.Node, Address: m.Advertise, Token: m.cluster,
+			Dir: dir, Name: m.Node, Address: m.Advertise, Token: m.cluster,
 			ClientPort: m.EtcdClientPort, PeerPort: m.EtcdPeerPort,
 			CAFile: m.pki.CAFile(), ServerFile: m.pki.ServerFile(), PeerFile: m.pki.PeerFile(), PeerName: pki.NamePeer,
 			Quota: m.quota, Now: m.now,
