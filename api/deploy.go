@@ -398,17 +398,35 @@ func (s *Server) files(ctx context.Context, c current, r plan.Result) ([]step, e
 		out = append(out, st)
 	}
 	for _, sec := range r.Secrets {
-		rec, err := s.seal(ctx, c.app, sec)
-		if err != nil {
-			return nil, err
-		}
-		st, err := put(store.SecretKey(rec.SecretRef), rec, c.secretRevs[sec.Name])
+		st, err := s.secretStep(ctx, c, r.Plan.Next, sec)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, st)
 	}
 	return out, nil
+}
+
+// secretStep writes a value that a release brings, or the one that it had at an earlier version.
+func (s *Server) secretStep(ctx context.Context, c current, release int, sec plan.NewSecret) (step, error) {
+	old := c.Secrets[sec.Name]
+	if then, kept := old.At(sec.Of); sec.Of > 0 && kept {
+		if sec.Vault = then.Ref; sec.Vault == "" {
+			var err error
+			if sec.Value, err = s.Keeper.Open(then.Sealed, secrets.RecordContext(then.SecretRef, then.Version)); err != nil {
+				return step{}, err
+			}
+		}
+	}
+	rec, err := s.seal(ctx, c.app, sec)
+	if err != nil {
+		return step{}, err
+	}
+	rec = rec.After(old)
+	if rec.Of = sec.Of; sec.Generate == 0 {
+		rec.Release = release
+	}
+	return put(store.SecretKey(rec.SecretRef), rec, c.secretRevs[sec.Name])
 }
 
 // seal makes the record of a new secret value.

@@ -1,6 +1,8 @@
 package api_test
 
 import (
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -68,4 +70,56 @@ func TestRollbackGoesWhereItWorked(t *testing.T) {
 	if r, err := b.Rollback(ctx, "shop", 3); err != nil || r.Release != 11 {
 		t.Errorf("one that failed, by its number: %+v %v", r, err)
 	}
+}
+
+// TestValuesGoBackWithTheirRelease: a value that a release brought goes back with it, once;
+// one that was set by itself stays.
+func TestValuesGoBackWithTheirRelease(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	deploy := func(value string) {
+		t.Helper()
+		web := service("web:1")
+		web.Task.Secrets = []cluster.FileRef{{Name: "pw", Target: "/run/secrets/pw"}}
+		bun := bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": web})
+		bun.Secrets = map[string]v1.SecretDecl{"pw": {Value: v1.Plain(value)}}
+		deployed(t, b, bun)
+	}
+	is := func(when, value string, version int) {
+		t.Helper()
+		rec := get[cluster.SecretRecord](b, store.SecretKey(cluster.SecretRef{App: "shop", Name: "pw"}))
+		got, err := b.key.Resolve(ctx, rec)
+		if err != nil || string(got.Reveal()) != value || rec.Version != version {
+			t.Errorf("%s: version %d, %v; want version %d, %q", when, rec.Version, err, version, value)
+		}
+		web := get[cluster.Service](b, store.ServiceKey(webID)).Spec.Task.Secrets[0]
+		if web.Version != strconv.Itoa(version) {
+			t.Errorf("%s: tasks have version %s, not %d", when, web.Version, version)
+		}
+	}
+	back := func(to int) v1.DeployResult {
+		t.Helper()
+		r, err := b.Rollback(ctx, "shop", to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	deploy("one")
+	deploy("two")
+	is("before", "two", 2)
+	if r := back(1); !strings.Contains(fmt.Sprint(r.Plan.Changes), "as in version 1") {
+		t.Errorf("%+v", r.Plan.Changes)
+	}
+	is("back at 1", "one", 3)
+	if r := back(1); r.Changed {
+		t.Errorf("going back twice makes release %d: %+v", r.Release, r.Plan.Changes)
+	}
+	back(2)
+	is("back at 2", "two", 4)
+	if _, err := b.SetSecret(ctx, cluster.SecretRef{App: "shop", Name: "pw"}, v1.SecretSet{Value: v1.Plain("by hand")}); err != nil {
+		t.Fatal(err)
+	}
+	back(1)
+	is("set by hand, and back at 1", "by hand", 5)
 }

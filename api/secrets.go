@@ -170,6 +170,7 @@ func (s *Server) writeSecret(ctx context.Context, ref cluster.SecretRef, set pla
 	if err != nil {
 		return 0, err
 	}
+	rec = rec.After(old)
 	st, err := put(store.SecretKey(ref), rec, c.secretRevs[ref.Name])
 	if err != nil {
 		return 0, err

@@ -61,6 +61,54 @@ type SecretRecord struct {
 	Sealed    []byte `json:"sealed,omitempty"`
 	Ref       string `json:"ref,omitempty"`
 	Generated bool   `json:"generated,omitempty"`
+	// Release is the one whose deploy brought the value; 0: it was set by itself.
+	Release int `json:"release,omitempty"`
+	// Of is the version whose value it has again, after a way back.
+	Of int `json:"of,omitempty"`
+	// Older are the values before it, newest first, for tasks of earlier versions.
+	Older []OldSecret `json:"older,omitempty"`
+}
+
+// OldSecret is an earlier value of a secret, as in its SecretRecord.
+type OldSecret struct {
+	Version  int    `json:"version"`
+	Provider string `json:"provider"`
+	Sealed   []byte `json:"sealed,omitempty"`
+	Ref      string `json:"ref,omitempty"`
+}
+
+// Bounds of what is kept of a secret's earlier values.
+const (
+	keptSecrets     = 5
+	keptSecretBytes = 768 << 10 // with the present one: a record is one value of the store
+)
+
+// After returns r as the successor of old, whose values it keeps as far as there is room.
+func (r SecretRecord) After(old SecretRecord) SecretRecord {
+	r.Older = nil
+	if old.Version == 0 {
+		return r
+	}
+	size := len(r.Sealed)
+	for _, o := range append([]OldSecret{{old.Version, old.Provider, old.Sealed, old.Ref}}, old.Older...) {
+		size += len(o.Sealed)
+		if len(r.Older) == keptSecrets || size > keptSecretBytes {
+			break
+		}
+		r.Older = append(r.Older, o)
+	}
+	return r
+}
+
+// At returns the record as it was at an earlier version, and whether that is kept.
+func (r SecretRecord) At(version int) (SecretRecord, bool) {
+	for _, o := range r.Older {
+		if o.Version == version {
+			r.Version, r.Provider, r.Sealed, r.Ref, r.Of, r.Older = o.Version, o.Provider, o.Sealed, o.Ref, 0, nil
+			return r, true
+		}
+	}
+	return r, r.Version == version
 }
 
 // VaultRef says where a value is in Vault: a field of a secret of the key/value

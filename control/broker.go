@@ -121,7 +121,7 @@ func (b *broker) wake(s secrets.Snapshot) time.Duration {
 func (b *broker) apply(ctx context.Context, s secrets.Snapshot, acts []secrets.Action) error {
 	w := &batch{store: b.store}
 	defer func() { b.committed = max(b.committed, w.rev) }()
-	values := map[cluster.SecretRef]resolved{}
+	values := map[secretVersion]resolved{}
 	failed := map[cluster.ServiceID]string{}
 	for _, a := range acts {
 		var conds []store.Cond
@@ -207,6 +207,11 @@ func (b *broker) hold(now time.Time, a secrets.Seal, err error) {
 	b.log.Warn("a task's secrets cannot be had; will retry", "task", string(a.Placement.Task), "error", err, "retry_in", h.wait)
 }
 
+type secretVersion struct {
+	cluster.SecretRef
+	version int
+}
+
 // resolved is the outcome for one secret, kept for the length of one apply: fifty
 // tasks that need it cost one request.
 type resolved struct {
@@ -214,7 +219,7 @@ type resolved struct {
 	err   error
 }
 
-func (b *broker) seal(ctx context.Context, a secrets.Seal, values map[cluster.SecretRef]resolved) ([]store.Cond, store.Op, error) {
+func (b *broker) seal(ctx context.Context, a secrets.Seal, values map[secretVersion]resolved) ([]store.Cond, store.Op, error) {
 	p := a.Placement
 	key := store.SealedKey(p.Node, p.Task)
 	conds := []store.Cond{
@@ -224,10 +229,11 @@ func (b *broker) seal(ctx context.Context, a secrets.Seal, values map[cluster.Se
 	}
 	payload := cluster.Payload{Secrets: map[string][]byte{}, Configs: map[string][]byte{}}
 	for _, r := range a.Records {
-		v, ok := values[r.SecretRef]
+		which := secretVersion{r.SecretRef, r.Version}
+		v, ok := values[which]
 		if !ok {
 			v.value, v.err = b.resolve.Resolve(ctx, r.SecretRecord)
-			values[r.SecretRef] = v
+			values[which] = v
 		}
 		if v.err != nil {
 			return nil, store.Op{}, v.err

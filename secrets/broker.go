@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -163,16 +164,24 @@ func Plan(s Snapshot) []Action {
 // fill collects what the task needs and returns what is missing.
 func (s *Seal) fill(records map[cluster.SecretRef]Record, configs map[configKey]Config) (missing []string) {
 	p := s.Placement
-	names := map[string]bool{}
-	for _, f := range p.Spec.Secrets {
-		names[f.Name] = true
-	}
+	names := map[string]int{} // with their versions; 0 is the newest
 	for _, name := range p.Spec.SecretEnv {
-		names[name] = true
+		names[name] = 0
+	}
+	for _, f := range p.Spec.Secrets {
+		n, err := strconv.Atoi(f.Version)
+		if err != nil {
+			n = 0
+		}
+		names[f.Name] = n
 	}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		ref := cluster.SecretRef{App: p.App, Name: name}
 		if r, ok := records[ref]; ok {
+			// A task of an earlier version has the value that it was made for, while that is kept.
+			if then, kept := r.At(names[name]); kept {
+				r.SecretRecord = then
+			}
 			s.Records = append(s.Records, r)
 		} else {
 			missing = append(missing, fmt.Sprintf("secret %s (fairlead secret set %s)", ref, ref))

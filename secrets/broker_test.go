@@ -198,3 +198,42 @@ func draw(t *rapid.T) Snapshot {
 	}
 	return s
 }
+
+// TestTasksHaveTheValueTheyWereMadeFor: while it is kept, and else the newest.
+func TestTasksHaveTheValueTheyWereMadeFor(t *testing.T) {
+	var r Record
+	for v := range 8 {
+		next := cluster.SecretRecord{
+			SecretRef: cluster.SecretRef{App: "shop", Name: "db"}, Version: v + 1, Provider: ProviderSealed, Sealed: fmt.Append(nil, "value ", v+1),
+		}
+		if v == 6 {
+			next.Provider, next.Sealed, next.Ref = ProviderVault, nil, "kv/shop#db"
+		}
+		r.SecretRecord = next.After(r.SecretRecord)
+	}
+	for version, want := range map[string]string{
+		"8": "8 sealed value 8 ", "7": "7 vault  kv/shop#db", "6": "6 sealed value 6 ", "3": "3 sealed value 3 ",
+		"2": "8 sealed value 8 ", "9": "8 sealed value 8 ", "": "8 sealed value 8 ",
+	} {
+		p := placement("t1", "db")
+		p.Spec.Secrets[0].Version = version
+		p.Spec.SecretEnv = map[string]string{"DB": "db"}
+		acts := Plan(Snapshot{Placements: []cluster.NodePlacement{p}, Records: []Record{r}, Nodes: []Recipient{{Node: "n1", Key: "k1", Rev: 3}}})
+		seal, ok := acts[0].(Seal)
+		if !ok || len(seal.Records) != 1 {
+			t.Fatalf("%+v", acts)
+		}
+		got := seal.Records[0]
+		if s := fmt.Sprintf("%d %s %s %s", got.Version, got.Provider, got.Sealed, got.Ref); s != want {
+			t.Errorf("version %q is %q, want %q", version, s, want)
+		}
+	}
+	large := cluster.SecretRecord{SecretRef: r.SecretRef, Version: 9, Provider: ProviderSealed, Sealed: make([]byte, MaxSecret)}
+	if large = large.After(r.SecretRecord); len(large.Older) != 5 {
+		t.Errorf("%d small values are kept beside a large one", len(large.Older))
+	}
+	next := cluster.SecretRecord{SecretRef: r.SecretRef, Version: 10, Provider: ProviderSealed, Sealed: make([]byte, MaxSecret)}
+	if next = next.After(large); len(next.Older) != 0 {
+		t.Errorf("%d values are kept beside two large ones: the store takes no such record", len(next.Older))
+	}
+}

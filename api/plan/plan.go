@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	v1 "github.com/fairlead/fairlead/api/v1"
@@ -64,13 +65,15 @@ type Input struct {
 	Exact bool
 }
 
-// NewSecret is a secret to write: Value, Generate characters, or a place in Vault.
+// NewSecret is a secret to write: Value, Generate characters, a place in Vault, or the
+// value that it had at an earlier version.
 type NewSecret struct {
 	Name     string
 	Version  int
 	Generate int
 	Value    v1.Plain
 	Vault    string
+	Of       int
 }
 
 // Result is a plan with the values that make it so.
@@ -148,7 +151,7 @@ func Make(s State, in Input) (Result, error) {
 
 // secrets decides which values are made and returns the version each name will have.
 func (r *Result) secrets(s State, in Input) map[string]int {
-	versions := map[string]int{}
+	versions, was := map[string]int{}, named(in)
 	for _, name := range slices.Sorted(maps.Keys(in.Bundle.Secrets)) {
 		decl := in.Bundle.Secrets[name]
 		rec, known := s.Secrets[name]
@@ -166,6 +169,16 @@ func (r *Result) secrets(s State, in Input) map[string]int {
 			versions[name] = next
 			r.Secrets = append(r.Secrets, NewSecret{Name: name, Version: next, Vault: decl.Vault})
 			r.change(v1.Change{Action: v1.ActionSet, Object: v1.ObjectSecret, Name: name, Source: src, Reason: "from Vault, " + decl.Vault})
+		case known && rec.Release > 0 && was[name] > 0 && was[name] != rec.Version && was[name] != rec.Of:
+			// A later release brought the value: it goes back with it.
+			versions[name] = rec.Version
+			if _, kept := rec.At(was[name]); !kept {
+				r.warn(src, "secrets."+name, "the value that secret %s/%s had then (version %d) is no longer kept: it stays as it is", in.App, name, was[name])
+				break
+			}
+			versions[name] = next
+			r.Secrets = append(r.Secrets, NewSecret{Name: name, Version: next, Of: was[name]})
+			r.change(v1.Change{Action: v1.ActionSet, Object: v1.ObjectSecret, Name: name, Source: src, Reason: fmt.Sprintf("as in version %d", was[name])})
 		case known:
 			versions[name] = rec.Version
 		case decl.Generate > 0:
@@ -183,6 +196,28 @@ func (r *Result) secrets(s State, in Input) map[string]int {
 		}
 	}
 	return versions
+}
+
+// named returns the versions of secrets that a release of the past was made with.
+func named(in Input) map[string]int {
+	out := map[string]int{}
+	if !in.Exact {
+		return out
+	}
+	note := func(refs []cluster.FileRef) {
+		for _, f := range refs {
+			if n, err := strconv.Atoi(f.Version); err == nil {
+				out[f.Name] = max(out[f.Name], n)
+			}
+		}
+	}
+	for _, s := range in.Bundle.Services {
+		note(s.Task.Secrets)
+	}
+	for _, h := range in.Bundle.Hooks {
+		note(h.Spec.Task.Secrets)
+	}
+	return out
 }
 
 // hooks resolves the package's hooks, and says which run.
