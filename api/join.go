@@ -332,6 +332,11 @@ func (s *Server) heldVolumes(id cluster.NodeID) bool {
 		for _, t := range store.Tasks(v) {
 			held = held || t.Outcome != nil && t.Outcome.Node == id && t.Spec.HasLocalVolume()
 		}
+		for _, p := range store.VolumePlaces(v) {
+			for _, x := range p.Slots {
+				held = held || x.Node == id
+			}
+		}
 	})
 	return held
 }

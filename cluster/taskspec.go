@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // TaskSpec is everything that makes a container. Two tasks with equal specs are
@@ -77,10 +78,24 @@ func (t TaskSpec) Hash() string {
 // NeedsPayload reports whether the task must wait for a Sealed.
 func (t TaskSpec) NeedsPayload() bool { return len(t.Secrets)+len(t.Configs) > 0 }
 
+// LocalVolumes names the volumes whose data stays on the task's node.
+func (t TaskSpec) LocalVolumes() []string {
+	var out []string
+	for _, m := range t.Mounts {
+		if m.isVolume() && m.local() {
+			out = append(out, m.Source)
+		}
+	}
+	return out
+}
+
 // HasLocalVolume reports whether the task keeps data on its node.
 func (t TaskSpec) HasLocalVolume() bool {
-	return slices.ContainsFunc(t.Mounts, func(m Mount) bool { return m.Type == MountVolume && m.Source != "" })
+	return slices.ContainsFunc(t.Mounts, func(m Mount) bool { return m.isVolume() && m.local() })
 }
+
+// HasVolume reports whether the task keeps data in a volume, on its node or elsewhere.
+func (t TaskSpec) HasVolume() bool { return slices.ContainsFunc(t.Mounts, Mount.isVolume) }
 
 // SortedEnv returns the environment as sorted "K=V".
 func (t TaskSpec) SortedEnv() []string {
@@ -119,6 +134,38 @@ type Mount struct {
 	TmpfsSize  int64             `json:"tmpfs_size,omitempty"`
 	TmpfsMode  int               `json:"tmpfs_mode,omitempty"`
 	NoCreate   bool              `json:"no_create,omitempty"` // of a bind: what is not on the node is not made
+}
+
+// isVolume reports whether m is a volume that has a name.
+func (m Mount) isVolume() bool { return m.Type == MountVolume && m.Source != "" }
+
+// local reports whether a volume lives on the node that made it: Docker's local
+// driver can mount network file systems too.
+func (m Mount) local() bool {
+	if m.Driver != "" && m.Driver != "local" {
+		return false
+	}
+	switch strings.ToLower(m.DriverOpts["type"]) {
+	case "nfs", "nfs3", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "9p":
+		return false
+	}
+	return true
+}
+
+// VolumePlaces is where slots of a service had local volumes that no task speaks of any
+// more: slots scaled away, and those of a service that was removed. Their volumes stay, and
+// whoever fills such a slot again goes there. Key volumes/<app>/<service>. Writer: rollout.
+type VolumePlaces struct {
+	ServiceID
+	Slots map[int]VolumePlace `json:"slots"`
+	Rev   StoreRev            `json:"-"`
+}
+
+// VolumePlace is where the task of a slot that was forgotten last had its volumes.
+type VolumePlace struct {
+	Node    NodeID   `json:"node"`
+	Volumes []string `json:"volumes"`
+	Ended   StoreRev `json:"ended"` // when that task ended: the last one counts
 }
 
 // FileRef mounts a secret or config as a file.

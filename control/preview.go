@@ -15,7 +15,7 @@ func Preview(m *store.Mirror, now func() time.Time) func(cluster.AppName, []clus
 	return func(app cluster.AppName, services []cluster.Service, scales []cluster.Scale) []cluster.Wait {
 		s := preview.Snapshot{Now: now().UTC()}
 		m.Read(func(v store.View) {
-			s.Lost = store.LostVolumes(v)
+			s.Lost, s.Kept = store.LostVolumes(v), store.VolumePlaces(v)
 			s.Nodes, s.Services, s.Scales, s.Tasks = store.Nodes(v), store.Services(v), store.Scales(v), store.Tasks(v)
 			s.Placements, s.Statuses, s.Rollouts = store.Placements(v), store.Statuses(v), store.Rollouts(v)
 		})

@@ -44,7 +44,7 @@ func (r *rolloutStore) snapshot(ctx context.Context) (rollout.Snapshot, error) {
 			Now: r.now().UTC(), Rev: cluster.StoreRev(v.Rev()),
 			Apps: store.Apps(v), Services: store.Services(v), Scales: store.Scales(v), Tasks: store.Tasks(v),
 			Placements: store.Placements(v), Statuses: store.Statuses(v), Rollouts: store.Rollouts(v),
-			Endpoints: store.EndpointSets(v), Outcomes: store.Outcomes(v), Changes: store.ChangeRecords(v), Nodes: store.Nodes(v), Lost: store.LostVolumes(v),
+			Endpoints: store.EndpointSets(v), Outcomes: store.Outcomes(v), Changes: store.ChangeRecords(v), Nodes: store.Nodes(v), Lost: store.LostVolumes(v), Kept: store.VolumePlaces(v),
 			AgentAcks: store.AgentAcks(v), GatewayAcks: store.GatewayAcks(v),
 		}
 		s.Unplaced = unplaced(v, s.Tasks)
@@ -58,11 +58,14 @@ func (r *rolloutStore) snapshot(ctx context.Context) (rollout.Snapshot, error) {
 const lostAfter = 4 * time.Second
 
 // since fills in for how long nodes have been gone, as this leader has seen it. A
-// cluster none of whose nodes is there has nowhere to replace anything.
+// cluster none of whose nodes is there has nowhere to replace anything; when the first is
+// back, the others have as long to follow.
 func (r *rolloutStore) since(s *rollout.Snapshot) {
-	if slices.ContainsFunc(s.Nodes, func(n cluster.Node) bool { return n.Alive }) {
-		s.LostAfter = lostAfter
+	if !slices.ContainsFunc(s.Nodes, func(n cluster.Node) bool { return n.Alive }) {
+		clear(r.gone)
+		return
 	}
+	s.LostAfter = lostAfter
 	for i, n := range s.Nodes {
 		if n.Alive {
 			delete(r.gone, n.ID)
@@ -258,6 +261,12 @@ func (c rolloutConds) write(a rollout.Action) (rolloutWrite, error) {
 	case rollout.Save:
 		op, err := store.PutJSON(store.RolloutKey(a.Rollout.ServiceID), a.Rollout)
 		return rolloutWrite{service: a.Rollout.ServiceID, base: c.service(a.Rollout.ServiceID), op: op}, err
+	case rollout.Keep:
+		key := store.VolumesKey(a.Places.ServiceID)
+		op, err := store.PutJSON(key, a.Places)
+		return rolloutWrite{
+			service: a.Places.ServiceID, base: c.service(a.Places.ServiceID), cond: store.Cond{Key: key, Rev: int64(a.Places.Rev)}, op: op,
+		}, err
 	case rollout.Forget:
 		op := store.Op{Key: store.RolloutKey(a.Rollout.ServiceID), Delete: true}
 		return rolloutWrite{service: a.Rollout.ServiceID, base: c.service(a.Rollout.ServiceID), op: op}, nil

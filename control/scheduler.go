@@ -47,7 +47,7 @@ func (s *schedulerStore) snapshot(ctx context.Context) (scheduler.Snapshot, erro
 				Object: d.V.Object, Task: d.V.Task, Reason: d.V.Reason, Rev: cluster.StoreRev(d.Rev),
 			})
 		}
-		out.Lost = store.LostVolumes(v)
+		out.Lost, out.Kept = store.LostVolumes(v), store.VolumePlaces(v)
 		turn, _ := v.Entry(store.TurnKey(schedulerName))
 		out.Turn = cluster.StoreRev(turn.Rev)
 	})

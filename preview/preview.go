@@ -16,6 +16,7 @@ type Snapshot struct {
 	Now        time.Time
 	Nodes      []cluster.Node
 	Lost       []cluster.NodeID // as in scheduler.Snapshot
+	Kept       []cluster.VolumePlaces
 	Services   []cluster.Service
 	Scales     []cluster.Scale
 	Tasks      []cluster.Task
@@ -60,6 +61,7 @@ type world struct {
 	now      time.Time
 	nodes    []cluster.Node
 	lost     []cluster.NodeID
+	kept     []cluster.VolumePlaces
 	alive    map[cluster.NodeID]bool
 	services []cluster.Service // of the app, by name
 	others   []cluster.Service
@@ -79,7 +81,7 @@ type world struct {
 
 func newWorld(s Snapshot, c Change) *world {
 	w := &world{
-		now: s.Now, nodes: s.Nodes, lost: s.Lost, alive: map[cluster.NodeID]bool{}, scales: c.Scales,
+		now: s.Now, nodes: s.Nodes, lost: s.Lost, kept: s.Kept, alive: map[cluster.NodeID]bool{}, scales: c.Scales,
 		services: slices.Clone(c.Services), counts: map[cluster.ServiceID]int{}, jobs: map[cluster.ServiceID]bool{},
 		tasks: map[cluster.TaskID]cluster.Task{}, placements: map[cluster.TaskID]cluster.NodePlacement{},
 		statuses: map[cluster.TaskID]cluster.Status{}, rollouts: map[cluster.ServiceID]cluster.Rollout{},
@@ -202,7 +204,7 @@ func (w *world) end(id cluster.TaskID) {
 // schedule applies the scheduler's plan and keeps what it refused.
 func (w *world) schedule() bool {
 	s := scheduler.Snapshot{
-		Now: w.now, Nodes: w.nodes, Lost: w.lost, Services: slices.Concat(w.services, w.others),
+		Now: w.now, Nodes: w.nodes, Lost: w.lost, Kept: w.kept, Services: slices.Concat(w.services, w.others),
 		Tasks:      slices.Concat(values(w.tasks), w.history, w.elsewhere),
 		Placements: values(w.placements), Statuses: values(w.statuses),
 	}

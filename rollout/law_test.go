@@ -185,10 +185,12 @@ func TestLawChaos(t *testing.T) {
 			w.deploy(map[string]cluster.ServiceSpec{"web": drawSpec(r, image, n, ""), "api": spec("api", 2)})
 			w.crash = 0.02
 			for range 12 {
-				switch r.IntN(7) {
+				switch r.IntN(8) {
+				case 7:
+					w.label(cluster.NodeID(fmt.Sprint("n", 1+r.IntN(3))), []string{"a", "b"}[r.IntN(2)])
 				case 0:
 					image = fmt.Sprint("v", 1+r.IntN(4))
-					w.deploy(map[string]cluster.ServiceSpec{"web": drawSpec(r, image, n, ""), "api": spec("api", 2)})
+					w.deploy(map[string]cluster.ServiceSpec{"web": drawSpec(r, image, n, ""), "api": spec("api", 2, zoneA)})
 				case 1:
 					n = r.IntN(7)
 					w.scale("web", n)
@@ -205,7 +207,7 @@ func TestLawChaos(t *testing.T) {
 				case 5:
 					w.deploy(map[string]cluster.ServiceSpec{"api": spec("api", 2)}) // web is removed
 					w.steps(r.IntN(30), nil)
-					w.deploy(map[string]cluster.ServiceSpec{"web": drawSpec(r, image, n, ""), "api": spec("api", 2)})
+					w.deploy(map[string]cluster.ServiceSpec{"web": drawSpec(r, image, n, ""), "api": spec("api", 2, zoneA)})
 				}
 				w.steps(r.IntN(60), nil)
 			}
@@ -214,10 +216,16 @@ func TestLawChaos(t *testing.T) {
 				node.Alive, node.Availability = true, cluster.Active
 				w.nodes[id] = node
 			}
-			w.deploy(map[string]cluster.ServiceSpec{"web": drawSpec(r, image, n, ""), "api": spec("api", 2)})
+			w.label(cluster.NodeID(fmt.Sprint("n", 1+r.IntN(3))), "a")
+			w.deploy(map[string]cluster.ServiceSpec{"web": drawSpec(r, image, n, ""), "api": spec("api", 2, zoneA)})
 			w.run(nil)
 			w.expect("web", version(image), n, cluster.RolloutComplete)
 			w.expect("api", version("api"), 2, cluster.RolloutComplete)
+			for _, x := range w.live("api") {
+				if at := w.placements[x.ID].Node; !w.fulfils(at, x.ServiceID) {
+					t.Fatalf("%s runs on %s, which its constraint excludes\n%s", x.ID, at, w.dump())
+				}
+			}
 			w.deploy(nil)
 			w.run(nil)
 			if len(w.tasks)+len(w.rollouts)+len(w.placements) > 0 {
@@ -302,6 +310,52 @@ func TestLawScale(t *testing.T) {
 					}
 				}
 			}
+		})
+	}
+}
+
+// What has a volume never starts where it is not, whatever happens: scaled to none, removed
+// and deployed again, deployed often while its node takes no tasks, cut off.
+func TestLawVolumes(t *testing.T) {
+	for seed, r := range seeds(t, 32) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			w := newWorld(t, seed, 3)
+			w.lostAfter = 20 * time.Second
+			n, image := 1+r.IntN(3), "v1"
+			deploy := func() { w.deploy(specs{"db": spec(image, n, volume), "api": spec("api", 2)}) }
+			deploy()
+			w.run(nil)
+			for range 16 {
+				switch r.IntN(6) {
+				case 0, 1:
+					image = fmt.Sprint("v", 1+r.IntN(4))
+					deploy()
+				case 2:
+					n = r.IntN(4)
+					w.scale("db", n)
+				case 3:
+					node := w.nodes["n2"]
+					node.Availability = []cluster.Availability{cluster.Active, cluster.Drain, cluster.Pause}[r.IntN(3)]
+					w.nodes["n2"] = node
+				case 4:
+					node := w.nodes["n3"]
+					node.Alive, node.Since = !node.Alive, w.now
+					w.nodes["n3"] = node
+				case 5:
+					w.deploy(specs{"api": spec("api", 2)}) // db is removed
+					w.steps(r.IntN(200), nil)
+					deploy()
+				}
+				w.steps(r.IntN(100), nil)
+			}
+			for id, node := range w.nodes {
+				node.Alive, node.Availability = true, cluster.Active
+				w.nodes[id] = node
+			}
+			n = 3
+			deploy()
+			w.run(nil)
+			w.expect("db", spec(image, n, volume).Task.Hash(), n, cluster.RolloutComplete)
 		})
 	}
 }

@@ -3,6 +3,7 @@ package rollout
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/fairlead/fairlead/cluster"
@@ -53,28 +54,93 @@ func (v *service) wantsNode(n cluster.Node, has bool) bool {
 	if !n.Schedulable() && (!has || n.Availability == cluster.Drain) {
 		return false
 	}
+	return v.excluded(n) == ""
+}
+
+// excluded returns the constraint of the service that n does not fulfil; "" is none.
+func (v *service) excluded(n cluster.Node) string {
 	for _, c := range v.spec.Spec.Placement.Constraints {
 		// One that is not understood holds nowhere; the scheduler says so.
 		if parsed, err := cluster.ParseConstraint(c); err != nil || !parsed.Holds(&n) {
-			return false
+			return c
 		}
 	}
-	return true
+	return ""
 }
 
-// misplaced reports whether a task should move because its node is drained. A
-// local volume cannot move, and with nowhere to go the task stays and serves.
+// misplaced reports whether a task should move: its node is drained, or no longer
+// fulfils the constraints, which or whose labels have changed. A local volume cannot
+// move, nor can a task whose node may be the only one; until there is a place the task
+// stays and serves.
 func (v *service) misplaced(t *task) bool {
-	if t.Node != "" || t.node == "" || t.Spec.HasLocalVolume() || v.nodes[t.node].Availability != cluster.Drain {
+	if t.Node != "" || t.node == "" || t.Spec.HasLocalVolume() {
+		return false
+	}
+	if n := v.nodes[t.node]; n.Availability != cluster.Drain && (!n.Alive || v.excluded(n) == "") {
 		return false
 	}
 	return slices.ContainsFunc(v.Nodes, cluster.Node.Schedulable)
 }
 
-// waitFor notes what a task that is as it should be, but not ready, waits for
-// that no rollout can give it.
+// waitFor notes what a task that is as it should be, but for its place or not ready,
+// waits for that no rollout can give it.
 func (v *service) waitFor(t *task) {
-	if t.node != "" && !t.alive && t.Spec.HasLocalVolume() {
+	if t.node == "" || !t.Spec.HasLocalVolume() {
+		return
+	}
+	if !t.alive {
 		v.waits = append(v.waits, fmt.Sprintf("%s waits for node %s, which is gone and has its volume", v.address(t), t.node))
+	} else if c := v.excluded(v.nodes[t.node]); c != "" {
+		v.waits = append(v.waits, fmt.Sprintf("%s stays on node %s, which has its volume and does not fulfil the constraint %s", v.address(t), t.node, c))
+	}
+}
+
+// held reports whether a slot's task cannot be replaced, as its node, which has its
+// volumes, takes no other one now. It stays and serves.
+func (v *service) held(s *slot) bool {
+	if !v.goal.task.HasLocalVolume() {
+		return false
+	}
+	for _, t := range s.run {
+		if t.Node != "" || t.node == "" || !t.Spec.HasLocalVolume() || slices.Contains(v.Lost, t.node) {
+			continue
+		}
+		what := ""
+		if n := v.nodes[t.node]; !n.Schedulable() {
+			what = "takes no tasks now"
+		} else if c := v.excluded(n); c != "" {
+			what = "does not fulfil the constraint " + c
+		}
+		if what != "" {
+			v.waits = append(v.waits, fmt.Sprintf("%s is not replaced: node %s, which has its volume, %s", v.address(t), t.node, what))
+			return true
+		}
+	}
+	return false
+}
+
+// keepPlaces notes, ahead of them, where the volumes of the tasks are that the plan
+// forgets from an action on. Those of a global service are where its nodes are.
+func (p *planner) keepPlaces(id cluster.ServiceID, from int) {
+	places := cluster.VolumePlaces{ServiceID: id, Slots: map[int]cluster.VolumePlace{}}
+	if have, ok := p.kept[id]; ok {
+		places.Rev = have.Rev
+		maps.Copy(places.Slots, have.Slots)
+	}
+	changed := false
+	for _, a := range p.out[from:] {
+		d, ok := a.(Delete)
+		if !ok || d.Task.Outcome == nil || d.Task.Outcome.Node == "" || d.Task.Node != "" || !d.Task.Spec.HasLocalVolume() {
+			continue
+		}
+		if have, ok := places.Slots[d.Task.Slot]; !ok || d.Task.Rev > have.Ended {
+			places.Slots[d.Task.Slot] = cluster.VolumePlace{
+				Node: d.Task.Outcome.Node, Volumes: d.Task.Spec.LocalVolumes(), Ended: d.Task.Rev,
+			}
+			changed = true
+		}
+	}
+	if changed {
+		p.out = slices.Insert(p.out, from, Action(Keep{places}))
 	}
 }

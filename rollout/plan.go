@@ -52,6 +52,7 @@ type planner struct {
 	agents    map[cluster.NodeID]cluster.StoreRev
 	gateways  map[cluster.NodeID]cluster.StoreRev
 	changes   map[cluster.AppName]cluster.ChangeRecord
+	kept      map[cluster.ServiceID]cluster.VolumePlaces
 
 	out  []Action
 	wake time.Time
@@ -117,6 +118,10 @@ func index(s Snapshot) *planner {
 		agents:    make(map[cluster.NodeID]cluster.StoreRev, len(s.AgentAcks)),
 		gateways:  make(map[cluster.NodeID]cluster.StoreRev, len(s.GatewayAcks)),
 		changes:   make(map[cluster.AppName]cluster.ChangeRecord, len(s.Changes)),
+		kept:      make(map[cluster.ServiceID]cluster.VolumePlaces, len(s.Kept)),
+	}
+	for _, x := range s.Kept {
+		p.kept[x.ServiceID] = x
 	}
 	for _, x := range s.Changes {
 		p.changes[x.App] = x
@@ -207,7 +212,7 @@ func (p *planner) emit(a Action) { p.out = append(p.out, a) }
 // removed stops what is left of a service that is gone, then forgets it. Its
 // routes and endpoints go at the same time, ahead of the containers.
 func (p *planner) removed(id cluster.ServiceID) {
-	ended := 0
+	ended, from := 0, len(p.out)
 	for _, t := range p.tasks[id] {
 		p.observeEnd(t, true)
 		switch {
@@ -218,6 +223,7 @@ func (p *planner) removed(id cluster.ServiceID) {
 			ended++
 		}
 	}
+	p.keepPlaces(id, from)
 	if r, ok := p.rollouts[id]; ok && ended == len(p.tasks[id]) {
 		p.emit(Forget{r})
 	}

@@ -53,6 +53,11 @@ func volume(s *cluster.ServiceSpec) {
 	s.Task.Mounts = []cluster.Mount{{Type: cluster.MountVolume, Source: "shop_data", Target: "/data"}}
 }
 
+func nfs(s *cluster.ServiceSpec) {
+	volume(s)
+	s.Task.Mounts[0].DriverOpts = map[string]string{"type": "nfs", "o": "addr=10.0.0.9"}
+}
+
 func TestFirstDeployMakesAllAtOnce(t *testing.T) {
 	w := busy(t, 1)
 	w.deploy(specs{"web": spec("v1", 50)})
@@ -255,6 +260,7 @@ func TestNodeLost(t *testing.T) {
 		{"replaced", time.Minute, spec("v1", 1), true},
 		{"never asked to", 0, spec("v1", 1), false},
 		{"has a volume", time.Minute, spec("v1", 1, volume), false},
+		{"its volume is on a file server", time.Minute, spec("v1", 1, nfs), true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := busy(t, 2)
@@ -333,6 +339,117 @@ func TestDrainedNode(t *testing.T) {
 			if moved := w.live("web")[0].ID != was; moved != (name == "moves") {
 				t.Fatalf("moved: %v", moved)
 			}
+		})
+	}
+}
+
+func zoneA(s *cluster.ServiceSpec) {
+	s.Placement.Constraints = []string{"node.labels.zone==a"}
+}
+
+// TestConstraintsChange: tasks on nodes that no longer fulfil the constraints move,
+// start-first; where they cannot, they stay, serve, and it is said.
+func TestConstraintsChange(t *testing.T) {
+	release := func(change ...func(*cluster.ServiceSpec)) func(*world) {
+		return func(w *world) { w.deploy(specs{"web": spec("v1", 3, change...)}) }
+	}
+	relabel := func(w *world) {
+		w.label("n1", "b")
+		w.label("n2", "a")
+	}
+	noZone := func(w *world) { w.label("n1", "b") }
+	for _, tc := range []struct {
+		name    string
+		before  []func(*cluster.ServiceSpec)
+		change  func(*world)
+		moves   bool
+		message string
+	}{
+		{"a constraint is added", nil, func(w *world) {
+			relabel(w)
+			release(zoneA)(w)
+		}, true, ""},
+		{"a label moves to another node", []func(*cluster.ServiceSpec){zoneA}, relabel, true, ""},
+		{"stop-first is of versions", []func(*cluster.ServiceSpec){zoneA, func(s *cluster.ServiceSpec) { s.Update.Order = "stop-first" }}, relabel, true, ""},
+		{"no node has the label", []func(*cluster.ServiceSpec){zoneA}, noZone, false, ""},
+		{"a volume stays", []func(*cluster.ServiceSpec){zoneA, volume}, relabel, false, "shop/web.1 stays on node n1, which has its volume and does not fulfil the constraint node.labels.zone==a"},
+		{"a volume is where it should be", []func(*cluster.ServiceSpec){zoneA, volume}, func(w *world) { w.label("n2", "a") }, false, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := busy(t, 1)
+			w.label("n1", "a")
+			release(tc.before...)(w)
+			w.run(nil)
+			was := w.live("web")
+			w.node("n2")
+			w.label("n2", "")
+			tc.change(w)
+			w.run(func() {
+				if len(w.endpoints[sid("web")].Tasks) < 3 {
+					t.Fatalf("a task that was to move no longer serves\n%s", w.dump())
+				}
+			})
+			for _, x := range was {
+				if gone := w.tasks[x.ID].Desire != cluster.DesireRun; gone != tc.moves {
+					t.Fatalf("%s moved: %v, want %v\n%s", x.ID, gone, tc.moves, w.dump())
+				}
+			}
+			if w.rollouts[sid("web")].State != cluster.RolloutComplete {
+				t.Fatalf("%+v", w.rollouts[sid("web")])
+			}
+			w.wantMessage("web", tc.message)
+			if tc.moves {
+				w.expect("web", version("v1"), 3, cluster.RolloutComplete)
+			}
+		})
+	}
+}
+
+// TestWhatCannotStartAgainIsNotStopped: an update of a task whose node has its volume, and
+// takes no tasks, waits, and holds up no other slot.
+func TestWhatCannotStartAgainIsNotStopped(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change  func(*cluster.Node)
+		message string
+	}{
+		"drained":    {func(n *cluster.Node) { n.Availability = cluster.Drain }, "takes no tasks now"},
+		"paused":     {func(n *cluster.Node) { n.Availability = cluster.Pause }, "takes no tasks now"},
+		"no engine":  {func(n *cluster.Node) { n.Info.EngineAway = true }, "takes no tasks now"},
+		"relabelled": {func(n *cluster.Node) { n.Labels = map[string]string{"zone": "b"} }, "does not fulfil the constraint node.labels.zone==a"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := busy(t, 2)
+			w.label("n1", "a")
+			w.label("n2", "a")
+			db := func(image string) specs { return specs{"db": spec(image, 4, volume, zoneA)} }
+			w.deploy(db("v1"))
+			w.run(nil)
+			there := map[cluster.TaskID]bool{}
+			for _, x := range w.live("db") {
+				there[x.ID] = w.placements[x.ID].Node == "n1"
+			}
+			n1 := w.nodes["n1"]
+			tc.change(&n1)
+			w.nodes["n1"] = n1
+			w.deploy(db("v2"))
+			w.run(nil)
+			v2, stayed := spec("v2", 4, volume).Task.Hash(), 0
+			for _, x := range w.live("db") {
+				switch {
+				case there[x.ID] && w.statuses[x.ID].Ready:
+					stayed++
+				case x.Version != v2 || w.placements[x.ID].Node != "n2":
+					t.Errorf("%s of %s on %s", x.ID, x.Version, w.placements[x.ID].Node)
+				}
+			}
+			if stayed == 0 || stayed == 4 || len(w.live("db")) != 4 || w.rollouts[sid("db")].State != cluster.RolloutRunning {
+				t.Fatalf("%d stayed\n%s", stayed, w.dump())
+			}
+			w.wantMessage("db", "is not replaced: node n1, which has its volume, "+tc.message)
+			n1.Availability, n1.Info.EngineAway, n1.Labels = cluster.Active, false, map[string]string{"zone": "a"}
+			w.nodes["n1"] = n1
+			w.run(nil)
+			w.expect("db", v2, 4, cluster.RolloutComplete)
 		})
 	}
 }

@@ -189,6 +189,7 @@ func (v *service) settle(s *slot) {
 	fits, others := v.split(s)
 	switch {
 	case fits != nil && fits.ready():
+		v.waitFor(fits)
 		v.retireAll(others, v.replaceReason())
 		s.state = slotSettled
 	case fits != nil:
@@ -344,7 +345,7 @@ func (v *service) update() {
 		free = 0
 	}
 	for _, s := range due {
-		if !v.mayUpdate(s) {
+		if !v.mayUpdate(s) || v.held(s) {
 			continue
 		}
 		attempt, may := v.backoff(s)
@@ -408,7 +409,7 @@ func (v *service) stopFirst() bool {
 		return false
 	}
 	t := v.goal.task
-	return t.HasLocalVolume() || len(t.NodePorts) > 0 || t.NetworkMode == "host"
+	return t.HasVolume() || len(t.NodePorts) > 0 || t.NetworkMode == "host"
 }
 
 // backoff says whether the slot may have its next task now, and which attempt
@@ -472,6 +473,7 @@ func (v *service) forget(s *slot) {
 // save writes the record when it changed, ahead of all else, and the new tasks
 // last.
 func (v *service) save() {
+	v.keepPlaces(v.spec.ServiceID, v.start)
 	if old, known := v.rollouts[v.spec.ServiceID]; !known || !reflect.DeepEqual(old, v.rec) {
 		v.out = slices.Insert(v.out, v.start, Action(Save{v.rec}))
 	}

@@ -37,6 +37,9 @@ type world struct {
 	agents     map[cluster.NodeID]cluster.StoreRev
 	gateways   map[cluster.NodeID]cluster.StoreRev
 
+	places map[cluster.ServiceID]cluster.VolumePlaces
+	data   map[string]cluster.NodeID // where the volume of a service's slot really is
+
 	explained []cluster.Decision
 	used      map[cluster.TaskID]bool             // names of tasks ever made
 	left      map[cluster.TaskID]cluster.StoreRev // endpoints revision that a task was taken out with
@@ -65,6 +68,7 @@ func newWorld(t *testing.T, seed uint64, nodes int) *world {
 		outcomes: map[string]cluster.ReleaseOutcome{}, nodes: map[cluster.NodeID]cluster.Node{},
 		agents: map[cluster.NodeID]cluster.StoreRev{}, gateways: map[cluster.NodeID]cluster.StoreRev{},
 		used: map[cluster.TaskID]bool{}, left: map[cluster.TaskID]cluster.StoreRev{}, served: map[cluster.TaskID]bool{},
+		places: map[cluster.ServiceID]cluster.VolumePlaces{}, data: map[string]cluster.NodeID{},
 		fails: map[string]string{}, exits: map[string]bool{}, deaf: map[cluster.NodeID]bool{}, lazy: 0.3,
 	}
 	for i := range nodes {
@@ -145,7 +149,7 @@ func (w *world) snapshot() rollout.Snapshot {
 		Now: w.now, Rev: w.rev, Apps: values(w, w.apps), Services: values(w, w.services), Scales: values(w, w.scales),
 		Tasks: values(w, w.tasks), Placements: values(w, w.placements), Statuses: values(w, w.statuses),
 		Rollouts: values(w, w.rollouts), Endpoints: values(w, w.endpoints), Outcomes: values(w, w.outcomes),
-		Nodes: values(w, w.nodes), Lost: w.lost, LostAfter: w.lostAfter,
+		Nodes: values(w, w.nodes), Lost: w.lost, Kept: values(w, w.places), LostAfter: w.lostAfter,
 	}
 	for n, r := range w.agents {
 		s.AgentAcks = append(s.AgentAcks, cluster.AgentAck{Node: n, Endpoint: r})
@@ -200,6 +204,12 @@ func (w *world) apply(a rollout.Action, touched map[cluster.TaskID]bool) {
 		}
 		a.Rollout.Rev = w.next()
 		w.rollouts[a.Rollout.ServiceID] = a.Rollout
+	case rollout.Keep:
+		if w.places[a.Places.ServiceID].Rev != a.Places.Rev {
+			w.t.Fatalf("where the volumes of %s are is written twice in a plan", a.Places.ServiceID)
+		}
+		a.Places.Rev = w.next()
+		w.places[a.Places.ServiceID] = a.Places
 	case rollout.Forget:
 		delete(w.rollouts, a.Rollout.ServiceID)
 	case rollout.Settle:
@@ -279,14 +289,19 @@ func (w *world) schedule() {
 			w.moves++
 		case placed || t.Desire != cluster.DesireRun || t.Outcome != nil || w.noPlaces:
 		default:
+			only := t.Node
+			if only == "" && t.Spec.HasLocalVolume() {
+				only = w.holder(t)
+			}
 			var may []cluster.NodeID
 			for _, n := range sorted(w.nodes) {
-				if w.nodes[n].Schedulable() && (t.Node == "" || t.Node == n) {
+				if w.nodes[n].Schedulable() && (only == "" || only == n) && w.fulfils(n, t.ServiceID) {
 					may = append(may, n)
 				}
 			}
 			if len(may) > 0 {
-				w.placements[id] = cluster.NodePlacement{Task: id, Node: may[w.r.IntN(len(may))], ServiceID: t.ServiceID, Desire: t.Desire}
+				w.mount(t, may)
+				w.placements[id] = cluster.NodePlacement{Task: id, Node: may[0], ServiceID: t.ServiceID, Desire: t.Desire}
 				w.moves++
 			}
 		}
@@ -297,6 +312,55 @@ func (w *world) schedule() {
 			w.moves++
 		}
 	}
+}
+
+// holder is where, as far as anybody remembers, the volume of a task's slot is.
+func (w *world) holder(t cluster.Task) cluster.NodeID {
+	at, newest := w.places[t.ServiceID].Slots[t.Slot].Node, int64(-1)
+	for id, x := range w.tasks {
+		node := w.placements[id].Node
+		if node == "" && x.Outcome != nil {
+			node = x.Outcome.Node
+		}
+		if x.ServiceID == t.ServiceID && x.Slot == t.Slot && x.Spec.HasLocalVolume() && node != "" && x.N > newest {
+			at, newest = node, x.N
+		}
+	}
+	if slices.Contains(w.lost, at) {
+		return ""
+	}
+	return at
+}
+
+// mount chooses one of the nodes, which it puts first, and fails the test when the volume
+// of the task is on another one.
+func (w *world) mount(t cluster.Task, may []cluster.NodeID) {
+	w.t.Helper()
+	i := w.r.IntN(len(may))
+	may[0], may[i] = may[i], may[0]
+	if t.Node != "" || !t.Spec.HasLocalVolume() {
+		return
+	}
+	slot := fmt.Sprint(t.ServiceID, t.Slot)
+	if at, ok := w.data[slot]; ok && at != may[0] && !slices.Contains(w.lost, at) {
+		w.t.Fatalf("%s starts on %s with an empty volume: its data are on %s\n%s", t.ID, may[0], at, w.dump())
+	}
+	w.data[slot] = may[0]
+}
+
+// fulfils reports whether a node has what the constraints of a service ask for.
+func (w *world) fulfils(id cluster.NodeID, svc cluster.ServiceID) bool {
+	n := w.nodes[id]
+	return !slices.ContainsFunc(w.services[svc].Spec.Placement.Constraints, func(text string) bool {
+		c, err := cluster.ParseConstraint(text)
+		return err != nil || !c.Holds(&n)
+	})
+}
+
+func (w *world) label(id cluster.NodeID, zone string) {
+	n := w.nodes[id]
+	n.Labels = map[string]string{"zone": zone}
+	w.nodes[id] = n
 }
 
 func (w *world) agent() {

@@ -25,7 +25,9 @@ type Snapshot struct {
 	// Nodes, with Since filled: it says since when a node has been gone.
 	Nodes []cluster.Node
 	// Lost are nodes that were removed with their volumes.
-	Lost        []cluster.NodeID
+	Lost []cluster.NodeID
+	// Kept is where volumes are that no task speaks of.
+	Kept        []cluster.VolumePlaces
 	AgentAcks   []cluster.AgentAck
 	GatewayAcks []cluster.GatewayAck
 	// Unplaced says of tasks why the scheduler found no node for them.
@@ -64,6 +66,9 @@ type Delete struct{ Task cluster.Task }
 // Save writes where a service's rollout stands.
 type Save struct{ Rollout cluster.Rollout }
 
+// Keep notes where the volumes of tasks are that are forgotten.
+type Keep struct{ Places cluster.VolumePlaces }
+
 // Forget removes the record of a service that is gone with all its tasks.
 type Forget struct{ Rollout cluster.Rollout }
 
@@ -86,6 +91,7 @@ func (Stop) action()     {}
 func (Record) action()   {}
 func (Delete) action()   {}
 func (Save) action()     {}
+func (Keep) action()     {}
 func (Forget) action()   {}
 func (Settle) action()   {}
 func (Unsettle) action() {}

@@ -157,7 +157,7 @@ func (f *volume) set(q *query) bool {
 	f.holders, f.away = q.holders, q.away
 	f.names = nil
 	if f.holders != nil {
-		f.names = localVolumes(q.Spec.Mounts)
+		f.names = q.Spec.LocalVolumes()
 	}
 	return f.holders != nil
 }

@@ -197,7 +197,7 @@ func (p *planner) follow() {
 			over = true
 		case over && t == nil:
 			p.remove(x, rev, "the task ended: "+string(state))
-		case n == nil && desire == cluster.DesireStop && (t == nil || p.lost[x.Node] || len(localVolumes(x.Spec.Mounts)) == 0):
+		case n == nil && desire == cluster.DesireStop && (t == nil || p.lost[x.Node] || !x.Spec.HasLocalVolume()):
 			p.remove(x, rev, "its node is gone")
 		case rank(desire) > rank(x.Desire):
 			next := *x
@@ -259,10 +259,11 @@ func (s *service) add(u use) {
 // locate finds the nodes that hold the volumes which tasks to place mount.
 func (p *planner) locate() {
 	for _, w := range p.pending {
-		if s := p.services[w.ServiceID]; s.holders == nil && len(localVolumes(w.Spec.Mounts)) > 0 {
+		names := w.Spec.LocalVolumes()
+		if s := p.services[w.ServiceID]; s.holders == nil && len(names) > 0 {
 			s.holders = map[int]holder{}
 		}
-		for _, v := range localVolumes(w.Spec.Mounts) {
+		for _, v := range names {
 			if p.volumes == nil {
 				p.volumes = map[string]map[cluster.ServiceID]map[cluster.NodeID]bool{}
 			}
@@ -278,8 +279,7 @@ func (p *planner) locate() {
 	for i := range p.Placements {
 		x := &p.Placements[i]
 		placed[x.Task] = x.Node
-		p.hold(x.ServiceID, x.Spec.Mounts, x.Node)
-		p.ran(x.ServiceID, x.Slot, holder{node: x.Node, task: x.Task}, x.Spec.Mounts)
+		p.used(x.ServiceID, x.Slot, &x.Spec, holder{node: x.Node, task: x.Task})
 	}
 	for i := range p.Tasks {
 		t := &p.Tasks[i]
@@ -288,15 +288,45 @@ func (p *planner) locate() {
 			h.node = t.Outcome.Node
 		}
 		if h.node != "" {
-			p.hold(t.ServiceID, t.Spec.Mounts, h.node)
-			p.ran(t.ServiceID, t.Slot, h, t.Spec.Mounts)
+			p.used(t.ServiceID, t.Slot, &t.Spec, h)
+		}
+	}
+	for i := range p.Kept {
+		p.recall(&p.Kept[i])
+	}
+}
+
+// recall reads where the volumes of a service were as far as no task of it says so: those
+// that are there are newer, and have the volumes that others share.
+func (p *planner) recall(x *cluster.VolumePlaces) {
+	unsaid := map[string]bool{}
+	for _, place := range x.Slots {
+		for _, v := range place.Volumes {
+			unsaid[v] = len(p.volumes[v][x.ServiceID]) == 0
+		}
+	}
+	for slot, place := range x.Slots {
+		h := holder{node: place.Node, n: -1}
+		p.had(x.ServiceID, slot, h)
+		for _, v := range place.Volumes {
+			if unsaid[v] {
+				p.hold(x.ServiceID, []string{v}, h.node)
+			}
 		}
 	}
 }
 
+// used notes where a task has, or had, its volumes.
+func (p *planner) used(id cluster.ServiceID, slot int, spec *cluster.TaskSpec, h holder) {
+	if volumes := spec.LocalVolumes(); len(volumes) > 0 {
+		p.hold(id, volumes, h.node)
+		p.had(id, slot, h)
+	}
+}
+
 // hold notes that a service's volumes are on a node.
-func (p *planner) hold(id cluster.ServiceID, mounts []cluster.Mount, at cluster.NodeID) {
-	for _, v := range localVolumes(mounts) {
+func (p *planner) hold(id cluster.ServiceID, volumes []string, at cluster.NodeID) {
+	for _, v := range volumes {
 		services := p.volumes[v]
 		if services == nil {
 			continue // no task to place mounts it
@@ -308,38 +338,14 @@ func (p *planner) hold(id cluster.ServiceID, mounts []cluster.Mount, at cluster.
 	}
 }
 
-// ran notes where a task of a slot had its volumes; the newest one decides.
-func (p *planner) ran(id cluster.ServiceID, slot int, h holder, mounts []cluster.Mount) {
+// had notes where a task of a slot had its volumes; the newest one decides.
+func (p *planner) had(id cluster.ServiceID, slot int, h holder) {
 	s := p.services[id]
-	if s == nil || s.holders == nil || len(localVolumes(mounts)) == 0 {
+	if s == nil || s.holders == nil {
 		return
 	}
 	have, ok := s.holders[slot]
 	if !ok || cmp.Or(cmp.Compare(h.n, have.n), cmp.Compare(h.task, have.task), cmp.Compare(have.node, h.node)) > 0 {
 		s.holders[slot] = h
 	}
-}
-
-// localVolumes names the volumes whose data stays on the node.
-func localVolumes(mounts []cluster.Mount) []string {
-	var out []string
-	for _, m := range mounts {
-		if m.Type == cluster.MountVolume && m.Source != "" && local(m) {
-			out = append(out, m.Source)
-		}
-	}
-	return out
-}
-
-// local reports whether a volume lives on the node that made it: Docker's local
-// driver can mount network file systems too.
-func local(m cluster.Mount) bool {
-	if m.Driver != "" && m.Driver != "local" {
-		return false
-	}
-	switch strings.ToLower(m.DriverOpts["type"]) {
-	case "nfs", "nfs3", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "9p":
-		return false
-	}
-	return true
 }

@@ -165,6 +165,22 @@ func newModel(s Snapshot) *model {
 			m.placed = append(m.placed, p)
 		}
 	}
+	for _, x := range s.Kept {
+		keeps := slices.Clone(m.kept)
+		for slot, place := range x.Slots {
+			if _, ok := m.past[x.ServiceID][slot]; !ok {
+				if m.past[x.ServiceID] == nil {
+					m.past[x.ServiceID] = map[int]pastRun{}
+				}
+				m.past[x.ServiceID][slot] = pastRun{place.Node, -1}
+			}
+			for _, v := range place.Volumes { // with whom others share it: as long as no task says so
+				if !slices.ContainsFunc(keeps, func(k keptVolume) bool { return k.volume == v && k.service == x.ServiceID }) {
+					m.kept = append(m.kept, keptVolume{v, x.ServiceID, place.Node})
+				}
+			}
+		}
+	}
 	return m
 }
 
@@ -232,7 +248,7 @@ func (m *model) fits(n cluster.Node, task cluster.Task) string {
 	}) >= svc.Spec.Placement.MaxPerNode:
 		return "max per node"
 	}
-	if task.Spec.HasLocalVolume() {
+	if task.Spec.HasLocalVolume() && task.Node == "" {
 		r, ok := m.past[task.ServiceID][task.Slot]
 		if ok && r.node != n.ID || !ok && !m.shares(task, n.ID) {
 			return "volume"
@@ -408,6 +424,15 @@ func generate(r *rand.Rand) Snapshot {
 	}
 	for i := range r.IntN(5) {
 		genService(r, &s, cluster.ServiceID{App: "app", Name: cluster.ServiceName(fmt.Sprint("s", i))})
+	}
+	for i := range r.IntN(5) {
+		x := cluster.VolumePlaces{ServiceID: cluster.ServiceID{App: "app", Name: cluster.ServiceName(fmt.Sprint("s", i))}, Slots: map[int]cluster.VolumePlace{}}
+		for range r.IntN(3) {
+			x.Slots[1+r.IntN(5)] = cluster.VolumePlace{
+				Node: cluster.NodeID(fmt.Sprint("n", r.IntN(7))), Volumes: []string{pick("app_shared", "app_"+string(x.Name))},
+			}
+		}
+		s.Kept = append(s.Kept, x)
 	}
 	for range r.IntN(4) {
 		s.Notes = append(s.Notes, Note{Object: fmt.Sprintf("app/s%d.%d", r.IntN(4), 1+r.IntN(4)), Task: "x", Reason: "old", Rev: 3})

@@ -69,7 +69,7 @@ func (p *planner) group(tasks []*pending, filters []named) {
 		return
 	}
 	spec := &tasks[0].Spec
-	g := &group{p: p, svc: svc, spec: spec, place: parsed, volumes: localVolumes(spec.Mounts)}
+	g := &group{p: p, svc: svc, spec: spec, place: parsed, volumes: spec.LocalVolumes()}
 	g.count()
 	g.grow(p.class(&query{pending: tasks[0], group: g, place: parsed}), len(tasks) == 1 && len(parsed.spread) == 0)
 	for _, w := range tasks {
@@ -140,7 +140,11 @@ func refusing(checks []named, n *node) int {
 
 // query makes the question that filters answer about a task.
 func (g *group) query(w *pending) *query {
-	return &query{pending: w, group: g, place: g.place, pinned: cmp.Or(w.seen, w.Node), holders: g.holders(w.Slot), away: g.p.away}
+	q := &query{pending: w, group: g, place: g.place, pinned: cmp.Or(w.seen, w.Node), away: g.p.away}
+	if w.Node == "" { // a global service's volumes are those of its nodes
+		q.holders = g.holders(w.Slot)
+	}
+	return q
 }
 
 // task places one task, or notes that no node takes it.
@@ -213,8 +217,7 @@ func (g *group) put(w *pending, n *node, why string) {
 	g.svc.add(u)
 	g.adjust(u, +1)
 	if len(g.volumes) > 0 {
-		g.p.hold(w.ServiceID, w.Spec.Mounts, n.ID)
-		g.p.ran(w.ServiceID, w.Slot, holder{node: n.ID, n: w.N, task: w.ID}, w.Spec.Mounts)
+		g.p.used(w.ServiceID, w.Slot, &w.Spec, holder{node: n.ID, n: w.N, task: w.ID})
 	}
 	g.p.places = append(g.p.places, Place{
 		Placement: cluster.NodePlacement{

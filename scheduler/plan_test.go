@@ -95,6 +95,14 @@ func withVolume(names ...string) cluster.TaskSpec {
 	return s
 }
 
+// places adds that slot 1 of web had its volume on b, and slot 2 on a node that is gone.
+func places(w *world) *world {
+	w.Kept = []cluster.VolumePlaces{{ServiceID: web, Slots: map[int]cluster.VolumePlace{
+		1: {Node: "b", Volumes: []string{"data"}, Ended: 7}, 2: {Node: "gone", Volumes: []string{"data"}, Ended: 9},
+	}}}
+	return w
+}
+
 func withPort(ip string) cluster.TaskSpec {
 	return cluster.TaskSpec{Image: "i", NodePorts: []cluster.PublishedPort{{Published: 5432, Target: 5432, Protocol: "tcp", HostIP: ip}}}
 }
@@ -201,6 +209,39 @@ func TestPlan(t *testing.T) {
 			"until it is given up",
 			func() *world { w := removedWithVolume(); w.Lost = []cluster.NodeID{"a", "b"}; return w }(), // b is there again
 			[]string{"remove web.1.0 from a: its node is gone", "place web.1.1 on b"},
+		},
+		{
+			"a slot that nobody speaks of any more goes where its volume is",
+			places((&world{}).node("a", 1, 1).node("b", 1, 1).service(web, cluster.Placement{}).task(web, 1, withVolume("data")).task(web, 2, withVolume("data"))),
+			[]string{"place web.1.0 on b", "refuse web.2.1: no suitable node (volume data is on lost node gone, not on 2 nodes)"},
+		},
+		{
+			"the last task that had it counts more",
+			places((&world{}).node("a", 1, 1).node("b", 1, 1).service(web, cluster.Placement{}).
+				task(web, 1, withVolume("data"), func(t *cluster.Task) {
+					t.Desire, t.Outcome = cluster.DesireStop, &cluster.Outcome{State: cluster.StateStopped, Node: "a"}
+				}).task(web, 1, withVolume("data"))),
+			[]string{"place web.1.1 on a"},
+		},
+		{
+			"another service goes to the volume of one that was removed",
+			places((&world{}).node("a", 1, 1).node("b", 1, 1).service(db, cluster.Placement{}).task(db, 1, withVolume("data"))),
+			[]string{"place db.1.0 on b"},
+		},
+		{
+			"a global service's volumes are those of its nodes",
+			places((&world{}).node("a", 1, 1).node("b", 1, 1).service(web, cluster.Placement{}).
+				task(web, 1, withVolume("data"), func(t *cluster.Task) { t.Node = "a" })),
+			[]string{"place web.1.0 on a"},
+		},
+		{
+			"a volume on a file server",
+			places((&world{}).node("a", 1, 1).node("b", 1, 1).service(web, cluster.Placement{}).task(web, 2, func() cluster.TaskSpec {
+				s := withVolume("data")
+				s.Mounts[0].DriverOpts = map[string]string{"type": "nfs"}
+				return s
+			}())),
+			[]string{"place web.2.0 on a"},
 		},
 		{
 			"a volume shared with another service",

@@ -21,6 +21,8 @@ type Snapshot struct {
 
 	// Lost are nodes that were removed with their volumes.
 	Lost []cluster.NodeID
+	// Kept is where volumes are that no task speaks of.
+	Kept []cluster.VolumePlaces
 
 	// Turn is the revision of the scheduler's last write; every write compares it.
 	Turn cluster.StoreRev

@@ -20,6 +20,7 @@ const (
 	PrefixAlive      = Root + "alive/"
 	PrefixApps       = Root + "apps/"
 	PrefixRollouts   = Root + "rollouts/"
+	PrefixVolumes    = Root + "volumes/"
 	PrefixOutcomes   = Root + "outcomes/"
 	PrefixTasks      = Root + "tasks/"
 	PrefixHooks      = Root + "hooks/"
@@ -109,6 +110,11 @@ func UserListKey(a cluster.AppName, id string) string { return AppPrefix(a) + "u
 // RolloutKey holds a cluster.Rollout.
 func RolloutKey(s cluster.ServiceID) string {
 	return PrefixRollouts + string(s.App) + "/" + string(s.Name)
+}
+
+// VolumesKey holds a cluster.VolumePlaces.
+func VolumesKey(s cluster.ServiceID) string {
+	return PrefixVolumes + string(s.App) + "/" + string(s.Name)
 }
 
 // TaskKey holds a cluster.Task.
@@ -240,6 +246,7 @@ var owners = []struct {
 	{Root + "apps/**", []Writer{WriterAPI}},
 	{ClaimsKey, []Writer{WriterAPI}},
 	{Root + "rollouts/**", []Writer{WriterRollout}},
+	{Root + "volumes/*/*", []Writer{WriterRollout}},
 	{Root + "outcomes/*/*", []Writer{WriterRollout}},
 	{Root + "tasks/*/*", []Writer{WriterRollout, WriterHooks}},
 	{Root + "changes/*", []Writer{WriterAPI}},

@@ -101,6 +101,11 @@ func Nodes(v View) []cluster.Node {
 	return out
 }
 
+// VolumePlaces returns where volumes are that no task speaks of.
+func VolumePlaces(v View) []cluster.VolumePlaces {
+	return list(v, PrefixVolumes, nil, nil, func(p *cluster.VolumePlaces, rev, _ int64) { p.Rev = cluster.StoreRev(rev) })
+}
+
 // LostVolumes returns the nodes whose volumes were given up.
 func LostVolumes(v View) []cluster.NodeID {
 	var out []cluster.NodeID

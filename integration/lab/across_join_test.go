@@ -20,7 +20,8 @@ import (
 func volume(b *bed) {
 	b.cluster("node", "pause", "n1") // no constraint: the volume alone holds it
 	b.cluster("node", "pause", "n2")
-	b.run("name: keep\nservices:\n  db:\n" + image + "    volumes: [\"data:/data\"]\n" + route("keep") + "volumes: {data: {}}\n")
+	keep := "name: keep\nservices:\n  db:\n" + image + "    volumes: [\"data:/data\"]\n" + route("keep") + "volumes: {data: {}}\n"
+	b.run(keep)
 	b.cluster("node", "activate", "n1")
 	b.cluster("node", "activate", "n2")
 	task := b.readySoon("keep", 1)[0]
@@ -37,6 +38,20 @@ func volume(b *bed) {
 			}
 			return nil
 		})
+	}
+	says("kept")
+
+	b.cluster("scale", "keep/db=0")
+	b.readySoon("keep", 0)
+	b.cluster("scale", "keep/db=1")
+	if again := b.readySoon("keep", 1)[0]; again.Node != "n3" {
+		b.t.Errorf("scaled to none and back, it is %+v", again)
+	}
+	says("kept")
+	b.cluster("rm", "keep", "-y")
+	b.run(keep)
+	if task = b.readySoon("keep", 1)[0]; task.Node != "n3" {
+		b.t.Errorf("removed and deployed again, it is %+v", task)
 	}
 	says("kept")
 

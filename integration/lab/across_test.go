@@ -69,6 +69,7 @@ func TestAcrossNodes(t *testing.T) {
 		short := b.invited("--ttl", "1m") // has ended when machines join
 		b.deploy(3)                       // every node has the image
 		b.part("pause", paused)
+		b.part("labels", labels)
 		b.part("networks", networks)
 		b.part("behind NAT", behindNAT)
 		b.part("killed", killed)
@@ -279,6 +280,61 @@ func paused(b *bed) {
 	}
 	b.cluster("scale", "demo/web=3")
 	b.readySoon("demo", 3)
+}
+
+// Labels choose nodes, and go on choosing: tasks move when a label or a constraint does,
+// and the service is served all the while.
+func labels(b *bed) {
+	pinned := func(constraint string) string {
+		return "name: pinned\nservices:\n  web:\n" + image + route("pinned") +
+			"    deploy: {replicas: 2, placement: {constraints: [\"" + constraint + "\"]}}\n"
+	}
+	b.cluster("node", "label", "n1", "zone=a")
+	b.run(pinned("node.labels.zone == a"))
+	moved := func(to string, change func()) {
+		b.t.Helper()
+		done, failed := make(chan struct{}), make(chan error, 1)
+		go func() {
+			defer close(failed)
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if _, err := b.ask("pinned", "/"); err != nil {
+					failed <- err
+					return
+				}
+			}
+		}()
+		change()
+		b.eventually(time.Minute, "both tasks of pinned are on "+to, func() error {
+			if now := b.ps("pinned"); len(now) != 2 || len(on(now, to)) != 2 || !now[0].Ready || !now[1].Ready {
+				return fmt.Errorf("%+v", now)
+			}
+			return nil
+		})
+		close(done)
+		if err := <-failed; err != nil {
+			b.t.Errorf("while the tasks moved to %s: %v", to, err)
+		}
+	}
+	b.eventually(20*time.Second, "pinned is served", func() error {
+		_, err := b.ask("pinned", "/")
+		return err
+	})
+	moved("n1", func() {})
+	moved("n2", func() {
+		b.cluster("node", "label", "n2", "zone=a")
+		b.cluster("node", "label", "n1", "zone-")
+	})
+	b.cluster("node", "label", "n3", "zone=b")
+	moved("n3", func() { b.run(pinned("node.labels.zone == b")) })
+	b.cluster("rm", "pinned", "-y")
+	for _, n := range []string{"n2", "n3"} {
+		b.cluster("node", "label", n, "zone-")
+	}
 }
 
 // An agent that is killed finds its containers as they were; what an engine that is
