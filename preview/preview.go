@@ -158,7 +158,7 @@ func (w *world) step() bool {
 func (w *world) roll() bool {
 	s := rollout.Snapshot{
 		Now: w.now, Services: w.services, Scales: w.scales, Nodes: w.nodes, Tasks: values(w.tasks),
-		Placements: values(w.placements), Statuses: values(w.statuses), Rollouts: values(w.rollouts),
+		Placements: values(w.placements), Statuses: values(w.statuses), Rollouts: values(w.rollouts), Kept: w.kept,
 	}
 	moved := false
 	for _, a := range rollout.Plan(s) {
@@ -178,6 +178,9 @@ func (w *world) roll() bool {
 			delete(w.tasks, a.Task.ID)
 		case rollout.Save:
 			w.rollouts[a.Rollout.ServiceID], moved = a.Rollout, true
+		case rollout.Keep:
+			w.kept = slices.DeleteFunc(slices.Clone(w.kept), func(x cluster.VolumePlaces) bool { return x.ServiceID == a.Places.ServiceID })
+			w.kept = append(w.kept, a.Places)
 		case rollout.Withdraw, rollout.Forget, rollout.Settle, rollout.Unsettle, rollout.Explain:
 		}
 	}
