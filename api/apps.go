@@ -366,6 +366,9 @@ func (m *model) explanation(svc cluster.Service, slot int) v1.Explanation {
 	case sum.Complete > 0:
 		how += fmt.Sprintf(", of which %d complete: ended well, and not started again", sum.Complete)
 	}
+	if r := out.Rollout; r != nil && r.Message != "" && !slices.ContainsFunc(out.Summary, func(s string) bool { return strings.Contains(s, r.Message) }) {
+		how += ": " + r.Message
+	}
 	out.Summary = append(out.Summary, fmt.Sprintf(whole, svc.Release, state, how))
 	return out
 }

@@ -280,11 +280,12 @@ func (w *world) wait(svc cluster.Service, settled bool) (cluster.Wait, bool) {
 		}
 	}
 	out.Waiting = out.Wanted - len(have)
+	message := w.rollouts[svc.ServiceID].Message
 	switch {
 	case first != nil:
 		out.Reason, out.Refusals, out.Beside = first.Reason, first.Refusals, old[first.Slot]
-	case settled && strings.HasPrefix(w.rollouts[svc.ServiceID].Message, "waits for "):
-		out.Reason = w.rollouts[svc.ServiceID].Message
+	case settled && (strings.HasPrefix(message, "waits for ") || strings.Contains(message, rollout.NotReplaced)):
+		out.Reason = message
 	}
 	if !settled && first != nil {
 		out.Waiting = len(lack)

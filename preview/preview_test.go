@@ -100,6 +100,10 @@ func nodePort(s *cluster.ServiceSpec) {
 	s.Task.NodePorts = []cluster.PublishedPort{{Published: 5432, Target: 5432, Protocol: "tcp", Mode: "node"}}
 }
 
+func volume(s *cluster.ServiceSpec) {
+	s.Task.Mounts = []cluster.Mount{{Type: cluster.MountVolume, Source: "shop_data", Target: "/data"}}
+}
+
 func after(name, condition string) func(*cluster.ServiceSpec) {
 	return func(s *cluster.ServiceSpec) {
 		s.DependsOn = append(s.DependsOn, cluster.Dependency{Service: cluster.ServiceName(name), Condition: condition})
@@ -128,6 +132,18 @@ func TestWaits(t *testing.T) {
 			s.Nodes[0].Availability = cluster.Drain
 			s.wants("web", spec("a", 1, 0))
 		}, want: []string{"the one replica of web would wait: no suitable node (1 node drained)"}},
+		"an update of what has its volume on a node that is paused": {memory: []int64{1000, 1000}, make: func(s *state) {
+			s.has("shop", "db", spec("a", 2, 0, volume))
+			s.Nodes[0].Availability = cluster.Pause
+			s.wants("db", spec("b", 2, 0, volume))
+		}, want: []string{"1 of 2 replicas of db would wait: shop/db.1 is not replaced: node n1, which has its volume, takes no tasks now"}},
+		"a service that was removed, its volume on a node that is paused": {memory: []int64{1000, 1000}, make: func(s *state) {
+			s.Nodes[0].Availability = cluster.Pause
+			s.Kept = []cluster.VolumePlaces{{
+				ServiceID: cluster.ServiceID{App: "shop", Name: "db"}, Slots: map[int]cluster.VolumePlace{1: {Node: "n1", Volumes: []string{"shop_data"}}},
+			}}
+			s.wants("db", spec("a", 1, 0, volume))
+		}, want: []string{"the one replica of db would wait: no suitable node (1 node paused; volume shop_data is on node n1, not on 1 node)"}},
 		"a port of another app": {memory: []int64{1000}, make: func(s *state) {
 			s.has("store", "db", spec("b", 1, 0, nodePort))
 			s.wants("db", spec("a", 1, 0, nodePort))

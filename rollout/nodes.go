@@ -95,6 +95,9 @@ func (v *service) waitFor(t *task) {
 	}
 }
 
+// NotReplaced is in the message of a rollout that waits for a node to take tasks again.
+const NotReplaced = " is not replaced: "
+
 // held reports whether a slot's task cannot be replaced, as its node, which has its
 // volumes, takes no other one now. It stays and serves.
 func (v *service) held(s *slot) bool {
@@ -112,7 +115,7 @@ func (v *service) held(s *slot) bool {
 			what = "does not fulfil the constraint " + c
 		}
 		if what != "" {
-			v.waits = append(v.waits, fmt.Sprintf("%s is not replaced: node %s, which has its volume, %s", v.address(t), t.node, what))
+			v.waits = append(v.waits, fmt.Sprintf("%s%snode %s, which has its volume, %s", v.address(t), NotReplaced, t.node, what))
 			return true
 		}
 	}
