@@ -29,7 +29,7 @@ func Decide(d cluster.Delivery, st cluster.DeliveryState, o cluster.Origin, chan
 		return Hold
 	case len(changes) == 0:
 		return Keep
-	case d.Filled().Drift == cluster.DriftReport && st.Good != nil && st.Good.Key == key:
+	case d.Filled().Drift == cluster.DriftReport && st.Good != nil && st.Good.Key == key && st.Applied != nil && st.Applied.Key == key:
 		return Report
 	}
 	return Deploy
@@ -53,11 +53,11 @@ type Look struct {
 
 // Looked is the state after a look at the source.
 func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
-	d, st := i.Spec.Filled(), followed(i)
+	d, st := i.Spec.Filled(), followed(i, now)
 	key, was := d.KeyOf(l.Origin), st.Seen
 	seen := l.Origin
 	st.Seen, st.Checked = &seen, now
-	st.Next = now.Add(spread(d.Name, st.Checks, d.Interval.D()))
+	later := now.Add(spread(d.Name, st.Checks, d.Interval.D()))
 	applied := &cluster.Applied{Origin: l.Origin, Key: key, Release: l.Release}
 	if l.Forced && was != nil {
 		st = event(st, now, cluster.EventForced, applied, fmt.Sprintf("%s no longer has %s in its history", l.Origin.Ref, cluster.ShortRevision(was.Revision)))
@@ -70,11 +70,10 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	}
 	switch l.Verdict {
 	case Hold:
-		st.Phase = cluster.PhaseHeld
-		st.Message = fmt.Sprintf("%s failed; it stays as it was until a new one comes", Named(l.Origin))
-		if st.Good != nil {
-			st.Message = fmt.Sprintf("%s failed; it stays at %s until a new one comes", Named(l.Origin), Named(st.Good.Origin))
+		if st.Going { // it is not held yet
+			return st
 		}
+		st.Phase, st.Message = cluster.PhaseHeld, held(st, l.Origin)
 	case Report:
 		if !slices.Equal(st.Drift, l.Changes) {
 			st = event(st, now, cluster.EventDrift, applied, first(l.Changes))
@@ -88,6 +87,7 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 			st.Failures = 0
 		}
 		st.Applied, st.Failed, st.Drift = applied, "", nil
+		st.Going, st.Stuck = false, ""
 		st.Watch = &cluster.DeliveryWatch{Release: l.Release, Since: now}
 		st.Phase, st.Message = cluster.PhaseDeploying, fmt.Sprintf("release %d", l.Release)
 		st = event(st, now, cluster.EventDeployed, applied, first(l.Changes))
@@ -100,14 +100,26 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 		case same && st.Watch != nil:
 		default: // what became of the release that is there says how it is
 			if !same {
-				st.Failed = ""
+				st.Failed, st.Going, st.Stuck = "", false, ""
 			}
 			st.Applied = applied
 			st.Watch = &cluster.DeliveryWatch{Release: l.Release, Since: now}
 			st.Phase, st.Message = cluster.PhaseDeploying, fmt.Sprintf("release %d", l.Release)
 		}
 	}
+	st.Next = later
 	return st
+}
+
+// held says of a revision that failed where the app stays.
+func held(st cluster.DeliveryState, failed cluster.Origin) string {
+	switch {
+	case st.Good == nil:
+		return fmt.Sprintf("%s failed; it stays as it was until a new one comes", Named(failed))
+	case st.Stuck != "":
+		return fmt.Sprintf("%s failed, and there is no way back to %s: %s; it stays as it is until a new one comes", Named(failed), Named(st.Good.Origin), st.Stuck)
+	}
+	return fmt.Sprintf("%s failed; it stays at %s until a new one comes", Named(failed), Named(st.Good.Origin))
 }
 
 // imaged takes in what the image policies chose. A registry that is away is news once it
@@ -143,13 +155,16 @@ const lasting = 3
 // Missed is the state after a look, or a deploy, that did not work. Network comes and
 // goes: what is transient is news only when it lasts.
 func Missed(i Item, err error, now time.Time) cluster.DeliveryState {
-	st, known := setback(i.Spec.Filled(), followed(i), now, err.Error())
+	st, known := setback(i.Spec.Filled(), followed(i, now), now, err.Error())
 	news := !known
 	if cluster.KindOf(err) == cluster.KindTransient {
 		news = st.Failures == lasting
 	}
 	if news {
 		st = event(st, now, cluster.EventFailed, st.Applied, st.Message)
+	}
+	if was := i.State; was.Going { // that is how it is still, and tried again in its own time
+		st.Phase, st.Message, st.Next = was.Phase, was.Message, was.Next
 	}
 	return st
 }
@@ -158,7 +173,7 @@ func Missed(i Item, err error, now time.Time) cluster.DeliveryState {
 // changed is false where the app was so already.
 func WentBack(i Item, release int, changed bool, now time.Time) cluster.DeliveryState {
 	st := i.State
-	st.Going, st.Watch = false, nil
+	st.Going, st.Stuck, st.Watch = false, "", nil
 	d := i.Spec.Filled()
 	if changed {
 		st.Watch = &cluster.DeliveryWatch{Release: release, Since: now, Rollback: true}
@@ -172,9 +187,17 @@ func WentBack(i Item, release int, changed bool, now time.Time) cluster.Delivery
 	return event(st, now, cluster.EventRolledBack, &back, st.Message)
 }
 
-// NotBack is the state after the way back could not be begun.
+// NotBack is the state after the way back could not be begun. What was refused is not asked
+// for again: the app stays as it is, until a new revision comes.
 func NotBack(i Item, err error, now time.Time) cluster.DeliveryState {
-	return fail(i.Spec.Filled(), i.State, now, "going back: "+err.Error())
+	d, st := i.Spec.Filled(), i.State
+	if k := cluster.KindOf(err); k != cluster.KindInvalid && k != cluster.KindNotFound {
+		return fail(d, st, now, "going back: "+err.Error())
+	}
+	st.Going, st.Stuck, st.Failures = false, err.Error(), 0
+	st.Phase, st.Message = cluster.PhaseHeld, held(st, st.Applied.Origin)
+	st.Next = now.Add(spread(d.Name, st.Checks, d.Interval.D()))
+	return event(st, now, cluster.EventFailed, st.Applied, st.Message)
 }
 
 // Sent is the state after the outbox was sent; err: not all of it.
@@ -192,9 +215,9 @@ func Sent(i Item, err error, now time.Time) cluster.DeliveryState {
 }
 
 // followed notes that the delivery and the newest request were looked at.
-func followed(i Item) cluster.DeliveryState {
+func followed(i Item, now time.Time) cluster.DeliveryState {
 	st := i.State
-	st.Name, st.Asked, st.Spec = i.Spec.Name, i.Ask, i.Spec.Rev
+	st.Name, st.Asked, st.Spec, st.Looked = i.Spec.Name, i.Ask, i.Spec.Rev, now
 	st.Checks++
 	return st
 }

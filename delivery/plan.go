@@ -129,6 +129,7 @@ func Wake(s Snapshot) time.Duration {
 		st := i.State
 		if !i.Spec.Suspend && i.Busy == 0 { // the end of a change is one
 			sooner(st.Next)
+			sooner(i.look())
 		}
 		if at, may := i.late(); may {
 			sooner(at)
@@ -149,24 +150,33 @@ func next(i Item, states map[cluster.DeliveryName]cluster.DeliveryState, now tim
 		i.State = st
 		return Save{i}
 	}
-	st := i.State
-	switch {
-	case i.Spec.Suspend, i.Busy != 0:
-	case st.Going && !now.Before(st.Next):
-		return GoBack{i}
-	case st.Going:
-	case due(i, now):
-		why := waitsFor(i.Spec, states)
-		if why == "" {
-			return Fetch{i}
-		}
-		if st.Watch == nil && (st.Phase != cluster.PhaseWaiting || st.Message != why) {
-			i.State.Phase, i.State.Message = cluster.PhaseWaiting, why
-			return Save{i}
-		}
+	if act := step(i, states, now); act != nil {
+		return act
 	}
-	if len(st.Outbox) > 0 && !now.Before(st.NotifyNext) {
+	if st := i.State; len(st.Outbox) > 0 && !now.Before(st.NotifyNext) {
 		return Send{i}
+	}
+	return nil
+}
+
+// step is what is next to be done about the app. A way back that cannot be made keeps nobody
+// from looking at the source: what is new there may be the only way on.
+func step(i Item, states map[cluster.DeliveryName]cluster.DeliveryState, now time.Time) Action {
+	if i.Spec.Suspend || i.Busy != 0 {
+		return nil
+	}
+	st, look, why := i.State, i.asked() || !now.Before(i.look()), ""
+	if look {
+		why = waitsFor(i.Spec, states)
+	}
+	switch {
+	case st.Going && !now.Before(st.Next) && (!i.asked() || why != ""):
+		return GoBack{i}
+	case look && why == "":
+		return Fetch{i}
+	case look && !st.Going && st.Watch == nil && (st.Phase != cluster.PhaseWaiting || st.Message != why):
+		i.State.Phase, i.State.Message = cluster.PhaseWaiting, why
+		return Save{i}
 	}
 	return nil
 }
@@ -185,16 +195,25 @@ func (i Item) late() (at time.Time, may bool) {
 	return at.Add(i.Spec.Filled().Timeout.D()), true
 }
 
-// due: the interval is over, somebody asked, or the delivery itself was changed.
-func due(i Item, now time.Time) bool {
-	return !now.Before(i.State.Next) || i.Ask > i.State.Asked || i.Spec.Rev != i.State.Spec
+// asked: somebody asked, or the delivery itself was changed.
+func (i Item) asked() bool { return i.Ask > i.State.Asked || i.Spec.Rev != i.State.Spec }
+
+// look is when the source is to be looked at though nobody asks.
+func (i Item) look() time.Time {
+	st, d := i.State, i.Spec.Filled()
+	if !st.Going {
+		return st.Next
+	}
+	wait := d.Interval.D()
+	if st.Looked.After(st.Checked) { // without success
+		wait = max(wait, backoff(d.Name, st.Failures))
+	}
+	return st.Looked.Add(wait)
 }
 
 // retried: it failed, and is looked at because the time for that has come, not because
 // somebody asked.
-func retried(i Item) bool {
-	return i.State.Failures > 0 && i.Ask <= i.State.Asked && i.Spec.Rev == i.State.Spec
-}
+func retried(i Item) bool { return i.State.Failures > 0 && !i.asked() }
 
 // waitsFor says which other deliveries are not ready.
 func waitsFor(d cluster.Delivery, states map[cluster.DeliveryName]cluster.DeliveryState) string {
