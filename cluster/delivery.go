@@ -428,7 +428,9 @@ type DeliveryState struct {
 	// Stuck is why the app cannot be gone back to Good from what failed.
 	Stuck string `json:"stuck,omitempty"`
 	// History is what happened, the newest last; Outbox is what is still to be sent.
+	// Told are sums of what was told of a revision that does not become healthy.
 	History    []DeliveryEvent `json:"history,omitempty"`
+	Told       []string        `json:"told,omitempty"`
 	Outbox     []DeliveryEvent `json:"outbox,omitempty"`
 	NotifyNext time.Time       `json:"notify_next,omitzero"`
 	NotifyErr  string          `json:"notify_error,omitempty"`

@@ -129,7 +129,7 @@ func copied(st cluster.DeliveryState) cluster.DeliveryState {
 		}
 	}
 	st.Drift, st.Images = slices.Clone(st.Drift), slices.Clone(st.Images)
-	st.History, st.Outbox = slices.Clone(st.History), slices.Clone(st.Outbox)
+	st.History, st.Outbox, st.Told = slices.Clone(st.History), slices.Clone(st.Outbox), slices.Clone(st.Told)
 	return st
 }
 
@@ -352,6 +352,18 @@ func TestAsksAreFollowedWhileItGoesBack(t *testing.T) {
 	}
 }
 
+// Where somebody has made the app what the source has now, there is nothing to go back from.
+func TestNothingToGoBackFrom(t *testing.T) {
+	st := cluster.DeliveryState{
+		Going: true, Phase: cluster.PhaseFailed, Failed: "x", Applied: &cluster.Applied{Key: "x", Release: 2}, Good: &cluster.Applied{Key: "y", Release: 1},
+	}
+	l := delivery.Look{Origin: cluster.Origin{Revision: "r3"}, Verdict: delivery.Keep, Release: 3}
+	got := delivery.Looked(delivery.Item{State: st}, l, time.Unix(100, 0))
+	if got.Going || got.Failed != "" || got.Watch == nil || got.Watch.Release != 3 || !got.Next.After(time.Unix(100, 0)) {
+		t.Errorf("%+v", got)
+	}
+}
+
 // A source that is away does not put the way back off, nor hide why it is not made.
 func TestASourceThatIsAwayDoesNotDelayTheWayBack(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
@@ -442,10 +454,34 @@ func TestLawRetriesForEver(t *testing.T) {
 	if st := w.i.State; len(st.History) > 30 || st.Failures < 10 {
 		t.Errorf("%d events, %d failures", len(st.History), st.Failures)
 	}
+	told := func() (out []string) {
+		for _, e := range w.i.State.History {
+			if !strings.Contains(e.Message, "not healthy after") { // once more it was late
+				out = append(out, e.Event)
+			}
+		}
+		return out
+	}
+	if got, late := told(), w.i.State.Events; fmt.Sprint(got) != "[deployed failed]" || late > 3 {
+		t.Errorf("%d tries are told as %v, %d events", tries, got, late)
+	}
 	w.bad[1] = false
 	w.run(500, false)
 	if w.i.State.Phase != cluster.PhaseReady {
 		t.Errorf("healthy, and yet %s: %s", w.i.State.Phase, w.i.State.Message)
+	}
+	w.head, w.bad[2] = 2, true // another one is news of its own
+	w.run(500, false)
+	if got := told(); fmt.Sprint(got) != "[deployed failed ready deployed failed]" {
+		t.Errorf("told %v", got)
+	}
+	for w.head = 3; w.i.State.Seen.Revision != revision(3); w.step(false) {
+		w.bad[3] = true
+	}
+	w.head = 2 // so is one that comes again
+	w.run(500, false)
+	if got := told(); !strings.HasSuffix(fmt.Sprint(got), " deployed failed]") || len(got) < 8 {
+		t.Errorf("told %v", got)
 	}
 }
 

@@ -75,6 +75,7 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 		}
 		st.Phase, st.Message = cluster.PhaseHeld, held(st, l.Origin)
 	case Report:
+		st.Told = nil
 		if !slices.Equal(st.Drift, l.Changes) {
 			st = event(st, now, cluster.EventDrift, applied, first(l.Changes))
 		}
@@ -84,13 +85,13 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 			st = event(st, now, cluster.EventDrift, applied, "corrected: "+first(l.Changes))
 		}
 		if !same {
-			st.Failures = 0
+			st.Failures, st.Told = 0, nil
 		}
 		st.Applied, st.Failed, st.Drift = applied, "", nil
 		st.Going, st.Stuck = false, ""
 		st.Watch = &cluster.DeliveryWatch{Release: l.Release, Since: now}
 		st.Phase, st.Message = cluster.PhaseDeploying, fmt.Sprintf("release %d", l.Release)
-		st = event(st, now, cluster.EventDeployed, applied, first(l.Changes))
+		st = tell(st, now, cluster.EventDeployed, applied, "", first(l.Changes))
 	case Keep:
 		st.Drift = nil
 		switch {
@@ -100,7 +101,7 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 		case same && st.Watch != nil:
 		default: // what became of the release that is there says how it is
 			if !same {
-				st.Failed, st.Going, st.Stuck = "", false, ""
+				st.Failed, st.Going, st.Stuck, st.Told = "", false, "", nil
 			}
 			st.Applied = applied
 			st.Watch = &cluster.DeliveryWatch{Release: l.Release, Since: now}
@@ -155,12 +156,11 @@ const lasting = 3
 // Missed is the state after a look, or a deploy, that did not work. Network comes and
 // goes: what is transient is news only when it lasts.
 func Missed(i Item, err error, now time.Time) cluster.DeliveryState {
-	st, known := setback(i.Spec.Filled(), followed(i, now), now, err.Error())
-	news := !known
-	if cluster.KindOf(err) == cluster.KindTransient {
-		news = st.Failures == lasting
-	}
-	if news {
+	st := setback(i.Spec.Filled(), followed(i, now), now, err.Error())
+	switch {
+	case cluster.KindOf(err) != cluster.KindTransient:
+		st = tell(st, now, cluster.EventFailed, st.Applied, st.Message, st.Message)
+	case st.Failures == lasting:
 		st = event(st, now, cluster.EventFailed, st.Applied, st.Message)
 	}
 	if was := i.State; was.Going { // that is how it is still, and tried again in its own time
@@ -184,7 +184,8 @@ func WentBack(i Item, release int, changed bool, now time.Time) cluster.Delivery
 	st.Next = now.Add(spread(d.Name, st.Checks, d.Interval.D()))
 	back := *st.Good
 	back.Release = release
-	return event(st, now, cluster.EventRolledBack, &back, st.Message)
+	back.Key = st.Applied.Key
+	return tell(st, now, cluster.EventRolledBack, &back, "", st.Message)
 }
 
 // NotBack is the state after the way back could not be begun. What was refused is not asked
@@ -192,12 +193,12 @@ func WentBack(i Item, release int, changed bool, now time.Time) cluster.Delivery
 func NotBack(i Item, err error, now time.Time) cluster.DeliveryState {
 	d, st := i.Spec.Filled(), i.State
 	if k := cluster.KindOf(err); k != cluster.KindInvalid && k != cluster.KindNotFound {
-		return fail(d, st, now, "going back: "+err.Error())
+		return fail(d, st, now, "", "going back: "+err.Error())
 	}
 	st.Going, st.Stuck, st.Failures = false, err.Error(), 0
 	st.Phase, st.Message = cluster.PhaseHeld, held(st, st.Applied.Origin)
 	st.Next = now.Add(spread(d.Name, st.Checks, d.Interval.D()))
-	return event(st, now, cluster.EventFailed, st.Applied, st.Message)
+	return tell(st, now, cluster.EventFailed, st.Applied, st.Message, st.Message)
 }
 
 // Sent is the state after the outbox was sent; err: not all of it.
@@ -226,7 +227,24 @@ func followed(i Item, now time.Time) cluster.DeliveryState {
 const (
 	maxHistory = 30
 	maxOutbox  = 30
+	maxTold    = 30
 )
+
+// tell is an event, unless the same about of was told of the revision: one that is tried
+// again and again is news once.
+func tell(st cluster.DeliveryState, now time.Time, what string, a *cluster.Applied, about, message string) cluster.DeliveryState {
+	h := fnv.New64a()
+	_, _ = fmt.Fprintf(h, "%s\n%s", what, about)
+	if a != nil {
+		_, _ = fmt.Fprintf(h, "\n%s", a.Key)
+	}
+	sum := fmt.Sprintf("%x", h.Sum64())
+	if slices.Contains(st.Told, sum) {
+		return st
+	}
+	st.Told = last(append(slices.Clone(st.Told), sum), maxTold)
+	return event(st, now, what, a, message)
+}
 
 func event(st cluster.DeliveryState, now time.Time, what string, a *cluster.Applied, message string) cluster.DeliveryState {
 	st.Events++

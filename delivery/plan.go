@@ -250,7 +250,7 @@ func watched(i Item, now time.Time) (cluster.DeliveryState, bool) {
 	case i.Busy == w.Release && outcome != "failed": // its hooks run
 		return st, false
 	case i.Release != w.Release && (outcome != "failed" || i.Release > w.Release):
-		st.Watch = nil
+		st.Watch, st.Told = nil, nil
 		st.Message = fmt.Sprintf("release %d was overtaken: the app is at %d", w.Release, i.Release)
 		st.Next = now
 		return st, true
@@ -258,52 +258,48 @@ func watched(i Item, now time.Time) (cluster.DeliveryState, bool) {
 		st.Watch, st.Failures = nil, 0
 		return st, true
 	case outcome == "complete":
-		st.Watch, st.Failures, st.Drift = nil, 0, nil
+		st.Watch, st.Failures, st.Drift, st.Told = nil, 0, nil, nil
 		st.Good = st.Applied
 		st.Phase, st.Message = cluster.PhaseReady, ""
 		return event(st, now, cluster.EventReady, st.Applied, ""), true
 	case outcome == "failed" && w.Rollback:
 		st.Watch, st.Going = nil, true
-		return fail(i.Spec, st, now, "the way back failed too: "+i.Outcome.Message), true
+		return fail(i.Spec, st, now, "", "the way back failed too: "+i.Outcome.Message), true
 	case outcome == "failed":
 		st.Watch = nil
-		return released(i.Spec, st, now, fmt.Sprintf("release %d: %s", w.Release, i.Outcome.Message)), true
+		return released(i.Spec, st, now, fmt.Sprintf("release %d", w.Release), ": "+i.Outcome.Message), true
 	case mayBeLate && !now.Before(lateAt):
 		late := *w
 		late.Late = true
 		st.Watch = &late
-		why := fmt.Sprintf("release %d is not healthy after %s", w.Release, i.Spec.Timeout)
+		which, why := fmt.Sprintf("release %d", w.Release), fmt.Sprintf(" is not healthy after %s", i.Spec.Timeout)
 		if w.Rollback {
-			return fail(i.Spec, st, now, why), true
+			return fail(i.Spec, st, now, which, why), true
 		}
-		return released(i.Spec, st, now, why), true
+		return released(i.Spec, st, now, which, why), true
 	}
 	return st, false
 }
 
 // released takes in that a release failed.
-func released(d cluster.Delivery, st cluster.DeliveryState, now time.Time, why string) cluster.DeliveryState {
-	st = fail(d, st, now, why)
+func released(d cluster.Delivery, st cluster.DeliveryState, now time.Time, which, why string) cluster.DeliveryState {
+	st = fail(d, st, now, which, why)
 	if d.OnFailure == cluster.OnFailureRollback && st.Good != nil && st.Applied != nil && st.Good.Key != st.Applied.Key {
 		st.Watch, st.Going, st.Failed, st.Next = nil, true, st.Applied.Key, now
 	}
 	return st
 }
 
-// fail is one more failure. The same one is an event once.
-func fail(d cluster.Delivery, st cluster.DeliveryState, now time.Time, why string) cluster.DeliveryState {
-	st, known := setback(d, st, now, why)
-	if known {
-		return st
-	}
-	return event(st, now, cluster.EventFailed, st.Applied, why)
+// fail is one more failure. The same one, of which release ever, is told once.
+func fail(d cluster.Delivery, st cluster.DeliveryState, now time.Time, which, why string) cluster.DeliveryState {
+	st = setback(d, st, now, which+why)
+	return tell(st, now, cluster.EventFailed, st.Applied, why, st.Message)
 }
 
-// setback counts a failure; known: it is the one of before.
-func setback(d cluster.Delivery, st cluster.DeliveryState, now time.Time, why string) (_ cluster.DeliveryState, known bool) {
-	known = st.Phase == cluster.PhaseFailed && st.Message == why
+// setback counts a failure.
+func setback(d cluster.Delivery, st cluster.DeliveryState, now time.Time, why string) cluster.DeliveryState {
 	st.Failures++
 	st.Phase, st.Message = cluster.PhaseFailed, why
 	st.Next = now.Add(backoff(d.Name, st.Failures))
-	return st, known
+	return st
 }
