@@ -1,6 +1,7 @@
 package delivery_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -278,6 +280,60 @@ func TestLawAWayBackThatFailsHidesNothing(t *testing.T) {
 		if st := w.i.State; w.wants != "3+0" || st.Phase != cluster.PhaseReady || st.Going || st.Stuck != "" || st.Failed != "" {
 			t.Fatalf("seed %d, way back %v: the app is %q, %+v", seed, w.refuse, w.wants, st)
 		}
+	}
+}
+
+// However much is said of what is wrong, the state fits into the store, and every text of
+// it is whole runes that say that they were cut.
+func TestLongTextsAreCut(t *testing.T) {
+	long := strings.Repeat("é", 1<<16)
+	now := time.Unix(1_700_000_000, 0)
+	key := cluster.Delivery{}.Key("r1")
+	a := &cluster.Applied{Key: key, Release: 1}
+	st := cluster.DeliveryState{Applied: a, Good: a, Going: true, Phase: cluster.PhaseReady}
+	look := delivery.Look{
+		Origin: cluster.Origin{Revision: "r1"}, Changes: []string{long, long}, Verdict: delivery.Report, Wrote: long,
+		Images: []cluster.ImageState{{Message: long, Away: true, Failures: 3}},
+	}
+	watching := delivery.Item{State: st, Outcome: &cluster.ReleaseOutcome{State: "failed", Message: long}, Release: 1}
+	watching.State.Watch = &cluster.DeliveryWatch{Release: 1}
+	saved := delivery.Plan(delivery.Snapshot{Now: now, Free: 1, Deliveries: []delivery.Item{watching}})[0].(delivery.Save).State
+	for what, st := range map[string]cluster.DeliveryState{
+		"missed":    delivery.Missed(delivery.Item{}, cluster.Invalidf("%s", long), now),
+		"looked":    delivery.Looked(delivery.Item{State: st}, look, now),
+		"refused":   delivery.NotBack(delivery.Item{State: st}, cluster.Invalidf("%s", long), now),
+		"not back":  delivery.NotBack(delivery.Item{State: st}, errors.New(long), now),
+		"went back": delivery.WentBack(delivery.Item{State: delivery.NotBack(delivery.Item{State: st}, errors.New(long), now)}, 2, true, now),
+		"sent":      delivery.Sent(delivery.Item{State: st}, errors.New(long), now),
+		"failed":    saved,
+	} {
+		text, err := json.Marshal(st)
+		if err != nil || len(text) > 20_000 || !utf8.Valid(text) || strings.Contains(string(text), `\ufffd`) || !strings.Contains(string(text), "… (cut)") {
+			t.Errorf("%s: %d bytes, %v: %.300s", what, len(text), err, text)
+		}
+	}
+	if st := delivery.Missed(delivery.Item{}, cluster.Invalidf("short"), now); st.Message != "short" {
+		t.Errorf("%q", st.Message)
+	}
+}
+
+// One whose state cannot be written is left alone until its time.
+func TestOneThatCannotBeWrittenWaits(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	s := delivery.Snapshot{
+		Now: now, Free: 2, Deliveries: []delivery.Item{item("a", cluster.DeliveryState{}), item("b", cluster.DeliveryState{})},
+		Later: map[cluster.DeliveryName]time.Time{"a": now.Add(time.Minute)},
+	}
+	if acts := delivery.Plan(s); len(acts) != 1 || acts[0].(delivery.Fetch).Spec.Name != "b" {
+		t.Errorf("%v", acts)
+	}
+	s.Deliveries = s.Deliveries[:1]
+	if w := delivery.Wake(s); w != time.Minute {
+		t.Errorf("it wakes in %s", w)
+	}
+	s.Now = now.Add(time.Minute)
+	if acts := delivery.Plan(s); len(acts) != 1 {
+		t.Errorf("%v", acts)
 	}
 }
 

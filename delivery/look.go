@@ -55,6 +55,7 @@ type Look struct {
 func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	d, st := i.Spec.Filled(), followed(i, now)
 	key, was := d.KeyOf(l.Origin), st.Seen
+	l = bounded(l)
 	seen := l.Origin
 	st.Seen, st.Checked = &seen, now
 	later := now.Add(spread(d.Name, st.Checks, d.Interval.D()))
@@ -79,7 +80,7 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 		if !slices.Equal(st.Drift, l.Changes) {
 			st = event(st, now, cluster.EventDrift, applied, first(l.Changes))
 		}
-		st.Phase, st.Drift, st.Message = cluster.PhaseDrifted, l.Changes, fmt.Sprintf("differs from the source in %d: %s", len(l.Changes), first(l.Changes))
+		st.Phase, st.Drift, st.Message = cluster.PhaseDrifted, l.Changes, cut(fmt.Sprintf("differs from the source in %d: %s", len(l.Changes), first(l.Changes)))
 	case Deploy:
 		if same && st.Good != nil && st.Good.Key == key && st.Phase != cluster.PhaseFailed {
 			st = event(st, now, cluster.EventDrift, applied, "corrected: "+first(l.Changes))
@@ -118,7 +119,7 @@ func held(st cluster.DeliveryState, failed cluster.Origin) string {
 	case st.Good == nil:
 		return fmt.Sprintf("%s failed; it stays as it was until a new one comes", Named(failed))
 	case st.Stuck != "":
-		return fmt.Sprintf("%s failed, and there is no way back to %s: %s; it stays as it is until a new one comes", Named(failed), Named(st.Good.Origin), st.Stuck)
+		return cut(fmt.Sprintf("%s failed, and it stays as it is until a new one comes: there is no way back to %s: %s", Named(failed), Named(st.Good.Origin), st.Stuck))
 	}
 	return fmt.Sprintf("%s failed; it stays at %s until a new one comes", Named(failed), Named(st.Good.Origin))
 }
@@ -180,7 +181,7 @@ func WentBack(i Item, release int, changed bool, now time.Time) cluster.Delivery
 	}
 	why := st.Message
 	st.Phase = cluster.PhaseHeld
-	st.Message = fmt.Sprintf("%s failed; back at %s until a new one comes: %s", Named(st.Applied.Origin), Named(st.Good.Origin), why)
+	st.Message = cut(fmt.Sprintf("%s failed; back at %s until a new one comes: %s", Named(st.Applied.Origin), Named(st.Good.Origin), why))
 	st.Next = now.Add(spread(d.Name, st.Checks, d.Interval.D()))
 	back := *st.Good
 	back.Release = release
@@ -195,10 +196,10 @@ func NotBack(i Item, err error, now time.Time) cluster.DeliveryState {
 	if k := cluster.KindOf(err); k != cluster.KindInvalid && k != cluster.KindNotFound {
 		return fail(d, st, now, "", "going back: "+err.Error())
 	}
-	st.Going, st.Stuck, st.Failures = false, err.Error(), 0
+	st.Going, st.Stuck, st.Failures = false, cut(err.Error()), 0
 	st.Phase, st.Message = cluster.PhaseHeld, held(st, st.Applied.Origin)
 	st.Next = now.Add(spread(d.Name, st.Checks, d.Interval.D()))
-	return tell(st, now, cluster.EventFailed, st.Applied, st.Message, st.Message)
+	return tell(st, now, cluster.EventFailed, st.Applied, st.Stuck, st.Message)
 }
 
 // Sent is the state after the outbox was sent; err: not all of it.
@@ -210,7 +211,7 @@ func Sent(i Item, err error, now time.Time) cluster.DeliveryState {
 		st.Outbox, st.NotifyErr, st.NotifyNext = nil, "", time.Time{}
 		return st
 	}
-	st.NotifyErr, st.NotifyNext = err.Error(), now.Add(again)
+	st.NotifyErr, st.NotifyNext = cut(err.Error()), now.Add(again)
 	st.Outbox = slices.DeleteFunc(slices.Clone(st.Outbox), func(e cluster.DeliveryEvent) bool { return now.Sub(e.At) > tooOld })
 	return st
 }
@@ -248,7 +249,7 @@ func tell(st cluster.DeliveryState, now time.Time, what string, a *cluster.Appli
 
 func event(st cluster.DeliveryState, now time.Time, what string, a *cluster.Applied, message string) cluster.DeliveryState {
 	st.Events++
-	e := cluster.DeliveryEvent{ID: st.Events, At: now, Event: what, Message: message}
+	e := cluster.DeliveryEvent{ID: st.Events, At: now, Event: what, Message: cut(message)}
 	if a != nil {
 		e.Revision, e.Author, e.Subject, e.Release = a.Origin.Revision, a.Origin.Author, a.Origin.Subject, a.Release
 		e.Images = cluster.Choices(a.Origin.Images)
@@ -256,6 +257,31 @@ func event(st cluster.DeliveryState, now time.Time, what string, a *cluster.Appl
 	st.History = last(append(slices.Clone(st.History), e), maxHistory)
 	st.Outbox = last(append(slices.Clone(st.Outbox), e), maxOutbox)
 	return st
+}
+
+// maxMessage bounds each text of a state, in bytes: the store takes a state as one value.
+const maxMessage = 1000
+
+// cut is s within that.
+func cut(s string) string {
+	const mark = "… (cut)"
+	if len(s) <= maxMessage {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxMessage-len(mark)], "") + mark
+}
+
+// bounded is what was seen with all its texts within that.
+func bounded(l Look) Look {
+	l.Changes = slices.Clone(l.Changes)
+	for n := range l.Changes {
+		l.Changes[n] = cut(l.Changes[n])
+	}
+	l.Images = slices.Clone(l.Images)
+	for n := range l.Images {
+		l.Images[n].Message = cut(l.Images[n].Message)
+	}
+	return l
 }
 
 func last[T any](list []T, n int) []T { return list[max(0, len(list)-n):] }
@@ -284,8 +310,8 @@ const (
 	maxBackoff   = 10 * time.Minute
 )
 
-// backoff grows to its bound, and stays there for ever.
-func backoff(name cluster.DeliveryName, failures int) time.Duration {
+// Backoff grows to its bound, and stays there for ever.
+func Backoff(name cluster.DeliveryName, failures int) time.Duration {
 	d := maxBackoff
 	if doublings := failures - 1; doublings < 6 {
 		d = firstBackoff << max(0, doublings)

@@ -20,6 +20,9 @@ type Snapshot struct {
 	// there may be.
 	Busy map[cluster.DeliveryName]bool
 	Free int
+	// Later are the deliveries that are left alone until then, as what became of them could
+	// not be written.
+	Later map[cluster.DeliveryName]time.Time
 }
 
 // Item is a delivery with what it depends on.
@@ -90,7 +93,7 @@ func Plan(s Snapshot) []Action {
 		}
 	}
 	for _, i := range items {
-		if s.Busy[i.Spec.Name] || old[i.Spec.Name] { // what is left of one before goes first
+		if s.Busy[i.Spec.Name] || old[i.Spec.Name] || s.Now.Before(s.Later[i.Spec.Name]) { // what is left of one before goes first
 			continue
 		}
 		i.Spec = i.Spec.Filled()
@@ -125,6 +128,10 @@ func Wake(s Snapshot) time.Duration {
 	for _, i := range s.Deliveries {
 		if s.Busy[i.Spec.Name] {
 			continue // its end is a change
+		}
+		if at := s.Later[i.Spec.Name]; s.Now.Before(at) {
+			sooner(at)
+			continue
 		}
 		st := i.State
 		if !i.Spec.Suspend && i.Busy == 0 { // the end of a change is one
@@ -206,7 +213,7 @@ func (i Item) look() time.Time {
 	}
 	wait := d.Interval.D()
 	if st.Looked.After(st.Checked) { // without success
-		wait = max(wait, backoff(d.Name, st.Failures))
+		wait = max(wait, Backoff(d.Name, st.Failures))
 	}
 	return st.Looked.Add(wait)
 }
@@ -232,7 +239,7 @@ func waitsFor(d cluster.Delivery, states map[cluster.DeliveryName]cluster.Delive
 	if words == nil {
 		return ""
 	}
-	return "waits for " + strings.Join(words, "; ")
+	return cut("waits for " + strings.Join(words, "; "))
 }
 
 // watched takes in what became of the release that is watched.
@@ -299,7 +306,7 @@ func fail(d cluster.Delivery, st cluster.DeliveryState, now time.Time, which, wh
 // setback counts a failure.
 func setback(d cluster.Delivery, st cluster.DeliveryState, now time.Time, why string) cluster.DeliveryState {
 	st.Failures++
-	st.Phase, st.Message = cluster.PhaseFailed, why
-	st.Next = now.Add(backoff(d.Name, st.Failures))
+	st.Phase, st.Message = cluster.PhaseFailed, cut(why)
+	st.Next = now.Add(Backoff(d.Name, st.Failures))
 	return st
 }
