@@ -179,7 +179,9 @@ func (s *Server) Continue(ctx context.Context, app cluster.AppName) error {
 		}
 		stage := c.stage()
 		switch {
-		case c.change.Refused != "":
+		case stage == cluster.StageUndo && c.change.Stays == "":
+			err = s.undo(ctx, c)
+		case stage == cluster.StageUndo, c.change.Refused != "":
 			return nil
 		case stage == cluster.StageApply && c.change.Action == cluster.HookDelete:
 			err = s.applyRemoval(ctx, c)
@@ -187,8 +189,6 @@ func (s *Server) Continue(ctx context.Context, app cluster.AppName) error {
 			err = s.applyRelease(ctx, c)
 		case stage == cluster.StageFinish:
 			err = s.finish(ctx, c)
-		case stage == cluster.StageUndo:
-			err = s.undo(ctx, c)
 		}
 		if k := cluster.KindOf(err); k == cluster.KindInvalid || k == cluster.KindNotFound {
 			return s.refuse(ctx, c, err)
@@ -203,10 +203,17 @@ func (c current) guard() []store.Cond {
 	return []store.Cond{{Key: store.AppKey(c.app), Rev: c.appRev}, {Key: store.ChangeKey(c.app), Rev: c.changeRev}}
 }
 
-// refuse notes why a pending change cannot be made any more.
+// refuse notes why a pending change cannot be made any more, or cannot be taken back.
 func (s *Server) refuse(ctx context.Context, c current, why error) error {
 	ch := *c.change
-	ch.Refused = why.Error()
+	if c.stage() == cluster.StageUndo {
+		ch.Stays = why.Error()
+	} else {
+		ch.Refused = why.Error()
+		for _, svc := range c.Services { // what did not fit into one transaction was cut short
+			ch.Begun = ch.Begun || svc.Release == ch.Release
+		}
+	}
 	st, err := put(store.ChangeKey(c.app), ch, c.changeRev)
 	if err != nil {
 		return err

@@ -12,8 +12,8 @@ import (
 // change goes on.
 const maxPruned = 16
 
-// prune deletes releases that are too old to keep, and configs that nothing
-// refers to any more: no kept release, no service, no task, and no version that
+// prune deletes releases that are too old to keep, but for those to go back to, and configs
+// that nothing refers to any more: no kept release, no service, no task, and no version that
 // a rollout may go back to. The app's record, which every release writes,
 // guards it: nobody can begin to refer to a config meanwhile.
 func (s *Server) prune(c current, next int, r plan.Result, pkg *cluster.Package) []step {
@@ -63,14 +63,15 @@ func (s *Server) prune(c current, next int, r plan.Result, pkg *cluster.Package)
 			use(t.V.Spec)
 		}
 		kept := store.ReleaseKey(c.app, max(0, next-cluster.KeptReleases+1))
+		good := c.good(v)
 		var old []string
 		for _, k := range v.Keys(own + "releases/") {
-			if k < kept {
+			if k < kept && !good[k] {
 				old = append(old, k)
 				continue
 			}
 			if len(unused) == 0 {
-				break
+				continue
 			}
 			r, _, err := store.One[cluster.Release](v, k)
 			if err != nil {
@@ -92,6 +93,30 @@ func (s *Server) prune(c current, next int, r plan.Result, pkg *cluster.Package)
 			}
 		}
 	})
+	return out
+}
+
+// good are the keys of releases that are kept however old they are: the last that became
+// complete, and that which a delivery goes back to.
+func (c current) good(v store.View) map[string]bool {
+	out := map[string]bool{}
+	app, there, err := store.One[cluster.App](v, store.AppKey(c.app))
+	if !there || err != nil {
+		return out
+	}
+	app.V.Created = cluster.StoreRev(app.Created) // another app of this name may have been here
+	var outcomes []cluster.ReleaseOutcome
+	for _, o := range store.All[cluster.ReleaseOutcome](v, store.PrefixOutcomes+string(c.app)+"/", nil) {
+		outcomes = append(outcomes, o.V)
+	}
+	for _, n := range cluster.LastComplete(app.V, outcomes) {
+		out[store.ReleaseKey(c.app, n)] = true
+	}
+	for _, d := range deliveries(v) {
+		if d.App == c.app && d.State.Good != nil {
+			out[store.ReleaseKey(c.app, d.State.Good.Release)] = true
+		}
+	}
 	return out
 }
 

@@ -61,3 +61,80 @@ func TestWhatNobodyCanGoBackToIsDeleted(t *testing.T) {
 		}
 	}
 }
+
+// TestReleasesToGoBackToAreKept: a delivery that tries a commit for ever makes a release each
+// time, and those that worked stay.
+func TestReleasesToGoBackToAreKept(t *testing.T) {
+	b := newBench(t)
+	deploy := func(n int) {
+		spec := service("web:1")
+		spec.Task.Configs = []cluster.FileRef{{Name: "conf", Target: "/conf"}}
+		bun := bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": spec})
+		bun.Configs = map[string][]byte{"conf": fmt.Appendf(nil, "%d", n)}
+		deployed(t, b, bun)
+	}
+	deploy(1)
+	app, err := b.store.Get(t.Context(), store.AppKey("shop"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	became := func(n int, state string, created int64) {
+		b.put(store.OutcomeKey("shop", n), cluster.ReleaseOutcome{App: "shop", Number: n, State: state, Created: cluster.StoreRev(created)})
+	}
+	const worked = "complete"
+	for n, state := range []string{1: worked, 2: "failed", 3: worked, 4: worked, 5: worked, 6: "failed", 7: "failed"} {
+		if n > 1 {
+			deploy(n)
+		}
+		if n > 0 {
+			became(n, state, app.Created)
+		}
+	}
+	became(6, worked, app.Created-1) // of an app of the same name that is gone
+	d, err := b.SetDelivery(t.Context(), "shop", fromGit("shop"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Rev = b.rev(store.DeliveryKey("shop"))
+	b.put(store.DeliveryStateKey("shop"), cluster.DeliveryState{Name: "shop", Good: &cluster.Applied{Release: 2}})
+	for n := 8; n <= cluster.KeptReleases+20; n++ {
+		deploy(n)
+	}
+	var early []string
+	releases := b.keys(store.AppPrefix("shop") + "releases/")
+	for _, k := range releases[:len(releases)-cluster.KeptReleases] {
+		early = append(early, strings.TrimLeft(k[strings.LastIndex(k, "/")+1:], "0"))
+	}
+	if fmt.Sprint(early) != "[2 3 4 5]" {
+		t.Errorf("kept beside the newest %d: %v", cluster.KeptReleases, early)
+	}
+	if n := len(b.keys(store.AppPrefix("shop") + "config/")); n != cluster.KeptReleases+4 {
+		t.Errorf("%d configs", n)
+	}
+	for _, n := range []int{2, 3} {
+		r, err := b.srv.TakeBack(t.Context(), d.Delivery, n)
+		conf := get[cluster.Service](b, store.ServiceKey(webID)).Spec.Task.Configs[0]
+		if content := get[cluster.Config](b, store.ConfigKey("shop", "conf", conf.Version)).Content; err != nil || !r.Changed || string(content) != fmt.Sprint(n) {
+			t.Errorf("back at %d: changed %v, %q, %v", n, r.Changed, content, err)
+		}
+	}
+}
+
+// What is old goes from behind one that is kept, also where no config is looked for.
+func TestOldReleasesGoFromBehindOneThatIsKept(t *testing.T) {
+	b := newBench(t)
+	for n := 1; n <= cluster.KeptReleases+5; n++ {
+		deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service(fmt.Sprintf("web:%d", n))}))
+		if n == 1 {
+			app, err := b.store.Get(t.Context(), store.AppKey("shop"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.put(store.OutcomeKey("shop", 1), cluster.ReleaseOutcome{App: "shop", Number: 1, State: "complete", Created: cluster.StoreRev(app.Created)})
+		}
+	}
+	releases := b.keys(store.AppPrefix("shop") + "releases/")
+	if len(releases) != cluster.KeptReleases+1 || !strings.HasSuffix(releases[0], "00000001") || !strings.HasSuffix(releases[1], "00000006") {
+		t.Errorf("%d releases: %v", len(releases), releases[:3])
+	}
+}

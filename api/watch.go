@@ -224,7 +224,7 @@ func (m *model) after(out *v1.Progress, release int) {
 		out.Done, out.Failed = false, false
 	case rec.Failed:
 		out.Failed = out.Done
-		if _, broke := rec.Broke(); broke {
+		if _, broke := rec.Broke(); broke || ch.Stays != "" {
 			out.Message = rec.Message
 		}
 	}

@@ -421,10 +421,16 @@ type DeliveryState struct {
 	// Spec is the store revision of the delivery that was last followed.
 	Spec   StoreRev     `json:"spec,omitempty"`
 	Images []ImageState `json:"images,omitempty"`
-	// Going says that a rollback is to be made: the next step.
-	Going bool `json:"going_back,omitempty"`
+	// Going says that a rollback is to be made; Next is then when to try, and the source is
+	// looked at by Looked, when that was last done, with success or without.
+	Going  bool      `json:"going_back,omitempty"`
+	Looked time.Time `json:"looked,omitzero"`
+	// Stuck is why the app cannot be gone back to Good from what failed.
+	Stuck string `json:"stuck,omitempty"`
 	// History is what happened, the newest last; Outbox is what is still to be sent.
+	// Told are sums of what was told of a revision that does not become healthy.
 	History    []DeliveryEvent `json:"history,omitempty"`
+	Told       []string        `json:"told,omitempty"`
 	Outbox     []DeliveryEvent `json:"outbox,omitempty"`
 	NotifyNext time.Time       `json:"notify_next,omitzero"`
 	NotifyErr  string          `json:"notify_error,omitempty"`

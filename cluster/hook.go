@@ -125,8 +125,12 @@ type PendingChange struct {
 	// Undoes is the release that failed, for Why, and that this takes back.
 	Undoes int    `json:"undoes,omitempty"`
 	Why    string `json:"why,omitempty"`
-	// Refused is why it cannot be made any more: others took what it needs while its hooks ran.
-	Refused string    `json:"refused,omitempty"`
+	// Refused is why it cannot be made any more: others took what it needs while its hooks
+	// ran. Begun: services of it are written all the same.
+	Refused string `json:"refused,omitempty"`
+	Begun   bool   `json:"begun,omitempty"`
+	// Stays is why it cannot be taken back.
+	Stays   string    `json:"stays,omitempty"`
 	By      string    `json:"by,omitempty"`
 	Created time.Time `json:"created"`
 

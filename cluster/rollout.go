@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -70,8 +71,24 @@ type Release struct {
 	Hooks []Hook `json:"hooks,omitempty"`
 }
 
-// KeptReleases is how many releases of an app are kept, with what became of them.
-const KeptReleases = 50
+// KeptReleases is how many releases of an app are kept, with what became of them;
+// KeptComplete how many of those that became complete are, however many failed since.
+const (
+	KeptReleases = 50
+	KeptComplete = 3
+)
+
+// LastComplete are the numbers of the releases of an app that became complete last.
+func LastComplete(a App, outcomes []ReleaseOutcome) []int {
+	var out []int
+	for _, o := range outcomes {
+		if o.App == a.Name && o.Created == a.Created && o.State == "complete" {
+			out = append(out, o.Number)
+		}
+	}
+	slices.Sort(out)
+	return out[max(0, len(out)-KeptComplete):]
+}
 
 // ReleaseOutcome is what became of a release. Writer: rollout.
 type ReleaseOutcome struct {

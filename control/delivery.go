@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -58,7 +59,17 @@ type Deliveries struct {
 
 	mu        sync.Mutex
 	busy      map[cluster.DeliveryName]bool
+	held      map[cluster.DeliveryName]unwritten
 	committed int64 // revision of the last write
+}
+
+// unwritten is a delivery whose state the store does not take: it is left alone until then,
+// unless somebody asks or changes it.
+type unwritten struct {
+	until    time.Time
+	failures int
+	ask      int64
+	spec     cluster.StoreRev
 }
 
 // NewDeliveries makes the loop of deliveries.
@@ -66,7 +77,7 @@ func NewDeliveries(st store.Store, m *store.Mirror, opts DeliveryOptions, log hc
 	if opts.AtOnce <= 0 {
 		opts.AtOnce = deliveriesAtOnce
 	}
-	d := &Deliveries{store: st, mirror: m, opts: opts, log: log, wake: make(chan struct{}, 1), busy: map[cluster.DeliveryName]bool{}}
+	d := &Deliveries{store: st, mirror: m, opts: opts, log: log, wake: make(chan struct{}, 1), busy: map[cluster.DeliveryName]bool{}, held: map[cluster.DeliveryName]unwritten{}}
 	d.loop = &loop.Loop[delivery.Snapshot, delivery.Action]{
 		Name: "delivery", Snapshot: d.snapshot, Plan: delivery.Plan, Apply: d.apply, Wake: delivery.Wake,
 		Changed: func() <-chan struct{} { return d.wake }, Resync: 30 * time.Second, Gather: deliveryGather, Log: log,
@@ -111,7 +122,42 @@ func (d *Deliveries) snapshot(ctx context.Context) (delivery.Snapshot, error) {
 		return s, err
 	}
 	d.mirror.Read(func(v store.View) { s.Deliveries, s.Orphans = deliveryItems(v) })
+	s.Later = d.later(s.Deliveries)
 	return s, nil
+}
+
+// later are the deliveries that are held, of those that there are.
+func (d *Deliveries) later(items []delivery.Item) map[cluster.DeliveryName]time.Time {
+	out := map[cluster.DeliveryName]time.Time{}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, i := range items {
+		if h, is := d.held[i.Spec.Name]; is && h.ask == i.Ask && h.spec == i.Spec.Rev {
+			out[i.Spec.Name] = h.until
+		}
+	}
+	maps.DeleteFunc(d.held, func(n cluster.DeliveryName, _ unwritten) bool { _, is := out[n]; return !is })
+	return out
+}
+
+// wrote notes whether what became of a delivery could be written. Another one's write is
+// seen at the next look; what the store refuses would be made again at once, and keep the
+// others from their turn.
+func (d *Deliveries) wrote(i delivery.Item, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case err == nil:
+		delete(d.held, i.Spec.Name)
+	case cluster.KindOf(err) == cluster.KindConflict:
+		d.log.Info("the delivery was changed meanwhile; looking again", "delivery", i.Spec.Name, "error", err)
+	default:
+		h := unwritten{failures: d.held[i.Spec.Name].failures + 1, ask: i.Ask, spec: i.Spec.Rev}
+		wait := delivery.Backoff(i.Spec.Name, h.failures)
+		h.until = d.opts.Now().UTC().Add(wait)
+		d.held[i.Spec.Name] = h
+		d.log.Warn("could not write where a delivery stands; will retry", "delivery", i.Spec.Name, "retry_in", wait, "error", err)
+	}
 }
 
 // deliveryItems reads the deliveries, and the states of those that are gone, also where
@@ -191,9 +237,11 @@ func (d *Deliveries) apply(ctx context.Context, s delivery.Snapshot, acts []deli
 				return err
 			}
 		case delivery.Save:
-			if err := d.save(ctx, act.Item, act.State); err != nil {
-				return err
+			err := d.save(ctx, act.Item, act.State)
+			if k := cluster.KindOf(err); k == cluster.KindConflict || k == cluster.KindTransient || ctx.Err() != nil {
+				return err // of the whole store
 			}
+			d.wrote(act.Item, err)
 		case delivery.Fetch:
 			d.start(ctx, act.Item, d.fetch)
 		case delivery.GoBack:
@@ -214,12 +262,10 @@ func (d *Deliveries) start(ctx context.Context, i delivery.Item, do func(context
 	d.mu.Unlock()
 	d.work.Go(func() {
 		st := do(ctx, i)
-		var err error
 		if ctx.Err() == nil { // else the next leader does it
-			err = d.save(ctx, i, st)
-		}
-		if err != nil && ctx.Err() == nil {
-			d.log.Info("the delivery was changed meanwhile; looking again", "delivery", i.Spec.Name, "error", err)
+			if err := d.save(ctx, i, st); ctx.Err() == nil {
+				d.wrote(i, err)
+			}
 		}
 		d.mu.Lock()
 		delete(d.busy, i.Spec.Name)

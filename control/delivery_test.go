@@ -27,6 +27,7 @@ type origin struct {
 	bad     map[string]bool
 	away    error
 	hang    bool
+	full    map[string]error                // what the store answers to a write of a key
 	mute    func(cluster.DeliveryName) bool // which sources take half a minute, and answer nothing
 	looks   map[cluster.DeliveryName][]time.Time
 	app     string // what it is made to be
@@ -131,13 +132,74 @@ func (o *origin) lead(f func()) {
 	ctx, cancel := context.WithCancel(o.t.Context())
 	log := hclog.NewNullLogger()
 	m := store.NewMirror(o.st, store.Root, log)
-	l := NewDeliveries(strict{o.st, o.t, store.WriterDelivery}, m, DeliveryOptions{Do: o, Now: time.Now}, log)
+	l := NewDeliveries(picky{strict{o.st, o.t, store.WriterDelivery}, o}, m, DeliveryOptions{Do: o, Now: time.Now}, log)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = m.Run(ctx) })
 	wg.Go(func() { _ = l.Run(ctx) })
 	f()
 	cancel()
 	wg.Wait()
+}
+
+// picky is a store that does not take every value.
+type picky struct {
+	store.Store
+	o *origin
+}
+
+func (p picky) Commit(ctx context.Context, t store.Txn) (int64, error) {
+	p.o.mu.Lock()
+	defer p.o.mu.Unlock()
+	for _, op := range t.Then {
+		if err := p.o.full[op.Key]; err != nil {
+			return 0, err
+		}
+	}
+	return p.Store.Commit(ctx, t)
+}
+
+// A delivery whose state the store does not take is tried ever more seldom, until somebody
+// asks, and holds up no other.
+func TestWhatTheStoreDoesNotTakeHoldsNobodyUp(t *testing.T) {
+	inOrigin(t, func(o *origin) {
+		o.full = map[string]error{}
+		for n := range 6 {
+			name := cluster.DeliveryName(fmt.Sprintf("full%d", n))
+			o.follow(name)
+			o.full[store.DeliveryStateKey(name)] = cluster.Invalidf("transaction of 2000000 bytes")
+		}
+		o.follow("shop", func(d *cluster.Delivery) { d.Interval = cluster.Duration(time.Minute) })
+		o.lead(func() {
+			time.Sleep(time.Hour)
+			o.mu.Lock()
+			tries, shop := len(o.looks["full0"]), len(o.looks["shop"])
+			o.mu.Unlock()
+			if tries < 5 || tries > 20 || shop < 50 {
+				t.Errorf("looked at %d times in an hour, and at the other one %d times", tries, shop)
+			}
+			o.mu.Lock()
+			delete(o.full, store.DeliveryStateKey("full0"))
+			o.mu.Unlock()
+			write(t, o.st, store.DeliveryAskKey("full0"), cluster.DeliveryAsk{Number: 1})
+			time.Sleep(30 * time.Second)
+			if st := o.state("full0"); st.Asked != 1 {
+				t.Errorf("somebody asked, and it is held still: %+v", st)
+			}
+		})
+	})
+}
+
+// Nor does one hold up the loop whose state is written by the loop itself.
+func TestWhatTheLoopCannotWriteHoldsNobodyUp(t *testing.T) {
+	inOrigin(t, func(o *origin) {
+		o.full = map[string]error{store.DeliveryStateKey("full"): cluster.Invalidf("transaction of 2000000 bytes")}
+		o.follow("full", func(d *cluster.Delivery) { d.DependsOn = []cluster.DeliveryName{"none"} }) // it says what it waits for
+		o.follow("shop", func(d *cluster.Delivery) { d.Interval = cluster.Duration(time.Minute) })
+		o.lead(func() { time.Sleep(time.Hour) })
+		if n := len(o.looks["shop"]); n < 50 {
+			t.Errorf("the other one was looked at %d times in an hour", n)
+		}
+	})
 }
 
 func inOrigin(t *testing.T, f func(o *origin)) {

@@ -169,6 +169,11 @@ func reconciliations() []reconciliation {
 			fmt.Sprintf(is, "1", "held", "bad", "deployed ready deployed failed rolled-back", "one"), 0, true,
 		},
 		{
+			"a bad commit, whose way back is refused", func(w *world) { w.src.push("one", routed(delivered("1"), "old.test")); follow(w) },
+			func(w *world) { w.src.push("bad", routed(delivered("2", "fail"), "new.test")); taken("old.test")(w) }, http.MethodPost, path + "/reconcile", nil,
+			"web is web:2, 2 of web=web:1, failed, uninstalled false; held at bad, told deployed ready deployed failed failed, made from bad", 0, true,
+		},
+		{
 			"a change by hand", func(w *world) { follow(w); w.hand(delivered("3")) }, nothing, http.MethodPost, path + "/reconcile", nil,
 			fmt.Sprintf(is, "1", "ready", "one", "deployed ready drift deployed ready", "one"), 0, true,
 		},

@@ -426,6 +426,9 @@ type operation struct {
 	body   any
 	want   string // the picture after it
 	hooks  int    // that run in it
+	says   string // in the status, after it
+	// meanwhile happens half a second after it was asked for; or nil
+	meanwhile func(w *world)
 }
 
 func operations() []operation {
@@ -438,14 +441,39 @@ func operations() []operation {
 	upgrade := func(w *world) { install(w); w.must(http.MethodPost, "/deploy", version2()) }
 	const one, two = "old is old:1, web is web:1, 2 of old=old:1, 2 of web=web:1, complete, uninstalled false", "new is new:1, web is web:2, 2 of new=new:1, 2 of web=web:2, complete, uninstalled false"
 	return []operation{
-		{"install", func(*world) {}, http.MethodPost, "/deploy", version1(), one, 3},
-		{"upgrade", install, http.MethodPost, "/deploy", version2(), two, 3},
-		{"rollback", upgrade, http.MethodPost, "/rollback", v1.RollbackRequest{}, one, 2},
-		{"uninstall", upgrade, http.MethodDelete, "", nil, "no app", 2},
-		{"uninstall, history kept", upgrade, http.MethodDelete, "?keep_history=true", nil, "uninstalled true", 2},
-		{"upgrade, a hook before it fails", install, http.MethodPost, "/deploy", version2(hooked("breaks", "fail", 9, cluster.PreUpgrade)), one, 3},
-		{"upgrade, taken back", install, http.MethodPost, "/deploy", atomic, one, 4 + 2},
-		{"installation, taken back", func(*world) {}, http.MethodPost, "/deploy", halfway, "no app", 4 + 2},
+		{"install", func(*world) {}, http.MethodPost, "/deploy", version1(), one, 3, "", nil},
+		{"upgrade", install, http.MethodPost, "/deploy", version2(), two, 3, "", nil},
+		{"rollback", upgrade, http.MethodPost, "/rollback", v1.RollbackRequest{}, one, 2, "", nil},
+		{"uninstall", upgrade, http.MethodDelete, "", nil, "no app", 2, "", nil},
+		{"uninstall, history kept", upgrade, http.MethodDelete, "?keep_history=true", nil, "uninstalled true", 2, "", nil},
+		{"upgrade, a hook before it fails", install, http.MethodPost, "/deploy", version2(hooked("breaks", "fail", 9, cluster.PreUpgrade)), one, 3, "", nil},
+		{"upgrade, taken back", install, http.MethodPost, "/deploy", atomic, one, 4 + 2, "", nil},
+		{"installation, taken back", func(*world) {}, http.MethodPost, "/deploy", halfway, "no app", 4 + 2, "", nil},
+		{"upgrade, refused after its hooks", install, http.MethodPost, "/deploy", routed(atomic, "new.test"), one, 2, "new.test", taken("new.test")},
+		{
+			"upgrade, which cannot be taken back", func(w *world) { w.must(http.MethodPost, "/deploy", routed(version1(), "old.test")) },
+			http.MethodPost, "/deploy", routed(atomic, "new.test"), strings.Replace(two, "complete", "failed", 1), 4, "it cannot be taken back", taken("old.test"),
+		},
+		{"installation, refused after its hooks", func(*world) {}, http.MethodPost, "/deploy", routed(halfway, "new.test"), "no app", 2, "", taken("new.test")},
+	}
+}
+
+// routed is a package whose web has a route.
+func routed(b v1.Bundle, host string) v1.Bundle {
+	b.Services = maps.Clone(b.Services)
+	web := b.Services["web"]
+	web.Routes = []cluster.Route{{Host: host, Port: 80}}
+	b.Services["web"] = web
+	return b
+}
+
+// taken is that another app takes a route.
+func taken(host string) func(*world) {
+	return func(w *world) {
+		id := cluster.ServiceID{App: "blog", Name: "www"}
+		write(w.t, w.st, store.ServiceKey(id), cluster.Service{ServiceID: id, Version: "v", Release: 1, Spec: cluster.ServiceSpec{
+			Mode: cluster.Replicated, Routes: []cluster.Route{{Host: host, Port: 80}}, Task: cluster.TaskSpec{Image: "blog:1"},
+		}})
 	}
 }
 
@@ -459,6 +487,10 @@ func (o operation) try(t *testing.T, n int, after bool) (writes int, wrong strin
 		was, hooks, earlier := w.picture(), w.begun(), w.asked()
 		w.srv.killAt(n, after)
 		code, says := w.ask(o.method, o.path, o.body)
+		if o.meanwhile != nil {
+			time.Sleep(500 * time.Millisecond)
+			o.meanwhile(w)
+		}
 		if n == 0 {
 			if code != http.StatusOK {
 				wrong = fmt.Sprintf("refused: %d %s", code, says)
@@ -466,6 +498,9 @@ func (o operation) try(t *testing.T, n int, after bool) (writes int, wrong strin
 			}
 			if wrong = w.settle(); wrong == "" {
 				wrong = o.check(w, o.want, hooks, o.hooks)
+			}
+			if _, status := w.ask(http.MethodGet, "", nil); wrong == "" && !strings.Contains(status, o.says) {
+				wrong = fmt.Sprintf("the status does not say %q: %s", o.says, status)
 			}
 			writes = w.srv.writes()
 			return

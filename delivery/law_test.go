@@ -1,6 +1,7 @@
 package delivery_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -28,6 +30,8 @@ type world struct {
 	tag      int          // of the newest image, 0 without a policy
 	badTag   map[int]bool
 	away     bool   // the source
+	refuse   error  // what a way back is answered with
+	sick     bool   // nothing becomes healthy
 	wants    string // what the app is made to be
 	releases map[int]string
 	tries    map[string]int // deploys of a revision
@@ -75,7 +79,7 @@ func (w *world) outcome() {
 	if w.r.IntN(3) > 0 {
 		o.State = "complete"
 		var n, tag int
-		if _, err := fmt.Sscanf(w.releases[watch.Release], "%d+%d", &n, &tag); err == nil && (w.bad[n] || w.badTag[tag]) {
+		if _, err := fmt.Sscanf(w.releases[watch.Release], "%d+%d", &n, &tag); err == nil && (w.bad[n] || w.badTag[tag] || w.sick) {
 			o.State, o.Message = "failed", "web: never healthy"
 		}
 	}
@@ -127,7 +131,7 @@ func copied(st cluster.DeliveryState) cluster.DeliveryState {
 		}
 	}
 	st.Drift, st.Images = slices.Clone(st.Drift), slices.Clone(st.Images)
-	st.History, st.Outbox = slices.Clone(st.History), slices.Clone(st.Outbox)
+	st.History, st.Outbox, st.Told = slices.Clone(st.History), slices.Clone(st.Outbox), slices.Clone(st.Told)
 	return st
 }
 
@@ -154,6 +158,9 @@ func (w *world) do(act delivery.Action) cluster.DeliveryState {
 		return delivery.Sent(act.Item, nil, w.now)
 	case delivery.GoBack:
 		w.back++
+		if w.refuse != nil {
+			return delivery.NotBack(act.Item, w.refuse, w.now)
+		}
 		content := w.releases[act.State.Good.Release]
 		changed := content != w.wants
 		release := w.i.Release
@@ -206,6 +213,8 @@ func TestLawAGoodCommitEndsReady(t *testing.T) {
 			w.bad[w.head] = w.r.IntN(2) == 0
 			w.badTag[w.tag] = w.tag > 0 && w.r.IntN(3) == 0
 			w.away = w.r.IntN(4) == 0
+			w.sick = w.r.IntN(6) == 0
+			w.refuse = refusals[w.r.IntN(len(refusals))]
 			if w.r.IntN(4) == 0 {
 				w.release("by hand")
 			}
@@ -218,9 +227,11 @@ func TestLawAGoodCommitEndsReady(t *testing.T) {
 			}
 			w.i.Ask++
 		}
-		w.away = false
+		w.away, w.sick = false, false // and a way back may be refused still
 		w.bad[w.head], w.badTag[w.tag] = false, false
-		w.i.Ask++ // what was bad is held, though it is good now
+		if seed%4 < 2 { // else it is seen in its time
+			w.i.Ask++
+		}
 		if w.tag > 0 {
 			w.tag++
 		} else {
@@ -234,6 +245,188 @@ func TestLawAGoodCommitEndsReady(t *testing.T) {
 		if len(st.Outbox) > 0 || st.Failures != 0 || st.Watch != nil || st.Going {
 			t.Fatalf("seed %d: left over: %+v", seed, st)
 		}
+	}
+}
+
+// refusals are what a way back is answered with; the most often it is made.
+var refusals = []error{nil, nil, nil, cluster.Transientf("no leader"), cluster.Invalidf("the route is taken"), cluster.NotFoundf("there is no release 1"), errors.New("no")}
+
+// Whatever becomes of a way back, what is new at the source is seen within two intervals,
+// though nobody asks, and deployed.
+func TestLawAWayBackThatFailsHidesNothing(t *testing.T) {
+	for seed := range uint64(60) {
+		w := newWorld(t, seed, cluster.Delivery{OnFailure: cluster.OnFailureRollback})
+		w.run(60, false)
+		w.head, w.bad[2] = 2, true
+		w.i.Ask++
+		if w.refuse = refusals[seed%uint64(len(refusals))]; w.refuse == nil {
+			w.bad[1] = true // it is made, and is no good any more
+		}
+		for n := 0; w.back == 0 && n < 500; n++ {
+			w.step(false)
+		}
+		w.run(100, false)
+		asked := w.i.State.Asked
+		if st := w.i.State; w.tries["2+0"] != 1 || w.back == 0 || asked != w.i.Ask {
+			t.Fatalf("seed %d, way back %v: %d tries, %d times back, asked %d of %d: %s: %s", seed, w.refuse, w.tries["2+0"], w.back, asked, w.i.Ask, st.Phase, st.Message)
+		}
+		since := w.now
+		for w.head = 3; w.i.State.Seen.Revision != revision(3); w.step(false) {
+			if w.now.Sub(since) > 2*cluster.DefaultDeliveryInterval+10*time.Second {
+				t.Fatalf("seed %d, way back %v: not seen in %s; %s, going %v: %s", seed, w.refuse, w.now.Sub(since), w.i.State.Phase, w.i.State.Going, w.i.State.Message)
+			}
+		}
+		w.run(60, false)
+		if st := w.i.State; w.wants != "3+0" || st.Phase != cluster.PhaseReady || st.Going || st.Stuck != "" || st.Failed != "" {
+			t.Fatalf("seed %d, way back %v: the app is %q, %+v", seed, w.refuse, w.wants, st)
+		}
+	}
+}
+
+// However much is said of what is wrong, the state fits into the store, and every text of
+// it is whole runes that say that they were cut.
+func TestLongTextsAreCut(t *testing.T) {
+	long := strings.Repeat("é", 1<<16)
+	now := time.Unix(1_700_000_000, 0)
+	key := cluster.Delivery{}.Key("r1")
+	a := &cluster.Applied{Key: key, Release: 1}
+	st := cluster.DeliveryState{Applied: a, Good: a, Going: true, Phase: cluster.PhaseReady}
+	look := delivery.Look{
+		Origin: cluster.Origin{Revision: "r1"}, Changes: []string{long, long}, Verdict: delivery.Report, Wrote: long,
+		Images: []cluster.ImageState{{Message: long, Away: true, Failures: 3}},
+	}
+	watching := delivery.Item{State: st, Outcome: &cluster.ReleaseOutcome{State: "failed", Message: long}, Release: 1}
+	watching.State.Watch = &cluster.DeliveryWatch{Release: 1}
+	saved := delivery.Plan(delivery.Snapshot{Now: now, Free: 1, Deliveries: []delivery.Item{watching}})[0].(delivery.Save).State
+	for what, st := range map[string]cluster.DeliveryState{
+		"missed":    delivery.Missed(delivery.Item{}, cluster.Invalidf("%s", long), now),
+		"looked":    delivery.Looked(delivery.Item{State: st}, look, now),
+		"refused":   delivery.NotBack(delivery.Item{State: st}, cluster.Invalidf("%s", long), now),
+		"not back":  delivery.NotBack(delivery.Item{State: st}, errors.New(long), now),
+		"went back": delivery.WentBack(delivery.Item{State: delivery.NotBack(delivery.Item{State: st}, errors.New(long), now)}, 2, true, now),
+		"sent":      delivery.Sent(delivery.Item{State: st}, errors.New(long), now),
+		"failed":    saved,
+	} {
+		text, err := json.Marshal(st)
+		if err != nil || len(text) > 20_000 || !utf8.Valid(text) || strings.Contains(string(text), `\ufffd`) || !strings.Contains(string(text), "… (cut)") {
+			t.Errorf("%s: %d bytes, %v: %.300s", what, len(text), err, text)
+		}
+	}
+	if st := delivery.Missed(delivery.Item{}, cluster.Invalidf("short"), now); st.Message != "short" {
+		t.Errorf("%q", st.Message)
+	}
+}
+
+// One whose state cannot be written is left alone until its time.
+func TestOneThatCannotBeWrittenWaits(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	s := delivery.Snapshot{
+		Now: now, Free: 2, Deliveries: []delivery.Item{item("a", cluster.DeliveryState{}), item("b", cluster.DeliveryState{})},
+		Later: map[cluster.DeliveryName]time.Time{"a": now.Add(time.Minute)},
+	}
+	if acts := delivery.Plan(s); len(acts) != 1 || acts[0].(delivery.Fetch).Spec.Name != "b" {
+		t.Errorf("%v", acts)
+	}
+	s.Deliveries = s.Deliveries[:1]
+	if w := delivery.Wake(s); w != time.Minute {
+		t.Errorf("it wakes in %s", w)
+	}
+	s.Now = now.Add(time.Minute)
+	if acts := delivery.Plan(s); len(acts) != 1 {
+		t.Errorf("%v", acts)
+	}
+}
+
+// What is refused is not asked for for ever: the delivery says so once, and is held.
+func TestLawAWayBackThatIsRefusedIsHeld(t *testing.T) {
+	for _, refused := range []error{cluster.Invalidf("the route is taken"), cluster.NotFoundf("there is no release 1")} {
+		w := newWorld(t, 1, cluster.Delivery{OnFailure: cluster.OnFailureRollback})
+		w.run(60, false)
+		w.head, w.bad[2], w.refuse = 2, true, refused
+		w.i.Ask++
+		w.run(400, false)
+		st := w.i.State
+		if w.back != 1 || w.wants != "2+0" || w.tries["2+0"] != 1 || st.Phase != cluster.PhaseHeld || st.Going || st.Failures != 0 {
+			t.Fatalf("%d times back, the app is %q, %d failures, %s: %s", w.back, w.wants, st.Failures, st.Phase, st.Message)
+		}
+		said := 0
+		for _, e := range st.History {
+			if e.Event == cluster.EventFailed && strings.Contains(e.Message, refused.Error()) {
+				said++
+			}
+		}
+		if said != 1 || !strings.Contains(st.Message, "no way back to "+revision(1)[:8]) || !strings.Contains(st.Message, refused.Error()) {
+			t.Errorf("said %d times; it says %q", said, st.Message)
+		}
+		w.head, w.bad[3] = 3, true // one that fails too may be gone back from
+		w.refuse = nil
+		w.run(400, false)
+		if st := w.i.State; w.back != 2 || w.wants != "1+0" || st.Phase != cluster.PhaseHeld || st.Stuck != "" {
+			t.Fatalf("%d times back, the app is %q, %s: %s", w.back, w.wants, st.Phase, st.Message)
+		}
+	}
+}
+
+// Somebody who asks has the source looked at while the way back is tried, also where what
+// the delivery depends on is not ready: then the way back comes first.
+func TestAsksAreFollowedWhileItGoesBack(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	for _, tc := range []struct {
+		what  string
+		next  time.Duration // until the way back is due
+		look  time.Duration // since the last look
+		ask   int64
+		spec  cluster.StoreRev
+		needs cluster.DeliveryName
+		want  string
+	}{
+		{"due", 0, 0, 0, 1, "", "delivery.GoBack"},
+		{"not due", time.Second, 0, 0, 1, "", "[]"},
+		{"the interval is over", time.Second, time.Minute, 0, 1, "", "delivery.Fetch"},
+		{"both", 0, time.Minute, 0, 1, "", "delivery.GoBack"},
+		{"asked", 0, 0, 1, 1, "", "delivery.Fetch"},
+		{"changed", 0, 0, 0, 2, "", "delivery.Fetch"},
+		{"asked, and it waits", 0, 0, 1, 1, "db", "delivery.GoBack"},
+		{"asked, and it waits, and is not due", time.Second, 0, 1, 1, "db", "[]"},
+	} {
+		i := item("shop", cluster.DeliveryState{
+			Going: true, Phase: cluster.PhaseFailed, Failed: "x", Failures: 9, Next: now.Add(tc.next), Looked: now.Add(-tc.look), Checked: now.Add(-tc.look),
+			Applied: &cluster.Applied{Key: "x", Release: 2}, Good: &cluster.Applied{Key: "y", Release: 1},
+		})
+		i.Ask, i.Spec.Rev = tc.ask, tc.spec
+		if tc.needs != "" {
+			i.Spec.DependsOn = []cluster.DeliveryName{tc.needs}
+		}
+		acts := delivery.Plan(delivery.Snapshot{Now: now, Free: 1, Deliveries: []delivery.Item{i}})
+		got := fmt.Sprint(acts)
+		if len(acts) > 0 {
+			got = fmt.Sprintf("%T", acts[0])
+		}
+		if got != tc.want {
+			t.Errorf("%s: %s, not %s", tc.what, got, tc.want)
+		}
+	}
+}
+
+// Where somebody has made the app what the source has now, there is nothing to go back from.
+func TestNothingToGoBackFrom(t *testing.T) {
+	st := cluster.DeliveryState{
+		Going: true, Phase: cluster.PhaseFailed, Failed: "x", Applied: &cluster.Applied{Key: "x", Release: 2}, Good: &cluster.Applied{Key: "y", Release: 1},
+	}
+	l := delivery.Look{Origin: cluster.Origin{Revision: "r3"}, Verdict: delivery.Keep, Release: 3}
+	got := delivery.Looked(delivery.Item{State: st}, l, time.Unix(100, 0))
+	if got.Going || got.Failed != "" || got.Watch == nil || got.Watch.Release != 3 || !got.Next.After(time.Unix(100, 0)) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// A source that is away does not put the way back off, nor hide why it is not made.
+func TestASourceThatIsAwayDoesNotDelayTheWayBack(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	st := cluster.DeliveryState{Going: true, Phase: cluster.PhaseFailed, Message: "going back: no leader", Failures: 5, Next: now.Add(time.Minute)}
+	got := delivery.Missed(delivery.Item{State: st}, cluster.Transientf("no route"), now)
+	if !got.Next.Equal(st.Next) || got.Message != st.Message || !got.Going || !got.Looked.Equal(now) {
+		t.Errorf("%+v", got)
 	}
 }
 
@@ -317,10 +510,34 @@ func TestLawRetriesForEver(t *testing.T) {
 	if st := w.i.State; len(st.History) > 30 || st.Failures < 10 {
 		t.Errorf("%d events, %d failures", len(st.History), st.Failures)
 	}
+	told := func() (out []string) {
+		for _, e := range w.i.State.History {
+			if !strings.Contains(e.Message, "not healthy after") { // once more it was late
+				out = append(out, e.Event)
+			}
+		}
+		return out
+	}
+	if got, late := told(), w.i.State.Events; fmt.Sprint(got) != "[deployed failed]" || late > 3 {
+		t.Errorf("%d tries are told as %v, %d events", tries, got, late)
+	}
 	w.bad[1] = false
 	w.run(500, false)
 	if w.i.State.Phase != cluster.PhaseReady {
 		t.Errorf("healthy, and yet %s: %s", w.i.State.Phase, w.i.State.Message)
+	}
+	w.head, w.bad[2] = 2, true // another one is news of its own
+	w.run(500, false)
+	if got := told(); fmt.Sprint(got) != "[deployed failed ready deployed failed]" {
+		t.Errorf("told %v", got)
+	}
+	for w.head = 3; w.i.State.Seen.Revision != revision(3); w.step(false) {
+		w.bad[3] = true
+	}
+	w.head = 2 // so is one that comes again
+	w.run(500, false)
+	if got := told(); !strings.HasSuffix(fmt.Sprint(got), " deployed failed]") || len(got) < 8 {
+		t.Errorf("told %v", got)
 	}
 }
 
@@ -433,6 +650,11 @@ func TestDriftIsReported(t *testing.T) {
 	}
 	if v := delivery.Decide(d, st, cluster.Origin{Revision: "r2"}, []string{"x"}); v != delivery.Deploy {
 		t.Errorf("a new commit: %s", v)
+	}
+	back := st
+	back.Applied = &cluster.Applied{Key: d.Key("r2")}
+	if v := delivery.Decide(d, back, cluster.Origin{Revision: "r1"}, []string{"x"}); v != delivery.Deploy {
+		t.Errorf("the commit before again: %s", v)
 	}
 	i := delivery.Item{Spec: d, State: st}
 	l := delivery.Look{Origin: cluster.Origin{Revision: "r1"}, Changes: []string{"x"}, Verdict: delivery.Report}

@@ -29,7 +29,7 @@ func Decide(d cluster.Delivery, st cluster.DeliveryState, o cluster.Origin, chan
 		return Hold
 	case len(changes) == 0:
 		return Keep
-	case d.Filled().Drift == cluster.DriftReport && st.Good != nil && st.Good.Key == key:
+	case d.Filled().Drift == cluster.DriftReport && st.Good != nil && st.Good.Key == key && st.Applied != nil && st.Applied.Key == key:
 		return Report
 	}
 	return Deploy
@@ -53,11 +53,12 @@ type Look struct {
 
 // Looked is the state after a look at the source.
 func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
-	d, st := i.Spec.Filled(), followed(i)
+	d, st := i.Spec.Filled(), followed(i, now)
 	key, was := d.KeyOf(l.Origin), st.Seen
+	l = bounded(l)
 	seen := l.Origin
 	st.Seen, st.Checked = &seen, now
-	st.Next = now.Add(spread(d.Name, st.Checks, d.Interval.D()))
+	later := now.Add(spread(d.Name, st.Checks, d.Interval.D()))
 	applied := &cluster.Applied{Origin: l.Origin, Key: key, Release: l.Release}
 	if l.Forced && was != nil {
 		st = event(st, now, cluster.EventForced, applied, fmt.Sprintf("%s no longer has %s in its history", l.Origin.Ref, cluster.ShortRevision(was.Revision)))
@@ -70,27 +71,28 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	}
 	switch l.Verdict {
 	case Hold:
-		st.Phase = cluster.PhaseHeld
-		st.Message = fmt.Sprintf("%s failed; it stays as it was until a new one comes", Named(l.Origin))
-		if st.Good != nil {
-			st.Message = fmt.Sprintf("%s failed; it stays at %s until a new one comes", Named(l.Origin), Named(st.Good.Origin))
+		if st.Going { // it is not held yet
+			return st
 		}
+		st.Phase, st.Message = cluster.PhaseHeld, held(st, l.Origin)
 	case Report:
+		st.Told = nil
 		if !slices.Equal(st.Drift, l.Changes) {
 			st = event(st, now, cluster.EventDrift, applied, first(l.Changes))
 		}
-		st.Phase, st.Drift, st.Message = cluster.PhaseDrifted, l.Changes, fmt.Sprintf("differs from the source in %d: %s", len(l.Changes), first(l.Changes))
+		st.Phase, st.Drift, st.Message = cluster.PhaseDrifted, l.Changes, cut(fmt.Sprintf("differs from the source in %d: %s", len(l.Changes), first(l.Changes)))
 	case Deploy:
 		if same && st.Good != nil && st.Good.Key == key && st.Phase != cluster.PhaseFailed {
 			st = event(st, now, cluster.EventDrift, applied, "corrected: "+first(l.Changes))
 		}
 		if !same {
-			st.Failures = 0
+			st.Failures, st.Told = 0, nil
 		}
 		st.Applied, st.Failed, st.Drift = applied, "", nil
+		st.Going, st.Stuck = false, ""
 		st.Watch = &cluster.DeliveryWatch{Release: l.Release, Since: now}
 		st.Phase, st.Message = cluster.PhaseDeploying, fmt.Sprintf("release %d", l.Release)
-		st = event(st, now, cluster.EventDeployed, applied, first(l.Changes))
+		st = tell(st, now, cluster.EventDeployed, applied, "", first(l.Changes))
 	case Keep:
 		st.Drift = nil
 		switch {
@@ -100,14 +102,26 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 		case same && st.Watch != nil:
 		default: // what became of the release that is there says how it is
 			if !same {
-				st.Failed = ""
+				st.Failed, st.Going, st.Stuck, st.Told = "", false, "", nil
 			}
 			st.Applied = applied
 			st.Watch = &cluster.DeliveryWatch{Release: l.Release, Since: now}
 			st.Phase, st.Message = cluster.PhaseDeploying, fmt.Sprintf("release %d", l.Release)
 		}
 	}
+	st.Next = later
 	return st
+}
+
+// held says of a revision that failed where the app stays.
+func held(st cluster.DeliveryState, failed cluster.Origin) string {
+	switch {
+	case st.Good == nil:
+		return fmt.Sprintf("%s failed; it stays as it was until a new one comes", Named(failed))
+	case st.Stuck != "":
+		return cut(fmt.Sprintf("%s failed, and it stays as it is until a new one comes: there is no way back to %s: %s", Named(failed), Named(st.Good.Origin), st.Stuck))
+	}
+	return fmt.Sprintf("%s failed; it stays at %s until a new one comes", Named(failed), Named(st.Good.Origin))
 }
 
 // imaged takes in what the image policies chose. A registry that is away is news once it
@@ -143,13 +157,15 @@ const lasting = 3
 // Missed is the state after a look, or a deploy, that did not work. Network comes and
 // goes: what is transient is news only when it lasts.
 func Missed(i Item, err error, now time.Time) cluster.DeliveryState {
-	st, known := setback(i.Spec.Filled(), followed(i), now, err.Error())
-	news := !known
-	if cluster.KindOf(err) == cluster.KindTransient {
-		news = st.Failures == lasting
-	}
-	if news {
+	st := setback(i.Spec.Filled(), followed(i, now), now, err.Error())
+	switch {
+	case cluster.KindOf(err) != cluster.KindTransient:
+		st = tell(st, now, cluster.EventFailed, st.Applied, st.Message, st.Message)
+	case st.Failures == lasting:
 		st = event(st, now, cluster.EventFailed, st.Applied, st.Message)
+	}
+	if was := i.State; was.Going { // that is how it is still, and tried again in its own time
+		st.Phase, st.Message, st.Next = was.Phase, was.Message, was.Next
 	}
 	return st
 }
@@ -158,23 +174,32 @@ func Missed(i Item, err error, now time.Time) cluster.DeliveryState {
 // changed is false where the app was so already.
 func WentBack(i Item, release int, changed bool, now time.Time) cluster.DeliveryState {
 	st := i.State
-	st.Going, st.Watch = false, nil
+	st.Going, st.Stuck, st.Watch = false, "", nil
 	d := i.Spec.Filled()
 	if changed {
 		st.Watch = &cluster.DeliveryWatch{Release: release, Since: now, Rollback: true}
 	}
 	why := st.Message
 	st.Phase = cluster.PhaseHeld
-	st.Message = fmt.Sprintf("%s failed; back at %s until a new one comes: %s", Named(st.Applied.Origin), Named(st.Good.Origin), why)
+	st.Message = cut(fmt.Sprintf("%s failed; back at %s until a new one comes: %s", Named(st.Applied.Origin), Named(st.Good.Origin), why))
 	st.Next = now.Add(spread(d.Name, st.Checks, d.Interval.D()))
 	back := *st.Good
 	back.Release = release
-	return event(st, now, cluster.EventRolledBack, &back, st.Message)
+	back.Key = st.Applied.Key
+	return tell(st, now, cluster.EventRolledBack, &back, "", st.Message)
 }
 
-// NotBack is the state after the way back could not be begun.
+// NotBack is the state after the way back could not be begun. What was refused is not asked
+// for again: the app stays as it is, until a new revision comes.
 func NotBack(i Item, err error, now time.Time) cluster.DeliveryState {
-	return fail(i.Spec.Filled(), i.State, now, "going back: "+err.Error())
+	d, st := i.Spec.Filled(), i.State
+	if k := cluster.KindOf(err); k != cluster.KindInvalid && k != cluster.KindNotFound {
+		return fail(d, st, now, "", "going back: "+err.Error())
+	}
+	st.Going, st.Stuck, st.Failures = false, cut(err.Error()), 0
+	st.Phase, st.Message = cluster.PhaseHeld, held(st, st.Applied.Origin)
+	st.Next = now.Add(spread(d.Name, st.Checks, d.Interval.D()))
+	return tell(st, now, cluster.EventFailed, st.Applied, st.Stuck, st.Message)
 }
 
 // Sent is the state after the outbox was sent; err: not all of it.
@@ -186,15 +211,15 @@ func Sent(i Item, err error, now time.Time) cluster.DeliveryState {
 		st.Outbox, st.NotifyErr, st.NotifyNext = nil, "", time.Time{}
 		return st
 	}
-	st.NotifyErr, st.NotifyNext = err.Error(), now.Add(again)
+	st.NotifyErr, st.NotifyNext = cut(err.Error()), now.Add(again)
 	st.Outbox = slices.DeleteFunc(slices.Clone(st.Outbox), func(e cluster.DeliveryEvent) bool { return now.Sub(e.At) > tooOld })
 	return st
 }
 
 // followed notes that the delivery and the newest request were looked at.
-func followed(i Item) cluster.DeliveryState {
+func followed(i Item, now time.Time) cluster.DeliveryState {
 	st := i.State
-	st.Name, st.Asked, st.Spec = i.Spec.Name, i.Ask, i.Spec.Rev
+	st.Name, st.Asked, st.Spec, st.Looked = i.Spec.Name, i.Ask, i.Spec.Rev, now
 	st.Checks++
 	return st
 }
@@ -203,11 +228,28 @@ func followed(i Item) cluster.DeliveryState {
 const (
 	maxHistory = 30
 	maxOutbox  = 30
+	maxTold    = 30
 )
+
+// tell is an event, unless the same about of was told of the revision: one that is tried
+// again and again is news once.
+func tell(st cluster.DeliveryState, now time.Time, what string, a *cluster.Applied, about, message string) cluster.DeliveryState {
+	h := fnv.New64a()
+	_, _ = fmt.Fprintf(h, "%s\n%s", what, about)
+	if a != nil {
+		_, _ = fmt.Fprintf(h, "\n%s", a.Key)
+	}
+	sum := fmt.Sprintf("%x", h.Sum64())
+	if slices.Contains(st.Told, sum) {
+		return st
+	}
+	st.Told = last(append(slices.Clone(st.Told), sum), maxTold)
+	return event(st, now, what, a, message)
+}
 
 func event(st cluster.DeliveryState, now time.Time, what string, a *cluster.Applied, message string) cluster.DeliveryState {
 	st.Events++
-	e := cluster.DeliveryEvent{ID: st.Events, At: now, Event: what, Message: message}
+	e := cluster.DeliveryEvent{ID: st.Events, At: now, Event: what, Message: cut(message)}
 	if a != nil {
 		e.Revision, e.Author, e.Subject, e.Release = a.Origin.Revision, a.Origin.Author, a.Origin.Subject, a.Release
 		e.Images = cluster.Choices(a.Origin.Images)
@@ -215,6 +257,31 @@ func event(st cluster.DeliveryState, now time.Time, what string, a *cluster.Appl
 	st.History = last(append(slices.Clone(st.History), e), maxHistory)
 	st.Outbox = last(append(slices.Clone(st.Outbox), e), maxOutbox)
 	return st
+}
+
+// maxMessage bounds each text of a state, in bytes: the store takes a state as one value.
+const maxMessage = 1000
+
+// cut is s within that.
+func cut(s string) string {
+	const mark = "… (cut)"
+	if len(s) <= maxMessage {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxMessage-len(mark)], "") + mark
+}
+
+// bounded is what was seen with all its texts within that.
+func bounded(l Look) Look {
+	l.Changes = slices.Clone(l.Changes)
+	for n := range l.Changes {
+		l.Changes[n] = cut(l.Changes[n])
+	}
+	l.Images = slices.Clone(l.Images)
+	for n := range l.Images {
+		l.Images[n].Message = cut(l.Images[n].Message)
+	}
+	return l
 }
 
 func last[T any](list []T, n int) []T { return list[max(0, len(list)-n):] }
@@ -243,8 +310,8 @@ const (
 	maxBackoff   = 10 * time.Minute
 )
 
-// backoff grows to its bound, and stays there for ever.
-func backoff(name cluster.DeliveryName, failures int) time.Duration {
+// Backoff grows to its bound, and stays there for ever.
+func Backoff(name cluster.DeliveryName, failures int) time.Duration {
 	d := maxBackoff
 	if doublings := failures - 1; doublings < 6 {
 		d = firstBackoff << max(0, doublings)

@@ -20,6 +20,9 @@ type Snapshot struct {
 	// there may be.
 	Busy map[cluster.DeliveryName]bool
 	Free int
+	// Later are the deliveries that are left alone until then, as what became of them could
+	// not be written.
+	Later map[cluster.DeliveryName]time.Time
 }
 
 // Item is a delivery with what it depends on.
@@ -90,7 +93,7 @@ func Plan(s Snapshot) []Action {
 		}
 	}
 	for _, i := range items {
-		if s.Busy[i.Spec.Name] || old[i.Spec.Name] { // what is left of one before goes first
+		if s.Busy[i.Spec.Name] || old[i.Spec.Name] || s.Now.Before(s.Later[i.Spec.Name]) { // what is left of one before goes first
 			continue
 		}
 		i.Spec = i.Spec.Filled()
@@ -126,9 +129,14 @@ func Wake(s Snapshot) time.Duration {
 		if s.Busy[i.Spec.Name] {
 			continue // its end is a change
 		}
+		if at := s.Later[i.Spec.Name]; s.Now.Before(at) {
+			sooner(at)
+			continue
+		}
 		st := i.State
 		if !i.Spec.Suspend && i.Busy == 0 { // the end of a change is one
 			sooner(st.Next)
+			sooner(i.look())
 		}
 		if at, may := i.late(); may {
 			sooner(at)
@@ -149,24 +157,33 @@ func next(i Item, states map[cluster.DeliveryName]cluster.DeliveryState, now tim
 		i.State = st
 		return Save{i}
 	}
-	st := i.State
-	switch {
-	case i.Spec.Suspend, i.Busy != 0:
-	case st.Going && !now.Before(st.Next):
-		return GoBack{i}
-	case st.Going:
-	case due(i, now):
-		why := waitsFor(i.Spec, states)
-		if why == "" {
-			return Fetch{i}
-		}
-		if st.Watch == nil && (st.Phase != cluster.PhaseWaiting || st.Message != why) {
-			i.State.Phase, i.State.Message = cluster.PhaseWaiting, why
-			return Save{i}
-		}
+	if act := step(i, states, now); act != nil {
+		return act
 	}
-	if len(st.Outbox) > 0 && !now.Before(st.NotifyNext) {
+	if st := i.State; len(st.Outbox) > 0 && !now.Before(st.NotifyNext) {
 		return Send{i}
+	}
+	return nil
+}
+
+// step is what is next to be done about the app. A way back that cannot be made keeps nobody
+// from looking at the source: what is new there may be the only way on.
+func step(i Item, states map[cluster.DeliveryName]cluster.DeliveryState, now time.Time) Action {
+	if i.Spec.Suspend || i.Busy != 0 {
+		return nil
+	}
+	st, look, why := i.State, i.asked() || !now.Before(i.look()), ""
+	if look {
+		why = waitsFor(i.Spec, states)
+	}
+	switch {
+	case st.Going && !now.Before(st.Next) && (!i.asked() || why != ""):
+		return GoBack{i}
+	case look && why == "":
+		return Fetch{i}
+	case look && !st.Going && st.Watch == nil && (st.Phase != cluster.PhaseWaiting || st.Message != why):
+		i.State.Phase, i.State.Message = cluster.PhaseWaiting, why
+		return Save{i}
 	}
 	return nil
 }
@@ -185,16 +202,25 @@ func (i Item) late() (at time.Time, may bool) {
 	return at.Add(i.Spec.Filled().Timeout.D()), true
 }
 
-// due: the interval is over, somebody asked, or the delivery itself was changed.
-func due(i Item, now time.Time) bool {
-	return !now.Before(i.State.Next) || i.Ask > i.State.Asked || i.Spec.Rev != i.State.Spec
+// asked: somebody asked, or the delivery itself was changed.
+func (i Item) asked() bool { return i.Ask > i.State.Asked || i.Spec.Rev != i.State.Spec }
+
+// look is when the source is to be looked at though nobody asks.
+func (i Item) look() time.Time {
+	st, d := i.State, i.Spec.Filled()
+	if !st.Going {
+		return st.Next
+	}
+	wait := d.Interval.D()
+	if st.Looked.After(st.Checked) { // without success
+		wait = max(wait, Backoff(d.Name, st.Failures))
+	}
+	return st.Looked.Add(wait)
 }
 
 // retried: it failed, and is looked at because the time for that has come, not because
 // somebody asked.
-func retried(i Item) bool {
-	return i.State.Failures > 0 && i.Ask <= i.State.Asked && i.Spec.Rev == i.State.Spec
-}
+func retried(i Item) bool { return i.State.Failures > 0 && !i.asked() }
 
 // waitsFor says which other deliveries are not ready.
 func waitsFor(d cluster.Delivery, states map[cluster.DeliveryName]cluster.DeliveryState) string {
@@ -213,7 +239,7 @@ func waitsFor(d cluster.Delivery, states map[cluster.DeliveryName]cluster.Delive
 	if words == nil {
 		return ""
 	}
-	return "waits for " + strings.Join(words, "; ")
+	return cut("waits for " + strings.Join(words, "; "))
 }
 
 // watched takes in what became of the release that is watched.
@@ -231,7 +257,7 @@ func watched(i Item, now time.Time) (cluster.DeliveryState, bool) {
 	case i.Busy == w.Release && outcome != "failed": // its hooks run
 		return st, false
 	case i.Release != w.Release && (outcome != "failed" || i.Release > w.Release):
-		st.Watch = nil
+		st.Watch, st.Told = nil, nil
 		st.Message = fmt.Sprintf("release %d was overtaken: the app is at %d", w.Release, i.Release)
 		st.Next = now
 		return st, true
@@ -239,52 +265,48 @@ func watched(i Item, now time.Time) (cluster.DeliveryState, bool) {
 		st.Watch, st.Failures = nil, 0
 		return st, true
 	case outcome == "complete":
-		st.Watch, st.Failures, st.Drift = nil, 0, nil
+		st.Watch, st.Failures, st.Drift, st.Told = nil, 0, nil, nil
 		st.Good = st.Applied
 		st.Phase, st.Message = cluster.PhaseReady, ""
 		return event(st, now, cluster.EventReady, st.Applied, ""), true
 	case outcome == "failed" && w.Rollback:
 		st.Watch, st.Going = nil, true
-		return fail(i.Spec, st, now, "the way back failed too: "+i.Outcome.Message), true
+		return fail(i.Spec, st, now, "", "the way back failed too: "+i.Outcome.Message), true
 	case outcome == "failed":
 		st.Watch = nil
-		return released(i.Spec, st, now, fmt.Sprintf("release %d: %s", w.Release, i.Outcome.Message)), true
+		return released(i.Spec, st, now, fmt.Sprintf("release %d", w.Release), ": "+i.Outcome.Message), true
 	case mayBeLate && !now.Before(lateAt):
 		late := *w
 		late.Late = true
 		st.Watch = &late
-		why := fmt.Sprintf("release %d is not healthy after %s", w.Release, i.Spec.Timeout)
+		which, why := fmt.Sprintf("release %d", w.Release), fmt.Sprintf(" is not healthy after %s", i.Spec.Timeout)
 		if w.Rollback {
-			return fail(i.Spec, st, now, why), true
+			return fail(i.Spec, st, now, which, why), true
 		}
-		return released(i.Spec, st, now, why), true
+		return released(i.Spec, st, now, which, why), true
 	}
 	return st, false
 }
 
 // released takes in that a release failed.
-func released(d cluster.Delivery, st cluster.DeliveryState, now time.Time, why string) cluster.DeliveryState {
-	st = fail(d, st, now, why)
+func released(d cluster.Delivery, st cluster.DeliveryState, now time.Time, which, why string) cluster.DeliveryState {
+	st = fail(d, st, now, which, why)
 	if d.OnFailure == cluster.OnFailureRollback && st.Good != nil && st.Applied != nil && st.Good.Key != st.Applied.Key {
 		st.Watch, st.Going, st.Failed, st.Next = nil, true, st.Applied.Key, now
 	}
 	return st
 }
 
-// fail is one more failure. The same one is an event once.
-func fail(d cluster.Delivery, st cluster.DeliveryState, now time.Time, why string) cluster.DeliveryState {
-	st, known := setback(d, st, now, why)
-	if known {
-		return st
-	}
-	return event(st, now, cluster.EventFailed, st.Applied, why)
+// fail is one more failure. The same one, of which release ever, is told once.
+func fail(d cluster.Delivery, st cluster.DeliveryState, now time.Time, which, why string) cluster.DeliveryState {
+	st = setback(d, st, now, which+why)
+	return tell(st, now, cluster.EventFailed, st.Applied, why, st.Message)
 }
 
-// setback counts a failure; known: it is the one of before.
-func setback(d cluster.Delivery, st cluster.DeliveryState, now time.Time, why string) (_ cluster.DeliveryState, known bool) {
-	known = st.Phase == cluster.PhaseFailed && st.Message == why
+// setback counts a failure.
+func setback(d cluster.Delivery, st cluster.DeliveryState, now time.Time, why string) cluster.DeliveryState {
 	st.Failures++
-	st.Phase, st.Message = cluster.PhaseFailed, why
-	st.Next = now.Add(backoff(d.Name, st.Failures))
-	return st, known
+	st.Phase, st.Message = cluster.PhaseFailed, cut(why)
+	st.Next = now.Add(Backoff(d.Name, st.Failures))
+	return st
 }

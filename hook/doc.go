@@ -17,9 +17,9 @@
 // (finish). Who acts in a stage reads in the record that it has begun, and the
 // others see in the store that it was done: nobody calls anybody.
 //
-// What fails before apply has touched nothing, and ends there. What fails later ends
-// failed; a change that is atomic is taken back by another one, which the API writes
-// (undo).
+// What fails before apply, or is refused there, has touched nothing, and ends there. What
+// fails later ends failed; a change that is atomic is taken back by another one, which the
+// API writes (undo). Where that is refused too, the change ends failed as it is.
 //
 // # Invariants
 //
@@ -27,7 +27,8 @@
 //   - A hook's task is made in the transaction that puts its run on record: no hook
 //     runs twice in a change, whoever leads.
 //   - A hook that neither ends nor can end any more fails when its time is up: no
-//     change waits for ever in a stage in which others are refused.
+//     change waits for ever in a stage in which others are refused. What the API refuses
+//     in its stages ends the change as well.
 //   - A task of a hook that no running change waits for is stopped.
 //   - Equal input in any order gives equal output; the input is not changed.
 package hook

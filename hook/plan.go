@@ -37,12 +37,14 @@ func Due(s Snapshot) []cluster.AppName {
 	var out []cluster.AppName
 	for _, c := range s.Changes {
 		switch c.StageOf(stages[c.App]) {
-		case cluster.StageApply:
+		case cluster.StageApply, cluster.StageFinish:
 			if c.Refused == "" {
 				out = append(out, c.App)
 			}
-		case cluster.StageFinish, cluster.StageUndo:
-			out = append(out, c.App)
+		case cluster.StageUndo:
+			if c.Stays == "" {
+				out = append(out, c.App)
+			}
 		case cluster.StageBefore, cluster.StageSettle, cluster.StageAfter, cluster.StageDone:
 		}
 	}
@@ -222,9 +224,25 @@ func (c *change) step() bool {
 		return c.settle()
 	case cluster.StageAfter:
 		return c.after()
-	case cluster.StageFinish, cluster.StageUndo, cluster.StageDone: // the API's, or nobody's
+	case cluster.StageFinish, cluster.StageUndo: // the API's
+		return c.refused()
+	case cluster.StageDone:
 	}
 	return false
+}
+
+// refused ends a change that the API can neither end nor take back.
+func (c *change) refused() bool {
+	switch {
+	case c.rec.Stage == cluster.StageFinish && c.ch.Refused != "":
+		c.fail("%s", c.ch.Refused)
+	case c.rec.Stage == cluster.StageUndo && c.ch.Stays != "":
+		c.fail("%s; it cannot be taken back: %s", c.rec.Message, c.ch.Stays)
+	default:
+		return false
+	}
+	c.enter(cluster.StageDone)
+	return true
 }
 
 func (c *change) before() bool {
@@ -252,7 +270,11 @@ func (c *change) apply() bool {
 		c.enter(cluster.StageSettle)
 	case c.ch.Refused != "":
 		c.fail("%s", c.ch.Refused)
-		c.failed()
+		if !c.ch.Begun && c.ch.Action != cluster.HookInstall { // of which the app's name is there
+			c.enter(cluster.StageDone)
+		} else {
+			c.failed()
+		}
 	default:
 		return false
 	}

@@ -277,6 +277,62 @@ func TestWhatCannotBeMadeAnyMore(t *testing.T) {
 	}
 }
 
+// A change that the API refuses ends, atomic or not: what has touched nothing at once, the
+// rest by being taken back, also where that is refused in its turn.
+func TestARefusedChangeEnds(t *testing.T) {
+	for _, tc := range []struct {
+		action cluster.HookAction
+		atomic bool
+		begun  bool
+		stage  cluster.HookStage
+	}{
+		{cluster.HookUpgrade, false, false, cluster.StageDone},
+		{cluster.HookUpgrade, true, false, cluster.StageDone},
+		{cluster.HookRollback, true, false, cluster.StageDone},
+		{cluster.HookDelete, false, false, cluster.StageDone},
+		{cluster.HookInstall, false, false, cluster.StageDone},
+		{cluster.HookInstall, true, false, cluster.StageUndo}, // the app's name is taken
+		{cluster.HookUpgrade, true, true, cluster.StageUndo},
+		{cluster.HookUpgrade, false, true, cluster.StageDone},
+	} {
+		s := newSim(t, tc.action)
+		s.Changes[0].Atomic = tc.atomic
+		s.apply()
+		s.wantStage(cluster.StageApply, false)
+		s.Changes[0].Refused, s.Changes[0].Begun = "the route is taken", tc.begun
+		s.apply()
+		s.wantStage(tc.stage, true)
+		undo := tc.stage == cluster.StageUndo
+		if due := hook.Due(s.Snapshot); (len(due) == 1) != undo {
+			t.Errorf("%+v: due: %v", tc, due)
+		}
+		if !undo {
+			continue
+		}
+		s.Changes[0].Stays = "release 1 is gone"
+		s.apply()
+		s.wantStage(cluster.StageDone, true)
+		if r := s.record(); r.Message != "the route is taken; it cannot be taken back: release 1 is gone" {
+			t.Errorf("%+v: it says %q", tc, r.Message)
+		}
+		if due := hook.Due(s.Snapshot); len(due) != 0 {
+			t.Errorf("%+v: due: %v", tc, due)
+		}
+	}
+
+	s := newSim(t, cluster.HookDelete)
+	s.apply()
+	s.Apps[0].Uninstalled = true
+	s.apply()
+	s.wantStage(cluster.StageFinish, false)
+	s.Changes[0].Refused = "no"
+	if due := hook.Due(s.Snapshot); len(due) != 0 {
+		t.Errorf("due: %v", due)
+	}
+	s.apply()
+	s.wantStage(cluster.StageDone, true)
+}
+
 func TestTheOrderOfTheInputDoesNotMatter(t *testing.T) {
 	s := newSim(t, cluster.HookUpgrade, aHook("a", 0, cluster.PreUpgrade), aHook("b", 0, cluster.PreUpgrade))
 	s.Apps = append(s.Apps, cluster.App{Name: "other", Release: 1})
