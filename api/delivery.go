@@ -170,6 +170,18 @@ func fits(d cluster.Delivery, all []v1.DeliveryStatus, replace bool) (int64, err
 	return rev, nil
 }
 
+// unfollowed refuses to remove an app that a delivery would bring back.
+func (s *Server) unfollowed(app cluster.AppName) error {
+	var all []v1.DeliveryStatus
+	s.Mirror.Read(func(v store.View) { all = deliveries(v) })
+	for _, d := range all {
+		if d.App == app && !d.Suspend {
+			return cluster.Invalidf("the delivery %s follows %s and would bring it back: `fairlead delivery suspend %s` or `fairlead delivery rm %s` first", d.Name, app, d.Name, d.Name)
+		}
+	}
+	return nil
+}
+
 func (s *Server) removeDelivery(ctx context.Context, in *DeliveryPath) (nothing, error) {
 	return nothing{}, s.decide(ctx, func(ctx context.Context) error {
 		d, err := s.delivery(in.name())

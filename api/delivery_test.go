@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -253,5 +254,37 @@ func TestADeliveryMadeAgainHasNoState(t *testing.T) {
 	}
 	if d, err := b.Delivery(ctx, "shop"); err != nil || d.State.Asked != 0 || d.State.Phase != "" {
 		t.Errorf("%+v, %v", d.State, err)
+	}
+}
+
+// TestAFollowedAppIsNotRemoved: its delivery would bring it back, with new generated secrets beside the volumes that were kept.
+func TestAFollowedAppIsNotRemoved(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service("web:1")}))
+	if _, err := b.SetSecret(ctx, cluster.SecretRef{App: "shop", Name: "db"}, v1.SecretSet{Value: []byte("kept")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.SetDelivery(ctx, "other", fromGit("other")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.SetDelivery(ctx, "live", fromGit("shop")); err != nil {
+		t.Fatal(err)
+	}
+	before := b.keys(store.AppPrefix("shop"))
+	for _, o := range []v1.RemoveOptions{{}, {PurgeSecrets: true}, {KeepHistory: true}} {
+		_, err := b.Remove(ctx, "shop", o)
+		if cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "`fairlead delivery suspend live` or `fairlead delivery rm live` first") {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+	if after := b.keys(store.AppPrefix("shop")); !slices.Equal(after, before) {
+		t.Errorf("left %v of %v", after, before)
+	}
+	if _, err := b.Suspend(ctx, "live"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Remove(ctx, "shop", v1.RemoveOptions{PurgeSecrets: true}); err != nil || len(b.keys(store.AppPrefix("shop"))) != 0 {
+		t.Errorf("of a suspended delivery: %v", err)
 	}
 }

@@ -100,6 +100,9 @@ func (s *Server) removeApp(ctx context.Context, in *removeInput) (v1.RemoveResul
 		if c.App == nil && len(c.Services) == 0 && (!in.PurgeSecrets || len(c.Secrets) == 0) {
 			return noApp(c.app)
 		}
+		if err := s.unfollowed(c.app); err != nil {
+			return err
+		}
 		r, err := s.removal(c, in.KeepHistory, in.PurgeSecrets)
 		if err != nil {
 			return err
