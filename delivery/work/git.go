@@ -105,6 +105,10 @@ func fetchOnce(ctx context.Context, t Task, images []cluster.ImageState, tree st
 // cut bounds what a stranger wrote.
 func cut(s string) string {
 	const most = 200
+	return cutTo(s, most)
+}
+
+func cutTo(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return -1

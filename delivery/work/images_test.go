@@ -444,16 +444,32 @@ func TestPushesThatAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	refuse("echo not by you; exit 1")
-	f.refused(task, cluster.KindForbidden, "refuses a push to main")
-	f.git(f.dir, "config", "http.receivepack", "false")
-	f.refused(task, cluster.KindForbidden, "refuses a push to main")
-	f.git(f.dir, "config", "http.receivepack", "true")
-	if head := f.git(f.dir, "rev-parse", "main"); head != first {
-		t.Fatalf("main is at %s", head)
+	// What is not taken keeps nothing from being deployed, and is tried again.
+	goesOn := func(at, says string) {
+		t.Helper()
+		r := f.must(task)
+		if got := r.Bundle.Services["web"].Task.Image; r.Origin.Revision != at || got != "x:1" || r.Pushed != "" || r.Branch != "" || len(r.Edits) > 0 {
+			t.Errorf("%s of %+v, with %+v", got, r.Origin, r.Edits)
+		}
+		if st := r.Images[0]; st.Tag != "1.0.0" || !strings.Contains(st.Unwritten, says) || st.Message != "" || st.Failures != 0 {
+			t.Errorf("%+v does not say %q", st, says)
+		}
+		if head := f.git(f.dir, "rev-parse", "main"); head != at {
+			t.Fatalf("main is at %s", head)
+		}
+		task.Chosen = r.Images
 	}
-
+	refuse("echo not by you; exit 1")
+	goesOn(first, "refuses a push to main")
 	refuse("exit 0")
+	f.git(f.dir, "config", "http.receivepack", "false")
+	f.write("hot.txt", "fixed")
+	hot := f.push("a hotfix")
+	goesOn(hot, "refuses a push to main")
+	task.Delivery.ImageWrite.Branch = "bot"
+	goesOn(hot, "refuses a push to bot")
+	task.Delivery.ImageWrite.Branch = ""
+	f.git(f.dir, "config", "http.receivepack", "true")
 
 	// Somebody is faster, once: what they wrote stays, and ours comes after it.
 	f.write("more.txt", "more")
@@ -463,7 +479,7 @@ func TestPushesThatAreRefused(t *testing.T) {
 	f.git(f.tree, "push", "-q", "origin", "HEAD:refs/heads/wait")
 	refuse(fmt.Sprintf("test -e %[1]s/once && exit 0\ntouch %[1]s/once\nunset GIT_QUARANTINE_PATH GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES\ngit update-ref refs/heads/main %[2]s\nexit 0\n", f.t.TempDir(), theirs))
 	r := f.must(task)
-	if r.Pushed == "" || f.git(f.dir, "rev-parse", "main^") != theirs || f.git(f.dir, "rev-parse", "main") != r.Pushed {
+	if r.Pushed == "" || f.git(f.dir, "rev-parse", "main^") != theirs || f.git(f.dir, "rev-parse", "main") != r.Pushed || r.Images[0].Unwritten != "" {
 		t.Errorf("%+v: %s", r, f.git(f.dir, "log", "--format=%h %s", "main"))
 	}
 
@@ -471,7 +487,9 @@ func TestPushesThatAreRefused(t *testing.T) {
 	d.Source = cluster.SourceSpec{Kind: cluster.SourceGit, URL: "file://" + f.tree}
 	f.write("compose.yaml", "services:\n  web:\n    image: x:1 # {\"fairlead\": \"web\"}\n")
 	task.Delivery = d
-	f.refused(task, cluster.KindForbidden, "checked out")
+	if r := f.must(task); r.Origin.Revision != theirs || !strings.Contains(r.Images[0].Unwritten, "checked out") {
+		t.Errorf("%+v of %+v", r.Images[0], r.Origin)
+	}
 
 	// Marks that cannot be followed say where.
 	f.write("compose.yaml", "services:\n  web:\n    image: x:1 # {\"fairlead\": \"wbe\"}\n")
