@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/fairlead/fairlead/api"
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/cluster"
@@ -286,5 +288,58 @@ func TestAFollowedAppIsNotRemoved(t *testing.T) {
 	}
 	if _, err := b.Remove(ctx, "shop", v1.RemoveOptions{PurgeSecrets: true}); err != nil || len(b.keys(store.AppPrefix("shop"))) != 0 {
 		t.Errorf("of a suspended delivery: %v", err)
+	}
+}
+
+// TestWhereARestartComesFrom: what was restarted is what the commit says, with newer secrets too;
+// another image is nobody's.
+func TestWhereARestartComesFrom(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	if _, err := b.SetDelivery(ctx, "shop", fromGit("shop")); err != nil {
+		t.Fatal(err)
+	}
+	pw := cluster.SecretRef{App: "shop", Name: "pw"}
+	set := func(value string) error {
+		_, err := b.SetSecret(ctx, pw, v1.SecretSet{Value: []byte(value)})
+		return err
+	}
+	if err := set("1"); err != nil {
+		t.Fatal(err)
+	}
+	spec := service("web:1")
+	spec.Task.Secrets = []cluster.FileRef{{Name: "pw", Target: "/pw"}}
+	bun := bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": spec})
+	bun.Secrets = map[string]v1.SecretDecl{"pw": {External: true}}
+	d := fromGit("shop").Delivery
+	d.Name, d.Rev = "shop", b.rev(store.DeliveryKey("shop"))
+	origin := cluster.Origin{Delivery: "shop", URL: d.Source.URL, Ref: "main", Revision: strings.Repeat("a", 40), Author: "Ann"}
+	if r, err := b.srv.Deliver(ctx, d, api.Fetched{Origin: origin, Bundle: bun}, 0); err != nil || !r.Changed {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for _, tc := range []struct {
+		what string
+		do   func() error
+		from *cluster.Origin
+	}{
+		{"a restart", func() error { _, err := b.Restart(ctx, "shop", v1.RestartRequest{}); return err }, &origin},
+		{"another secret", func() error { return set("2") }, &origin},
+		{"another image", func() error {
+			_, err := b.Update(ctx, "shop", v1.UpdateRequest{Images: map[cluster.ServiceName]v1.ImageRef{"web": {Ref: "web:2"}}})
+			return err
+		}, nil},
+		{"a restart of that", func() error { _, err := b.Restart(ctx, "shop", v1.RestartRequest{}); return err }, nil},
+	} {
+		before := get[cluster.App](b, store.AppKey("shop")).Release
+		if err := tc.do(); err != nil {
+			t.Fatalf("%s: %v", tc.what, err)
+		}
+		tr, err := b.Trace(ctx, webID)
+		if err != nil || tr.Release.Number != before+1 || tr.Release.By == d.Actor() {
+			t.Errorf("%s: %+v, %v", tc.what, tr.Release, err)
+		}
+		if diff := cmp.Diff(tc.from, tr.Origin); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", tc.what, diff)
+		}
 	}
 }
