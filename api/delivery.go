@@ -148,6 +148,8 @@ func fits(d cluster.Delivery, all []v1.DeliveryStatus, replace bool) (int64, err
 		switch {
 		case o.Name == d.Name && !replace:
 			return 0, cluster.Invalidf("the delivery %s is there already; --replace changes it", d.Name)
+		case o.Name == d.Name && o.App != d.App: // what it knows are releases of that app
+			return 0, cluster.Invalidf("the delivery %s is of the app %s: to deliver %s, `fairlead delivery rm %s` first, and create it then", d.Name, o.App, d.App, d.Name)
 		case o.Name == d.Name:
 			rev = int64(o.Rev)
 			continue

@@ -36,6 +36,8 @@ func TestDeliveriesAreKept(t *testing.T) {
 	}
 	replace := fromGit("shop", "db")
 	replace.Replace = true
+	moved := fromGit("elsewhere")
+	moved.Replace = true
 	named := fromGit("x")
 	named.Name = "y"
 	imaged := func(p cluster.ImagePolicy) v1.DeliverySet {
@@ -52,6 +54,7 @@ func TestDeliveriesAreKept(t *testing.T) {
 		"one that is there":     {"shop", fromGit("shop"), "--replace"},
 		"an app of another one": {"other", fromGit("shop"), "follows the delivery shop already"},
 		"a cycle":               {"shop", replace, "depend on itself"},
+		"another app":           {"shop", moved, "is of the app shop: to deliver elsewhere, `fairlead delivery rm shop` first"},
 		"another name":          {"x", named, "in the path"},
 		"no range":              {"x", imaged(cluster.ImagePolicy{Semver: "one"}), "no range of versions"},
 		"no expression":         {"x", imaged(cluster.ImagePolicy{Newest: "numeric", Filter: "("}), "filter"},
