@@ -28,6 +28,7 @@ import (
 	"github.com/skeema/knownhosts"
 
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/delivery/image"
 )
 
 const (
@@ -301,8 +302,8 @@ func highest(within string, tags []string) (string, error) {
 	tag := ""
 	for _, name := range tags {
 		// Of two tags of one version the first by name, whatever the order.
-		v, err := semver.NewVersion(name)
-		if err != nil || !c.Check(v) || best != nil && (v.LessThan(best) || v.Equal(best) && name > tag) {
+		v := image.Version(name)
+		if v == nil || !c.Check(v) || best != nil && (v.LessThan(best) || v.Equal(best) && name > tag) {
 			continue
 		}
 		best, tag = v, name
