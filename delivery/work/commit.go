@@ -125,6 +125,7 @@ func rewrite(t Task, repo *repository, tree *object.Tree, r *Result) (plumbing.H
 	if err := countFiles(tree); err != nil {
 		return plumbing.ZeroHash, err
 	}
+	mine := owned(tree, t.Delivery)
 	walk := object.NewTreeWalker(tree, true, nil)
 	defer walk.Close()
 	for {
@@ -135,7 +136,7 @@ func rewrite(t Task, repo *repository, tree *object.Tree, r *Result) (plumbing.H
 		if err != nil {
 			return plumbing.ZeroHash, cluster.Invalidf("read the source: %w", err)
 		}
-		if ext := path.Ext(name); ext != ".yaml" && ext != ".yml" || prefix != "" && !strings.HasPrefix(name, prefix+"/") {
+		if ext := path.Ext(name); ext != ".yaml" && ext != ".yml" || prefix != "" && !strings.HasPrefix(name, prefix+"/") || !mine(name) {
 			continue
 		}
 		if entry.Mode != filemode.Regular && entry.Mode != filemode.Executable && entry.Mode != filemode.Deprecated {
@@ -165,7 +166,7 @@ func rewrite(t Task, repo *repository, tree *object.Tree, r *Result) (plumbing.H
 	}
 	for i, st := range r.Images {
 		if uses[st.Policy] == 0 && st.Message == "" {
-			r.Images[i].Message = fmt.Sprintf(`no value in the source is marked with # {"fairlead": %q}`, st.Policy)
+			r.Images[i].Message = fmt.Sprintf(`no value in the delivery's own files is marked with # {"fairlead": %q}`, st.Policy)
 		}
 	}
 	if len(files) == 0 {

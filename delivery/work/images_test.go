@@ -378,6 +378,60 @@ func TestImagesAreCommitted(t *testing.T) {
 	}
 }
 
+// Two deliveries of one repository write each into its own files; a mark of the other's
+// policies is none of its business.
+func TestImagesAreCommittedToOwnFiles(t *testing.T) {
+	f, s := newForge(t), newShelf(t)
+	s.push("shop/web", "1.0.0", "2.0.0")
+	marked := "services:\n  %s:\n    image: " + s.host + "/shop/web:0.1 # {\"fairlead\": \"web\"}\n"
+	name := func(service string) string { return fmt.Sprintf(marked, service) }
+	f.write("one.yaml", "include: [parts/inc.yaml, {path: [parts/long.yaml]}]\n"+name("one")+"    extends: {service: base, file: ./parts/base.yaml}\n  none: {image: a}\n")
+	f.write("parts/inc.yaml", name("inc"))
+	f.write("parts/long.yaml", name("long"))
+	f.write("parts/base.yaml", name("base"))
+	f.write("two.yaml", name("two"))
+	f.write("three.yaml", strings.Replace(name("three"), `"web"`, `"another"`, 1))
+	f.write("deploy/compose.yaml", name("deploy"))
+	f.write("deploy/compose.override.yaml", name("deploy"))
+	f.write("deploy/extra.yaml", name("extra"))
+	f.write("deploy/more.yaml", name("more"))
+	f.write("deploy/.env", "COMPOSE_FILE=compose.yaml:compose.override.yaml:extra.yaml\n")
+	f.write("pkg/Chart.yaml", "apiVersion: v2\nname: shop\nversion: 1.0.0\n")
+	f.write("pkg/values.yaml", "image: "+s.host+"/shop/web:0.1 # {\"fairlead\": \"web\"}\n")
+	f.write("pkg/templates/app.yaml", "services:\n  web: {image: \"{{ .Values.image }}\"}\n")
+	f.write("prod.yaml", "image: "+s.host+"/shop/web:0.1 # {\"fairlead\": \"web\"}\n")
+	f.push("the first")
+	commits := cluster.ImageWrite{To: cluster.WriteCommit}
+	one, two := f.following(s.policy("web=shop/web semver 1.x")), f.following(s.policy("web=shop/web semver 2.x"))
+	one.Compose, one.ImageWrite = []string{"one.yaml"}, commits
+	two.Compose, two.ImageWrite = []string{"two.yaml"}, commits
+	dir, pkg := two, two
+	dir.Compose, dir.Path = nil, "deploy"
+	pkg.Compose, pkg.Package, pkg.Values = nil, "pkg", []string{"prod.yaml"}
+	for _, tc := range []struct {
+		what  string
+		d     cluster.Delivery
+		files []string
+	}{
+		{"its files, and what they include and extend", one, []string{"one.yaml", "parts/base.yaml", "parts/inc.yaml", "parts/long.yaml"}},
+		{"another one", two, []string{"two.yaml"}},
+		{"the first again", one, nil},
+		{"the usual files, and what .env names", dir, []string{"deploy/compose.override.yaml", "deploy/compose.yaml", "deploy/extra.yaml"}},
+		{"a package", pkg, []string{"pkg/values.yaml", "prod.yaml"}},
+		{"the other again", two, nil},
+	} {
+		r := f.must(work.Task{Delivery: tc.d, Scan: true, Commit: true, Release: 1})
+		var files []string
+		for _, e := range r.Edits {
+			files = append(files, e.File)
+		}
+		slices.Sort(files)
+		if !slices.Equal(files, tc.files) || (r.Pushed != "") != (tc.files != nil) || r.Images[0].Message != "" {
+			t.Errorf("%s: %v is written, not %v (%q)", tc.what, files, tc.files, r.Images[0].Message)
+		}
+	}
+}
+
 // Whoever owns a repository on the servers' disk can write there still.
 func TestCommitsBelongToTheOwner(t *testing.T) {
 	const owner = 12345
