@@ -346,3 +346,54 @@ func TestWhereARestartComesFrom(t *testing.T) {
 		}
 	}
 }
+
+// TestOneDeliveryOfAnApp: also where two are made, or the app is removed, at the same moment.
+func TestOneDeliveryOfAnApp(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	set := func(name cluster.DeliveryName, app cluster.AppName, needs ...cluster.DeliveryName) error {
+		_, err := b.SetDelivery(ctx, name, fromGit(app, needs...))
+		return err
+	}
+	meanwhile := func(do func() error) {
+		b.hook.mu.Lock()
+		defer b.hook.mu.Unlock()
+		b.hook.once = func() {
+			if err := do(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	meanwhile(func() error { return set("second", "shop") })
+	if err := set("first", "shop"); cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "follows the delivery second already") {
+		t.Errorf("two of one app: %v", err)
+	}
+	meanwhile(func() error { return set("other", "other", "db") })
+	if err := set("db", "db", "other"); cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "depend on itself") {
+		t.Errorf("a cycle of two: %v", err)
+	}
+	// Those that are in nobody's way are both made.
+	meanwhile(func() error { return set("x", "x") })
+	if err := set("y", "y"); err != nil {
+		t.Error(err)
+	}
+
+	deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service("web:1")}))
+	for what, do := range map[string]func() error{
+		"is resumed": func() error { _, err := b.Resume(ctx, "second"); return err },
+		"is made": func() error {
+			if err := b.RemoveDelivery(ctx, "second"); err != nil {
+				return err
+			}
+			return set("second", "shop")
+		},
+	} {
+		if _, err := b.Suspend(ctx, "second"); err != nil {
+			t.Fatal(err)
+		}
+		meanwhile(do)
+		if _, err := b.Remove(ctx, "shop", v1.RemoveOptions{}); cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "the delivery second follows shop") {
+			t.Errorf("while its delivery %s: %v", what, err)
+		}
+	}
+}
