@@ -28,6 +28,7 @@ func (s *Server) update(ctx context.Context, in *updateInput) (v1.DeployResult, 
 		if err != nil {
 			return out, err
 		}
+		out.Origin = nil // no source says so
 		for n, img := range in.Body.Images {
 			spec, ok := out.Bundle.Services[n]
 			if !ok {

@@ -120,13 +120,15 @@ func (s *Server) setDelivery(ctx context.Context, in *setDeliveryInput) (v1.Deli
 		}
 	}
 	err := s.decide(ctx, func(ctx context.Context) error {
-		var all []v1.DeliveryStatus
-		s.Mirror.Read(func(v store.View) { all = deliveries(v) })
+		all, counted, err := s.follows()
+		if err != nil {
+			return err
+		}
 		rev, err := fits(d, all, in.Body.Replace)
 		if err != nil {
 			return err
 		}
-		st, err := put(store.DeliveryKey(d.Name), d, rev)
+		st, err := following(d, rev, counted)
 		if err != nil {
 			return err
 		}
@@ -139,6 +141,25 @@ func (s *Server) setDelivery(ctx context.Context, in *setDeliveryInput) (v1.Deli
 	return s.delivery(d.Name)
 }
 
+// follows reads what apps follow, and the counter that every change of it compares.
+func (s *Server) follows() (all []v1.DeliveryStatus, counted store.Value[int], err error) {
+	s.Mirror.Read(func(v store.View) {
+		all = deliveries(v)
+		counted, _, err = store.One[int](v, store.FollowsKey)
+	})
+	return all, counted, err
+}
+
+// following writes a delivery that was decided on what all others follow.
+func following(d cluster.Delivery, rev int64, counted store.Value[int]) (step, error) {
+	st, err := put(store.DeliveryKey(d.Name), d, rev)
+	if err != nil {
+		return st, err
+	}
+	count, err := put(store.FollowsKey, counted.V+1, counted.Rev)
+	return step{append(st.conds, count.conds...), append(st.ops, count.ops...)}, err
+}
+
 // fits refuses a delivery that the others leave no room for, and returns the store
 // revision of the one that it replaces.
 func fits(d cluster.Delivery, all []v1.DeliveryStatus, replace bool) (int64, error) {
@@ -148,6 +169,8 @@ func fits(d cluster.Delivery, all []v1.DeliveryStatus, replace bool) (int64, err
 		switch {
 		case o.Name == d.Name && !replace:
 			return 0, cluster.Invalidf("the delivery %s is there already; --replace changes it", d.Name)
+		case o.Name == d.Name && o.App != d.App: // what it knows are releases of that app
+			return 0, cluster.Invalidf("the delivery %s is of the app %s: to deliver %s, `fairlead delivery rm %s` first, and create it then", d.Name, o.App, d.App, d.Name)
 		case o.Name == d.Name:
 			rev = int64(o.Rev)
 			continue
@@ -168,6 +191,21 @@ func fits(d cluster.Delivery, all []v1.DeliveryStatus, replace bool) (int64, err
 		}
 	}
 	return rev, nil
+}
+
+// unfollowed refuses to remove an app that a delivery would bring back. What it returns holds
+// as long as that is so.
+func (s *Server) unfollowed(app cluster.AppName) (store.Cond, error) {
+	all, counted, err := s.follows()
+	if err != nil {
+		return store.Cond{}, err
+	}
+	for _, d := range all {
+		if d.App == app && !d.Suspend {
+			return store.Cond{}, cluster.Invalidf("the delivery %s follows %s and would bring it back: `fairlead delivery suspend %s` or `fairlead delivery rm %s` first", d.Name, app, d.Name, d.Name)
+		}
+	}
+	return store.Cond{Key: store.FollowsKey, Rev: counted.Rev}, nil
 }
 
 func (s *Server) removeDelivery(ctx context.Context, in *DeliveryPath) (nothing, error) {
@@ -235,7 +273,11 @@ func (s *Server) setSuspend(ctx context.Context, name cluster.DeliveryName, to b
 			return err
 		}
 		d.Suspend = to
-		st, err := put(store.DeliveryKey(name), d.Delivery, int64(d.Rev))
+		_, counted, err := s.follows()
+		if err != nil {
+			return err
+		}
+		st, err := following(d.Delivery, int64(d.Rev), counted)
 		if err != nil {
 			return err
 		}

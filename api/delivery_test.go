@@ -6,8 +6,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/fairlead/fairlead/api"
 	v1 "github.com/fairlead/fairlead/api/v1"
@@ -33,6 +36,8 @@ func TestDeliveriesAreKept(t *testing.T) {
 	}
 	replace := fromGit("shop", "db")
 	replace.Replace = true
+	moved := fromGit("elsewhere")
+	moved.Replace = true
 	named := fromGit("x")
 	named.Name = "y"
 	imaged := func(p cluster.ImagePolicy) v1.DeliverySet {
@@ -49,6 +54,7 @@ func TestDeliveriesAreKept(t *testing.T) {
 		"one that is there":     {"shop", fromGit("shop"), "--replace"},
 		"an app of another one": {"other", fromGit("shop"), "follows the delivery shop already"},
 		"a cycle":               {"shop", replace, "depend on itself"},
+		"another app":           {"shop", moved, "is of the app shop: to deliver elsewhere, `fairlead delivery rm shop` first"},
 		"another name":          {"x", named, "in the path"},
 		"no range":              {"x", imaged(cluster.ImagePolicy{Semver: "one"}), "no range of versions"},
 		"no expression":         {"x", imaged(cluster.ImagePolicy{Newest: "numeric", Filter: "("}), "filter"},
@@ -253,5 +259,141 @@ func TestADeliveryMadeAgainHasNoState(t *testing.T) {
 	}
 	if d, err := b.Delivery(ctx, "shop"); err != nil || d.State.Asked != 0 || d.State.Phase != "" {
 		t.Errorf("%+v, %v", d.State, err)
+	}
+}
+
+// TestAFollowedAppIsNotRemoved: its delivery would bring it back, with new generated secrets beside the volumes that were kept.
+func TestAFollowedAppIsNotRemoved(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service("web:1")}))
+	if _, err := b.SetSecret(ctx, cluster.SecretRef{App: "shop", Name: "db"}, v1.SecretSet{Value: []byte("kept")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.SetDelivery(ctx, "other", fromGit("other")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.SetDelivery(ctx, "live", fromGit("shop")); err != nil {
+		t.Fatal(err)
+	}
+	before := b.keys(store.AppPrefix("shop"))
+	for _, o := range []v1.RemoveOptions{{}, {PurgeSecrets: true}, {KeepHistory: true}} {
+		_, err := b.Remove(ctx, "shop", o)
+		if cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "`fairlead delivery suspend live` or `fairlead delivery rm live` first") {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+	if after := b.keys(store.AppPrefix("shop")); !slices.Equal(after, before) {
+		t.Errorf("left %v of %v", after, before)
+	}
+	if _, err := b.Suspend(ctx, "live"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Remove(ctx, "shop", v1.RemoveOptions{PurgeSecrets: true}); err != nil || len(b.keys(store.AppPrefix("shop"))) != 0 {
+		t.Errorf("of a suspended delivery: %v", err)
+	}
+}
+
+// TestWhereARestartComesFrom: what was restarted is what the commit says, with newer secrets too;
+// another image is nobody's.
+func TestWhereARestartComesFrom(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	if _, err := b.SetDelivery(ctx, "shop", fromGit("shop")); err != nil {
+		t.Fatal(err)
+	}
+	pw := cluster.SecretRef{App: "shop", Name: "pw"}
+	set := func(value string) error {
+		_, err := b.SetSecret(ctx, pw, v1.SecretSet{Value: []byte(value)})
+		return err
+	}
+	if err := set("1"); err != nil {
+		t.Fatal(err)
+	}
+	spec := service("web:1")
+	spec.Task.Secrets = []cluster.FileRef{{Name: "pw", Target: "/pw"}}
+	bun := bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": spec})
+	bun.Secrets = map[string]v1.SecretDecl{"pw": {External: true}}
+	d := fromGit("shop").Delivery
+	d.Name, d.Rev = "shop", b.rev(store.DeliveryKey("shop"))
+	origin := cluster.Origin{Delivery: "shop", URL: d.Source.URL, Ref: "main", Revision: strings.Repeat("a", 40), Author: "Ann"}
+	if r, err := b.srv.Deliver(ctx, d, api.Fetched{Origin: origin, Bundle: bun}, 0); err != nil || !r.Changed {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for _, tc := range []struct {
+		what string
+		do   func() error
+		from *cluster.Origin
+	}{
+		{"a restart", func() error { _, err := b.Restart(ctx, "shop", v1.RestartRequest{}); return err }, &origin},
+		{"another secret", func() error { return set("2") }, &origin},
+		{"another image", func() error {
+			_, err := b.Update(ctx, "shop", v1.UpdateRequest{Images: map[cluster.ServiceName]v1.ImageRef{"web": {Ref: "web:2"}}})
+			return err
+		}, nil},
+		{"a restart of that", func() error { _, err := b.Restart(ctx, "shop", v1.RestartRequest{}); return err }, nil},
+	} {
+		before := get[cluster.App](b, store.AppKey("shop")).Release
+		if err := tc.do(); err != nil {
+			t.Fatalf("%s: %v", tc.what, err)
+		}
+		tr, err := b.Trace(ctx, webID)
+		if err != nil || tr.Release.Number != before+1 || tr.Release.By == d.Actor() {
+			t.Errorf("%s: %+v, %v", tc.what, tr.Release, err)
+		}
+		if diff := cmp.Diff(tc.from, tr.Origin); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", tc.what, diff)
+		}
+	}
+}
+
+// TestOneDeliveryOfAnApp: also where two are made, or the app is removed, at the same moment.
+func TestOneDeliveryOfAnApp(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	set := func(name cluster.DeliveryName, app cluster.AppName, needs ...cluster.DeliveryName) error {
+		_, err := b.SetDelivery(ctx, name, fromGit(app, needs...))
+		return err
+	}
+	meanwhile := func(do func() error) {
+		b.hook.mu.Lock()
+		defer b.hook.mu.Unlock()
+		b.hook.once = func() {
+			if err := do(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	meanwhile(func() error { return set("second", "shop") })
+	if err := set("first", "shop"); cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "follows the delivery second already") {
+		t.Errorf("two of one app: %v", err)
+	}
+	meanwhile(func() error { return set("other", "other", "db") })
+	if err := set("db", "db", "other"); cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "depend on itself") {
+		t.Errorf("a cycle of two: %v", err)
+	}
+	// Those that are in nobody's way are both made.
+	meanwhile(func() error { return set("x", "x") })
+	if err := set("y", "y"); err != nil {
+		t.Error(err)
+	}
+
+	deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service("web:1")}))
+	for what, do := range map[string]func() error{
+		"is resumed": func() error { _, err := b.Resume(ctx, "second"); return err },
+		"is made": func() error {
+			if err := b.RemoveDelivery(ctx, "second"); err != nil {
+				return err
+			}
+			return set("second", "shop")
+		},
+	} {
+		if _, err := b.Suspend(ctx, "second"); err != nil {
+			t.Fatal(err)
+		}
+		meanwhile(do)
+		if _, err := b.Remove(ctx, "shop", v1.RemoveOptions{}); cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "the delivery second follows shop") {
+			t.Errorf("while its delivery %s: %v", what, err)
+		}
 	}
 }

@@ -166,7 +166,8 @@ func (s *Server) release(app cluster.AppName, n int) (cluster.Release, bool) {
 	return out.V, ok
 }
 
-// again is the input that makes the current state again, to be changed.
+// again is the input that makes the current state again, to be changed; it comes from where
+// that came from.
 func (s *Server) again(c current, note string) (plan.Input, error) {
 	if c.App == nil || len(c.Services) == 0 {
 		return plan.Input{}, noApp(c.app)
@@ -174,7 +175,7 @@ func (s *Server) again(c current, note string) (plan.Input, error) {
 	specs := c.specs()
 	in := plan.Input{App: c.app, Exact: true, Package: c.Package, Bundle: v1.Bundle{Services: specs, Hooks: c.Hooks, Secrets: plan.References(specs, c.Hooks), Note: note}}
 	if r, ok := s.release(c.app, c.App.Release); ok {
-		in.Bundle.Rendered = r.Source
+		in.Bundle.Rendered, in.Origin = r.Source, r.Origin
 	}
 	return in, nil
 }

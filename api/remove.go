@@ -100,12 +100,16 @@ func (s *Server) removeApp(ctx context.Context, in *removeInput) (v1.RemoveResul
 		if c.App == nil && len(c.Services) == 0 && (!in.PurgeSecrets || len(c.Secrets) == 0) {
 			return noApp(c.app)
 		}
+		unfollowed, err := s.unfollowed(c.app)
+		if err != nil {
+			return err
+		}
 		r, err := s.removal(c, in.KeepHistory, in.PurgeSecrets)
 		if err != nil {
 			return err
 		}
 		out = r.RemoveResult
-		guard := []store.Cond{{Key: store.AppKey(c.app), Rev: c.appRev}}
+		guard := []store.Cond{{Key: store.AppKey(c.app), Rev: c.appRev}, unfollowed}
 		steps := append(r.services, r.rest...)
 		ch := cluster.PendingChange{
 			Action: cluster.HookDelete, Timeout: cluster.Duration(timeout), NoHooks: in.NoHooks, KeepHistory: in.KeepHistory, PurgeSecrets: in.PurgeSecrets,

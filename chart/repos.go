@@ -1,6 +1,7 @@
 package chart
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -199,15 +200,30 @@ func (r Repositories) refresh(ctx context.Context, x Repository) (*repo.IndexFil
 	return i, nil
 }
 
-// archive fetches a package of a repository by its name. Where the index that is
-// kept does not have it, a fresh one is asked. Of how, the keyring alone counts: the
-// repository has a login of its own.
+// FetchFrom reads a package of a repository that need not be among those that are kept.
+func (r Repositories) FetchFrom(ctx context.Context, x Repository, name, version string) ([]File, error) {
+	a, err := r.from(ctx, x, name, version, Transfer{})
+	if err != nil {
+		return nil, err
+	}
+	return ReadArchive(a.name, bytes.NewReader(a.data))
+}
+
+// archive fetches a package of a repository by the names of both.
 func (r Repositories) archive(ctx context.Context, name, version string, how Transfer) (archived, error) {
 	repository, name, _ := strings.Cut(name, "/")
 	x, err := r.find(repository)
 	if err != nil {
 		return archived{}, err
 	}
+	return r.from(ctx, x, name, version, how)
+}
+
+// from fetches a package of a repository by its name. Where the index that is
+// kept does not have it, a fresh one is asked. Of how, the keyring alone counts: the
+// repository has a login of its own.
+func (r Repositories) from(ctx context.Context, x Repository, name, version string, how Transfer) (archived, error) {
+	repository := x.Name
 	i, err := repo.LoadIndexFile(r.index(repository))
 	var v *repo.ChartVersion
 	if err == nil {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -44,6 +45,14 @@ func chosenImages(list []cluster.ImageState) string {
 	return strings.Join(words, ", ")
 }
 
+// deliveryMessage is what is to be said of a delivery in a line.
+func deliveryMessage(st cluster.DeliveryState) string {
+	if i := slices.IndexFunc(st.Images, func(s cluster.ImageState) bool { return s.Unwritten != "" }); i >= 0 && st.Message == "" {
+		return fmt.Sprintf("%s is not committed: %s", st.Images[i], st.Images[i].Unwritten)
+	}
+	return st.Message
+}
+
 func (a *app) describeImages(d v1.DeliveryStatus, add func(what, value string)) {
 	for _, p := range d.Images {
 		add("image policy", p.String())
@@ -62,6 +71,9 @@ func (a *app) describeImages(d v1.DeliveryStatus, add func(what, value string)) 
 		}
 		if st.Message != "" {
 			s += ": " + st.Message
+		}
+		if st.Unwritten != "" {
+			s += "; not committed: " + st.Unwritten
 		}
 		add("image", s)
 	}

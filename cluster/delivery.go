@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"net"
 	"net/url"
 	"path"
 	"regexp"
@@ -160,6 +161,29 @@ func (s SourceSpec) Transport() string {
 	return u.Scheme
 }
 
+// Clear reports whether a password would go to the source without TLS; to this machine's own
+// repositories of packages and registries it may.
+func (s SourceSpec) Clear() bool {
+	t := s.Transport()
+	if t != "http" && (t != "oci" || !s.PlainHTTP) {
+		return false
+	}
+	u, err := url.Parse(s.URL)
+	if err != nil || s.Kind == SourceGit {
+		return true
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback())
+}
+
+// InClear refuses a login to a source that is spoken to without TLS.
+func InClear(s SourceSpec) error {
+	if s.Transport() == "oci" {
+		return Invalidf("a password is not sent without TLS: leave out --plain-http, or the secret")
+	}
+	return Invalidf("a password is not sent over http: use https")
+}
+
 // Validate refuses what can never be delivered.
 func (d Delivery) Validate() error {
 	if err := ValidDeliveryName(d.Name); err != nil {
@@ -273,8 +297,8 @@ func (s SourceSpec) validate() error {
 		return Invalidf("over ssh the host's keys must be known: give the lines that `ssh-keyscan HOST` prints, once checked, with --known-hosts FILE")
 	case s.Kind == SourceGit && t == "ssh" && s.Secret == "":
 		return Invalidf("over ssh a private key is needed: name the secret that holds it")
-	case s.Kind == SourceGit && t == "http" && s.Secret != "":
-		return Invalidf("a password is not sent over http: use https")
+	case s.Secret != "" && s.Clear():
+		return InClear(s)
 	case s.Kind == SourceChart && !slices.Contains([]string{"https", "http", "oci"}, t):
 		return Invalidf("%s is no repository of packages: https://… or oci://…", quote(s.URL))
 	case s.Kind == SourceChart && t != "oci" && s.Chart == "":

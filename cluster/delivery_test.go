@@ -1,6 +1,50 @@
 package cluster
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
+
+// No password crosses a network in clear.
+func TestPasswordsNeedTLS(t *testing.T) {
+	for url, want := range map[string]string{
+		"http://git.example.com/shop.git":   "use https",
+		"http://127.0.0.1/shop.git":         "use https",
+		"https://git.example.com/shop.git":  "",
+		"http://charts.example.com":         "use https",
+		"http://10.0.0.1:8080/charts":       "use https",
+		"https://charts.example.com":        "",
+		"http://127.0.0.1:8080/charts":      "",
+		"http://localhost:8080/charts":      "",
+		"http://[::1]:8080/charts":          "",
+		"oci://registry.example.com/config": "--plain-http",
+		"oci://10.0.0.1:5000/config:1":      "--plain-http",
+		"oci://127.0.0.1:5000/config":       "",
+		"oci://localhost:5000/config":       "",
+	} {
+		s := SourceSpec{Kind: SourceGit, URL: url, Secret: "pw"}
+		switch {
+		case strings.HasPrefix(url, "oci:"):
+			s.Kind, s.PlainHTTP = SourceOCI, true
+		case !strings.HasSuffix(url, ".git"):
+			s.Kind, s.Chart = SourceChart, "shop"
+		}
+		err := s.validate()
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", url, err, want)
+		}
+		if s.Secret = ""; s.validate() != nil {
+			t.Errorf("%s without one: %v", url, s.validate())
+		}
+		if s.Secret, s.PlainHTTP = "pw", false; s.Kind == SourceOCI && s.validate() != nil {
+			t.Errorf("%s over TLS: %v", url, s.validate())
+		}
+	}
+	chart := SourceSpec{Kind: SourceChart, URL: "oci://registry.example.com/charts/shop", Secret: "pw", PlainHTTP: true}
+	if err := chart.validate(); err == nil || !strings.Contains(err.Error(), "--plain-http") {
+		t.Errorf("a package of a registry: %v", err)
+	}
+}
 
 // The note of a release begins with it.
 func TestShortRevision(t *testing.T) {

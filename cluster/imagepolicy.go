@@ -119,6 +119,8 @@ type ImageState struct {
 	// Failures in a row; Away: the registry could not be asked.
 	Failures int  `json:"failures,omitempty"`
 	Away     bool `json:"away,omitempty"`
+	// Unwritten is why the commit with it was not taken; it is tried at each look.
+	Unwritten string `json:"unwritten,omitempty"`
 }
 
 // EventImages says that newer images were chosen.

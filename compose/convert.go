@@ -81,7 +81,7 @@ func (c *converter) convert() *Result {
 	c.cycles(names)
 	c.containerNames(names)
 	c.collisions(names)
-	c.res.Configs = slices.SortedFunc(maps.Values(c.configs), func(a, b cluster.Config) int { return strings.Compare(a.Name, b.Name) })
+	c.res.Configs = c.usedConfigs()
 	c.render()
 	return c.res
 }

@@ -177,6 +177,27 @@ func (c *converter) configDecls() {
 	}
 }
 
+// usedConfigs are the configs that a service or a hook has, by name. One that none has goes
+// with the next release, so it would be missed, and made, at each comparison.
+func (c *converter) usedConfigs() []cluster.Config {
+	var out []cluster.Config
+	use := func(s cluster.ServiceSpec) {
+		for _, f := range s.Task.Configs {
+			if cfg, there := c.configs[f.Name]; there {
+				out = append(out, cfg)
+			}
+		}
+	}
+	for _, s := range c.res.Services {
+		use(s)
+	}
+	for _, h := range c.res.Hooks {
+		use(h.Spec)
+	}
+	slices.SortFunc(out, func(a, b cluster.Config) int { return strings.Compare(a.Name, b.Name) })
+	return slices.CompactFunc(out, func(a, b cluster.Config) bool { return a.Name == b.Name })
+}
+
 // files mounts the service's secrets and configs.
 func (c *converter) files(name string, s types.ServiceConfig, t *cluster.TaskSpec) {
 	for _, r := range s.Secrets {

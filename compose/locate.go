@@ -104,6 +104,9 @@ func fields(list, sep string) (out []string) {
 // FileNames are the usual names of a Compose file, the first that is there counts.
 func FileNames() []string { return slices.Clone(cli.DefaultFileNames) }
 
+// OverrideFileNames are the usual names of a file beside it that changes it.
+func OverrideFileNames() []string { return slices.Clone(cli.DefaultOverrideFileNames) }
+
 // defaultFiles finds a Compose file and its override by the usual names, as Docker
 // Compose does, and warns of others that are not read.
 func (l *load) defaultFiles(dir string) (files []string) {

@@ -422,6 +422,41 @@ volumes:
 	}
 }
 
+// A config that nothing has is pruned with the next release: a deploy that brought it again
+// would differ from the app for ever.
+func TestUnusedConfigsAreLeftOut(t *testing.T) {
+	const file = `name: shop
+services:
+  web: {image: a, configs: [c]}
+  off: {image: a, configs: [d], profiles: [never]}
+  migrate: {image: a, configs: [e], x-fairlead: {hook: {on: [pre-upgrade]}}}
+configs:
+  c: {content: of web}
+  d: {content: of nobody}
+  e: {content: of a hook}
+  f: {content: of nobody either}
+`
+	r, err := Load(t.Context(), packaged(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, c := range r.Configs {
+		got = append(got, c.Name)
+	}
+	if d := cmp.Diff([]string{"c", "e"}, got); d != "" {
+		t.Error(d)
+	}
+	if s := string(r.Rendered); strings.Contains(s, "nobody") || !strings.Contains(s, "of web") || !strings.Contains(s, "of a hook") {
+		t.Errorf("rendered is\n%s", s)
+	}
+	// What is wrong with one is still said.
+	_, err = Load(t.Context(), packaged(strings.Replace(file, "  f: {content: of nobody either}", "  f: {template_driver: golang, content: x}", 1)))
+	if err == nil || !strings.Contains(err.Error(), "configs.f.template_driver") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestFilesAndConfigs(t *testing.T) {
 	dir := project(t, map[string]string{
 		"c.txt": "from file",

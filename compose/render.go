@@ -3,16 +3,25 @@ package compose
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"gopkg.in/yaml.v3"
+
+	"github.com/fairlead/fairlead/cluster"
 )
 
 // render writes the merged document, and makes sure that no secret's value got
 // into it by interpolation.
 func (c *converter) render() {
-	out, err := marshal(c.p)
+	p := *c.p
+	p.Configs = maps.Clone(p.Configs)
+	maps.DeleteFunc(p.Configs, func(name string, _ types.ConfigObjConfig) bool {
+		return !slices.ContainsFunc(c.res.Configs, func(used cluster.Config) bool { return used.Name == name })
+	})
+	out, err := marshal(&p)
 	if err != nil {
 		c.refuse(c.idx.at("services"), "", "cannot be rendered: "+err.Error(), "")
 		return

@@ -122,8 +122,8 @@ func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 		return f, nil
 	}
 	f := api.Fetched{Origin: r.Origin, Forced: r.Forced, Bundle: *r.Bundle, Warnings: r.Warnings, Images: r.Images, Wrote: wrote(r)}
-	if len(r.Edits) > 0 && r.Pushed == "" {
-		return f, nil // it is not what the source has
+	if len(r.Edits) > 0 && r.Pushed == "" || work.Unwritten(r.Images) != "" {
+		return f, nil // it is not what the source has, or is to have
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -201,7 +201,7 @@ func (d *deliverer) Look(ctx context.Context, spec cluster.Delivery, st cluster.
 		return control.Proposal{}, err
 	}
 	return control.Proposal{
-		Look: delivery.Look{Origin: f.Origin, Changes: changes(p), Release: p.Release, Forced: f.Forced, Images: f.Images, Wrote: first(f.Wrote)},
+		Look: delivery.Look{Origin: f.Origin, Changes: changes(p), Release: p.Release, Forced: f.Forced, Images: f.Images, Wrote: commitNews(st.Images, f)},
 		Deploy: func(ctx context.Context) (int, error) {
 			res, err := d.api.Deliver(ctx, spec, f, p.Release)
 			return res.Release, err

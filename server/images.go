@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fairlead/fairlead/api"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/delivery/work"
 	"github.com/fairlead/fairlead/store"
@@ -150,6 +151,18 @@ func wrote(r work.Result) []string {
 		out = append(out, fmt.Sprintf("%s:%d: %s → %s", e.File, e.Line, e.Old, e.New))
 	}
 	return out
+}
+
+// commitNews is what is news of what was to be committed, after what was known before.
+func commitNews(was []cluster.ImageState, f api.Fetched) string {
+	why := work.Unwritten(f.Images)
+	switch {
+	case why == "":
+		return first(f.Wrote)
+	case work.Unwritten(was) == "":
+		return "not committed: " + why
+	}
+	return ""
 }
 
 func first(lines []string) string {

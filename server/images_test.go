@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead/fairlead/api"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/delivery/work"
 )
@@ -62,5 +63,27 @@ func TestRegistriesAreLeftAlone(t *testing.T) {
 	s.scanned(task, work.Result{Images: states}, 8)
 	if len(s.leaves) != 0 {
 		t.Errorf("%+v", s.leaves)
+	}
+}
+
+// A commit that is not taken is news once, and again after one that was.
+func TestNewsOfCommits(t *testing.T) {
+	states := func(why string) []cluster.ImageState {
+		return []cluster.ImageState{{}, {ImageChoice: cluster.ImageChoice{Policy: "web", Tag: "1.1.0"}, Unwritten: why}}
+	}
+	for what, tc := range map[string]struct {
+		was, is string
+		wrote   []string
+		want    string
+	}{
+		"nothing":        {"", "", nil, ""},
+		"a commit":       {"", "", []string{"committed as 1", "a:1: b → c"}, "committed as 1, a:1: b → c"},
+		"a refusal":      {"", "no", nil, "not committed: no"},
+		"the same again": {"no", "no way", nil, ""},
+		"a commit then":  {"no", "", []string{"committed as 1"}, "committed as 1"},
+	} {
+		if got := commitNews(states(tc.was), api.Fetched{Images: states(tc.is), Wrote: tc.wrote}); got != tc.want {
+			t.Errorf("%s: %q, want %q", what, got, tc.want)
+		}
 	}
 }

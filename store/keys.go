@@ -96,6 +96,11 @@ func ConfigKey(a cluster.AppName, name, hash string) string {
 // same time.
 const ClaimsKey = Root + "claims"
 
+// FollowsKey holds a cluster-wide counter: every change that makes an app follow a
+// source compares and writes it, so that two deliveries cannot take one app at the
+// same time.
+const FollowsKey = Root + "follows"
+
 // SecretKey holds a cluster.SecretRecord.
 func SecretKey(r cluster.SecretRef) string { return AppPrefix(r.App) + "secrets/" + r.Name }
 
@@ -245,6 +250,7 @@ var owners = []struct {
 	{Root + "apps/*/scale/*", []Writer{WriterAPI, WriterAutoscaler}},
 	{Root + "apps/**", []Writer{WriterAPI}},
 	{ClaimsKey, []Writer{WriterAPI}},
+	{FollowsKey, []Writer{WriterAPI}},
 	{Root + "rollouts/**", []Writer{WriterRollout}},
 	{Root + "volumes/*/*", []Writer{WriterRollout}},
 	{Root + "outcomes/*/*", []Writer{WriterRollout}},

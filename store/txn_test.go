@@ -55,6 +55,7 @@ func TestOneWriterAKey(t *testing.T) {
 		store.ChangeKey("shop"):                                     {store.WriterAPI},
 		store.ChangeRecordKey("shop"):                               {store.WriterHooks},
 		store.ClaimsKey:                                             {store.WriterAPI},
+		store.FollowsKey:                                            {store.WriterAPI},
 		store.GatewayFileKey("n2", cluster.GatewayCert, "", "c"):    {store.WriterBroker},
 		store.ServerSpecKey("n1"):                                   {store.WriterAPI},
 		store.ServerInfoKey("n1"):                                   {store.WriterAPI, store.WriterServer},

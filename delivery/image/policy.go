@@ -184,7 +184,7 @@ func judge(p cluster.ImagePolicy) func(tag, compared string) (counts, wins bool)
 		within, _ := semver.NewConstraint(p.Semver) // checked
 		var highest *semver.Version
 		return func(tag, compared string) (bool, bool) {
-			v := version(compared)
+			v := Version(compared)
 			if v == nil || !within.Check(v) {
 				return false, false
 			}
@@ -248,7 +248,8 @@ var (
 	numberRE  = regexp.MustCompile(`^[0-9]{1,100}(\.[0-9]{1,100})?$`)
 )
 
-func version(s string) *semver.Version {
+// Version is what a tag of two or three numbers says, nil for any other.
+func Version(s string) *semver.Version {
 	if !versionRE.MatchString(s) {
 		return nil
 	}

@@ -115,7 +115,7 @@ func TestArtifacts(t *testing.T) {
 		return s.artifact("config", fluxConfig, map[string]string{"org.opencontainers.image.revision": "main@sha1:abc", "org.opencontainers.image.created": "2026-01-02T03:04:05Z"},
 			tags, part{fluxContent, archive(t, map[string]string{"./deploy/compose.yaml": compose(image)}), nil})
 	}
-	one, two := flux("r.io/web:1", "1.0.0", "stable"), flux("r.io/web:2", "2.0.0")
+	one, two := flux("r.io/web:1", "1.0.0", "stable", "20240101", "v9"), flux("r.io/web:2", "2.0.0")
 	at := func(change func(*cluster.SourceSpec)) work.Task {
 		d := s.delivery("config")
 		d.Path = "deploy"
@@ -131,6 +131,7 @@ func TestArtifacts(t *testing.T) {
 		"a tag":                          {func(s *cluster.SourceSpec) { s.Tag = "stable" }, one, "stable", "r.io/web:1"},
 		"a tag in the URL":               {func(s *cluster.SourceSpec) { s.URL += ":stable" }, one, "stable", "r.io/web:1"},
 		"a range":                        {func(s *cluster.SourceSpec) { s.Semver = "1.x" }, one, "1.0.0", "r.io/web:1"},
+		"an open range":                  {func(s *cluster.SourceSpec) { s.Semver = ">=1" }, two, "2.0.0", "r.io/web:2"},
 		"a digest":                       {func(s *cluster.SourceSpec) { s.Digest = one }, one, "", "r.io/web:1"},
 	} {
 		r := f.must(at(c.change))

@@ -68,20 +68,53 @@ func writeBack(ctx context.Context, t Task, repo *repository, ref plumbing.Refer
 	if err != nil || len(r.Edits) == 0 {
 		return commit, tree, err
 	}
+	if t.Commit {
+		written, err := repo.commitTree(t, base, fresh, r)
+		if err != nil {
+			return nil, nil, err
+		}
+		err = repo.pushCommit(ctx, written, branch, base)
+		switch {
+		case errors.Is(err, errMoved):
+			return nil, nil, err
+		case err != nil: // what the source has is to be deployed all the same
+			r.unwritten(gitError(t.Delivery.Source, err, giveSecret))
+			return commit, tree, nil
+		}
+		r.Pushed = written.Hash.String()
+		if branch == ref {
+			commit = written
+		}
+	}
 	if branch != ref {
 		if t.Commit {
 			r.Branch = branch.Short()
-			_, err = repo.commitTree(ctx, t, base, fresh, branch, r)
 		}
-		return commit, tree, err
-	}
-	if t.Commit {
-		if commit, err = repo.commitTree(ctx, t, base, fresh, branch, r); err != nil {
-			return nil, nil, err
-		}
+		return commit, tree, nil
 	}
 	tree, err = object.GetTree(repo.storer, fresh)
 	return commit, tree, err
+}
+
+// unwritten notes with the policies why what they chose is not in the source.
+func (r *Result) unwritten(why error) {
+	const most = 1000
+	for i, st := range r.Images {
+		if slices.ContainsFunc(r.Edits, func(e image.Edit) bool { return e.Policy == st.Policy }) {
+			r.Images[i].Unwritten = cutTo(why.Error(), most)
+		}
+	}
+	r.Edits = nil
+}
+
+// Unwritten is why the commit with what was chosen was not taken; "" where nothing is.
+func Unwritten(states []cluster.ImageState) string {
+	for _, st := range states {
+		if st.Unwritten != "" {
+			return st.Unwritten
+		}
+	}
+	return ""
 }
 
 // rewrite writes the tree with the chosen images in it, and notes what it changed.
@@ -92,6 +125,7 @@ func rewrite(t Task, repo *repository, tree *object.Tree, r *Result) (plumbing.H
 	if err := countFiles(tree); err != nil {
 		return plumbing.ZeroHash, err
 	}
+	mine := owned(tree, t.Delivery)
 	walk := object.NewTreeWalker(tree, true, nil)
 	defer walk.Close()
 	for {
@@ -102,7 +136,7 @@ func rewrite(t Task, repo *repository, tree *object.Tree, r *Result) (plumbing.H
 		if err != nil {
 			return plumbing.ZeroHash, cluster.Invalidf("read the source: %w", err)
 		}
-		if ext := path.Ext(name); ext != ".yaml" && ext != ".yml" || prefix != "" && !strings.HasPrefix(name, prefix+"/") {
+		if ext := path.Ext(name); ext != ".yaml" && ext != ".yml" || prefix != "" && !strings.HasPrefix(name, prefix+"/") || !mine(name) {
 			continue
 		}
 		if entry.Mode != filemode.Regular && entry.Mode != filemode.Executable && entry.Mode != filemode.Deprecated {
@@ -132,7 +166,7 @@ func rewrite(t Task, repo *repository, tree *object.Tree, r *Result) (plumbing.H
 	}
 	for i, st := range r.Images {
 		if uses[st.Policy] == 0 && st.Message == "" {
-			r.Images[i].Message = fmt.Sprintf(`no value in the source is marked with # {"fairlead": %q}`, st.Policy)
+			r.Images[i].Message = fmt.Sprintf(`no value in the delivery's own files is marked with # {"fairlead": %q}`, st.Policy)
 		}
 	}
 	if len(files) == 0 {
@@ -198,23 +232,24 @@ func graft(repo *repository, tree *object.Tree, files map[string]plumbing.Hash) 
 	return store(repo, plumbing.TreeObject, fresh.Encode)
 }
 
-// commitTree makes a commit on top of base, and pushes it.
-func (r *repository) commitTree(ctx context.Context, t Task, base *object.Commit, tree plumbing.Hash, branch plumbing.ReferenceName, res *Result) (*object.Commit, error) {
+// commitTree makes a commit on top of base.
+func (r *repository) commitTree(t Task, base *object.Commit, tree plumbing.Hash, res *Result) (*object.Commit, error) {
 	by := signature(t)
 	c := &object.Commit{Author: by, Committer: by, Message: message(t, res), TreeHash: tree, ParentHashes: []plumbing.Hash{base.Hash}}
 	hash, err := store(r, plumbing.CommitObject, c.Encode)
 	if err != nil {
 		return nil, err
 	}
+	return object.GetCommit(r.storer, hash)
+}
+
+// pushCommit makes a branch, which ends with base if it is there, end with a commit.
+func (r *repository) pushCommit(ctx context.Context, commit *object.Commit, branch plumbing.ReferenceName, base *object.Commit) error {
 	old := plumbing.ZeroHash
 	if slices.ContainsFunc(r.refs, func(r *plumbing.Reference) bool { return r.Name() == branch }) {
 		old = base.Hash
 	}
-	if err := r.push(ctx, hash, branch, old); err != nil {
-		return nil, err
-	}
-	res.Pushed = hash.String()
-	return object.GetCommit(r.storer, hash)
+	return r.push(ctx, commit.Hash, branch, old)
 }
 
 func signature(t Task) object.Signature {

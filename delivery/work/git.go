@@ -28,6 +28,7 @@ import (
 	"github.com/skeema/knownhosts"
 
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/delivery/image"
 )
 
 const (
@@ -105,6 +106,10 @@ func fetchOnce(ctx context.Context, t Task, images []cluster.ImageState, tree st
 // cut bounds what a stranger wrote.
 func cut(s string) string {
 	const most = 200
+	return cutTo(s, most)
+}
+
+func cutTo(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return -1
@@ -297,8 +302,8 @@ func highest(within string, tags []string) (string, error) {
 	tag := ""
 	for _, name := range tags {
 		// Of two tags of one version the first by name, whatever the order.
-		v, err := semver.NewVersion(name)
-		if err != nil || !c.Check(v) || best != nil && (v.LessThan(best) || v.Equal(best) && name > tag) {
+		v := image.Version(name)
+		if v == nil || !c.Check(v) || best != nil && (v.LessThan(best) || v.Equal(best) && name > tag) {
 			continue
 		}
 		best, tag = v, name

@@ -37,6 +37,9 @@ func TestFollowsWhatIsAskedFor(t *testing.T) {
 	two := f.push("the second\n\nwith a body")
 	f.git(f.tree, "tag", "v1.2.0")
 	f.git(f.tree, "tag", "v2.0.0-rc.1")
+	for _, number := range []string{"20240101", "3141592", "v9"} { // dates, short commits, and what is moved
+		f.git(f.tree, "tag", number, one)
+	}
 	f.git(f.tree, "push", "-q", "--tags", "origin")
 	f.git(f.tree, "checkout", "-q", "-b", "next")
 	f.write("compose.yaml", compose("web:3"))

@@ -378,6 +378,60 @@ func TestImagesAreCommitted(t *testing.T) {
 	}
 }
 
+// Two deliveries of one repository write each into its own files; a mark of the other's
+// policies is none of its business.
+func TestImagesAreCommittedToOwnFiles(t *testing.T) {
+	f, s := newForge(t), newShelf(t)
+	s.push("shop/web", "1.0.0", "2.0.0")
+	marked := "services:\n  %s:\n    image: " + s.host + "/shop/web:0.1 # {\"fairlead\": \"web\"}\n"
+	name := func(service string) string { return fmt.Sprintf(marked, service) }
+	f.write("one.yaml", "include: [parts/inc.yaml, {path: [parts/long.yaml]}]\n"+name("one")+"    extends: {service: base, file: ./parts/base.yaml}\n  none: {image: a}\n")
+	f.write("parts/inc.yaml", name("inc"))
+	f.write("parts/long.yaml", name("long"))
+	f.write("parts/base.yaml", name("base"))
+	f.write("two.yaml", name("two"))
+	f.write("three.yaml", strings.Replace(name("three"), `"web"`, `"another"`, 1))
+	f.write("deploy/compose.yaml", name("deploy"))
+	f.write("deploy/compose.override.yaml", name("deploy"))
+	f.write("deploy/extra.yaml", name("extra"))
+	f.write("deploy/more.yaml", name("more"))
+	f.write("deploy/.env", "COMPOSE_FILE=compose.yaml:compose.override.yaml:extra.yaml\n")
+	f.write("pkg/Chart.yaml", "apiVersion: v2\nname: shop\nversion: 1.0.0\n")
+	f.write("pkg/values.yaml", "image: "+s.host+"/shop/web:0.1 # {\"fairlead\": \"web\"}\n")
+	f.write("pkg/templates/app.yaml", "services:\n  web: {image: \"{{ .Values.image }}\"}\n")
+	f.write("prod.yaml", "image: "+s.host+"/shop/web:0.1 # {\"fairlead\": \"web\"}\n")
+	f.push("the first")
+	commits := cluster.ImageWrite{To: cluster.WriteCommit}
+	one, two := f.following(s.policy("web=shop/web semver 1.x")), f.following(s.policy("web=shop/web semver 2.x"))
+	one.Compose, one.ImageWrite = []string{"one.yaml"}, commits
+	two.Compose, two.ImageWrite = []string{"two.yaml"}, commits
+	dir, pkg := two, two
+	dir.Compose, dir.Path = nil, "deploy"
+	pkg.Compose, pkg.Package, pkg.Values = nil, "pkg", []string{"prod.yaml"}
+	for _, tc := range []struct {
+		what  string
+		d     cluster.Delivery
+		files []string
+	}{
+		{"its files, and what they include and extend", one, []string{"one.yaml", "parts/base.yaml", "parts/inc.yaml", "parts/long.yaml"}},
+		{"another one", two, []string{"two.yaml"}},
+		{"the first again", one, nil},
+		{"the usual files, and what .env names", dir, []string{"deploy/compose.override.yaml", "deploy/compose.yaml", "deploy/extra.yaml"}},
+		{"a package", pkg, []string{"pkg/values.yaml", "prod.yaml"}},
+		{"the other again", two, nil},
+	} {
+		r := f.must(work.Task{Delivery: tc.d, Scan: true, Commit: true, Release: 1})
+		var files []string
+		for _, e := range r.Edits {
+			files = append(files, e.File)
+		}
+		slices.Sort(files)
+		if !slices.Equal(files, tc.files) || (r.Pushed != "") != (tc.files != nil) || r.Images[0].Message != "" {
+			t.Errorf("%s: %v is written, not %v (%q)", tc.what, files, tc.files, r.Images[0].Message)
+		}
+	}
+}
+
 // Whoever owns a repository on the servers' disk can write there still.
 func TestCommitsBelongToTheOwner(t *testing.T) {
 	const owner = 12345
@@ -444,16 +498,32 @@ func TestPushesThatAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	refuse("echo not by you; exit 1")
-	f.refused(task, cluster.KindForbidden, "refuses a push to main")
-	f.git(f.dir, "config", "http.receivepack", "false")
-	f.refused(task, cluster.KindForbidden, "refuses a push to main")
-	f.git(f.dir, "config", "http.receivepack", "true")
-	if head := f.git(f.dir, "rev-parse", "main"); head != first {
-		t.Fatalf("main is at %s", head)
+	// What is not taken keeps nothing from being deployed, and is tried again.
+	goesOn := func(at, says string) {
+		t.Helper()
+		r := f.must(task)
+		if got := r.Bundle.Services["web"].Task.Image; r.Origin.Revision != at || got != "x:1" || r.Pushed != "" || r.Branch != "" || len(r.Edits) > 0 {
+			t.Errorf("%s of %+v, with %+v", got, r.Origin, r.Edits)
+		}
+		if st := r.Images[0]; st.Tag != "1.0.0" || !strings.Contains(st.Unwritten, says) || st.Message != "" || st.Failures != 0 {
+			t.Errorf("%+v does not say %q", st, says)
+		}
+		if head := f.git(f.dir, "rev-parse", "main"); head != at {
+			t.Fatalf("main is at %s", head)
+		}
+		task.Chosen = r.Images
 	}
-
+	refuse("echo not by you; exit 1")
+	goesOn(first, "refuses a push to main")
 	refuse("exit 0")
+	f.git(f.dir, "config", "http.receivepack", "false")
+	f.write("hot.txt", "fixed")
+	hot := f.push("a hotfix")
+	goesOn(hot, "refuses a push to main")
+	task.Delivery.ImageWrite.Branch = "bot"
+	goesOn(hot, "refuses a push to bot")
+	task.Delivery.ImageWrite.Branch = ""
+	f.git(f.dir, "config", "http.receivepack", "true")
 
 	// Somebody is faster, once: what they wrote stays, and ours comes after it.
 	f.write("more.txt", "more")
@@ -463,7 +533,7 @@ func TestPushesThatAreRefused(t *testing.T) {
 	f.git(f.tree, "push", "-q", "origin", "HEAD:refs/heads/wait")
 	refuse(fmt.Sprintf("test -e %[1]s/once && exit 0\ntouch %[1]s/once\nunset GIT_QUARANTINE_PATH GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES\ngit update-ref refs/heads/main %[2]s\nexit 0\n", f.t.TempDir(), theirs))
 	r := f.must(task)
-	if r.Pushed == "" || f.git(f.dir, "rev-parse", "main^") != theirs || f.git(f.dir, "rev-parse", "main") != r.Pushed {
+	if r.Pushed == "" || f.git(f.dir, "rev-parse", "main^") != theirs || f.git(f.dir, "rev-parse", "main") != r.Pushed || r.Images[0].Unwritten != "" {
 		t.Errorf("%+v: %s", r, f.git(f.dir, "log", "--format=%h %s", "main"))
 	}
 
@@ -471,7 +541,9 @@ func TestPushesThatAreRefused(t *testing.T) {
 	d.Source = cluster.SourceSpec{Kind: cluster.SourceGit, URL: "file://" + f.tree}
 	f.write("compose.yaml", "services:\n  web:\n    image: x:1 # {\"fairlead\": \"web\"}\n")
 	task.Delivery = d
-	f.refused(task, cluster.KindForbidden, "checked out")
+	if r := f.must(task); r.Origin.Revision != theirs || !strings.Contains(r.Images[0].Unwritten, "checked out") {
+		t.Errorf("%+v of %+v", r.Images[0], r.Origin)
+	}
 
 	// Marks that cannot be followed say where.
 	f.write("compose.yaml", "services:\n  web:\n    image: x:1 # {\"fairlead\": \"wbe\"}\n")

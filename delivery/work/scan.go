@@ -105,6 +105,7 @@ func before(states []cluster.ImageState, p cluster.ImagePolicy) (_ cluster.Image
 		if st.Policy != p.Name || st.Repository != p.Repository || st.Pinned != (p.Digest != "") {
 			continue
 		}
+		st.Unwritten = "" // it is tried again
 		if st.Failures == 0 && st.Tag != "" {
 			st.Message = "" // what it says is found again
 		}

@@ -29,6 +29,9 @@ const (
 
 // fetch brings the source into the directory tree.
 func fetch(ctx context.Context, t *Task, images []cluster.ImageState, tree string) (r Result, err error) {
+	if src := t.Delivery.Source; len(t.Password) > 0 && src.Kind != cluster.SourceGit && src.Clear() { // it was made when that was not refused
+		return Result{Images: images}, cluster.InClear(src)
+	}
 	switch t.Delivery.Source.Kind {
 	case cluster.SourceChart:
 		r, err = fetchChart(ctx, *t, tree)
@@ -54,15 +57,14 @@ func fetchChart(ctx context.Context, t Task, tree string) (Result, error) {
 			return Result{}, fmt.Errorf("fetch: %w", err)
 		}
 	}
-	ref := src.URL
-	if src.Transport() != "oci" {
-		err := repos.Add(ctx, chart.Repository{Name: "source", URL: src.URL, Username: tr.Username, Password: tr.Password, CAFile: tr.CAFile}, true)
-		if err != nil {
-			return Result{}, err
-		}
-		ref = "source/" + src.Chart
+	var files []chart.File
+	var err error
+	if src.Transport() == "oci" {
+		files, err = repos.Fetch(ctx, src.URL, src.Semver, tr)
+	} else { // not kept, as its password would be
+		from := chart.Repository{Name: "source", URL: src.URL, Username: tr.Username, Password: tr.Password, CAFile: tr.CAFile}
+		files, err = repos.FetchFrom(ctx, from, src.Chart, src.Semver)
 	}
-	files, err := repos.Fetch(ctx, ref, src.Semver, tr)
 	if err != nil {
 		return Result{}, err
 	}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -108,11 +109,33 @@ func TestImageUpdates(t *testing.T) {
 	s.Put("1.3.0", false)
 	n.eventually(2*time.Minute, "the good image recovers", is("ready", "1.3.0"))
 
+	// A source that takes no push: what people commit is deployed all the same, and the image
+	// comes once it does.
+	f.Has("config", "http.receivepack", "false")
+	s.Put("1.3.1", false)
+	n.eventually(2*time.Minute, "why there is no commit is said", func() error {
+		if out := n.do("delivery", "describe", "pub"); !strings.Contains(out, "web 1.3.1 is not committed: ") {
+			return errors.New(out)
+		}
+		return nil
+	})
+	f.InTree("pull", "-q", "--ff-only", "origin", "main")
+	hotfix := f.Publish(strings.Replace(f.Has("show", "main:compose.yaml"), "monitor: 1s", "monitor: 2s", 1)+"\n", "a hotfix")
+	n.eventually(2*time.Minute, "the hotfix is deployed", n.delivered("pub", "ready", hotfix, "1.3.0"))
+	f.Has("config", "http.receivepack", "true")
+	n.eventually(2*time.Minute, "the image is committed then", is("ready", "1.3.1"))
+	if f.Has("rev-parse", "main^") != hotfix {
+		t.Errorf("there are the commits\n%s", f.Has("log", "--oneline", "main"))
+	}
+	if out := n.do("delivery", "history", "pub"); strings.Count(out, "not committed: ") != 1 {
+		t.Errorf("what was not committed is no event, or many:\n%s", out)
+	}
+
 	// Releases in place of commits.
 	create("--replace", "--image", "web="+s.Host+"/shop/web semver 1.x", "--image-write", "release")
 	at := head()
 	s.Put("1.4.0", false)
-	if out := n.do("delivery", "diff", "pub"); !strings.Contains(out, "1.3.0") || !strings.Contains(out, "1.4.0") {
+	if out := n.do("delivery", "diff", "pub"); !strings.Contains(out, "1.3.1") || !strings.Contains(out, "1.4.0") {
 		t.Logf("diff, which may have come too late, says\n%s", out)
 	}
 	n.eventually(2*time.Minute, "the pushed image is released", is("ready", "1.4.0"))

@@ -105,6 +105,7 @@ func TestANodeReachesItsOwnKeysOnly(t *testing.T) {
 		{store.TurnKey("scheduler"), false, false},
 		{store.LockKey("leader"), false, false},
 		{store.ClaimsKey, false, false},
+		{store.FollowsKey, false, false},
 		{store.CertKey("c"), false, false},
 		{store.RegistryCredentialKey("h"), false, false},
 		{store.TokenKey("h"), false, false},
