@@ -67,7 +67,8 @@ func TestAcrossNodes(t *testing.T) {
 	onEngines(t, []string{"--nodes", "3"}, func(b *bed) {
 		b.aliveSoon("n1 n2 n3")
 		short := b.invited("--ttl", "1m") // has ended when machines join
-		b.deploy(3)                       // every node has the image
+		b.part("built", built)
+		b.deploy(3) // every node has the image
 		b.part("pause", paused)
 		b.part("networks", networks)
 		b.part("behind NAT", behindNAT)
@@ -77,6 +78,25 @@ func TestAcrossNodes(t *testing.T) {
 		b.part("join", func(b *bed) { joins(b, short) })
 		b.part("vault", vaulted)
 	})
+}
+
+// What was built on one node, and runs there alone, is on a second one: a third gets it
+// from there while the builder's engine is away.
+func built(b *bed) {
+	b.deployAt("n1", 1)
+	images := func(node string) []string {
+		return strings.Fields(b.do("exec", node, "--", "docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "fairlead/demo-web"))
+	}
+	refs := images("n2")
+	if len(refs) != 1 || len(images("n3")) != 0 {
+		b.t.Fatalf("built on n1, n2 has %v and n3 %v", refs, images("n3"))
+	}
+	b.do("kill", "n1/docker")
+	b.run("name: later\nservices:\n  web:\n    image: " + refs[0] + "\n    pull_policy: never\n" + at("n3") + "    x-fairlead: {health: {port: 8080, http: /health}}\n")
+	b.readySoon("later", 1)
+	b.cluster("rm", "later", "-y")
+	b.do("start", "n1/docker")
+	b.do("status", "--wait", "1m")
 }
 
 // taskRow is a task as ps shows it.
