@@ -69,6 +69,7 @@ func TestAcrossNodes(t *testing.T) {
 		short := b.invited("--ttl", "1m") // has ended when machines join
 		b.part("built", built)
 		b.deploy(3) // every node has the image
+		b.part("bound", bound)
 		b.part("pause", paused)
 		b.part("networks", networks)
 		b.part("behind NAT", behindNAT)
@@ -97,6 +98,20 @@ func built(b *bed) {
 	b.cluster("rm", "later", "-y")
 	b.do("start", "n1/docker")
 	b.do("status", "--wait", "1m")
+}
+
+// A path that is not on a node is not made there: another may have it.
+func bound(b *bed) {
+	dir := filepath.Join(b.t.TempDir(), "absent")
+	out, err := b.tryCluster("deploy", "-f", b.file("compose.yaml",
+		"name: bound\nservices:\n  web:\n"+image+"    volumes: [\""+dir+":/data\"]\n"+at("n2")))
+	if err == nil || !strings.Contains(out, "bind mount "+dir+": it is not on node n2") {
+		b.t.Errorf("a path that is not there: %v: %s", err, out)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		b.t.Errorf("%s was made: %v", dir, err)
+	}
+	b.cluster("rm", "bound", "-y")
 }
 
 // taskRow is a task as ps shows it.
