@@ -49,6 +49,9 @@ type Config struct {
 	// KindNotFound says that none has it. The tar may lack layers that this node has,
 	// unless whole is set. Nil: there are no others.
 	Fetch func(ctx context.Context, ref, id string, whole bool) (io.ReadCloser, error)
+	// Alone reports whether the cluster has no other node; an error says that this is not
+	// known yet. Nil: it has none.
+	Alone func() (bool, error)
 	// Trusted are host interfaces that may bring packets to containers from other nodes.
 	Trusted []string
 	// TTL of the heartbeat; 0 means 5s.
@@ -85,6 +88,9 @@ func (c *Config) setDefaults() error {
 	}
 	if c.Credentials == nil {
 		c.Credentials = func(context.Context, string) (string, string, error) { return "", "", nil }
+	}
+	if c.Alone == nil {
+		c.Alone = func() (bool, error) { return true, nil }
 	}
 	if c.Log == nil {
 		c.Log = hclog.NewNullLogger()

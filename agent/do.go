@@ -177,15 +177,32 @@ func (t *task) ensureMount(ctx context.Context, p *cluster.NodePlacement, m clus
 	case m.Type == cluster.MountVolume && m.Source != "":
 		return t.a.cfg.Engine.EnsureVolume(ctx, m, t.a.labels(p, nil, false))
 	case m.Type == cluster.MountBind:
-		// As docker compose does: a missing directory is made.
-		if _, err := os.Stat(m.Source); errors.Is(err, os.ErrNotExist) {
-			if m.NoCreate {
-				return cluster.Invalidf("bind mount %s: it is not on this node, and create_host_path: false says not to make it", m.Source)
-			}
-			if err := os.MkdirAll(m.Source, 0o755); err != nil { //nolint:gosec // the container's user must enter it
-				return cluster.Invalidf("bind mount %s: %w", m.Source, err)
-			}
+		return t.ensureBind(m)
+	}
+	return nil
+}
+
+// ensureBind makes a missing directory, as docker compose does, on the only node. Of
+// several another may have it: a database that began with an empty one here would have
+// two histories.
+func (t *task) ensureBind(m cluster.Mount) error {
+	if _, err := os.Stat(m.Source); !errors.Is(err, os.ErrNotExist) {
+		return nil // what else is wrong with it the engine says
+	}
+	if m.NoCreate {
+		return cluster.Invalidf("bind mount %s: it is not on this node, and create_host_path: false says not to make it", m.Source)
+	}
+	if !m.Create {
+		switch alone, err := t.a.cfg.Alone(); {
+		case err != nil:
+			return fmt.Errorf("bind mount %s: %w", m.Source, err)
+		case !alone:
+			return cluster.Invalidf("bind mount %s: it is not on node %s, and is not made empty where another node may have it: "+
+				"keep data in a volume, pin the service to the node that has it (deploy.placement.constraints), or make it there (mkdir, or bind: {create_host_path: true})", m.Source, t.a.cfg.Node)
 		}
+	}
+	if err := os.MkdirAll(m.Source, 0o755); err != nil { //nolint:gosec // the container's user must enter it
+		return cluster.Invalidf("bind mount %s: %w", m.Source, err)
 	}
 	return nil
 }

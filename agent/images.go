@@ -160,6 +160,10 @@ const (
 
 // notPresent is why a task ends whose image may not be pulled.
 func notPresent(s *cluster.TaskSpec) error {
+	if s.ImageID != "" { // it was built
+		return cluster.NotFoundf("image %s is not present on this node, and no other that answers has it: "+
+			"deploy again to build it anew, or bring back a node that has it", s.Image)
+	}
 	return cluster.NotFoundf("image %s is not present on this node, and its pull policy is never", s.Image)
 }
 

@@ -2,10 +2,17 @@ package api_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"io"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fairlead/fairlead/api"
 	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/store"
 )
 
@@ -30,5 +37,84 @@ func TestBuildWaitsForANode(t *testing.T) {
 	b.put(store.AliveKey("n1"), true)
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// other is a node that takes images.
+type other struct {
+	api.ImageHost
+	taken   string
+	refuses error
+}
+
+func (o *other) ImageID(context.Context, string) (string, error) {
+	return "", cluster.NotFoundf("no image")
+}
+
+func (o *other) Have(context.Context, []string) (cluster.ImageHave, error) {
+	return cluster.ImageHave{}, nil
+}
+
+func (o *other) Load(_ context.Context, tar io.Reader) error {
+	b, err := io.ReadAll(tar)
+	if o.refuses == nil {
+		o.taken = string(b)
+	}
+	return errors.Join(err, o.refuses)
+}
+
+// What was built is on a second node before it is deployed: the next one that takes it.
+// That none does is told, and fails no build.
+func TestWhatIsBuiltIsOnASecondNode(t *testing.T) {
+	const ref = "fairlead/shop-web:0123456789ab"
+	sent := int64(len(ref))
+	full := errors.New("the disk is full")
+	for name, c := range map[string]struct {
+		n2, n3 *other // nil: not in the cluster
+		away   string
+		want   *v1.BuildCopy
+		on     string // who has it
+	}{
+		"a cluster of one":       {},
+		"two":                    {n2: &other{}, want: &v1.BuildCopy{Node: "n2", Bytes: sent}, on: "n2"},
+		"three":                  {n2: &other{}, n3: &other{}, want: &v1.BuildCopy{Node: "n2", Bytes: sent}, on: "n2"},
+		"the first refuses it":   {n2: &other{refuses: full}, n3: &other{}, want: &v1.BuildCopy{Node: "n3", Bytes: sent}, on: "n3"},
+		"the only other refuses": {n2: &other{refuses: full}, want: &v1.BuildCopy{Error: "n2: the disk is full"}},
+		"the only other is away": {n2: &other{}, away: "n2", want: &v1.BuildCopy{Error: "n2: it does not answer"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.host.at = map[cluster.NodeID]api.ImageHost{}
+			for id, o := range map[cluster.NodeID]*other{"n2": c.n2, "n3": c.n3} {
+				if o == nil {
+					continue
+				}
+				b.host.at[id] = o
+				b.put(store.NodeInfoKey(id), cluster.NodeInfo{ID: id})
+				if string(id) != c.away {
+					b.put(store.AliveKey(id), true)
+				}
+			}
+			var out bytes.Buffer
+			res, err := b.Build(t.Context(), v1.BuildOptions{App: "shop", Service: "web"}, strings.NewReader("tar"), &out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(c.want, res.Copy); d != "" {
+				t.Error(d)
+			}
+			for id, o := range map[string]*other{"n2": c.n2, "n3": c.n3} {
+				want := ""
+				if id == c.on {
+					want = ref
+				}
+				if o != nil && o.taken != want {
+					t.Errorf("%s took %q, should have taken %q", id, o.taken, want)
+				}
+			}
+			if c.on != "" && !strings.Contains(out.String(), "copies the image to "+c.on) {
+				t.Errorf("its progress does not say so: %s", &out)
+			}
+		})
 	}
 }

@@ -366,7 +366,8 @@ func (s *Server) build(ctx context.Context, in *buildInput) (*huma.StreamRespons
 			_ = lines.event(v1.BuildEvent{Error: &p})
 			return
 		}
-		_ = lines.event(v1.BuildEvent{Result: &v1.BuildResult{ID: id, Ref: ref, Node: node}})
+		spare := s.copyBuilt(ctx, node, h, ref, o.Platform, lines)
+		_ = lines.event(v1.BuildEvent{Result: &v1.BuildResult{ID: id, Ref: ref, Node: node, Copy: spare}})
 	}}, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -218,7 +219,8 @@ type fakeHost struct {
 	files  map[string][]byte
 	addr   string // that Dial connects to
 	images []cluster.Image
-	cut    bool // CopyFrom breaks off
+	cut    bool                             // CopyFrom breaks off
+	at     map[cluster.NodeID]api.ImageHost // of other nodes
 }
 
 func newFakeHost() *fakeHost {
@@ -231,8 +233,14 @@ var (
 	_ api.ImageHost = fakeImages{}
 )
 
-func (h *fakeHost) Tasks(cluster.NodeID) (api.TaskHost, error)   { return h, nil }
-func (h *fakeHost) Images(cluster.NodeID) (api.ImageHost, error) { return fakeImages{h}, nil }
+func (h *fakeHost) Tasks(cluster.NodeID) (api.TaskHost, error) { return h, nil }
+
+func (h *fakeHost) Images(n cluster.NodeID) (api.ImageHost, error) {
+	if other, ok := h.at[n]; ok {
+		return other, nil
+	}
+	return fakeImages{h}, nil
+}
 
 func (h *fakeHost) Logs(ctx context.Context, task cluster.TaskID, o cluster.LogOptions, emit func(cluster.LogLine) error) error {
 	h.mu.Lock()
@@ -327,8 +335,8 @@ func (f fakeImages) Images(context.Context) ([]cluster.Image, error) {
 	return f.h.images, nil
 }
 
-func (fakeImages) Save(context.Context, string, cluster.ImageHave) (io.ReadCloser, error) {
-	return nil, cluster.NotFoundf("no image is saved in this test")
+func (fakeImages) Save(_ context.Context, ref string, _ cluster.ImageHave) (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader(ref)), nil
 }
 
 func (fakeImages) Load(context.Context, io.Reader) error { return nil }

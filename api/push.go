@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -228,6 +229,64 @@ func (s *Server) passOn(ctx context.Context, first ImageHost, p v1.PushStart, no
 		out.Error = err.Error()
 	}
 	return out
+}
+
+// copyTries bounds how many nodes are tried before a built image stays on its builder alone.
+const copyTries = 3
+
+// copyBuilt gives one more node an image that was just built, and says how that went. One
+// survives the loss of the builder; the others get it when a task needs it.
+func (s *Server) copyBuilt(ctx context.Context, builder cluster.NodeID, from ImageHost, ref, platform string, progress io.Writer) *v1.BuildCopy {
+	to, away := spares(s.read("").sortedNodes(), builder, platform)
+	for _, node := range to[:min(copyTries, len(to))] {
+		_, _ = fmt.Fprintf(progress, "copies the image to %s\n", node) // who gave up is seen by ctx
+		done := s.passOn(ctx, from, v1.PushStart{Ref: ref, Nodes: []cluster.NodeID{builder}}, node)
+		if done.Error == "" {
+			return &v1.BuildCopy{Node: node, Bytes: done.Bytes}
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		away = append(away, v1.PushSkipped{Node: node, Reason: done.Error})
+	}
+	if len(away) == 0 {
+		return nil
+	}
+	why := make([]string, 0, len(away))
+	for _, a := range away {
+		why = append(why, string(a.Node)+": "+a.Reason)
+	}
+	s.Log.Warn("a built image is on its builder alone", "image", ref, "node", builder, "reason", strings.Join(why, "; "))
+	return &v1.BuildCopy{Error: strings.Join(why, "; ")}
+}
+
+// spares are the nodes that could run what builder built, the next by name first, and
+// those that could if they were there.
+func spares(nodes []cluster.Node, builder cluster.NodeID, platform string) (to []cluster.NodeID, away []v1.PushSkipped) {
+	var p v1.ImagePush
+	for _, n := range nodes {
+		if n.ID == builder {
+			p.OS, p.Arch = n.Info.OS, cluster.NormalArch(n.Info.Arch)
+		}
+	}
+	if platform != "" {
+		os, rest, _ := strings.Cut(platform, "/")
+		arch, _, _ := strings.Cut(rest, "/")
+		p.OS, p.Arch = os, cluster.NormalArch(arch)
+	}
+	others := slices.DeleteFunc(slices.Clone(nodes), func(n cluster.Node) bool {
+		return n.ID == builder || n.Info.OS != p.OS || cluster.NormalArch(n.Info.Arch) != p.Arch
+	})
+	to, skipped, _ := pushTargets(others, p) // no node is named, none can be refused
+	for _, s := range skipped {
+		if slices.ContainsFunc(others, func(n cluster.Node) bool { return n.ID == s.Node && !n.Alive }) {
+			away = append(away, s)
+		}
+	}
+	slices.SortFunc(to, func(a, b cluster.NodeID) int {
+		return cmp.Or(boolRank(a < builder)-boolRank(b < builder), cmp.Compare(a, b))
+	})
+	return to, away
 }
 
 // copyImage sends an image that the other host does not have yet, and returns how many bytes

@@ -58,6 +58,42 @@ func TestPushTargets(t *testing.T) {
 	}
 }
 
+// A built image goes to nodes of its platform that take tasks, the next by name first;
+// those that are away are told.
+func TestSparesOfABuilder(t *testing.T) {
+	nodes := []cluster.Node{
+		pushNode("a", "amd64", true, cluster.Active), pushNode("b", "x86_64", true, ""), pushNode("c", "amd64", false, cluster.Active),
+		pushNode("d", "amd64", true, cluster.Pause), pushNode("e", "amd64", true, cluster.Active),
+		pushNode("f", "arm64", true, cluster.Active), pushNode("g", "arm64", true, cluster.Active),
+	}
+	for _, c := range []struct {
+		builder  cluster.NodeID
+		platform string
+		want     string
+	}{
+		{"a", "", "b e, away c"},
+		{"b", "", "e a, away c"},
+		{"e", "", "a b, away c"},
+		{"d", "", "e a b, away c"}, // one that takes no tasks may build
+		{"f", "", "g, away "},
+		{"a", "linux/arm64/v8", "f g, away "},
+		{"a", "linux/amd64", "b e, away c"},
+		{"a", "linux/riscv64", ", away "},
+	} {
+		to, away := spares(nodes, c.builder, c.platform)
+		var got, gone []string
+		for _, n := range to {
+			got = append(got, string(n))
+		}
+		for _, s := range away {
+			gone = append(gone, string(s.Node))
+		}
+		if s := strings.Join(got, " ") + ", away " + strings.Join(gone, " "); s != c.want {
+			t.Errorf("built on %s for %q: %s; want %s", c.builder, c.platform, s, c.want)
+		}
+	}
+}
+
 // What the client has least to send to goes first; then names decide.
 func TestTheNodeThatLacksLeastTakesAPush(t *testing.T) {
 	layers := func(n int) cluster.ImageHave { return cluster.ImageHave{Layers: n} }

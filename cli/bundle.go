@@ -101,6 +101,12 @@ func (a *app) build(ctx context.Context, cl *client.Client, r *compose.Result, n
 		if err != nil {
 			return failedf("%s:%d: build %s: %w", b.Source.File, b.Source.Line, b.Service, err)
 		}
+		if c := res.Copy; c != nil && c.Error != "" {
+			a.note("warning: %s:%d: what was built for %s is on %s alone, and starts nowhere else while that node is away (%s); deploy again to have it on a second one",
+				b.Source.File, b.Source.Line, b.Service, res.Node, c.Error)
+		} else if c != nil && c.Bytes > 0 {
+			a.note("  copied to %s, %s", c.Node, size(c.Bytes))
+		}
 		for _, name := range runs(r, b) {
 			spec := r.Services[name]
 			spec.Task.Image, spec.Task.ImageID = res.Ref, res.ID

@@ -311,6 +311,26 @@ func TestBuildContext(t *testing.T) {
 	}
 }
 
+// That nothing could be copied to the other node is a warning, by file and line.
+func TestABuiltImageOnOneNodeIsWarnedOf(t *testing.T) {
+	h := newHub(t)
+	h.host.build = func([]byte, v1.BuildOptions, io.Writer) (string, error) { return "sha256:1111111111111111", nil }
+	h.write("Dockerfile", "FROM scratch\n")
+	h.write("compose.yaml", "services:\n  web:\n    build: .\n")
+	if s := h.must("", "deploy", "-d"); strings.Contains(s.err, "alone") {
+		t.Errorf("a cluster of one: %s", s.err)
+	}
+	h.put(store.NodeInfoKey("n2"), cluster.NodeInfo{ID: "n2", OS: "linux", Arch: "amd64"})
+	s := h.must("", "deploy", "-d")
+	if !strings.Contains(s.err, "warning: compose.yaml:3: what was built for web is on n1 alone") || !strings.Contains(s.err, "n2: it does not answer") {
+		t.Errorf("with n2 away: %s", s.err)
+	}
+	h.put(store.AliveKey("n2"), true)
+	if s := h.must("", "deploy", "-d"); !strings.Contains(s.err, "n2: no image") { // the copy fails in this hub
+		t.Errorf("with n2 there: %s", s.err)
+	}
+}
+
 // Several services may run one image that only one of them builds.
 func TestABuiltImageIsForAllThatNameIt(t *testing.T) {
 	h := newHub(t)

@@ -134,6 +134,7 @@ type Mount struct {
 	TmpfsSize  int64             `json:"tmpfs_size,omitempty"`
 	TmpfsMode  int               `json:"tmpfs_mode,omitempty"`
 	NoCreate   bool              `json:"no_create,omitempty"` // of a bind: what is not on the node is not made
+	Create     bool              `json:"create,omitempty"`    // of a bind: it is made, also where other nodes may have it
 }
 
 // isVolume reports whether m is a volume that has a name.

@@ -275,12 +275,36 @@ func TestBindMountsThatAreNotMade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := map[string]bool{}
+	type made struct{ Never, Always bool } // neither: on an only node
+	got := map[string]made{}
 	for _, m := range r.Services["web"].Task.Mounts {
-		got[m.Target] = m.NoCreate
+		got[m.Target] = made{m.NoCreate, m.Create}
 	}
-	if d := cmp.Diff(map[string]bool{"/a": true, "/b": true, "/c": false, "/d": false, "/e": false}, got); d != "" {
+	if d := cmp.Diff(map[string]made{"/a": {Never: true}, "/b": {Never: true}, "/c": {Always: true}, "/d": {}, "/e": {}}, got); d != "" {
 		t.Error(d)
+	}
+	said := func(r *Result, target string) (fails bool) {
+		t.Helper()
+		for _, w := range r.Warnings {
+			if strings.Contains(w.String(), "/srv/"+target) {
+				return strings.Contains(w.String(), "the task fails where it is not there")
+			}
+		}
+		t.Errorf("no warning of /srv/%s", target)
+		return false
+	}
+	if said(r, "a") || said(r, "c") || said(r, "e") {
+		t.Errorf("on a single node: %v", r.Warnings)
+	}
+	dir = project(t, map[string]string{"compose.yaml": in(`volumes:
+  - {type: bind, source: /srv/a, target: /a, bind: {create_host_path: false}}
+  - {type: bind, source: /srv/c, target: /c, bind: {create_host_path: true}}
+  - /srv/e:/e`)})
+	if r, err = Load(t.Context(), Options{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	if !said(r, "a") || said(r, "c") || !said(r, "e") {
+		t.Errorf("on several nodes: %v", r.Warnings)
 	}
 }
 

@@ -283,9 +283,14 @@ func (c *converter) bind(name string, v types.ServiceVolumeConfig, b bindPlace, 
 	}
 	m := cluster.Mount{Type: cluster.MountBind, Source: v.Source, Target: v.Target, ReadOnly: v.ReadOnly}
 	m.NoCreate = v.Bind != nil && !bool(v.Bind.CreateHostPath)
+	m.Create = !m.NoCreate && b.item.get("bind").get("create_host_path") != nil // said, not by default
 	if raw := b.raw(); strings.HasPrefix(raw, "/") && !ofHere(b.source()) {
 		if !isSocket(v.Source) {
-			c.warn(b.at, where, fmt.Sprintf("%s is a path of whatever node the task runs on", quote(v.Source)), "use a volume for data, configs: for files")
+			text := quote(v.Source) + " is a path of whatever node the task runs on"
+			if !c.o.SingleNode && !m.Create {
+				text += ", and the task fails where it is not there"
+			}
+			c.warn(b.at, where, text, "use a volume for data, configs: for files")
 		}
 		t.Mounts = append(t.Mounts, m)
 		return

@@ -150,9 +150,9 @@ func (w *world) start() {
 	if w.beyond != nil {
 		do = w.beyond.follower(m, w.api, w.src)
 	}
-	c := store.Candidate{Store: m, Name: "leader", ID: "n1", Unique: true, Log: log}
+	c := store.Candidate{Store: m, Name: "leader", ID: "n1", Unique: true, Now: time.Now, Log: log}
 	w.wg.Go(func() {
-		_ = c.Lead(ctx, func(ctx context.Context, fenced store.Store) error {
+		_ = c.Lead(ctx, func(ctx context.Context, fenced store.Store, _ time.Time) error {
 			as := func(wr store.Writer) store.Store { return store.Guarded(fenced, wr) }
 			var wg sync.WaitGroup
 			for _, l := range []interface{ Run(context.Context) error }{

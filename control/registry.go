@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"time"
@@ -16,12 +17,23 @@ import (
 	"github.com/fairlead/fairlead/store"
 )
 
-// Registry returns the loop that writes endpoints and service addresses, the
-// latter out of addresses, and gives each node its part of pool.
-func Registry(st store.Store, m *store.Mirror, addresses, pool netip.Prefix, now func() time.Time, log hclog.Logger) *loop.Loop[registry.Snapshot, registry.Action] {
-	r := &registryStore{store: st, mirror: m, addresses: addresses, pool: pool, now: now, log: log}
+// RegistryOptions are the parts of Registry that come from configuration, and from how
+// this server came to lead.
+type RegistryOptions struct {
+	Addresses netip.Prefix // services'
+	Pool      netip.Prefix // containers', of which each node is given its part
+	// Since is from when on this server saw another one lead, until it did itself: nodes
+	// could be heard of all that time.
+	Since time.Time
+	Now   func() time.Time
+}
+
+// Registry returns the loop that writes endpoints and service addresses, and where
+// each node's containers are.
+func Registry(st store.Store, m *store.Mirror, o RegistryOptions, log hclog.Logger) *loop.Loop[registry.Snapshot, registry.Action] {
+	r := &registryStore{store: st, mirror: m, options: o, heard: map[cluster.NodeID]bool{}, log: log}
 	return &loop.Loop[registry.Snapshot, registry.Action]{
-		Name: "registry", Snapshot: r.snapshot, Plan: registry.Plan, Apply: r.apply,
+		Name: "registry", Snapshot: r.snapshot, Plan: registry.Plan, Apply: r.apply, Wake: registry.Wake,
 		Changed: m.Changed, Resync: 30 * time.Second, Log: log,
 	}
 }
@@ -29,9 +41,8 @@ func Registry(st store.Store, m *store.Mirror, addresses, pool netip.Prefix, now
 type registryStore struct {
 	store     store.Store
 	mirror    *store.Mirror
-	addresses netip.Prefix // services'
-	pool      netip.Prefix // containers'
-	now       func() time.Time
+	options   RegistryOptions
+	heard     map[cluster.NodeID]bool // nodes that were alive at some time since this loop began
 	log       hclog.Logger
 	committed int64 // revision of the last write
 }
@@ -45,9 +56,16 @@ func (r *registryStore) snapshot(ctx context.Context) (registry.Snapshot, error)
 		s = registry.Snapshot{
 			Services: store.Services(v), Tasks: store.Tasks(v), Placements: store.Placements(v),
 			Statuses: store.Statuses(v), Nodes: store.Nodes(v), Endpoints: store.EndpointSets(v),
-			Claims: r.claims(v), Refused: refused(v), Range: r.addresses, Nets: store.NodeNets(v), Pool: r.pool,
+			Claims: r.claims(v), Refused: refused(v), Range: r.options.Addresses, Nets: store.NodeNets(v), Pool: r.options.Pool,
+			Now: r.options.Now(), Since: r.options.Since,
 		}
 	})
+	for _, n := range s.Nodes {
+		if n.Alive {
+			r.heard[n.ID] = true
+		}
+	}
+	s.Heard = maps.Clone(r.heard)
 	return s, nil
 }
 
@@ -143,7 +161,7 @@ func (r *registryStore) write(a registry.Action) (store.Cond, store.Op, error) {
 		r.log.Warn("no service address", "service", a.Service.String(), "reason", a.Reason)
 		key := store.DecisionKey("registry", a.Service.String())
 		op, err := store.PutJSON(key, cluster.Decision{
-			Loop: "registry", Object: a.Service.String(), Verdict: "no service address", Reason: a.Reason, At: r.now(),
+			Loop: "registry", Object: a.Service.String(), Verdict: "no service address", Reason: a.Reason, At: r.options.Now(),
 		})
 		return store.Cond{Key: key, Rev: int64(a.Rev)}, op, err
 	case registry.PutNodeNet:

@@ -2,8 +2,10 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -64,7 +66,7 @@ func TestFromStatusToTraefik(t *testing.T) {
 		defer cancel()
 		log := hclog.NewNullLogger()
 		m, tree := store.NewMirror(st, store.Root, log), store.NewMirror(st, store.TraefikRoot, log)
-		reg := Registry(strict{st, t, store.WriterRegistry}, m, netip.MustParsePrefix("10.212.0.0/16"), netip.Prefix{}, time.Now, log)
+		reg := Registry(strict{st, t, store.WriterRegistry}, m, RegistryOptions{Addresses: netip.MustParsePrefix("10.212.0.0/16"), Now: time.Now}, log)
 		pc := Proxyconf(strict{st, t, store.WriterProxyconf}, m, tree, ProxyconfOptions{Now: time.Now}, log)
 		for _, run := range []func(context.Context) error{m.Run, tree.Run, reg.Run, pc.Run} {
 			go func() { _ = run(ctx) }()
@@ -151,6 +153,109 @@ func TestFromStatusToTraefik(t *testing.T) {
 	})
 }
 
+// A server that comes back to a store without heartbeats leaves what is published to
+// the nodes that it hears of in time, and withdraws the rest without another change. One
+// that saw another lead all the time withdraws at once, as it does for a node that it
+// has heard of.
+func TestNodesAreHeardOfBeforeTheyAreWithdrawn(t *testing.T) {
+	for name, c := range map[string]struct {
+		waited time.Duration
+		does   func(w *heard)
+	}{
+		"none comes back": {0, func(w *heard) {
+			w.after(registry.Grace-time.Millisecond, "n1", "n2")
+			w.after(2 * time.Millisecond)
+		}},
+		"one comes back": {0, func(w *heard) {
+			w.after(3*time.Second, "n1", "n2")
+			w.alive("n1")
+			w.after(registry.Grace, "n1")
+		}},
+		"one comes back, and goes": {0, func(w *heard) {
+			w.alive("n1")
+			w.after(time.Second, "n1", "n2")
+			w.gone("n1")
+			w.after(time.Second, "n2")
+		}},
+		"waited for a while": {registry.Grace - time.Second, func(w *heard) {
+			w.after(time.Second-time.Millisecond, "n1", "n2")
+			w.after(2 * time.Millisecond)
+		}},
+		"waited for long": {time.Hour, func(w *heard) { w.after(time.Millisecond) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				w := &heard{t: t, st: store.NewMemory()}
+				log := hclog.NewNullLogger()
+				m := store.NewMirror(w.st, store.Root, log)
+				id := cluster.ServiceID{App: "shop", Name: "web"}
+				spec := cluster.TaskSpec{Networks: []cluster.NetworkRef{{Name: "shop_default"}}}
+				write(t, w.st, store.ServiceKey(id), cluster.Service{ServiceID: id, Spec: cluster.ServiceSpec{Task: spec}})
+				published := cluster.Endpoints{ServiceID: id}
+				for i, n := range []cluster.NodeID{"n1", "n2"} {
+					task := cluster.TaskID("on-" + n)
+					at := map[cluster.NetworkName]string{"shop_default": fmt.Sprintf("10.213.%d.2", i)}
+					write(t, w.st, store.NodeInfoKey(n), cluster.NodeInfo{ID: n})
+					write(t, w.st, store.TaskKey("shop", task), cluster.Task{ID: task, ServiceID: id, Slot: i + 1, Spec: spec, Desire: cluster.DesireRun})
+					write(t, w.st, store.PlacementKey(n, task), cluster.NodePlacement{Task: task, Node: n, ServiceID: id, Desire: cluster.DesireRun})
+					write(t, w.st, store.StatusKey(n, task), cluster.Status{
+						Task: task, Node: n, ServiceID: id, State: cluster.StateRunning, Ready: true, Addresses: at,
+					})
+					published.Tasks = append(published.Tasks, cluster.Endpoint{Task: task, Slot: i + 1, Node: n, Addresses: at})
+				}
+				write(t, w.st, store.EndpointsKey(id), published)
+				go func() { _ = m.Run(ctx) }()
+				<-m.Ready()
+				reg := Registry(strict{w.st, t, store.WriterRegistry}, m, RegistryOptions{
+					Addresses: netip.MustParsePrefix("10.212.0.0/16"), Since: time.Now().Add(-c.waited), Now: time.Now,
+				}, log)
+				go func() { _ = reg.Run(ctx) }()
+				c.does(w)
+				cancel()
+				synctest.Wait()
+			})
+		})
+	}
+}
+
+// heard is a store with two nodes, of which one task each is published.
+type heard struct {
+	t  *testing.T
+	st *store.Memory
+}
+
+func (w *heard) alive(n cluster.NodeID) { write(w.t, w.st, store.AliveKey(n), "x") }
+
+func (w *heard) gone(n cluster.NodeID) {
+	w.t.Helper()
+	if _, err := w.st.Commit(w.t.Context(), store.Txn{Then: []store.Op{{Key: store.AliveKey(n), Delete: true}}}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// after lets time pass; of these nodes' tasks, and no others, something is published then.
+func (w *heard) after(d time.Duration, want ...string) {
+	w.t.Helper()
+	time.Sleep(d)
+	synctest.Wait()
+	e, err := w.st.Get(w.t.Context(), store.EndpointsKey(cluster.ServiceID{App: "shop", Name: "web"}))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var got []string
+	var published cluster.Endpoints
+	if err := json.Unmarshal(e.Value, &published); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, x := range published.Tasks {
+		got = append(got, string(x.Node))
+	}
+	if !slices.Equal(got, want) {
+		w.t.Errorf("published are the tasks on %v, should be those on %v", got, want)
+	}
+}
+
 // That a service has no address is told once, and taken back when it has one.
 func TestNoServiceAddressIsTakenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -159,7 +264,7 @@ func TestNoServiceAddressIsTakenBack(t *testing.T) {
 		defer cancel()
 		log := hclog.NewNullLogger()
 		m := store.NewMirror(st, store.Root, log)
-		reg := Registry(strict{st, t, store.WriterRegistry}, m, netip.MustParsePrefix("10.0.0.0/30"), netip.Prefix{}, time.Now, log)
+		reg := Registry(strict{st, t, store.WriterRegistry}, m, RegistryOptions{Addresses: netip.MustParsePrefix("10.0.0.0/30"), Now: time.Now}, log)
 		for _, run := range []func(context.Context) error{m.Run, reg.Run} {
 			go func() { _ = run(ctx) }()
 		}

@@ -3,7 +3,8 @@
 //
 // A task is an endpoint if and only if its agent says it is ready, it is wanted
 // to run (not drained), its placement stands, its node is alive, and it has an
-// address. Anything else withdraws it at the next plan.
+// address. Anything else withdraws it at the next plan, but for a node that could
+// not be heard of while no server led: see Grace.
 //
 // Invariants:
 //   - Plan is pure: its output does not depend on the order of its input, and a

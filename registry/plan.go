@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -39,7 +40,31 @@ type Snapshot struct {
 	// their addresses come from.
 	Nets []cluster.NodeNet
 	Pool netip.Prefix
+	// Now is the time. Since is when the nodes' heartbeats could first reach the store
+	// again after nobody led; zero is long ago. Heard are the nodes that were alive at
+	// some time since.
+	Now, Since time.Time
+	Heard      map[cluster.NodeID]bool
 }
+
+// Grace is how long after Since a node that was not heard of keeps what is published
+// of it. The nodes of an external etcd renew their leases through the servers: while
+// no server is there these end, whatever becomes of the nodes. Each then has a lease's
+// time (5 s), as when a server is there, and the longest pause between two of its
+// attempts to connect (3 s).
+const Grace = 8 * time.Second
+
+// grace is what is left of it.
+func (s Snapshot) grace() time.Duration {
+	if s.Since.IsZero() {
+		return 0
+	}
+	return max(0, s.Since.Add(Grace).Sub(s.Now))
+}
+
+// Wake says how long after s.Now the plan could differ without any change in the
+// store; 0 is never.
+func Wake(s Snapshot) time.Duration { return s.grace() }
 
 // Action is one thing to write, or one refusal.
 //
@@ -268,13 +293,24 @@ func serving(s Snapshot) map[cluster.ServiceID][]cluster.Endpoint {
 			status[st.Task] = st
 		}
 	}
+	published := map[cluster.TaskID]cluster.NodeID{}
+	for _, e := range s.Endpoints {
+		for _, x := range e.Tasks {
+			published[x.Task] = x.Node
+		}
+	}
+	grace := s.grace() > 0
 	out := map[cluster.ServiceID][]cluster.Endpoint{}
 	for _, t := range s.Tasks {
 		p, ok := placed[t.ID]
 		if !ok {
 			continue
 		}
-		if e, ok := endpoint(t, p, status[t.ID], nodes[p.Node]); ok {
+		n, known := nodes[p.Node]
+		if grace && known && !s.Heard[p.Node] && published[t.ID] == p.Node {
+			n.Alive = true // for all that is known
+		}
+		if e, ok := endpoint(t, p, status[t.ID], n); ok {
 			out[t.ServiceID] = append(out[t.ServiceID], e)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -89,6 +90,53 @@ func TestWhatWithdrawsATask(t *testing.T) {
 			spoil(&s)
 			if e := endpointsOf(t, Plan(s)); len(e.Tasks) != 0 {
 				t.Errorf("still an endpoint: %v", e.Tasks)
+			}
+		})
+	}
+}
+
+// A server that comes back to an external etcd finds no heartbeat: the nodes renew
+// theirs through it. What is published of a node stays until the node could have been
+// heard of, and goes at once for any other reason.
+func TestANodeThatCouldNotBeHeardOf(t *testing.T) {
+	back := time.Unix(1_700_000_000, 0)
+	keeps := func(*Snapshot) {}
+	for name, c := range map[string]struct {
+		change func(*Snapshot)
+		after  time.Duration // since the server is back
+		stays  bool
+		wakes  time.Duration
+	}{
+		"at once":           {keeps, 0, true, Grace},
+		"just before":       {keeps, Grace - 1, true, 1},
+		"after":             {keeps, Grace, false, 0},
+		"others led before": {func(s *Snapshot) { s.Since = time.Time{} }, 0, false, 0},
+		"heard of since":    {func(s *Snapshot) { s.Heard = map[cluster.NodeID]bool{"n1": true} }, time.Second, false, Grace - time.Second},
+		"another heard of":  {func(s *Snapshot) { s.Heard = map[cluster.NodeID]bool{"n2": true} }, time.Second, true, Grace - time.Second},
+		"alive again":       {func(s *Snapshot) { s.Nodes[0].Alive = true }, Grace, true, 0},
+		"removed":           {func(s *Snapshot) { s.Nodes = nil }, 0, false, Grace},
+		"never published":   {func(s *Snapshot) { s.Endpoints = nil }, 0, false, Grace},
+		"published elsewhere": {func(s *Snapshot) {
+			s.Endpoints[0].Tasks = slices.Clone(s.Endpoints[0].Tasks)
+			s.Endpoints[0].Tasks[0].Node = "n2"
+		}, 0, false, Grace},
+		"not ready":       {func(s *Snapshot) { s.Statuses[0].Ready = false }, 0, false, Grace},
+		"draining":        {func(s *Snapshot) { s.Tasks[0].Desire = cluster.DesireDrain }, 0, false, Grace},
+		"ended":           {func(s *Snapshot) { s.Tasks[0].Outcome = &cluster.Outcome{State: cluster.StateLost} }, 0, false, Grace},
+		"placement stops": {func(s *Snapshot) { s.Placements[0].Desire = cluster.DesireStop }, 0, false, Grace},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(one())
+			w.apply(Plan(w.s))
+			w.s.Nodes[0].Alive = false
+			w.s.Since, w.s.Now = back, back.Add(c.after)
+			c.change(&w.s)
+			w.apply(Plan(w.s))
+			if got := len(w.s.Endpoints[0].Tasks) == 1; got != c.stays {
+				t.Errorf("it is published: %v, should be %v", got, c.stays)
+			}
+			if got := Wake(w.s); got != c.wakes {
+				t.Errorf("looks again in %v, should be in %v", got, c.wakes)
 			}
 		})
 	}
@@ -274,8 +322,13 @@ func TestARefusalGoesWhenItIsCured(t *testing.T) {
 func draw(t *rapid.T) Snapshot {
 	s := Snapshot{Range: netip.MustParsePrefix(rapid.SampledFrom([]string{"10.212.0.0/16", "10.0.0.0/29"}).Draw(t, "range"))}
 	pick := func(label string, of ...string) string { return rapid.SampledFrom(of).Draw(t, label) }
+	s.Now, s.Heard = time.Unix(1_700_000_000, 0), map[cluster.NodeID]bool{}
+	if rapid.IntRange(0, 3).Draw(t, "waited") > 0 {
+		s.Since = s.Now.Add(-time.Duration(rapid.IntRange(0, 2).Draw(t, "since")) * Grace / 2)
+	}
 	for i := range rapid.IntRange(0, 4).Draw(t, "nodes") {
 		n := cluster.NodeID(fmt.Sprintf("n%d", i))
+		s.Heard[n] = rapid.Bool().Draw(t, "heard")
 		s.Nodes = append(s.Nodes, cluster.Node{
 			NodeSpec: cluster.NodeSpec{ID: n}, Alive: rapid.Bool().Draw(t, "alive"),
 			Info: cluster.NodeInfo{ID: n, Address: pick("address", "", "192.0.2.7")},
@@ -334,9 +387,15 @@ func TestPlanLaws(t *testing.T) {
 			for _, a := range Plan(w.s) {
 				t.Fatalf("a second plan still does %T %v", a, a)
 			}
-			laws(t, w.s, claimed)
+			laws(t, before.Endpoints, w.s, claimed)
+			for i := range w.s.Nodes {
+				if rapid.Bool().Draw(t, "turns") {
+					w.s.Nodes[i].Alive = !w.s.Nodes[i].Alive
+				}
+			}
+			w.s.Now = w.s.Now.Add(time.Duration(rapid.IntRange(0, 1).Draw(t, "passes")) * Grace / 2)
 			for i := range w.s.Tasks {
-				if rapid.Bool().Draw(t, "drain") {
+				if rapid.IntRange(0, 3).Draw(t, "drain") == 0 {
 					w.s.Tasks[i].Desire = cluster.DesireDrain
 				}
 			}
@@ -351,8 +410,8 @@ func TestPlanLaws(t *testing.T) {
 }
 
 // laws holds what must be true of the store after every plan, worked out apart
-// from the planner.
-func laws(t *rapid.T, s Snapshot, claimed map[cluster.ServiceID]netip.Addr) {
+// from the planner. before is what was published then.
+func laws(t *rapid.T, before []cluster.Endpoints, s Snapshot, claimed map[cluster.ServiceID]netip.Addr) {
 	owner := map[netip.Addr]cluster.ServiceID{}
 	held := map[cluster.ServiceID]netip.Addr{}
 	for _, c := range s.Claims {
@@ -407,6 +466,11 @@ func laws(t *rapid.T, s Snapshot, claimed map[cluster.ServiceID]netip.Addr) {
 		for _, n := range s.Nodes {
 			if n.ID == node {
 				alive, host = n.Alive, n.Info.Address
+				if !alive && !s.Heard[node] && !s.Since.IsZero() && s.Now.Sub(s.Since) < Grace {
+					alive = slices.ContainsFunc(before, func(e cluster.Endpoints) bool {
+						return slices.ContainsFunc(e.Tasks, func(x cluster.Endpoint) bool { return x.Task == tk.ID && x.Node == node })
+					})
+				}
 			}
 		}
 		ready, address := false, false

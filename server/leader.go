@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -21,9 +22,9 @@ type runner interface {
 // store that lets it write its own keys alone.
 func (m *machine) lead(ctx context.Context, st store.Store, mirror *store.Mirror, samples func() []cluster.Sample, deliver control.Deliverer) error {
 	c := store.Candidate{
-		Store: st, Name: "leader", ID: m.Node, Unique: true, Log: m.Log.Named("leader"),
+		Store: st, Name: "leader", ID: m.Node, Unique: true, Now: m.now, Log: m.Log.Named("leader"),
 	}
-	return c.Lead(ctx, func(ctx context.Context, fenced store.Store) error {
+	return c.Lead(ctx, func(ctx context.Context, fenced store.Store, since time.Time) error {
 		m.Log.Info("leading")
 		as := func(w store.Writer) store.Store { return store.Guarded(fenced, w) }
 		named := m.Log.Named
@@ -34,7 +35,9 @@ func (m *machine) lead(ctx context.Context, st store.Store, mirror *store.Mirror
 			control.Hooks(as(store.WriterHooks), mirror, m.now, named("hooks")),
 			control.Changes(mirror, m.changer, named("hooks")),
 			control.Scheduler(as(store.WriterScheduler), mirror, m.now, named("scheduler")),
-			control.Registry(as(store.WriterRegistry), mirror, m.services, m.pool(), m.now, named("registry")),
+			control.Registry(as(store.WriterRegistry), mirror, control.RegistryOptions{
+				Addresses: m.services, Pool: m.pool(), Since: since, Now: m.now,
+			}, named("registry")),
 			control.Proxyconf(as(store.WriterProxyconf), mirror, tree, control.ProxyconfOptions{
 				Reserved: m.gatewayConfig().Reserved(), Now: m.now,
 			}, named("proxyconf")),

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,6 +27,8 @@ type nets struct {
 
 	mu    sync.Mutex
 	pools []netip.Prefix
+	known bool // something is, from the store or from disk
+	only  bool // there is no other node
 }
 
 // blocks is what this node's networks are carved from.
@@ -33,6 +36,16 @@ func (n *nets) blocks() []netip.Prefix {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.pools
+}
+
+// alone reports whether there is no other node, for agent.Config.
+func (n *nets) alone() (bool, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.known {
+		return false, cluster.Transientf("whether the cluster has other nodes is not known yet")
+	}
+	return n.only, nil
 }
 
 // follow tells the agent and the mesh of every change until ctx ends. Until the
@@ -50,7 +63,8 @@ func (n *nets) follow(ctx context.Context, self cluster.NodeID, peers func(conte
 		read = fresh
 		own, others := split(all, self)
 		n.mu.Lock()
-		n.pools = own
+		n.pools, n.known = own, true
+		n.only = !slices.ContainsFunc(all, func(x cluster.NodeNet) bool { return x.Node != self })
 		n.mu.Unlock()
 		peers(ctx, others)
 	}

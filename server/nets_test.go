@@ -62,6 +62,9 @@ func TestNetsOutliveTheStore(t *testing.T) {
 			if got := n.blocks(); !slices.Equal(got, all[0].Blocks) {
 				t.Errorf("own blocks %v", got)
 			}
+			if only, err := n.alone(); only || err != nil {
+				t.Errorf("among three nodes it is alone: %v, %v", only, err)
+			}
 			synctest.Wait() // until it is on disk
 			cancel()
 			for range 2 {
@@ -71,4 +74,42 @@ func TestNetsOutliveTheStore(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whether a node is alone is not guessed before it has been told.
+func TestAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := store.NewMemory()
+		ctx, cancel := context.WithCancel(t.Context())
+		n := &nets{mirror: store.NewMirror(st, store.PrefixNodeNets, hclog.NewNullLogger()), path: filepath.Join(t.TempDir(), "nets.json"), log: hclog.NewNullLogger()}
+		if _, err := n.alone(); cluster.KindOf(err) != cluster.KindTransient {
+			t.Errorf("before it has read anything: %v", err)
+		}
+		go func() { _ = n.mirror.Run(ctx) }()
+		go func() { _ = n.follow(ctx, "n1", func(context.Context, []mesh.Peer) {}) }()
+		is := func(when string, want bool) {
+			t.Helper()
+			synctest.Wait()
+			if got, err := n.alone(); got != want || err != nil {
+				t.Errorf("%s it is alone: %v, %v", when, got, err)
+			}
+		}
+		commit := func(op store.Op, err error) {
+			t.Helper()
+			if err == nil {
+				_, err = st.Commit(t.Context(), store.Txn{Then: []store.Op{op}})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		commit(store.PutJSON(store.NodeNetKey("n1"), cluster.NodeNet{Node: "n1"}))
+		is("the first node:", true)
+		commit(store.PutJSON(store.NodeNetKey("n2"), cluster.NodeNet{Node: "n2"}))
+		is("with another:", false)
+		commit(store.Op{Key: store.NodeNetKey("n2"), Delete: true}, nil)
+		is("after that was removed:", true)
+		cancel()
+		synctest.Wait()
+	})
 }

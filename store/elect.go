@@ -27,6 +27,7 @@ type Candidate struct {
 	// before it could give it up, is then taken over at once.
 	Unique bool
 	TTL    int64 // seconds; 0 means DefaultLeadTTL
+	Now    func() time.Time
 	Log    hclog.Logger
 }
 
@@ -39,7 +40,9 @@ const leadRetry = 200 * time.Millisecond
 // run's context ends, with ErrLostLead, before another can lead. st is
 // Candidate.Store with every transaction fenced by the lock, so that a run that
 // goes on too long writes nothing. When run has returned the lock is given up at once.
-func (c Candidate) Lead(ctx context.Context, run func(ctx context.Context, st Store) error) error {
+// since is from when on this candidate saw another one lead, until it did itself: about
+// now where nobody led, and where the store was away.
+func (c Candidate) Lead(ctx context.Context, run func(ctx context.Context, st Store, since time.Time) error) error {
 	for ctx.Err() == nil {
 		done, err := c.term(ctx, run)
 		switch {
@@ -61,8 +64,8 @@ func Leader(ctx context.Context, st Store, name string) (string, error) {
 
 // term waits for the lead, takes it and runs run once. done means that run
 // returned by itself; without an error and not done, the lead went to another.
-func (c Candidate) term(ctx context.Context, run func(ctx context.Context, st Store) error) (done bool, err error) {
-	held, err := c.free(ctx)
+func (c Candidate) term(ctx context.Context, run func(ctx context.Context, st Store, since time.Time) error) (done bool, err error) {
+	held, since, err := c.free(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -89,7 +92,7 @@ func (c Candidate) term(ctx context.Context, run func(ctx context.Context, st St
 	}
 	defer c.release(ctx, rev)
 	c.Log.Info("leading", "lead", c.Name, "id", c.ID, "revision", rev)
-	return c.serve(ctx, rev, lost, run)
+	return c.serve(ctx, rev, lost, func(ctx context.Context, st Store) error { return run(ctx, st, since) })
 }
 
 // serve runs run until it returns, ctx ends, or the lead is lost.
@@ -100,7 +103,7 @@ func (c Candidate) serve(ctx context.Context, rev int64, lost <-chan struct{}, r
 	go func() {
 		defer close(watched)
 		// Someone may take the lock away while the lease lives.
-		if c.changed(rctx, rev) == nil {
+		if c.changed(rctx, rev, func() {}) == nil {
 			cancel(ErrLostLead)
 		}
 	}()
@@ -133,33 +136,36 @@ func (c Candidate) release(ctx context.Context, rev int64) {
 	}
 }
 
-// free waits until the lock may be taken and returns the revision it then has: 0
-// when it is free.
-func (c Candidate) free(ctx context.Context) (int64, error) {
+// free waits until the lock may be taken and returns the revision it then has, 0
+// when it is free, and since when the store has answered.
+func (c Candidate) free(ctx context.Context) (rev int64, since time.Time, err error) {
+	since = c.Now()
 	for {
 		e, err := c.Store.Get(ctx, LockKey(c.Name))
 		switch {
 		case cluster.KindOf(err) == cluster.KindNotFound:
-			return 0, nil
+			return 0, since, nil
 		case err != nil:
-			return 0, fmt.Errorf("ask who leads %s: %w", c.Name, err)
+			return 0, since, fmt.Errorf("ask who leads %s: %w", c.Name, err)
 		case c.Unique && string(e.Value) == c.ID:
-			return e.Rev, nil
+			return e.Rev, since, nil
 		}
 		c.Log.Debug("waiting for the lead", "lead", c.Name, "leader", string(e.Value))
-		if err := c.changed(ctx, e.Rev); err != nil {
-			return 0, err
+		if err := c.changed(ctx, e.Rev, func() { since = c.Now() }); err != nil {
+			return 0, since, err
 		}
 	}
 }
 
 // changed returns nil once the lock is not at revision rev, or an error when ctx ends.
-func (c Candidate) changed(ctx context.Context, rev int64) error {
+// away is called whenever the store does not answer.
+func (c Candidate) changed(ctx context.Context, rev int64, away func()) error {
 	key := LockKey(c.Name)
 	for ctx.Err() == nil {
 		// A list, for the store's revision: the lock's own may be compacted.
 		entries, at, err := c.Store.List(ctx, key)
 		if err != nil {
+			away()
 			pause(ctx, leadRetry)
 			continue
 		}

@@ -26,8 +26,8 @@ func TestLeadWhileTheStoreIsAway(t *testing.T) {
 		began := make(chan string, 10)
 		done := make(chan error, 2)
 		lead := func(id string) {
-			c := store.Candidate{Store: st, Name: "x", ID: id, TTL: ttl, Log: hclog.NewNullLogger()}
-			done <- c.Lead(ctx, func(ctx context.Context, _ store.Store) error {
+			c := store.Candidate{Store: st, Name: "x", ID: id, TTL: ttl, Now: time.Now, Log: hclog.NewNullLogger()}
+			done <- c.Lead(ctx, func(ctx context.Context, _ store.Store, _ time.Time) error {
 				most.Store(max(most.Load(), leading.Add(1)))
 				began <- id
 				<-ctx.Done()
@@ -73,6 +73,51 @@ func TestLeadWhileTheStoreIsAway(t *testing.T) {
 	})
 }
 
+// How long a candidate waited says since when it has seen others lead: it is told
+// nothing of the time in which nobody did, or the store was away.
+func TestHowLongTheLeadWasWaitedFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		st := store.NewMemory()
+		terms := make(chan time.Duration)
+		lead := func(id string) (stop func()) {
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				c := store.Candidate{Store: st, Name: "x", ID: id, Now: time.Now, Log: hclog.NewNullLogger()}
+				_ = c.Lead(ctx, func(ctx context.Context, _ store.Store, since time.Time) error {
+					terms <- time.Since(since)
+					<-ctx.Done()
+					return nil
+				})
+			}()
+			return func() { cancel(); <-done }
+		}
+		waited := func(what string, least, most time.Duration) {
+			t.Helper()
+			if got := <-terms; got < least || got > most {
+				t.Errorf("%s: waited for %v, should be %v to %v", what, got, least, most)
+			}
+		}
+		time.Sleep(time.Hour)
+		stopA := lead("a")
+		waited("nobody led", 0, 0)
+		stopB := lead("b")
+		time.Sleep(time.Hour)
+		stopA()
+		waited("another led", time.Hour, time.Hour+time.Second)
+		stopC := lead("c")
+		time.Sleep(time.Minute)
+		st.Down(true) // nobody leads after the lock's lease
+		time.Sleep(time.Hour)
+		st.Down(false)
+		waited("the store was away", 0, time.Second)
+		stopB()
+		stopC()
+	})
+}
+
 // A lock older than what the store still remembers can be waited for all the same.
 func TestLeadWaitsForACompactedLock(t *testing.T) {
 	t.Parallel()
@@ -86,8 +131,8 @@ func TestLeadWaitsForACompactedLock(t *testing.T) {
 		}
 		led := make(chan struct{})
 		go func() {
-			c := store.Candidate{Store: st, Name: "x", ID: "new", Log: hclog.NewNullLogger()}
-			_ = c.Lead(t.Context(), func(context.Context, store.Store) error { close(led); return nil })
+			c := store.Candidate{Store: st, Name: "x", ID: "new", Now: time.Now, Log: hclog.NewNullLogger()}
+			_ = c.Lead(t.Context(), func(context.Context, store.Store, time.Time) error { close(led); return nil })
 		}()
 		time.Sleep(time.Minute + 50*time.Millisecond) // not when a retry would come anyway
 		select {

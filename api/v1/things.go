@@ -140,6 +140,16 @@ type BuildResult struct {
 	ID   string         `json:"id"`
 	Ref  string         `json:"ref"`
 	Node cluster.NodeID `json:"node"`
+	// Copy is absent where no other node takes tasks.
+	Copy *BuildCopy `json:"copy,omitempty"`
+}
+
+// BuildCopy is a second node that has a built image, so that the builder may be lost:
+// what was built is in no registry.
+type BuildCopy struct {
+	Node  cluster.NodeID `json:"node,omitempty"`  // "": there is none
+	Bytes int64          `json:"bytes"`           // sent to it
+	Error string         `json:"error,omitempty"` // why there is none
 }
 
 // BuildTag is the tag of a built image: "fairlead/<app>-<service>:<first 12 of its ID>".

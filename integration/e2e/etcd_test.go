@@ -159,7 +159,30 @@ func nodesOnOperatorsEtcd(t *testing.T, version string) {
 		}
 		return nil
 	})
-	requests.WantNone(t, "etcd killed and started, and an update")
+	published := func() int64 {
+		t.Helper()
+		got, err := etcdClient(t, e.Endpoint, e.TLS()).Get(t.Context(), store.EndpointsKey(cluster.ServiceID{App: "ours", Name: "web"}))
+		if err != nil || len(got.Kvs) != 1 {
+			t.Fatalf("endpoints: %v, %v", got, err)
+		}
+		return got.Kvs[0].ModRevision
+	}
+	before := published()
+	one.stop(syscall.SIGKILL) // the only server, for longer than the nodes' leases, which end in such an etcd
+	time.Sleep(7 * time.Second)
+	one.up()
+	one.eventually(60*time.Second, "all nodes are heard of", func() error {
+		for _, x := range one.nodes() {
+			if !x.Alive {
+				return fmt.Errorf("%+v", x)
+			}
+		}
+		return nil
+	})
+	if now := published(); now != before {
+		t.Errorf("the endpoints were written anew (revision %d, then %d) though nothing of them changed", before, now)
+	}
+	requests.WantNone(t, "etcd killed and started, an update, and the server killed and started later")
 	if c, err := one.counted(); err != nil || c.Failed > 0 {
 		t.Errorf("%v: %s", err, c)
 	}

@@ -67,7 +67,9 @@ func TestAcrossNodes(t *testing.T) {
 	onEngines(t, []string{"--nodes", "3"}, func(b *bed) {
 		b.aliveSoon("n1 n2 n3")
 		short := b.invited("--ttl", "1m") // has ended when machines join
-		b.deploy(3)                       // every node has the image
+		b.part("built", built)
+		b.deploy(3) // every node has the image
+		b.part("bound", bound)
 		b.part("pause", paused)
 		b.part("labels", labels)
 		b.part("networks", networks)
@@ -78,6 +80,39 @@ func TestAcrossNodes(t *testing.T) {
 		b.part("join", func(b *bed) { joins(b, short) })
 		b.part("vault", vaulted)
 	})
+}
+
+// What was built on one node, and runs there alone, is on a second one: a third gets it
+// from there while the builder's engine is away.
+func built(b *bed) {
+	b.deployAt("n1", 1)
+	images := func(node string) []string {
+		return strings.Fields(b.do("exec", node, "--", "docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "fairlead/demo-web"))
+	}
+	refs := images("n2")
+	if len(refs) != 1 || len(images("n3")) != 0 {
+		b.t.Fatalf("built on n1, n2 has %v and n3 %v", refs, images("n3"))
+	}
+	b.do("kill", "n1/docker")
+	b.run("name: later\nservices:\n  web:\n    image: " + refs[0] + "\n    pull_policy: never\n" + at("n3") + "    x-fairlead: {health: {port: 8080, http: /health}}\n")
+	b.readySoon("later", 1)
+	b.cluster("rm", "later", "-y")
+	b.do("start", "n1/docker")
+	b.do("status", "--wait", "1m")
+}
+
+// A path that is not on a node is not made there: another may have it.
+func bound(b *bed) {
+	dir := filepath.Join(b.t.TempDir(), "absent")
+	out, err := b.tryCluster("deploy", "-f", b.file("compose.yaml",
+		"name: bound\nservices:\n  web:\n"+image+"    volumes: [\""+dir+":/data\"]\n"+at("n2")))
+	if err == nil || !strings.Contains(out, "bind mount "+dir+": it is not on node n2") {
+		b.t.Errorf("a path that is not there: %v: %s", err, out)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		b.t.Errorf("%s was made: %v", dir, err)
+	}
+	b.cluster("rm", "bound", "-y")
 }
 
 // taskRow is a task as ps shows it.

@@ -410,8 +410,8 @@ func TestUnreachableEtcdIsBoundedAndTransient(t *testing.T) {
 	}
 	leads, lostLead := make(chan struct{}), make(chan time.Time, 1)
 	go func() {
-		cand := store.Candidate{Store: c, Name: "x", ID: "a", TTL: ttl, Log: srv.Log}
-		_ = cand.Lead(t.Context(), func(ctx context.Context, _ store.Store) error {
+		cand := store.Candidate{Store: c, Name: "x", ID: "a", TTL: ttl, Now: time.Now, Log: srv.Log}
+		_ = cand.Lead(t.Context(), func(ctx context.Context, _ store.Store, _ time.Time) error {
 			close(leads)
 			<-ctx.Done()
 			lostLead <- time.Now()

@@ -13,6 +13,9 @@ import (
 	"github.com/fairlead/fairlead/store"
 )
 
+// still is a clock where the time does not matter.
+func still() time.Time { return time.Time{} }
+
 // leaseTTL is long enough that nothing here ends because it ran out.
 const leaseTTL = 60
 
@@ -137,10 +140,10 @@ type term struct {
 func (e env) run(t *testing.T, id string, unique bool, terms chan<- term) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	c := store.Candidate{Store: e, Name: e.lead(), ID: id, Unique: unique, TTL: 3, Log: hclog.NewNullLogger()}
+	c := store.Candidate{Store: e, Name: e.lead(), ID: id, Unique: unique, TTL: 3, Now: still, Log: hclog.NewNullLogger()}
 	done := make(chan error, 1)
 	go func() {
-		done <- c.Lead(ctx, func(ctx context.Context, st store.Store) error {
+		done <- c.Lead(ctx, func(ctx context.Context, st store.Store, _ time.Time) error {
 			terms <- term{id, ctx, st}
 			<-ctx.Done()
 			return context.Cause(ctx)
@@ -299,8 +302,8 @@ func leadUnique(t *testing.T, e env) {
 
 func leadResult(t *testing.T, e env) {
 	want := errors.New("the work is done")
-	c := store.Candidate{Store: e, Name: e.lead(), ID: "a", Log: hclog.NewNullLogger()}
-	err := c.Lead(t.Context(), func(context.Context, store.Store) error { return want })
+	c := store.Candidate{Store: e, Name: e.lead(), ID: "a", Now: still, Log: hclog.NewNullLogger()}
+	err := c.Lead(t.Context(), func(context.Context, store.Store, time.Time) error { return want })
 	if !errors.Is(err, want) {
 		t.Fatalf("Lead returned %v", err)
 	}
