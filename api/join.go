@@ -212,8 +212,9 @@ func (s *Server) admit(want cluster.NodeSpec, secret string) (cluster.NodeSpec, 
 	if !tok.V.Joins(s.Now()) {
 		return want, nil, endedToken("node")
 	}
-	if _, there := s.read("").nodes[id]; !again && (there || known) {
-		return want, nil, cluster.Invalidf("there is a node %q already: choose another name with --node, or remove that one with `fairlead node rm %s`", id, id)
+	_, there := s.read("").nodes[id]
+	if err := taken(id, s.isServer(id), there || known); err != nil && !again {
+		return want, nil, err
 	}
 	if again {
 		want = spec.V
@@ -223,10 +224,18 @@ func (s *Server) admit(want cluster.NodeSpec, secret string) (cluster.NodeSpec, 
 	if err != nil {
 		return want, nil, err
 	}
+	if !again {
+		node.conds = append(node.conds, store.Cond{Key: store.ServerSpecKey(id)})
+	}
 	left := tok.V
 	left.Uses--
 	token, err := put(tok.Key, left, tok.Rev)
 	return want, append([]step{node, token}, s.found(id)...), err
+}
+
+// isServer reports whether there is a server of this name, or one was let in.
+func (s *Server) isServer(id cluster.NodeID) bool {
+	return s.rev(store.ServerSpecKey(id)) > 0 || s.rev(store.ServerInfoKey(id)) > 0
 }
 
 // found forgets that a node of this name was lost: another machine of that name has

@@ -116,11 +116,8 @@ func (r *roster) clients(ctx context.Context) []v1.ServerSummary {
 		for _, s := range store.Servers(v) {
 			known[s.Node] = s
 		}
-		ids := map[cluster.NodeID]bool{r.self.Node: true}
-		for _, k := range v.Keys(store.PrefixServers) {
-			id, _, _ := strings.Cut(strings.TrimPrefix(k, store.PrefixServers), "/")
-			ids[cluster.NodeID(id)] = true
-		}
+		ids := serverNames(v)
+		ids[r.self.Node] = true
 		for id := range ids {
 			s := known[id]
 			out = append(out, v1.ServerSummary{
@@ -144,7 +141,7 @@ func (r *roster) answers(ctx context.Context, s *v1.ServerSummary) {
 		s.Answers = true
 		return
 	case s.API == "":
-		s.Problem = "it was let in, and has not started yet"
+		s.Problem = neverStarted
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
