@@ -9,7 +9,6 @@ import (
 
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/cluster"
-	"github.com/fairlead/fairlead/pki"
 	"github.com/fairlead/fairlead/store"
 )
 
@@ -59,36 +58,5 @@ func TestForgettingAServer(t *testing.T) {
 		if err := mayForget(list, id); (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", id, err)
 		}
-	}
-}
-
-// A node is removed by its record, and another that has its name by now is not.
-func TestRecordsAreUsers(t *testing.T) {
-	st := store.NewMemory()
-	users := recordUsers{store: store.Guarded(st, store.WriterAPI)}
-	record := func(key string) {
-		op, err := store.PutJSON(store.NodeSpecKey("n2"), cluster.NodeSpec{ID: "n2", Key: key})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := st.Commit(t.Context(), store.Txn{Then: []store.Op{op}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	there := func() bool {
-		_, err := st.Get(t.Context(), store.NodeSpecKey("n2"))
-		return err == nil
-	}
-	record("aaaa")
-	if err := users.RemoveUser(t.Context(), pki.MemberName("n2", "bbbb")); err != nil || !there() {
-		t.Errorf("the node that has the name now: %v, there %v", err, there())
-	}
-	for range 2 {
-		if err := users.RemoveUser(t.Context(), pki.MemberName("n2", "aaaa")); err != nil || there() {
-			t.Errorf("%v, there %v", err, there())
-		}
-	}
-	if err := users.RemoveUser(t.Context(), "root"); err == nil {
-		t.Error("who is no node is removed")
 	}
 }

@@ -85,6 +85,7 @@ func TestANodeReachesItsOwnKeysOnly(t *testing.T) {
 		{store.ServerSpecKey("n2"), true, false},
 
 		{store.NodeSpecKey("n2"), false, false},
+		{store.NodeRemovedKey("n2"), false, false},
 		{store.GatewayAckKey("n2"), false, false},
 		{store.NodeInfoKey("n1"), false, false},
 		{store.AliveKey("n1"), false, false},
