@@ -371,8 +371,8 @@ func (r *roster) MayRemove(ctx context.Context, id cluster.NodeID) error {
 
 // Remove implements api.Servers.
 func (r *roster) Remove(ctx context.Context, id cluster.NodeID) error {
-	if err := r.MayRemove(ctx, id); err != nil {
-		return err
+	if err := r.MayRemove(ctx, id); err != nil || r.external() {
+		return err // an external etcd has no members of ours
 	}
 	members, err := r.members.Members(ctx)
 	if err != nil {
