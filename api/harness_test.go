@@ -80,7 +80,8 @@ func (h *hookedStore) Commit(ctx context.Context, t store.Txn) (int64, error) {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{t: t, store: store.NewMemory(), host: newFakeHost(), door: &fakeDoor{}, seats: &fakeSeats{}, vault: fakeVault{}, log: &bytes.Buffer{}}
+	b := &bench{t: t, store: store.NewMemory(), host: newFakeHost(), door: &fakeDoor{open: map[cluster.NodeID]string{}}, seats: &fakeSeats{}, vault: fakeVault{}, log: &bytes.Buffer{}}
+	b.door.store = b.store
 	var err error
 	if b.key, err = sealed.NewKey(bytes.Repeat([]byte{7}, 32)); err != nil {
 		t.Fatal(err)

@@ -3,7 +3,9 @@ package api
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -23,10 +25,12 @@ type Admission interface {
 	NewToken() (secret, text string, servers []string, err error)
 	// Key names the public key of a certificate request, checked.
 	Key(csr []byte) (string, error)
-	// Admit opens the store to a node and signs its certificate. It may be repeated.
-	Admit(ctx context.Context, spec cluster.NodeSpec, csr []byte) (v1.Membership, error)
-	// Expel closes the store to a node and cuts its tunnel.
-	Expel(ctx context.Context, id cluster.NodeID, key string) error
+	// Admit opens the store to a node whose record has the key of the request, and signs
+	// its certificate; without such a record it is KindForbidden. It may be repeated.
+	Admit(ctx context.Context, id cluster.NodeID, csr []byte) (v1.Membership, error)
+	// Expel closes the store to a node that has no record, and cuts its tunnel; it says
+	// whether the store was open to one. It may be repeated.
+	Expel(ctx context.Context, id cluster.NodeID) (bool, error)
 	// Identify reads whose a verified certificate is; false: no node's and no server's.
 	Identify(c *x509.Certificate) (Bearer, bool)
 	// Tunnel serves a node's tunnel until it ends.
@@ -175,17 +179,18 @@ func (s *Server) join(ctx context.Context, in *joinInput) (out v1.Membership, er
 		return out, err
 	}
 	err = s.decide(ctx, func(ctx context.Context) error {
-		spec, steps, err := s.admit(cluster.NodeSpec{ID: id, Key: key, Gateway: in.Body.Gateway}, in.Body.Token)
+		steps, err := s.admit(ctx, cluster.NodeSpec{ID: id, Key: key, Gateway: in.Body.Gateway}, in.Body.Token)
 		if err != nil {
-			return err
-		}
-		// The store opens before the node is known: one that is known can work.
-		if out, err = s.Admission.Admit(ctx, spec, csr); err != nil {
 			return err
 		}
 		return s.commit(ctx, nil, steps)
 	})
 	if err != nil {
+		return v1.Membership{}, err
+	}
+	// The store opens to those alone that have a record. When that fails, the node asks
+	// again, which costs no second use of the token.
+	if out, err = s.Admission.Admit(ctx, id, csr); err != nil {
 		return v1.Membership{}, err
 	}
 	s.Log.Info("a node joined", "node", id, "version", in.Body.Version, "gateway", out.Gateway)
@@ -195,46 +200,63 @@ func (s *Server) join(ctx context.Context, in *joinInput) (out v1.Membership, er
 // admit decides whether a node may join, and what to write. A node that asks again
 // with its own key, since an answer was lost, writes nothing; one that is to become
 // a gateway now does.
-func (s *Server) admit(want cluster.NodeSpec, secret string) (cluster.NodeSpec, []step, error) {
+func (s *Server) admit(ctx context.Context, want cluster.NodeSpec, secret string) ([]step, error) {
 	id := want.ID
 	tok, found := s.joinToken(secret)
 	switch {
 	case !found:
-		return want, nil, unknownToken("node")
+		return nil, unknownToken("node")
 	case tok.V.Server:
-		return want, nil, &cluster.Error{Kind: cluster.KindForbidden, Msg: "that token is for servers (system install --server); `fairlead node invite` makes one for a node"}
+		return nil, &cluster.Error{Kind: cluster.KindForbidden, Msg: "that token is for servers (system install --server); `fairlead node invite` makes one for a node"}
 	}
 	spec, known := s.nodeSpec(id)
 	again := known && spec.V.Key == want.Key
 	if again && s.Now().Before(tok.V.Expires) && (spec.V.Gateway || !want.Gateway) {
-		return spec.V, nil, nil
+		return nil, nil
 	}
 	if !tok.V.Joins(s.Now()) {
-		return want, nil, endedToken("node")
+		return nil, endedToken("node")
 	}
-	if _, there := s.read("").nodes[id]; !again && (there || known) {
-		return want, nil, cluster.Invalidf("there is a node %q already: choose another name with --node, or remove that one with `fairlead node rm %s`", id, id)
-	}
+	var steps []step
 	if again {
 		want = spec.V
 		want.Gateway = true
+	} else {
+		_, there := s.read("").nodes[id]
+		if err := taken(id, s.isServer(id), there || known); err != nil {
+			return nil, err
+		}
+		var err error
+		if steps, err = s.said(ctx, id); err != nil {
+			return nil, err
+		}
 	}
 	node, err := put(store.NodeSpecKey(id), want, spec.Rev)
 	if err != nil {
-		return want, nil, err
+		return nil, err
+	}
+	if !again {
+		node.conds = append(node.conds, store.Cond{Key: store.ServerSpecKey(id)})
 	}
 	left := tok.V
 	left.Uses--
 	token, err := put(tok.Key, left, tok.Rev)
-	return want, append([]step{node, token}, s.found(id)...), err
+	return append(append([]step{node, token}, s.found(id)...), steps...), err
 }
 
-// found forgets that a node of this name was lost: another machine of that name has
-// volumes of its own.
+// isServer reports whether there is a server of this name, or one was let in.
+func (s *Server) isServer(id cluster.NodeID) bool {
+	return s.rev(store.ServerSpecKey(id)) > 0 || s.rev(store.ServerInfoKey(id)) > 0
+}
+
+// found forgets that a node of this name was removed, or lost: another machine of that
+// name has volumes of its own.
 func (s *Server) found(id cluster.NodeID) (steps []step) {
 	s.Mirror.Read(func(v store.View) {
-		if e, lost := v.Entry(store.NodeLostKey(id)); lost {
-			steps = append(steps, remove(e.Key, e.Rev))
+		for _, k := range []string{store.NodeLostKey(id), store.NodeRemovedKey(id)} {
+			if e, there := v.Entry(k); there {
+				steps = append(steps, remove(e.Key, e.Rev))
+			}
 		}
 	})
 	return steps
@@ -268,12 +290,14 @@ func (s *Server) removeNode(ctx context.Context, in *removeNodeInput) (nothing, 
 	id := cluster.NodeID(in.Node)
 	n, there := s.read("").nodes[id]
 	spec, known := s.nodeSpec(id)
+	// What a node says of itself is not asked: one that joined is no server.
+	server := spec.V.Key == "" && (id == s.Node || s.isServer(id))
 	switch {
 	case !there && !known && in.LoseVolumes && s.heldVolumes(id):
 		// It was removed before; its volumes were still waited for.
 	case !there && !known:
-		return nothing{}, noNode(in.Node)
-	case n.Alive && slices.Contains(n.Info.Roles, "server"):
+		return nothing{}, s.expelUnknown(ctx, id)
+	case n.Alive && server:
 		return nothing{}, cluster.Invalidf("node %s is a server that runs: first `fairlead server rm %s`, and stop it there (`fairlead system uninstall`)", id, id)
 	case n.Alive && !in.Force:
 		return nothing{}, cluster.Invalidf("node %s is alive: `fairlead node drain %s`, then stop its agent there (`fairlead system uninstall`); or --force, and its tasks are replaced on other nodes", id, id)
@@ -282,44 +306,118 @@ func (s *Server) removeNode(ctx context.Context, in *removeNodeInput) (nothing, 
 		if err := s.noAdmission(); err != nil {
 			return nothing{}, err
 		}
-		// Before it is forgotten: when that fails, all of this can be done again.
-		if err := s.Admission.Expel(ctx, id, spec.V.Key); err != nil {
-			return nothing{}, err
-		}
 	}
-	if err := s.forgetNode(ctx, id, in.LoseVolumes); err != nil {
+	if err := s.forgetNode(ctx, id, spec.V.Key, in.LoseVolumes); err != nil {
 		return nothing{}, err
+	}
+	if _, err := s.expel(ctx, id); err != nil {
+		return nothing{}, fmt.Errorf("node %s is removed, but not all of it is gone yet; `fairlead node rm %s` again: %w", id, id, err)
 	}
 	s.Log.Info("removed a node", "node", id, "forced", in.Force, "volumes_lost", in.LoseVolumes, "by", who(ctx))
 	return nothing{}, nil
 }
 
-// forgetNode removes what a node said. It is expelled: nothing of it is written any more.
-func (s *Server) forgetNode(ctx context.Context, id cluster.NodeID, loseVolumes bool) error {
+// expelUnknown ends the removal of a node of which there is no record: somebody may have
+// begun it.
+func (s *Server) expelUnknown(ctx context.Context, id cluster.NodeID) error {
+	found, err := s.expel(ctx, id)
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return noNode(string(id))
+	}
+	s.Log.Info("removed what was left of a node", "node", id, "by", who(ctx))
+	return nil
+}
+
+// expel closes the store to a node whose record is gone, and then forgets what the node
+// said. It reports whether there was something to do.
+func (s *Server) expel(ctx context.Context, id cluster.NodeID) (found bool, err error) {
+	if s.Admission != nil {
+		if found, err = s.Admission.Expel(ctx, id); err != nil {
+			return found, err
+		}
+	}
+	err = s.decide(ctx, func(ctx context.Context) error {
+		if _, rev, err := s.record(ctx, id); err != nil || rev > 0 {
+			return err // a machine has joined under its name
+		}
+		steps, err := s.said(ctx, id)
+		if err != nil {
+			return err
+		}
+		found = found || len(steps) > 0
+		return s.commit(ctx, []store.Cond{{Key: store.NodeSpecKey(id)}}, steps)
+	})
+	return found, err
+}
+
+// record reads a node's record from the store itself; its revision is 0 when there is none.
+func (s *Server) record(ctx context.Context, id cluster.NodeID) (spec cluster.NodeSpec, rev int64, err error) {
+	e, err := s.Store.Get(ctx, store.NodeSpecKey(id))
+	if cluster.KindOf(err) == cluster.KindNotFound {
+		return spec, 0, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(e.Value, &spec)
+	}
+	return spec, e.Rev, err
+}
+
+// forgetNode removes the record of a node, which has this key: from then on it is none,
+// whatever it says.
+func (s *Server) forgetNode(ctx context.Context, id cluster.NodeID, key string, loseVolumes bool) error {
 	return s.decide(ctx, func(ctx context.Context) error {
-		var steps []step
+		spec, rev, err := s.record(ctx, id)
+		if err != nil {
+			return err
+		}
+		if rev > 0 && spec.Key != key {
+			return cluster.Conflictf("another machine has joined as node %s meanwhile; `fairlead node ls` shows it", id)
+		}
+		note := map[string]any{}
 		if loseVolumes {
-			var rev int64
-			s.Mirror.Read(func(v store.View) {
-				e, _ := v.Entry(store.NodeLostKey(id))
-				rev = e.Rev
-			})
-			st, err := put(store.NodeLostKey(id), cluster.LostVolumes{Node: id, At: s.Now().UTC(), By: who(ctx)}, rev)
+			note[store.NodeLostKey(id)] = cluster.LostVolumes{Node: id, At: s.Now().UTC(), By: who(ctx)}
+		}
+		if key != "" {
+			note[store.NodeRemovedKey(id)] = cluster.RemovedNode{Node: id, At: s.Now().UTC(), By: who(ctx)}
+		}
+		var steps []step
+		for _, k := range slices.Sorted(maps.Keys(note)) {
+			st, err := put(k, note[k], s.rev(k))
 			if err != nil {
 				return err
 			}
 			steps = append(steps, st)
 		}
-		s.Mirror.Read(func(v store.View) {
-			keys := []string{store.NodeSpecKey(id), store.NodeInfoKey(id), store.AliveKey(id), store.AgentAckKey(id), store.GatewayAckKey(id)}
-			for _, k := range append(keys, v.Keys(store.StatusPrefix(id))...) {
-				if e, ok := v.Entry(k); ok {
-					steps = append(steps, remove(k, e.Rev))
-				}
-			}
-		})
-		return s.commit(ctx, nil, steps)
+		if rev > 0 {
+			steps = append(steps, remove(store.NodeSpecKey(id), rev))
+		}
+		return s.commit(ctx, []store.Cond{{Key: store.NodeSpecKey(id), Rev: rev}}, steps)
 	})
+}
+
+// said removes what a node said of itself, as the store has it.
+func (s *Server) said(ctx context.Context, id cluster.NodeID) (steps []step, err error) {
+	said, _, err := s.Store.List(ctx, store.StatusPrefix(id))
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range []string{store.NodeInfoKey(id), store.AliveKey(id), store.AgentAckKey(id), store.GatewayAckKey(id)} {
+		e, err := s.Store.Get(ctx, k)
+		if cluster.KindOf(err) == cluster.KindNotFound {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		said = append(said, e)
+	}
+	for _, e := range said {
+		steps = append(steps, remove(e.Key, e.Rev))
+	}
+	return steps, nil
 }
 
 // heldVolumes reports whether a task had a volume on a node.
@@ -354,7 +452,7 @@ func (s *Server) renewNode(ctx context.Context, in *renewInput) (v1.Membership, 
 		return v1.Membership{}, &cluster.Error{Kind: cluster.KindForbidden, Msg: "that is not this node's key: remove the node and join again"}
 	}
 	s.Log.Info("renews a node's certificate", "node", id)
-	return s.Admission.Admit(ctx, spec.V, csr)
+	return s.Admission.Admit(ctx, id, csr)
 }
 
 type nodeLoginInput struct {

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -29,11 +30,25 @@ import (
 
 // fakeDoor takes a request's text as its key, and a certificate's organisation too.
 type fakeDoor struct {
+	store    *store.Memory
 	mu       sync.Mutex
 	made     int
-	admitted []string
-	expelled []string
+	open     map[cluster.NodeID]string // whose key the store is open to
+	expelled []cluster.NodeID
 	fails    bool
+	before   func() // Admit and Expel look at the record; once
+}
+
+// record is what the store has of a node, not what some mirror has.
+func (d *fakeDoor) record(ctx context.Context, id cluster.NodeID) (spec cluster.NodeSpec) {
+	if f := d.before; f != nil {
+		d.before = nil
+		f()
+	}
+	if e, err := d.store.Get(ctx, store.NodeSpecKey(id)); err == nil {
+		_ = json.Unmarshal(e.Value, &spec)
+	}
+	return spec
 }
 
 func (d *fakeDoor) NewToken() (secret, text string, servers []string, err error) {
@@ -51,22 +66,38 @@ func (*fakeDoor) Key(csr []byte) (string, error) {
 	return string(csr), nil
 }
 
-func (d *fakeDoor) Admit(_ context.Context, spec cluster.NodeSpec, csr []byte) (v1.Membership, error) {
-	id := spec.ID
+func (d *fakeDoor) Admit(ctx context.Context, id cluster.NodeID, csr []byte) (v1.Membership, error) {
+	spec := d.record(ctx, id)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.fails {
 		return v1.Membership{}, cluster.Transientf("no quorum")
 	}
-	d.admitted = append(d.admitted, string(id)+" "+string(csr))
+	if d.open[id] = spec.Key; spec.Key == "" {
+		delete(d.open, id)
+	}
+	if spec.Key != string(csr) {
+		return v1.Membership{}, &cluster.Error{Kind: cluster.KindForbidden, Msg: "it is not of the cluster any more"}
+	}
 	return v1.Membership{Node: id, Certificate: "cert of " + string(csr), Gateway: spec.Gateway}, nil
 }
 
-func (d *fakeDoor) Expel(_ context.Context, id cluster.NodeID, key string) error {
+func (d *fakeDoor) Expel(ctx context.Context, id cluster.NodeID) (bool, error) {
+	spec := d.record(ctx, id)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.expelled = append(d.expelled, string(id)+" "+key)
-	return nil
+	if d.fails {
+		return false, cluster.Transientf("no quorum")
+	}
+	if spec.Key != "" {
+		return false, nil
+	}
+	_, open := d.open[id]
+	delete(d.open, id)
+	if open {
+		d.expelled = append(d.expelled, id)
+	}
+	return open, nil
 }
 
 func (*fakeDoor) Identify(c *x509.Certificate) (api.Bearer, bool) {
@@ -321,6 +352,7 @@ func TestRemoveNode(t *testing.T) {
 	b.put(store.AgentAckKey("n2"), cluster.AgentAck{Node: "n2"})
 	b.put(store.StatusKey("n2", "t"), cluster.Status{Task: "t", Node: "n2"})
 	b.put(store.StatusKey("n20", "t"), cluster.Status{Task: "t", Node: "n20"})
+	b.door.open["n2"] = "k2"
 	for id, says := range map[cluster.NodeID]string{"n9": "no node", "n1": "is a server", "n2": "is alive"} {
 		if err := b.RemoveNode(t.Context(), id, v1.NodeRemoveOptions{}); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("rm %s: %v", id, err)
@@ -332,7 +364,7 @@ func TestRemoveNode(t *testing.T) {
 	if err := b.RemoveNode(t.Context(), "n2", v1.NodeRemoveOptions{Force: true}); err != nil {
 		t.Fatal(err)
 	}
-	if !cmp.Equal(b.door.expelled, []string{"n2 k2"}) {
+	if !cmp.Equal(b.door.expelled, []cluster.NodeID{"n2"}) {
 		t.Errorf("expelled %v", b.door.expelled)
 	}
 	for _, k := range []string{store.NodeSpecKey("n2"), store.NodeInfoKey("n2"), store.AliveKey("n2"), store.AgentAckKey("n2"), store.StatusKey("n2", "t")} {
@@ -345,6 +377,138 @@ func TestRemoveNode(t *testing.T) {
 	}
 	if _, err := b.Node(t.Context(), "n2"); !errors.As(err, new(*client.Error)) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A node that is removed while its certificate is renewed, or while it asks to join
+// again, is refused: the mirror still has it, the store has not.
+func TestARemovedNodeIsNotLetInAgain(t *testing.T) {
+	for what, ask := range map[string]func(*bench) string{
+		"renew": func(b *bench) string {
+			return b.asNode(nodeCert("n2", "k2"), http.MethodPost, "/v1/node/renew", `{"request":"k2"}`)
+		},
+		"join again": func(b *bench) string { return b.join("n2", "k2", "s") },
+	} {
+		t.Run(what, func(t *testing.T) {
+			b := newBench(t)
+			if _, err := b.Invite(t.Context(), v1.Invite{TTL: cluster.Duration(time.Hour), Uses: 2}); err != nil {
+				t.Fatal(err)
+			}
+			if got := b.join("n2", "k2", "s"); !strings.Contains(got, "cert of k2") {
+				t.Fatal(got)
+			}
+			b.door.before = func() {
+				if err := b.RemoveNode(t.Context(), "n2", v1.NodeRemoveOptions{}); err != nil {
+					t.Error(err)
+				}
+			}
+			if got := ask(b); !strings.Contains(got, "not of the cluster any more") || strings.Contains(got, "cert of") {
+				t.Errorf("it is answered %s", got)
+			}
+			if len(b.door.open) > 0 {
+				t.Errorf("the store is open to %v", b.door.open)
+			}
+		})
+	}
+}
+
+// A removal that is not finished can be finished: the store is closed, and what the node
+// said until then is forgotten, also where nothing is known of the node any more.
+func TestARemovalIsFinished(t *testing.T) {
+	b := newBench(t)
+	if _, err := b.Invite(t.Context(), v1.Invite{TTL: cluster.Duration(time.Hour), Uses: 3}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.join("n2", "k2", "s"); !strings.Contains(got, "cert of k2") {
+		t.Fatal(got)
+	}
+	b.door.fails = true
+	if err := b.RemoveNode(t.Context(), "n2", v1.NodeRemoveOptions{}); err == nil || !strings.Contains(err.Error(), "`fairlead node rm n2` again") {
+		t.Errorf("the store cannot be closed: %v", err)
+	}
+	b.door.fails = false
+	if err := b.RemoveNode(t.Context(), "n2", v1.NodeRemoveOptions{}); err != nil || len(b.door.open) > 0 {
+		t.Errorf("again: %v; open to %v", err, b.door.open)
+	}
+	if err := b.RemoveNode(t.Context(), "n2", v1.NodeRemoveOptions{}); err == nil || !strings.Contains(err.Error(), "no node") {
+		t.Errorf("once more: %v", err)
+	}
+
+	// It speaks until the store is closed to it, and calls itself a server.
+	if got := b.join("n2", "k2", "s"); !strings.Contains(got, "cert of k2") {
+		t.Fatal(got)
+	}
+	b.put(store.NodeInfoKey("n2"), cluster.NodeInfo{ID: "n2", Roles: []string{"server", "agent"}})
+	b.put(store.AliveKey("n2"), true)
+	b.door.before = func() {
+		b.put(store.NodeInfoKey("n2"), cluster.NodeInfo{ID: "n2"})
+		b.put(store.AliveKey("n2"), true)
+		b.put(store.StatusKey("n2", "t"), cluster.Status{Task: "t", Node: "n2"})
+	}
+	if err := b.RemoveNode(t.Context(), "n2", v1.NodeRemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	for _, prefix := range []string{store.NodeInfoKey("n2"), store.NodeSpecKey("n2"), store.AliveKey("n2"), store.StatusPrefix("n2")} {
+		if left := b.keys(prefix); len(left) > 0 {
+			t.Errorf("left of it: %v", left)
+		}
+	}
+	// Nor does it count should it speak all the same.
+	b.put(store.NodeInfoKey("n2"), cluster.NodeInfo{ID: "n2"})
+	b.put(store.AliveKey("n2"), true)
+	if list, err := b.Nodes(t.Context()); err != nil || len(list) != 1 {
+		t.Errorf("nodes %+v, %v", list, err)
+	}
+	if _, err := b.ChangeNode(t.Context(), "n2", v1.NodeChange{Availability: cluster.Active}); err == nil {
+		t.Error("one that was removed is given a record")
+	}
+
+	// A machine that joins under the name counts, and begins anew.
+	if got := b.join("n2", "k9", "s"); !strings.Contains(got, "cert of k9") {
+		t.Fatal(got)
+	}
+	if left := b.keys(store.PrefixNodes + "n2/"); !cmp.Equal(left, []string{store.NodeSpecKey("n2")}) {
+		t.Errorf("it begins with %v", left)
+	}
+
+	// A ghost of a node that was removed before is removed too.
+	b.put(store.NodeInfoKey("n3"), cluster.NodeInfo{ID: "n3", Roles: []string{"server"}})
+	b.put(store.AliveKey("n3"), true)
+	b.door.open["n3"] = "k3"
+	if err := b.RemoveNode(t.Context(), "n3", v1.NodeRemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, open := b.door.open["n3"]; open || len(b.keys(store.PrefixNodes+"n3/")) > 0 {
+		t.Errorf("a ghost: open %v, left %v", open, b.keys(store.PrefixNodes+"n3/"))
+	}
+}
+
+// A machine that joins under the name of a node whose removal is under way keeps what it
+// has, and begins with nothing that the other one said.
+func TestANameIsTakenAgain(t *testing.T) {
+	b := newBench(t)
+	if _, err := b.Invite(t.Context(), v1.Invite{TTL: cluster.Duration(time.Hour), Uses: 2}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.join("n2", "k2", "s"); !strings.Contains(got, "cert of k2") {
+		t.Fatal(got)
+	}
+	b.put(store.StatusKey("n2", "t"), cluster.Status{Task: "t", Node: "n2"})
+	b.door.before = func() { // the record is gone, the store not closed yet
+		b.put(store.StatusKey("n2", "t"), cluster.Status{Task: "t", Node: "n2"})
+		if got := b.join("n2", "k9", "s"); !strings.Contains(got, "cert of k9") {
+			t.Error(got)
+		}
+		if left := b.keys(store.StatusPrefix("n2")); len(left) > 0 {
+			t.Errorf("it begins with %v", left)
+		}
+		b.put(store.NodeInfoKey("n2"), cluster.NodeInfo{ID: "n2"})
+	}
+	if err := b.RemoveNode(t.Context(), "n2", v1.NodeRemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if b.door.open["n2"] != "k9" || get[cluster.NodeSpec](b, store.NodeSpecKey("n2")).Key != "k9" || len(b.keys(store.NodeInfoKey("n2"))) == 0 {
+		t.Errorf("of the next machine is left %v, and the store is open to %v", b.keys(store.PrefixNodes+"n2/"), b.door.open)
 	}
 }
 

@@ -173,15 +173,35 @@ func (s *Server) admitServer(id cluster.NodeID, recipient, secret string) ([]ste
 	if !tok.V.Joins(s.Now()) {
 		return nil, endedToken("server")
 	}
-	if _, there := s.read("").nodes[id]; there || known || isServer {
-		return nil, cluster.Invalidf("there is a node or server %q already: choose another name with --node, or remove that one with `fairlead server rm %s` and `fairlead node rm %s`", id, id, id)
+	_, there := s.read("").nodes[id]
+	if _, joined := s.nodeSpec(id); joined {
+		there = true
+	}
+	if err := taken(id, known || isServer, there); err != nil {
+		return nil, err
 	}
 	server, err := put(store.ServerSpecKey(id), cluster.ServerSpec{Node: id, Key: recipient, Joined: s.Now().UTC(), By: tok.V.Name}, 0)
 	if err != nil {
 		return nil, err
 	}
+	server.conds = append(server.conds, store.Cond{Key: store.NodeSpecKey(id)})
 	left := tok.V
 	left.Uses--
 	token, err := put(tok.Key, left, tok.Rev)
 	return append([]step{server, token}, s.found(id)...), err
+}
+
+// taken says that a name is a server's or a node's already, and how it becomes free.
+func taken(id cluster.NodeID, server, node bool) error {
+	var what, advice []string
+	if server {
+		what, advice = append(what, "server"), append(advice, fmt.Sprintf("`fairlead server rm %s`", id))
+	}
+	if node {
+		what, advice = append(what, "node"), append(advice, fmt.Sprintf("`fairlead node rm %s`", id))
+	}
+	if len(what) == 0 {
+		return nil
+	}
+	return cluster.Invalidf("there is a %s %q already: choose another name with --node, or remove that one with %s", strings.Join(what, " and "), id, strings.Join(advice, " and then "))
 }

@@ -89,6 +89,27 @@ func TestServersJoin(t *testing.T) {
 	}
 	refused("used up", "n2", "age2", "ss")
 	refused("used up", "n3", "age3", "ss")
+	// A name is a machine's from when it was let in, and what frees it is said.
+	if _, err := b.Invite(t.Context(), v1.Invite{Server: true, Uses: 2}); err != nil { // "sss"
+		t.Fatal(err)
+	}
+	b.put(store.NodeSpecKey("n4"), cluster.NodeSpec{ID: "n4", Key: "k4"})
+	for node, advice := range map[string]string{
+		"n1": `remove that one with ` + "`fairlead node rm n1`" + `"`,
+		"n2": `remove that one with ` + "`fairlead server rm n2`" + `"`,
+		"n4": `remove that one with ` + "`fairlead node rm n4`" + `"`,
+	} {
+		refused(advice, node, "age2", "sss")
+	}
+	if got := b.join("n2", "k2", "s"); !strings.Contains(got, "`fairlead server rm n2`") {
+		t.Errorf("a node under the name of a server that was let in: %s", got)
+	}
+	if err := b.RemoveServer(t.Context(), "n2", false); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask("n2", "age2", "sss"); !strings.Contains(got, `"sealed"`) {
+		t.Errorf("once it is free: %s", got)
+	}
 	if strings.Contains(b.log.String(), "flj_") {
 		t.Error("a token is in the log")
 	}

@@ -62,7 +62,7 @@ func serverTable(list []v1.ServerSummary) *table {
 	t := &table{columns: columns("SERVER", "STANDING", "ANSWERS", "LEADS", "STORE", "ADDRESS", "+VERSION", "PROBLEM"), empty: "no servers"}
 	for _, s := range list {
 		store := size(s.Size)
-		if s.Standing == v1.StandingClient {
+		if s.Standing == v1.StandingClient || s.Standing == v1.StandingNone {
 			store = "-"
 		}
 		t.add(string(s.Node), string(s.Standing), yesNo(s.Answers), yesNo(s.Leader), store, s.API, s.Version, oneLine(s.Problem))

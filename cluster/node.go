@@ -37,6 +37,14 @@ type LostVolumes struct {
 	By   string    `json:"by,omitempty"`
 }
 
+// RemovedNode says that a node which had joined was removed: what is still said in its
+// name counts for nothing, until a machine joins under it. Writer: the API.
+type RemovedNode struct {
+	Node NodeID    `json:"node"`
+	At   time.Time `json:"at"`
+	By   string    `json:"by,omitempty"`
+}
+
 // NodeInfo is what a node says about itself. Writer: its agent.
 type NodeInfo struct {
 	ID       NodeID `json:"id"`

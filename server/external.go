@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"net"
 	"slices"
@@ -17,7 +16,6 @@ import (
 
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/cluster"
-	"github.com/fairlead/fairlead/pki"
 	"github.com/fairlead/fairlead/store"
 	"github.com/fairlead/fairlead/store/proxy"
 )
@@ -54,38 +52,18 @@ func (m *machine) serveNodes(ctx context.Context, g *errgroup.Group, l net.Liste
 	g.Go(func() error { return p.Serve(ctx, l) })
 }
 
-// recordUsers are the users of a store that nodes reach by the proxy: their records.
-type recordUsers struct{ store store.Store }
+// recordUsers are the users of a store that nodes reach by the proxy: their records are
+// all that they need, and without it a node is refused.
+type recordUsers struct{}
 
-// AddUser implements users: the record, which whoever admits the node writes next, is
-// all that it needs.
+// Users implements users.
+func (recordUsers) Users(context.Context) ([]string, error) { return nil, nil }
+
+// AddUser implements users.
 func (recordUsers) AddUser(context.Context, string, []store.Grant) error { return nil }
 
-// RemoveUser implements users: with its record a node is refused.
-func (u recordUsers) RemoveUser(ctx context.Context, name string) error {
-	id, ok := pki.MemberNode(name)
-	if !ok {
-		return cluster.Invalidf("%q is no node's name in the store", name)
-	}
-	key := store.NodeSpecKey(id)
-	for {
-		e, err := u.store.Get(ctx, key)
-		if cluster.KindOf(err) == cluster.KindNotFound {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		var spec cluster.NodeSpec
-		if err := json.Unmarshal(e.Value, &spec); err == nil && pki.MemberName(spec.ID, spec.Key) != name {
-			return nil // another machine has its name by now
-		}
-		_, err = u.store.Commit(ctx, store.Txn{If: []store.Cond{{Key: key, Rev: e.Rev}}, Then: []store.Op{{Key: key, Delete: true}}})
-		if cluster.KindOf(err) != cluster.KindConflict {
-			return err
-		}
-	}
-}
+// RemoveUser implements users.
+func (recordUsers) RemoveUser(context.Context, string) error { return nil }
 
 // storeOf names a cluster's store for people.
 func storeOf(external bool) string {
@@ -116,11 +94,8 @@ func (r *roster) clients(ctx context.Context) []v1.ServerSummary {
 		for _, s := range store.Servers(v) {
 			known[s.Node] = s
 		}
-		ids := map[cluster.NodeID]bool{r.self.Node: true}
-		for _, k := range v.Keys(store.PrefixServers) {
-			id, _, _ := strings.Cut(strings.TrimPrefix(k, store.PrefixServers), "/")
-			ids[cluster.NodeID(id)] = true
-		}
+		ids := serverNames(v)
+		ids[r.self.Node] = true
 		for id := range ids {
 			s := known[id]
 			out = append(out, v1.ServerSummary{
@@ -144,7 +119,7 @@ func (r *roster) answers(ctx context.Context, s *v1.ServerSummary) {
 		s.Answers = true
 		return
 	case s.API == "":
-		s.Problem = "it was let in, and has not started yet"
+		s.Problem = neverStarted
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)

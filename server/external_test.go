@@ -9,7 +9,6 @@ import (
 
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/cluster"
-	"github.com/fairlead/fairlead/pki"
 	"github.com/fairlead/fairlead/store"
 )
 
@@ -62,33 +61,27 @@ func TestForgettingAServer(t *testing.T) {
 	}
 }
 
-// A node is removed by its record, and another that has its name by now is not.
-func TestRecordsAreUsers(t *testing.T) {
-	st := store.NewMemory()
-	users := recordUsers{store: store.Guarded(st, store.WriterAPI)}
-	record := func(key string) {
-		op, err := store.PutJSON(store.NodeSpecKey("n2"), cluster.NodeSpec{ID: "n2", Key: key})
+// One that has stopped is forgotten; it is no member of that etcd, which is not asked.
+func TestAServerOnAnExternalEtcdIsForgotten(t *testing.T) {
+	mem := store.NewMemory()
+	for _, id := range []cluster.NodeID{"n1", "n2"} {
+		op, err := store.PutJSON(store.ServerSpecKey(id), cluster.ServerSpec{Node: id})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := st.Commit(t.Context(), store.Txn{Then: []store.Op{op}}); err != nil {
+		if _, err := mem.Commit(t.Context(), store.Txn{Then: []store.Op{op}}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	there := func() bool {
-		_, err := st.Get(t.Context(), store.NodeSpecKey("n2"))
-		return err == nil
+	mirror := store.NewMirror(mem, store.Root, hclog.NewNullLogger())
+	go func() { _ = mirror.Run(t.Context()) }()
+	<-mirror.Ready()
+	m := &machine{local: local{Config: Config{Node: "n1", EtcdEndpoints: []string{"https://10.0.0.5:2379"}}}}
+	r := &roster{admission: &admission{machine: m, mirror: mirror, self: cluster.ServerInfo{Node: "n1"}}}
+	if err := r.Remove(t.Context(), "n2"); err != nil {
+		t.Error(err)
 	}
-	record("aaaa")
-	if err := users.RemoveUser(t.Context(), pki.MemberName("n2", "bbbb")); err != nil || !there() {
-		t.Errorf("the node that has the name now: %v, there %v", err, there())
-	}
-	for range 2 {
-		if err := users.RemoveUser(t.Context(), pki.MemberName("n2", "aaaa")); err != nil || there() {
-			t.Errorf("%v, there %v", err, there())
-		}
-	}
-	if err := users.RemoveUser(t.Context(), "root"); err == nil {
-		t.Error("who is no node is removed")
+	if err := r.Remove(t.Context(), "n1"); cluster.KindOf(err) != cluster.KindInvalid {
+		t.Errorf("one that runs: %v", err)
 	}
 }

@@ -27,11 +27,13 @@ func (m *machine) serveAPI(ctx context.Context, g *errgroup.Group, st store.Stor
 	var door api.Admission
 	var servers api.Servers
 	if m.external() {
-		m.users = recordUsers{store: store.Guarded(st, store.WriterAPI)}
+		m.users = recordUsers{}
 	}
 	if n.api != nil {
-		a := &admission{machine: m, users: m.users, hub: n.hub, mirror: mirror, self: m.info(n.api.Addr())}
-		g.Go(func() error { return a.keepGrants(ctx, st) })
+		a := &admission{machine: m, users: m.users, records: st, hub: n.hub, mirror: mirror, self: m.info(n.api.Addr())}
+		if !m.external() {
+			g.Go(func() error { return a.keepUsers(ctx) })
+		}
 		g.Go(func() error { return m.announce(ctx, store.Guarded(st, store.WriterServer), a.self) })
 		if n.agent != nil {
 			g.Go(func() error { return n.openToOthers(m, mirror) })

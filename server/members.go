@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -243,13 +244,27 @@ func (r *roster) Addresses() []string {
 	return servers
 }
 
+// neverStarted is said of a server that was given the keys, and of which nothing more is known.
+const neverStarted = "it was let in, and has not started yet"
+
+// serverNames are all that the store has a record of.
+func serverNames(v store.View) map[cluster.NodeID]bool {
+	out := map[cluster.NodeID]bool{}
+	for _, k := range v.Keys(store.PrefixServers) {
+		id, _, _ := strings.Cut(strings.TrimPrefix(k, store.PrefixServers), "/")
+		out[cluster.NodeID(id)] = true
+	}
+	return out
+}
+
 // List implements api.Servers.
 func (r *roster) List(ctx context.Context) ([]v1.ServerSummary, error) {
 	if r.external() {
 		return r.clients(ctx), nil
 	}
-	known := map[string]cluster.ServerInfo{}
+	known, letIn := map[string]cluster.ServerInfo{}, map[cluster.NodeID]bool{}
 	r.mirror.Read(func(v store.View) {
+		letIn = serverNames(v)
 		for _, s := range store.Servers(v) {
 			known[string(s.Node)] = s
 		}
@@ -264,10 +279,16 @@ func (r *roster) List(ctx context.Context) ([]v1.ServerSummary, error) {
 		wg.Go(func() { out[i] = r.summary(ctx, x, known[x.Name]) })
 	}
 	wg.Wait()
-	for name, s := range known {
-		if !slices.ContainsFunc(all, func(x store.Member) bool { return x.Name == name }) {
-			out = append(out, v1.ServerSummary{Node: s.Node, API: s.API, Version: s.Version, Standing: v1.StandingNone, Problem: "it was taken out of the store"})
+	for id := range letIn {
+		if slices.ContainsFunc(all, func(x store.Member) bool { return x.Name == string(id) }) {
+			continue
 		}
+		s, ran := known[string(id)]
+		none := v1.ServerSummary{Node: id, API: s.API, Version: s.Version, Standing: v1.StandingNone, Problem: "it was taken out of the store"}
+		if !ran {
+			none.Problem = neverStarted
+		}
+		out = append(out, none)
 	}
 	slices.SortFunc(out, func(a, b v1.ServerSummary) int { return cmp.Compare(a.Node, b.Node) })
 	return out, nil
@@ -279,7 +300,7 @@ func (r *roster) summary(ctx context.Context, x store.Member, info cluster.Serve
 		s.Standing = v1.StandingLearner
 	}
 	if x.Name == "" {
-		s.Problem = "it was let in, and has not started yet: " + x.Peer
+		s.Problem = neverStarted + ": " + x.Peer
 		return s
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
@@ -319,7 +340,8 @@ func serverAlarms(list []v1.ServerSummary, err error) (out []string) {
 		return []string{"nothing can be changed now: no majority of the servers answers, or this one is cut off from it"}
 	}
 	for _, s := range list {
-		if s.Problem != "" && s.Standing != v1.StandingLearner {
+		comes := s.Standing == v1.StandingLearner || s.Standing == v1.StandingNone && s.Problem == neverStarted
+		if s.Problem != "" && !comes {
 			out = append(out, fmt.Sprintf("server %s: %s", s.Node, s.Problem))
 		}
 	}
@@ -349,8 +371,8 @@ func (r *roster) MayRemove(ctx context.Context, id cluster.NodeID) error {
 
 // Remove implements api.Servers.
 func (r *roster) Remove(ctx context.Context, id cluster.NodeID) error {
-	if err := r.MayRemove(ctx, id); err != nil {
-		return err
+	if err := r.MayRemove(ctx, id); err != nil || r.external() {
+		return err // an external etcd has no members of ours
 	}
 	members, err := r.members.Members(ctx)
 	if err != nil {

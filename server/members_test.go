@@ -297,3 +297,57 @@ func TestAServerIsOfOneCluster(t *testing.T) {
 		}
 	}
 }
+
+// A server that was let in and never became a member is one that can be forgotten: its
+// name is free then. It has no vote, so that no other one's removal depends on it.
+func TestAServerThatNeverCameIsForgotten(t *testing.T) {
+	mem := store.NewMemory()
+	for key, v := range map[string]any{
+		store.ServerInfoKey("n1"): cluster.ServerInfo{Node: "n1", API: "10.0.0.1:7420"},
+		store.ServerInfoKey("n2"): cluster.ServerInfo{Node: "n2", API: "10.0.0.2:7420"},
+		store.ServerSpecKey("n2"): cluster.ServerSpec{Node: "n2"},
+		store.ServerSpecKey("n3"): cluster.ServerSpec{Node: "n3"},
+		store.ServerSpecKey("n4"): cluster.ServerSpec{Node: "n4"},
+		store.ServerInfoKey("n4"): cluster.ServerInfo{Node: "n4", API: "10.0.0.4:7420"},
+	} {
+		op, err := store.PutJSON(key, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := mem.Commit(t.Context(), store.Txn{Then: []store.Op{op}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mirror := store.NewMirror(mem, store.Root, hclog.NewNullLogger())
+	go func() { _ = mirror.Run(t.Context()) }()
+	<-mirror.Ready()
+	f := &fakeMembers{list: []store.Member{{ID: 1, Name: "n1"}, {ID: 2, Name: "n2"}}}
+	r := &roster{admission: &admission{machine: &machine{local: local{Config: Config{Node: "n1"}}}, mirror: mirror}, members: f}
+	list, err := r.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, s := range list {
+		got = append(got, string(s.Node)+" "+string(s.Standing)+" "+s.Problem)
+	}
+	want := []string{"n1 voter ", "n2 voter ", "n3 none it was let in, and has not started yet", "n4 none it was taken out of the store"}
+	if !slices.Equal(got, want) {
+		t.Errorf("servers %q, want %q", got, want)
+	}
+	if err := r.Remove(t.Context(), "n3"); err != nil || len(f.list) != 2 {
+		t.Errorf("one that never came: %v, members %v", err, f.list)
+	}
+	if err := r.MayRemove(t.Context(), "n5"); cluster.KindOf(err) != cluster.KindNotFound {
+		t.Errorf("one that nobody let in: %v", err)
+	}
+	// Two that never came are no part of a majority, for or against.
+	if err := r.MayRemove(t.Context(), "n2"); err != nil {
+		t.Errorf("one of two that answer: %v", err)
+	}
+	f.list = append(f.list, store.Member{ID: 3, Name: "n6"}, store.Member{ID: 7, Name: "n7"})
+	f.silent = map[uint64]bool{3: true, 7: true}
+	if err := r.MayRemove(t.Context(), "n2"); err == nil || !strings.Contains(err.Error(), "there would be 3 servers") {
+		t.Errorf("one of two that answer, of four: %v", err)
+	}
+}

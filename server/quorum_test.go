@@ -81,6 +81,7 @@ func TestAlarmsAboutServers(t *testing.T) {
 		{Node: "n1", Standing: v1.StandingVoter, Answers: true},
 		{Node: "n2", Standing: v1.StandingVoter, Problem: "its store does not answer at x"},
 		{Node: "n3", Standing: v1.StandingLearner, Problem: "it has not started yet"}, // it is on its way
+		{Node: "n4", Standing: v1.StandingNone, Problem: neverStarted},                // so may this one be
 	}
 	if got := serverAlarms(list, nil); len(got) != 1 || !strings.HasPrefix(got[0], "server n2: ") {
 		t.Errorf("got %q", got)

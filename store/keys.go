@@ -48,6 +48,9 @@ func NodeSpecKey(n cluster.NodeID) string { return PrefixNodes + string(n) + "/s
 // NodeLostKey holds a cluster.LostVolumes.
 func NodeLostKey(n cluster.NodeID) string { return PrefixNodes + string(n) + "/lost" }
 
+// NodeRemovedKey holds a cluster.RemovedNode.
+func NodeRemovedKey(n cluster.NodeID) string { return PrefixNodes + string(n) + "/removed" }
+
 // NodeInfoKey holds a cluster.NodeInfo.
 func NodeInfoKey(n cluster.NodeID) string { return PrefixNodes + string(n) + "/info" }
 
@@ -245,6 +248,7 @@ var owners = []struct {
 }{
 	{Root + "nodes/*/spec", []Writer{WriterAPI}},
 	{Root + "nodes/*/lost", []Writer{WriterAPI}},
+	{Root + "nodes/*/removed", []Writer{WriterAPI}},
 	{Root + "nodes/*/info", []Writer{WriterAgent, WriterAPI}},
 	{Root + "alive/*", []Writer{WriterAgent, WriterAPI}},
 	{Root + "apps/*/scale/*", []Writer{WriterAPI, WriterAutoscaler}},

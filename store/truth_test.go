@@ -62,3 +62,41 @@ func TestANodeSpeaksForItselfAlone(t *testing.T) {
 		}
 	})
 }
+
+// What is said in the name of a node that was removed counts for nothing, until a machine
+// has joined under it; a server's own node needs no record.
+func TestARemovedNodeIsNone(t *testing.T) {
+	st := store.NewMemory()
+	for key, v := range map[string]any{
+		store.NodeInfoKey("n1"):    cluster.NodeInfo{ID: "n1"}, // a server's
+		store.NodeInfoKey("n2"):    cluster.NodeInfo{ID: "n2"},
+		store.AliveKey("n2"):       true,
+		store.NodeRemovedKey("n2"): cluster.RemovedNode{Node: "n2"},
+		store.NodeInfoKey("n3"):    cluster.NodeInfo{ID: "n3"},
+		store.NodeRemovedKey("n3"): cluster.RemovedNode{Node: "n3"},
+		store.NodeSpecKey("n3"):    cluster.NodeSpec{ID: "n3", Key: "k3"},
+		store.NodeInfoKey("n4"):    cluster.NodeInfo{ID: "n4"},
+		store.NodeRemovedKey("n4"): cluster.RemovedNode{Node: "n4"},
+		store.ServerInfoKey("n4"):  cluster.ServerInfo{Node: "n4"},
+	} {
+		op, err := store.PutJSON(key, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := st.Commit(t.Context(), store.Txn{Then: []store.Op{op}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := store.NewMirror(st, store.Root, hclog.NewNullLogger())
+	go func() { _ = m.Run(t.Context()) }()
+	<-m.Ready()
+	var nodes []cluster.NodeID
+	m.Read(func(v store.View) {
+		for _, n := range store.Nodes(v) {
+			nodes = append(nodes, n.ID)
+		}
+	})
+	if !slices.Equal(nodes, []cluster.NodeID{"n1", "n3", "n4"}) {
+		t.Errorf("nodes %v", nodes)
+	}
+}

@@ -52,6 +52,7 @@ func TestOneWriterAKey(t *testing.T) {
 		store.PackageKey("shop", "t", 0):                            {store.WriterAPI},
 		store.UserListKey("shop", "u"):                              {store.WriterAPI},
 		store.NodeLostKey("n1"):                                     {store.WriterAPI},
+		store.NodeRemovedKey("n1"):                                  {store.WriterAPI},
 		store.ChangeKey("shop"):                                     {store.WriterAPI},
 		store.ChangeRecordKey("shop"):                               {store.WriterHooks},
 		store.ClaimsKey:                                             {store.WriterAPI},

@@ -55,10 +55,17 @@ func Statuses(v View) []cluster.Status {
 	return list(v, PrefixStatus, nil, own, func(s *cluster.Status, rev, _ int64) { s.Rev = cluster.StoreRev(rev) })
 }
 
-// NodeInfos returns what each node says about itself, with its revision.
+// NodeInfos returns what each node says about itself, with its revision. One that was
+// removed and speaks all the same, as it can until the store is closed to it, is left out.
+// A server's own node has no record either, unless somebody labelled it.
 func NodeInfos(v View) []Value[cluster.NodeInfo] {
 	vals := All[cluster.NodeInfo](v, PrefixNodes, named("info"))
-	return slices.DeleteFunc(vals, func(x Value[cluster.NodeInfo]) bool { return !truthful(x.Key, x.V.ID) })
+	return slices.DeleteFunc(vals, func(x Value[cluster.NodeInfo]) bool {
+		_, recorded := v.Entry(NodeSpecKey(x.V.ID))
+		_, server := v.Entry(ServerInfoKey(x.V.ID))
+		_, removed := v.Entry(NodeRemovedKey(x.V.ID))
+		return !truthful(x.Key, x.V.ID) || removed && !recorded && !server
+	})
 }
 
 // Rollouts returns where every rollout stands.

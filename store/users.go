@@ -107,6 +107,17 @@ func (e *Etcd) AddUser(ctx context.Context, name string, grants []Grant) error {
 	return wrap(err, "give "+name+" its role")
 }
 
+// Users returns the names of all users.
+func (e *Etcd) Users(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.timeout)
+	defer cancel()
+	r, err := e.client.UserList(ctx)
+	if err != nil {
+		return nil, wrap(err, "list etcd's users")
+	}
+	return r.Users, nil
+}
+
 // permission is a grant as etcd keeps it.
 type permission struct {
 	key, end string

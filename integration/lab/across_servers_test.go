@@ -99,6 +99,14 @@ func (x *thief) reads() error {
 	return err
 }
 
+// leases makes a lease, for which etcd itself asks for no more than a certificate.
+func (x *thief) leases() error {
+	ctx, cancel := context.WithTimeout(x.b.t.Context(), 5*time.Second)
+	defer cancel()
+	_, err := x.store.Grant(ctx, 5)
+	return err
+}
+
 // n4 is removed on one server. Its certificate, stolen, is refused by each from then
 // on, and what was open with it ends: the API's tunnels, and the stores.
 func nodeRemoved(b *bed) {
@@ -122,6 +130,9 @@ func nodeRemoved(b *bed) {
 		b.t.Cleanup(func() { _ = x.store.Close() })
 		if err := x.reads(); err != nil {
 			b.t.Fatalf("before, %s refuses it: %v", s, err)
+		}
+		if err := x.leases(); err != nil {
+			b.t.Fatalf("before, %s refuses it a lease: %v", s, err)
 		}
 		if x.tunnel, err = x.opens(); err != nil {
 			b.t.Fatalf("before, %s refuses a tunnel: %v", s, err)
@@ -149,6 +160,9 @@ func nodeRemoved(b *bed) {
 	for _, x := range thieves {
 		if err := x.reads(); !errors.Is(err, rpctypes.ErrPermissionDenied) && (err == nil || !strings.Contains(err.Error(), "permission denied")) {
 			b.t.Errorf("the store of %s, with a connection of before: %v", x.server, err)
+		}
+		if err := x.leases(); !errors.Is(err, rpctypes.ErrPermissionDenied) && (err == nil || !strings.Contains(err.Error(), "permission denied")) {
+			b.t.Errorf("a lease of the store of %s, with a connection of before: %v", x.server, err)
 		}
 		// The other servers hear of it from the store.
 		select {

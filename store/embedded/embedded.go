@@ -19,7 +19,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
-	"go.etcd.io/etcd/server/v3/auth"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
 	"go.uber.org/zap"
@@ -139,8 +138,7 @@ type Server struct {
 
 	// stopping is set once an orderly stop has begun.
 	stopping atomic.Bool
-	// auth knows the users, once etcd has started.
-	auth atomic.Pointer[auth.AuthStore]
+	guard    guard
 
 	mu    sync.Mutex
 	alarm string
@@ -179,8 +177,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("start etcd in %s: %w", s.cfg.Dir, err), lock.Close())
 	}
-	users := e.Server.AuthStore()
-	s.auth.Store(&users)
+	s.guard.start(e.Server)
 	ready := e.Server.ReadyNotify()
 	voting := time.NewTicker(voteEvery)
 	defer voting.Stop()
@@ -366,7 +363,9 @@ func (s *Server) config() *embed.Config {
 	// Raft entries are kept in memory until a snapshot, and these many after it.
 	c.SnapshotCount, c.SnapshotCatchUpEntries = 5000, 1000
 	c.EnableGRPCGateway = false
-	c.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainStreamInterceptor(s.streams)}
+	c.GRPCAdditionalServerOptions = []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(s.guard.unary), grpc.ChainStreamInterceptor(s.guard.streams),
+	}
 	c.WatchProgressNotifyInterval = time.Minute
 	// On a small machine the defaults (100ms, 300ms) complain all day.
 	c.WarningApplyDuration, c.WarningUnaryRequestDuration = time.Second, time.Second

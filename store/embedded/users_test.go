@@ -10,6 +10,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"go.etcd.io/etcd/api/v3/authpb"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/pki"
@@ -81,6 +85,7 @@ func TestANodeReachesItsOwnKeysOnly(t *testing.T) {
 		{store.ServerSpecKey("n2"), true, false},
 
 		{store.NodeSpecKey("n2"), false, false},
+		{store.NodeRemovedKey("n2"), false, false},
 		{store.GatewayAckKey("n2"), false, false},
 		{store.NodeInfoKey("n1"), false, false},
 		{store.AliveKey("n1"), false, false},
@@ -225,6 +230,100 @@ func TestARemovedNodesStreamsEnd(t *testing.T) {
 	}
 	if b := <-others; b.Err != nil || len(b.Events) == 0 {
 		t.Errorf("another user's watch: %+v", b)
+	}
+}
+
+// calls are those of which etcd asks no more than that the caller has a certificate.
+func calls(st *store.Etcd) map[string]func(context.Context) error {
+	c := st.Conn()
+	kv, leases, members, care := pb.NewKVClient(c), pb.NewLeaseClient(c), pb.NewClusterClient(c), pb.NewMaintenanceClient(c)
+	return map[string]func(context.Context) error{
+		"make a lease": func(ctx context.Context) error {
+			_, err := leases.LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: 60})
+			return err
+		},
+		"list the leases": func(ctx context.Context) error {
+			_, err := leases.LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
+			return err
+		},
+		"list the members": func(ctx context.Context) error {
+			_, err := members.MemberList(ctx, &pb.MemberListRequest{Linearizable: true})
+			return err
+		},
+		"ask how it is": func(ctx context.Context) error {
+			_, err := care.Status(ctx, &pb.StatusRequest{})
+			return err
+		},
+		"ask for alarms": func(ctx context.Context) error {
+			_, err := care.Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_GET})
+			return err
+		},
+		"an empty transaction": func(ctx context.Context) error {
+			_, err := kv.Txn(ctx, &pb.TxnRequest{})
+			return err
+		},
+	}
+}
+
+// A certificate of a user that was removed, or never was one, opens nothing, also of
+// what etcd lets anyone do who shows one.
+func TestARemovedNodesCallsAreRefused(t *testing.T) {
+	t.Parallel()
+	srv := etcdtest.Start(t)
+	root := srv.Client(t)
+	if err := root.Secure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n2, user := joined(t, srv, root)
+	each := func(st *store.Etcd, whose string, allowed bool) {
+		t.Helper()
+		for what, f := range calls(st) {
+			if err := f(t.Context()); allowed && err != nil || !allowed && status.Code(err) != codes.PermissionDenied {
+				t.Errorf("%s, %s: %v", what, whose, err)
+			}
+		}
+	}
+	each(n2, "a node", true)
+	if err := root.RemoveUser(t.Context(), user); err != nil {
+		t.Fatal(err)
+	}
+	each(n2, "a removed node", false)
+	each(root, "a server", true)
+}
+
+// A user that another server made is one at once: this server may not have heard of it.
+func TestANewUserIsOneEverywhere(t *testing.T) {
+	t.Parallel()
+	one := etcdtest.Start(t)
+	root := one.Client(t)
+	if err := root.Secure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	two := one.Beside(t, "n2")
+	id := learner(t, root, two)
+	srv, _, _ := two.Launch(t)
+	vote(t, root, id)
+	ready(t, srv)
+	conf, user := identity(t, one)
+	n2, err := store.NewEtcd(store.EtcdConfig{Endpoints: []string{two.Config.Endpoint()}, TLS: conf}, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = n2.Close() })
+	if _, err := n2.Members(t.Context()); cluster.KindOf(err) != cluster.KindForbidden {
+		t.Fatalf("before it is one: %v", err)
+	}
+	admin, asks := pb.NewAuthClient(root.Conn()), pb.NewMaintenanceClient(n2.Conn())
+	for i := range 200 {
+		if _, err := admin.UserAdd(t.Context(), &pb.AuthUserAddRequest{Name: user, Options: &authpb.UserAddOptions{NoPassword: true}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := asks.Status(t.Context(), &pb.StatusRequest{}); err != nil {
+			t.Fatalf("after it was made, time %d: %v", i, err)
+		}
+		if _, err := admin.UserDelete(t.Context(), &pb.AuthUserDeleteRequest{Name: user}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
