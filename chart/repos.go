@@ -247,6 +247,9 @@ func (r Repositories) from(ctx context.Context, x Repository, name, version stri
 	if err != nil {
 		return archived{}, cluster.Invalidf("the repository %s: %w", repository, err)
 	}
+	if onDisk(at) && !onDisk(x.URL) { // whoever wrote the index chooses no files here
+		return archived{}, cluster.Invalidf("the repository %s says that %s %s is %s: a file of this machine, which is not read for it", repository, name, v.Version, at)
+	}
 	t := x.transfer()
 	t.Keyring = how.Keyring
 	if !sameHost(at, x.URL) {
@@ -263,6 +266,11 @@ func (r Repositories) from(ctx context.Context, x Repository, name, version stri
 		}
 	}
 	return a, nil
+}
+
+func onDisk(at string) bool {
+	u, err := url.Parse(at)
+	return err == nil && strings.EqualFold(u.Scheme, "file")
 }
 
 func sameHost(a, b string) bool {

@@ -240,6 +240,24 @@ func TestPasswordStaysWithItsHost(t *testing.T) {
 	}
 }
 
+// TestRepositoryNamesNoFiles: an index that was fetched names no file of this machine.
+func TestRepositoryNamesNoFiles(t *testing.T) {
+	there := filepath.Join(t.TempDir(), "shop-1.3.0.tgz")
+	if err := os.WriteFile(there, archiveOf(t, "shop", "1.3.0"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, scheme := range []string{"file://", "FILE://"} {
+		srv := httpRepository(t, func(s string) string {
+			return strings.ReplaceAll(s, "charts/shop-1.3.0.tgz", scheme+there)
+		}, map[string][]byte{})
+		x := chart.Repository{Name: "stable", URL: srv.URL, Username: "ann", Password: "pw"}
+		_, err := chart.Repositories{Dir: t.TempDir()}.FetchFrom(t.Context(), x, "shop", "1.3.0")
+		if cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "a file of this machine") {
+			t.Errorf("%s: %v", scheme, err)
+		}
+	}
+}
+
 func TestRepositoryInADirectory(t *testing.T) {
 	dir := t.TempDir()
 	for _, v := range []string{"1.0.0", "1.1.0"} {
