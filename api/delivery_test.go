@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -394,6 +395,52 @@ func TestOneDeliveryOfAnApp(t *testing.T) {
 		meanwhile(do)
 		if _, err := b.Remove(ctx, "shop", v1.RemoveOptions{}); cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "the delivery second follows shop") {
 			t.Errorf("while its delivery %s: %v", what, err)
+		}
+	}
+}
+
+// TestServicesThatLeftTheirSource: they are removed, or with prune: false kept, with the
+// secrets that they use.
+func TestServicesThatLeftTheirSource(t *testing.T) {
+	for keep, want := range map[bool]string{false: "remove service old", true: ""} {
+		b := newBench(t)
+		old := service("old:1")
+		old.Task.Secrets = []cluster.FileRef{{Name: "pw", Target: "/run/secrets/pw"}}
+		first := bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service("web:1"), "old": old})
+		first.Secrets = map[string]v1.SecretDecl{"pw": {External: true, Generate: 8}}
+		set := fromGit("shop")
+		set.KeepGone = keep
+		d, err := b.SetDelivery(t.Context(), "shop", set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Rev = b.rev(store.DeliveryKey("shop"))
+		if _, err := b.srv.Deliver(t.Context(), d.Delivery, api.Fetched{Bundle: first}, 0); err != nil {
+			t.Fatal(err)
+		}
+		next := api.Fetched{Bundle: bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service("web:2")})}
+		p, err := b.srv.PlanDelivery(t.Context(), d.Delivery, next)
+		if err != nil {
+			t.Fatal(err)
+		}
+		removed := ""
+		for _, c := range p.Changes {
+			if c.Action == v1.ActionRemove {
+				removed += fmt.Sprintf("%s %s %s", c.Action, c.Object, c.Name)
+			}
+		}
+		if removed != want {
+			t.Errorf("kept %v: the plan removes %q, not %q", keep, removed, want)
+		}
+		if _, err := b.srv.Deliver(t.Context(), d.Delivery, next, 1); err != nil {
+			t.Fatal(err)
+		}
+		if left := len(b.keys(store.ServiceKey(cluster.ServiceID{App: "shop", Name: "old"}))); (left == 1) != keep {
+			t.Errorf("kept %v: %d left", keep, left)
+		}
+		// Nothing is left to do at the next look.
+		if p, err := b.srv.PlanDelivery(t.Context(), d.Delivery, next); err != nil || !p.Empty() {
+			t.Errorf("kept %v: %+v, %v", keep, p.Changes, err)
 		}
 	}
 }
