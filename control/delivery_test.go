@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -35,7 +36,8 @@ type origin struct {
 	content map[int]string
 	deploys []string
 	sent    []cluster.DeliveryEvent
-	most    int // looks at once
+	deaf    bool // whoever is told is away
+	most    int  // looks at once
 	now     int
 }
 
@@ -100,6 +102,9 @@ func (o *origin) GoBack(_ context.Context, d cluster.Delivery, release int) (int
 func (o *origin) Send(_ context.Context, _ cluster.Delivery, events []cluster.DeliveryEvent) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.deaf {
+		return cluster.Transientf("nobody listens")
+	}
 	o.sent = append(o.sent, events...)
 	return nil
 }
@@ -251,6 +256,89 @@ func TestADeliveryFollowsItsSource(t *testing.T) {
 			}
 		}
 		if want := "[deployed ready deployed failed rolled-back deployed ready]"; fmt.Sprint(told) != want {
+			t.Errorf("told %v, want %s", told, want)
+		}
+	})
+}
+
+// Drift that is only to be reported is, and stays until the source has something new.
+func TestDriftIsLeftWhereItIsReported(t *testing.T) {
+	inOrigin(t, func(o *origin) {
+		o.follow("shop", func(d *cluster.Delivery) { d.Drift = cluster.DriftReport })
+		o.lead(func() {
+			time.Sleep(10 * time.Second)
+			o.mu.Lock()
+			o.release("shop", "by hand")
+			o.mu.Unlock()
+			time.Sleep(10 * time.Hour)
+			if st := o.state("shop"); st.Phase != cluster.PhaseDrifted || len(st.Drift) != 1 || o.app != "by hand" || len(o.deploys) != 1 {
+				t.Errorf("%s: %s; drift %v, the app is %s, deploys %v", st.Phase, st.Message, st.Drift, o.app, o.deploys)
+			}
+			o.push("two", 1)
+			time.Sleep(10 * time.Second)
+			if st := o.state("shop"); st.Phase != cluster.PhaseReady || len(st.Drift) != 0 || o.app != "two" {
+				t.Errorf("%s: %s; drift %v, the app is %s", st.Phase, st.Message, st.Drift, o.app)
+			}
+		})
+		drifts := 0
+		for _, e := range o.sent {
+			if e.Event == cluster.EventDrift {
+				drifts++
+			}
+		}
+		if drifts != 1 {
+			t.Errorf("told of it %d times: %v", drifts, o.sent)
+		}
+	})
+}
+
+// A delivery waits for those that it depends on, and goes when they are ready.
+func TestADeliveryWaitsForOthers(t *testing.T) {
+	inOrigin(t, func(o *origin) {
+		o.mute = func(n cluster.DeliveryName) bool { return n == "db" }
+		o.follow("db")
+		o.follow("shop", func(d *cluster.Delivery) { d.DependsOn = []cluster.DeliveryName{"db"} })
+		o.lead(func() {
+			time.Sleep(time.Hour)
+			if st := o.state("shop"); st.Phase != cluster.PhaseWaiting || !strings.Contains(st.Message, "waits for db") || len(o.looks["shop"]) != 0 {
+				t.Errorf("%s: %s; looked at %d times", st.Phase, st.Message, len(o.looks["shop"]))
+			}
+			o.mu.Lock()
+			o.mute = nil
+			o.mu.Unlock()
+			time.Sleep(15 * time.Minute)
+			if len(o.looks["shop"]) == 0 {
+				t.Errorf("%s: %s", o.state("shop").Phase, o.state("shop").Message)
+			}
+		})
+	})
+}
+
+// Who is to be told and is away hears all of it within the hour, in order and once; deliveries go on.
+func TestWhoIsAwayIsToldLater(t *testing.T) {
+	inOrigin(t, func(o *origin) {
+		o.deaf = true
+		o.follow("shop")
+		o.lead(func() {
+			time.Sleep(10 * time.Second)
+			o.push("two", 1)
+			time.Sleep(50 * time.Minute)
+			if st := o.state("shop"); st.Phase != cluster.PhaseReady || o.app != "two" || st.NotifyErr == "" {
+				t.Errorf("%s: %s; the app is %s, told: %q", st.Phase, st.Message, o.app, st.NotifyErr)
+			}
+			o.mu.Lock()
+			o.deaf = false
+			o.mu.Unlock()
+			time.Sleep(time.Hour)
+			if st := o.state("shop"); len(st.Outbox) != 0 || st.NotifyErr != "" {
+				t.Errorf("left to tell: %v, %q", st.Outbox, st.NotifyErr)
+			}
+		})
+		var told []string
+		for _, e := range o.sent {
+			told = append(told, fmt.Sprint(e.ID, " ", e.Event))
+		}
+		if want := "[1 deployed 2 ready 3 deployed 4 ready]"; fmt.Sprint(told) != want {
 			t.Errorf("told %v, want %s", told, want)
 		}
 	})
