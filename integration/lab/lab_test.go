@@ -436,8 +436,11 @@ func TestMachineIsLeftAlone(t *testing.T) {
 // Three servers, two of them with a gateway: the one that leads loses its power. The
 // other gateway serves on, another server takes over, and the first one comes back.
 func TestServersAndGateways(t *testing.T) {
-	b := newBed(t)
-	b.do("up", "--nodes", "3", "--servers", "3", "--gateways", "2")
+	onEngines(t, []string{"--nodes", "3", "--servers", "3", "--gateways", "2"}, serversAndGateways)
+}
+
+func serversAndGateways(b *bed) {
+	t := b.t
 	b.aliveSoon("n1 n2 n3")
 	b.deploy(6)
 	var urls []string

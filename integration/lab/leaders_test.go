@@ -17,9 +17,12 @@ import (
 // afterwards, and no request fails but through the gateway of the node that is hit. What
 // serves is on a fourth node: a task that is lost with its node is another test's.
 func TestLeadersUnderLoad(t *testing.T) {
-	b := newBed(t)
+	onEngines(t, []string{"--nodes", "4", "--servers", "3", "--gateways", "4"}, leadersUnderLoad)
+}
+
+func leadersUnderLoad(b *bed) {
+	t := b.t
 	servers := []string{"n1", "n2", "n3"}
-	b.do("up", "--nodes", "4", "--servers", "3", "--gateways", "4")
 	b.aliveSoon("n1 n2 n3 n4")
 	b.deployAt("n4", 3)
 	gates := map[string]gate{}
