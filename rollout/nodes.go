@@ -79,7 +79,10 @@ func (v *service) misplaced(t *task) bool {
 	if n := v.nodes[t.node]; n.Availability != cluster.Drain && (!n.Alive || v.excluded(n) == "") {
 		return false
 	}
-	return slices.ContainsFunc(v.Nodes, cluster.Node.Schedulable)
+	alone := t.Spec.HasVolume() // it stops first: not before there is a node for it
+	return slices.ContainsFunc(v.Nodes, func(n cluster.Node) bool {
+		return n.Schedulable() && (!alone || v.excluded(n) == "")
+	})
 }
 
 // waitFor notes what a task that is as it should be, but for its place or not ready,

@@ -454,6 +454,43 @@ func TestWhatCannotStartAgainIsNotStopped(t *testing.T) {
 	}
 }
 
+// TestVolumeElsewhereMoves: a task whose volume is on a file server leaves a drained node,
+// and has it alone, unless the user says otherwise.
+func TestVolumeElsewhereMoves(t *testing.T) {
+	for order, together := range map[string]bool{"": false, "stop-first": false, "start-first": true} {
+		t.Run(order, func(t *testing.T) {
+			w := busy(t, 2)
+			w.deploy(specs{"db": spec("v1", 1, nfs, func(s *cluster.ServiceSpec) { s.Update.Order = order })})
+			w.run(nil)
+			was := w.live("db")[0].ID
+			n := w.nodes[w.placements[was].Node]
+			n.Availability = cluster.Drain
+			w.nodes[n.ID] = n
+			most := 0
+			w.run(func() { most = max(most, len(w.live("db"))) })
+			if now := w.live("db"); len(now) != 1 || now[0].ID == was || (most > 1) != together {
+				t.Fatalf("%d at once\n%s", most, w.dump())
+			}
+		})
+	}
+}
+
+// TestVolumeElsewhereWithNowhereToGo: no other node fulfils the constraints; it serves on.
+func TestVolumeElsewhereWithNowhereToGo(t *testing.T) {
+	w := busy(t, 2)
+	w.label("n1", "a")
+	w.deploy(specs{"db": spec("v1", 1, nfs, zoneA)})
+	w.run(nil)
+	n1 := w.nodes["n1"]
+	n1.Availability = cluster.Drain
+	w.nodes["n1"] = n1
+	w.run(func() {
+		if len(w.endpoints[sid("db")].Tasks) != 1 {
+			t.Fatalf("it is stopped\n%s", w.dump())
+		}
+	})
+}
+
 func TestOneRestartTurnsAnUpdateBack(t *testing.T) {
 	w := busy(t, 1)
 	w.deploy(specs{"web": spec("v1", 1)})

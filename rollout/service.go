@@ -368,7 +368,7 @@ func (v *service) update() {
 // replace starts on an outdated slot.
 func (v *service) replace(s *slot, attempt int) {
 	s.state = slotBusy
-	if v.stopFirst() && !v.movesOnly(s) {
+	if v.stopFirst() && (!v.movesOnly(s) || v.goal.task.HasVolume()) { // what only one can have is on the node, or moves too
 		v.retireAll(s.run, v.replaceReason())
 		return
 	}
