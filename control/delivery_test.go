@@ -271,13 +271,13 @@ func TestDriftIsLeftWhereItIsReported(t *testing.T) {
 			o.release("shop", "by hand")
 			o.mu.Unlock()
 			time.Sleep(10 * time.Hour)
-			if st := o.state("shop"); st.Phase != cluster.PhaseDrifted || len(st.Drift) != 1 || o.app != "by hand" || len(o.deploys) != 1 {
-				t.Errorf("%s: %s; drift %v, the app is %s, deploys %v", st.Phase, st.Message, st.Drift, o.app, o.deploys)
+			if st := o.state("shop"); st.Phase != cluster.PhaseDrifted || len(st.Drift) != 1 || o.is() != "by hand" {
+				t.Errorf("%s: %s; drift %v, the app is %s", st.Phase, st.Message, st.Drift, o.is())
 			}
 			o.push("two", 1)
 			time.Sleep(10 * time.Second)
-			if st := o.state("shop"); st.Phase != cluster.PhaseReady || len(st.Drift) != 0 || o.app != "two" {
-				t.Errorf("%s: %s; drift %v, the app is %s", st.Phase, st.Message, st.Drift, o.app)
+			if st := o.state("shop"); st.Phase != cluster.PhaseReady || len(st.Drift) != 0 || o.is() != "two" {
+				t.Errorf("%s: %s; drift %v, the app is %s", st.Phase, st.Message, st.Drift, o.is())
 			}
 		})
 		drifts := 0
@@ -300,18 +300,30 @@ func TestADeliveryWaitsForOthers(t *testing.T) {
 		o.follow("shop", func(d *cluster.Delivery) { d.DependsOn = []cluster.DeliveryName{"db"} })
 		o.lead(func() {
 			time.Sleep(time.Hour)
-			if st := o.state("shop"); st.Phase != cluster.PhaseWaiting || !strings.Contains(st.Message, "waits for db") || len(o.looks["shop"]) != 0 {
-				t.Errorf("%s: %s; looked at %d times", st.Phase, st.Message, len(o.looks["shop"]))
+			if st := o.state("shop"); st.Phase != cluster.PhaseWaiting || !strings.Contains(st.Message, "waits for db") || o.looked("shop") != 0 {
+				t.Errorf("%s: %s; looked at %d times", st.Phase, st.Message, o.looked("shop"))
 			}
 			o.mu.Lock()
 			o.mute = nil
 			o.mu.Unlock()
 			time.Sleep(15 * time.Minute)
-			if len(o.looks["shop"]) == 0 {
+			if o.looked("shop") == 0 {
 				t.Errorf("%s: %s", o.state("shop").Phase, o.state("shop").Message)
 			}
 		})
 	})
+}
+
+func (o *origin) is() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.app
+}
+
+func (o *origin) looked(name cluster.DeliveryName) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.looks[name])
 }
 
 // Who is to be told and is away hears all of it within the hour, in order and once; deliveries go on.
@@ -323,8 +335,8 @@ func TestWhoIsAwayIsToldLater(t *testing.T) {
 			time.Sleep(10 * time.Second)
 			o.push("two", 1)
 			time.Sleep(50 * time.Minute)
-			if st := o.state("shop"); st.Phase != cluster.PhaseReady || o.app != "two" || st.NotifyErr == "" {
-				t.Errorf("%s: %s; the app is %s, told: %q", st.Phase, st.Message, o.app, st.NotifyErr)
+			if st := o.state("shop"); st.Phase != cluster.PhaseReady || o.is() != "two" || st.NotifyErr == "" {
+				t.Errorf("%s: %s; the app is %s, told: %q", st.Phase, st.Message, o.is(), st.NotifyErr)
 			}
 			o.mu.Lock()
 			o.deaf = false
