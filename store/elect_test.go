@@ -79,7 +79,7 @@ func TestHowLongTheLeadWasWaitedFor(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		st := store.NewMemory()
-		terms := make(chan time.Duration)
+		terms := make(chan time.Duration, 10) // who leads when another stops is not always asked
 		lead := func(id string) (stop func()) {
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan struct{})
