@@ -174,6 +174,28 @@ func TestLawRollback(t *testing.T) {
 	}
 }
 
+// shut makes a node take tasks, or not, as the dice say.
+func (w *world) shut(r *rand.Rand, id cluster.NodeID) {
+	n := w.nodes[id]
+	n.Availability = []cluster.Availability{cluster.Active, cluster.Drain, cluster.Pause}[r.IntN(3)]
+	w.nodes[id] = n
+}
+
+// cut cuts a node off, or lets it come back.
+func (w *world) cut(id cluster.NodeID) {
+	n := w.nodes[id]
+	n.Alive, n.Since = !n.Alive, w.now
+	w.nodes[id] = n
+}
+
+// mend brings all nodes back.
+func (w *world) mend() {
+	for id, n := range w.nodes {
+		n.Alive, n.Availability = true, cluster.Active
+		w.nodes[id] = n
+	}
+}
+
 // Anything at any time: deploys, scaling, crashes, drained and lost nodes. When
 // that ends, the service is what it should be, or what it was.
 func TestLawChaos(t *testing.T) {
@@ -197,13 +219,9 @@ func TestLawChaos(t *testing.T) {
 				case 2:
 					w.fails[version(fmt.Sprint("v", 2+r.IntN(3)))] = []string{"exit", "restart", "unready"}[r.IntN(3)]
 				case 3:
-					node := w.nodes["n2"]
-					node.Availability = []cluster.Availability{cluster.Active, cluster.Drain, cluster.Pause}[r.IntN(3)]
-					w.nodes["n2"] = node
+					w.shut(r, "n2")
 				case 4:
-					node := w.nodes["n3"]
-					node.Alive, node.Since = !node.Alive, w.now
-					w.nodes["n3"] = node
+					w.cut("n3")
 				case 5:
 					w.deploy(map[string]cluster.ServiceSpec{"api": spec("api", 2)}) // web is removed
 					w.steps(r.IntN(30), nil)
@@ -212,10 +230,7 @@ func TestLawChaos(t *testing.T) {
 				w.steps(r.IntN(60), nil)
 			}
 			w.crash, w.fails = 0, map[string]string{}
-			for id, node := range w.nodes {
-				node.Alive, node.Availability = true, cluster.Active
-				w.nodes[id] = node
-			}
+			w.mend()
 			w.label(cluster.NodeID(fmt.Sprint("n", 1+r.IntN(3))), "a")
 			w.deploy(map[string]cluster.ServiceSpec{"web": drawSpec(r, image, n, ""), "api": spec("api", 2, zoneA)})
 			w.run(nil)
@@ -334,13 +349,9 @@ func TestLawVolumes(t *testing.T) {
 					n = r.IntN(4)
 					w.scale("db", n)
 				case 3:
-					node := w.nodes["n2"]
-					node.Availability = []cluster.Availability{cluster.Active, cluster.Drain, cluster.Pause}[r.IntN(3)]
-					w.nodes["n2"] = node
+					w.shut(r, "n2")
 				case 4:
-					node := w.nodes["n3"]
-					node.Alive, node.Since = !node.Alive, w.now
-					w.nodes["n3"] = node
+					w.cut("n3")
 				case 5:
 					w.deploy(specs{"api": spec("api", 2)}) // db is removed
 					w.steps(r.IntN(200), nil)
@@ -348,10 +359,7 @@ func TestLawVolumes(t *testing.T) {
 				}
 				w.steps(r.IntN(100), nil)
 			}
-			for id, node := range w.nodes {
-				node.Alive, node.Availability = true, cluster.Active
-				w.nodes[id] = node
-			}
+			w.mend()
 			n = 3
 			deploy()
 			w.run(nil)

@@ -57,12 +57,27 @@ func (v *service) wantsNode(n cluster.Node, has bool) bool {
 	return v.excluded(n) == ""
 }
 
+// constraint is one of the service. An odd one, that is not understood, holds nowhere; the
+// scheduler says so.
+type constraint struct {
+	cluster.Constraint
+	odd bool
+}
+
+func constraints(texts []string) []constraint {
+	out := make([]constraint, 0, len(texts))
+	for _, text := range texts {
+		c, err := cluster.ParseConstraint(text)
+		out = append(out, constraint{c, err != nil})
+	}
+	return out
+}
+
 // excluded returns the constraint of the service that n does not fulfil; "" is none.
 func (v *service) excluded(n cluster.Node) string {
-	for _, c := range v.spec.Spec.Placement.Constraints {
-		// One that is not understood holds nowhere; the scheduler says so.
-		if parsed, err := cluster.ParseConstraint(c); err != nil || !parsed.Holds(&n) {
-			return c
+	for _, c := range v.constraints {
+		if c.odd || !c.Holds(&n) {
+			return c.Text
 		}
 	}
 	return ""
@@ -128,22 +143,25 @@ func (v *service) held(s *slot) bool {
 // keepPlaces notes, ahead of them, where the volumes of the tasks are that the plan
 // forgets from an action on. Those of a global service are where its nodes are.
 func (p *planner) keepPlaces(id cluster.ServiceID, from int) {
-	places := cluster.VolumePlaces{ServiceID: id, Slots: map[int]cluster.VolumePlace{}}
-	if have, ok := p.kept[id]; ok {
-		places.Rev = have.Rev
-		maps.Copy(places.Slots, have.Slots)
-	}
+	places := p.kept[id]
 	changed := false
 	for _, a := range p.out[from:] {
 		d, ok := a.(Delete)
 		if !ok || d.Task.Outcome == nil || d.Task.Outcome.Node == "" || d.Task.Node != "" || !d.Task.Spec.HasLocalVolume() {
 			continue
 		}
-		if have, ok := places.Slots[d.Task.Slot]; !ok || d.Task.Rev > have.Ended {
-			places.Slots[d.Task.Slot] = cluster.VolumePlace{
-				Node: d.Task.Outcome.Node, Volumes: d.Task.Spec.LocalVolumes(), Ended: d.Task.Rev,
-			}
+		if have, ok := places.Slots[d.Task.Slot]; ok && d.Task.Rev <= have.Ended {
+			continue
+		}
+		if !changed { // the snapshot's is not ours to write
+			places = cluster.VolumePlaces{ServiceID: id, Slots: maps.Clone(places.Slots), Rev: places.Rev}
 			changed = true
+		}
+		if places.Slots == nil {
+			places.Slots = map[int]cluster.VolumePlace{}
+		}
+		places.Slots[d.Task.Slot] = cluster.VolumePlace{
+			Node: d.Task.Outcome.Node, Volumes: d.Task.Spec.LocalVolumes(), Ended: d.Task.Rev,
 		}
 	}
 	if changed {

@@ -20,6 +20,8 @@ type service struct {
 	slots     []*slot // by number
 	want      int     // wanted slots
 
+	constraints []constraint
+
 	goal    goal
 	gated   string // why no task of the target may be made yet; "" when it may
 	creates []Create
@@ -62,7 +64,7 @@ const (
 )
 
 func (p *planner) plan(spec cluster.Service) {
-	v := &service{planner: p, spec: spec, published: p.endpoints[spec.ServiceID], start: len(p.out)}
+	v := &service{planner: p, spec: spec, published: p.endpoints[spec.ServiceID], start: len(p.out), constraints: constraints(spec.Spec.Placement.Constraints)}
 	v.begin()
 	v.collect()
 	v.assess()
