@@ -114,7 +114,7 @@ func (x *deliveryFlags) register(c *cobra.Command) {
 	f.StringVar(&d.Source.Commit, "commit", "", "stay at this commit")
 	f.StringVar(&d.Source.Digest, "digest", "", "stay at this digest, of what is in a registry: sha256:…")
 	f.StringVar(&d.Source.Chart, "chart", "", "the package, of a repository of packages")
-	f.StringVar(&d.Source.User, "user", "", "login at the source; default: git")
+	f.StringVar(&d.Source.User, "user", "", "login at the source; of Git the default is git")
 	f.StringVar(&d.Source.Secret, "secret", "", "secret of the app that holds the password, token or private key")
 	f.StringVar(&x.knownHosts, "known-hosts", "", "`file` with the keys of an ssh host, as ssh-keyscan prints them")
 	f.StringVar(&x.ca, "ca", "", "`file` with certificates to trust, PEM")

@@ -27,7 +27,7 @@ func TestPasswordsNeedTLS(t *testing.T) {
 		case strings.HasPrefix(url, "oci:"):
 			s.Kind, s.PlainHTTP = SourceOCI, true
 		case !strings.HasSuffix(url, ".git"):
-			s.Kind, s.Chart = SourceChart, "shop"
+			s.Kind, s.Chart, s.User = SourceChart, "shop", "ann"
 		}
 		err := s.validate()
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
@@ -43,6 +43,10 @@ func TestPasswordsNeedTLS(t *testing.T) {
 	chart := SourceSpec{Kind: SourceChart, URL: "oci://registry.example.com/charts/shop", Secret: "pw", PlainHTTP: true}
 	if err := chart.validate(); err == nil || !strings.Contains(err.Error(), "--plain-http") {
 		t.Errorf("a package of a registry: %v", err)
+	}
+	chart = SourceSpec{Kind: SourceChart, URL: "https://charts.example.com", Chart: "shop", Secret: "pw"}
+	if err := chart.validate(); err == nil || !strings.Contains(err.Error(), "--user") {
+		t.Errorf("a password without a name: %v", err)
 	}
 }
 
