@@ -9,8 +9,10 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"os"
 	"os/exec"
 	"runtime/metrics"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -137,7 +139,7 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, exit func(code int)
 	defer cancel()
 	go watchMemory(ctx, t.Memory, func() {
 		if once.TryLock() {
-			_ = json.NewEncoder(out).Encode(answer{Error: fmt.Sprintf("the templates need more than %d MiB of memory: do they loop?", t.Memory>>20)})
+			_ = json.NewEncoder(out).Encode(answer{Error: tooLarge(t.Memory)})
 			exit(0)
 		}
 	})
@@ -146,11 +148,35 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, exit func(code int)
 	switch {
 	case err != nil:
 		return say(answer{Error: err.Error()})
+	case peak() > t.Memory: // and gone again between two looks
+		return say(answer{Error: tooLarge(t.Memory)})
 	case size(r) > t.Output:
 		return say(answer{Error: tooMuch(t.Output).Error()})
 	}
 	r.Warnings = warnings()
 	return say(answer{Rendered: r})
+}
+
+func tooLarge(most uint64) string {
+	return fmt.Sprintf("the templates need more than %d MiB of memory: do they loop?", most>>20)
+}
+
+// peak is the most memory in bytes that this process has had, but for its program's; 0
+// where the system does not say.
+func peak() uint64 {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	kb := map[string]uint64{}
+	for line := range strings.Lines(string(b)) {
+		name, value, _ := strings.Cut(line, ":")
+		n, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+		if err == nil {
+			kb[name] = n
+		}
+	}
+	return (max(kb["VmHWM"], kb["RssFile"]) - kb["RssFile"]) << 10
 }
 
 func size(r *Rendered) (n int64) {
