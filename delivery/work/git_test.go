@@ -45,6 +45,7 @@ func TestFollowsWhatIsAskedFor(t *testing.T) {
 	f.write("compose.yaml", compose("web:3"))
 	three := f.push("the third")
 	url, ca := f.https("")
+	s := small(t)
 	for _, tc := range []struct {
 		name, commit, ref, image string
 		src                      cluster.SourceSpec
@@ -56,14 +57,18 @@ func TestFollowsWhatIsAskedFor(t *testing.T) {
 		{"no pre-release", two, "v1.2.0", "web:2", cluster.SourceSpec{Semver: ">=1"}},
 		{"a commit below the branches", one, "", "web:1", cluster.SourceSpec{Commit: one}},
 	} {
-		for _, over := range []string{"file", "https"} {
+		for _, over := range []string{"file", "https", "ssh"} {
 			d := f.local()
-			tc.src.Kind, tc.src.URL = d.Source.Kind, d.Source.URL
-			if over == "https" {
-				tc.src.URL, tc.src.CA = url, ca
+			src, key := tc.src, []byte(nil)
+			src.Kind, src.URL = d.Source.Kind, d.Source.URL
+			switch over {
+			case "https":
+				src.URL, src.CA = url, ca
+			case "ssh":
+				src, key = f.ssh(s, src), s.Login
 			}
-			d.Source = tc.src
-			r := f.must(work.Task{Delivery: d})
+			d.Source = src
+			r := f.must(work.Task{Delivery: d, Password: key})
 			if r.Origin.Revision != tc.commit || r.Origin.Ref != tc.ref {
 				t.Errorf("%s over %s: %+v, want %s at %s", tc.name, over, r.Origin, tc.ref, tc.commit)
 			}
@@ -90,22 +95,24 @@ func TestReplacedHistoryIsFollowedAndSaid(t *testing.T) {
 	f.write("compose.yaml", compose("web:3"))
 	f.push("the third")
 	url, ca := f.https("")
-	for _, at := range []string{"file://" + f.dir, url} {
-		d := f.local()
-		d.Source.URL, d.Source.CA = at, ca
-		if r := f.must(work.Task{Delivery: d, Seen: old}); r.Forced {
-			t.Errorf("%s: a commit on top is no replaced history", at)
+	s := small(t)
+	sources := []work.Task{{Delivery: f.local()}, {Delivery: f.local()}, {Delivery: f.local(), Password: s.Login}}
+	sources[1].Delivery.Source.URL, sources[1].Delivery.Source.CA = url, ca
+	sources[2].Delivery.Source = f.ssh(s, sources[2].Delivery.Source)
+	for _, task := range sources {
+		task.Seen = old
+		if r := f.must(task); r.Forced {
+			t.Errorf("%s: a commit on top is no replaced history", task.Delivery.Source.URL)
 		}
 	}
 	f.git(f.tree, "reset", "-q", "--hard", "HEAD~2")
 	f.write("compose.yaml", compose("web:4"))
 	other := f.push("another second", "--force")
-	for _, at := range []string{"file://" + f.dir, url} {
-		d := f.local()
-		d.Source.URL, d.Source.CA = at, ca
-		r := f.must(work.Task{Delivery: d, Seen: old})
+	for _, task := range sources {
+		task.Seen = old
+		r := f.must(task)
 		if !r.Forced || r.Origin.Revision != other || !strings.Contains(r.Bundle.Services["web"].Task.Image, "web:4") {
-			t.Errorf("%s: forced %v, %+v", at, r.Forced, r.Origin)
+			t.Errorf("%s: forced %v, %+v", task.Delivery.Source.URL, r.Forced, r.Origin)
 		}
 	}
 }

@@ -50,6 +50,12 @@ func small(tb testing.TB) sshd.Server {
 	return sshd.Server{Addr: l.Addr().String(), User: "git", Login: user, Host: hostLine}
 }
 
+// ssh is a source of the forge's repository over ssh, followed as src says.
+func (f *forge) ssh(s sshd.Server, src cluster.SourceSpec) cluster.SourceSpec {
+	src.URL, src.Secret, src.KnownHosts = fmt.Sprintf("ssh://%s@%s%s", s.User, s.Addr, f.dir), "key", s.Known()
+	return src
+}
+
 func serveSSH(ctx context.Context, c net.Conn, conf *ssh.ServerConfig) {
 	defer func() { _ = c.Close() }()
 	_, chans, reqs, err := ssh.NewServerConn(c, conf)
@@ -88,7 +94,7 @@ func TestSSHSpeaksToKnownHostsAlone(t *testing.T) {
 			commit := f.push("the first")
 			s := start(t)
 			d := f.local()
-			d.Source.URL, d.Source.Secret, d.Source.KnownHosts = fmt.Sprintf("ssh://%s@%s%s", s.User, s.Addr, f.dir), "key", s.Known()
+			d.Source = f.ssh(s, d.Source)
 			if err := d.Validate(); err != nil {
 				t.Fatal(err)
 			}
