@@ -2,6 +2,7 @@ package work_test
 
 import (
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log"
@@ -275,6 +276,39 @@ func TestRegistryThatIsShut(t *testing.T) {
 	f.refused(task, cluster.KindForbidden, "speaks no TLS")
 	if s.asked != asked {
 		t.Error("a registry without TLS is spoken to")
+	}
+}
+
+// What the engine of this machine trusts, is trusted of that registry, and of no other.
+func TestRegistryOfAnAuthorityOfItsOwn(t *testing.T) {
+	f, s := newForge(t), newShelf(t)
+	s.push("shop/web", "1.0.0")
+	srv := httptest.NewUnstartedServer(s)
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	host := strings.TrimPrefix(srv.URL, "https://")
+	f.write("compose.yaml", compose(host+"/shop/web:0.1"))
+	f.push("the first")
+	p := s.policy("web=shop/web semver 1.x")
+	p.Repository = host + "/shop/web"
+	task := work.Task{Delivery: f.following(p), Scan: true, Certs: t.TempDir()}
+	f.refused(task, cluster.KindForbidden, "servers trust what their engines do, in "+filepath.Join(task.Certs, host))
+	for _, of := range []string{s.host, host} {
+		dir := filepath.Join(task.Certs, of)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
+		if err := os.WriteFile(filepath.Join(dir, "ca.crt"), ca, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if of != host {
+			f.refused(task, cluster.KindForbidden, "unknown authority")
+		}
+	}
+	if r := f.must(task); r.Images[0].Tag != "1.0.0" || r.Bundle.Services["web"].Task.Image != host+"/shop/web:1.0.0" {
+		t.Errorf("%+v", r.Images[0])
 	}
 }
 
