@@ -109,6 +109,9 @@ func newBench(t *testing.T) *bench {
 		Logins: func(_ context.Context, registry string) (string, string, error) {
 			return "ci", "pw of " + registry, nil
 		},
+		Images: func(_ context.Context, _ cluster.NodeID, ref, _ string, _ bool) (io.ReadCloser, error) {
+			return nil, cluster.NotFoundf("no other node has %s", ref)
+		},
 		Alarms: func() []string { return []string{"the store is full"} },
 	})
 	if err != nil {

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -297,18 +298,35 @@ type nodeLoginInput struct {
 	Registry string `query:"registry" required:"true" maxLength:"300"`
 }
 
+// runs reports whether a node has a task with such a spec. The store itself is asked: a
+// node sees a task that is placed on it before this server's mirror may.
+func (s *Server) runs(ctx context.Context, node cluster.NodeID, is func(cluster.TaskSpec) bool) (bool, error) {
+	list, _, err := s.Store.List(ctx, store.PlacementPrefix(node))
+	if err != nil {
+		return false, err
+	}
+	for _, e := range list {
+		var p cluster.NodePlacement
+		if err := json.Unmarshal(e.Value, &p); err == nil && is(p.Spec) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // nodeLogin tells a node how to pull from a registry that one of its tasks needs.
 func (s *Server) nodeLogin(ctx context.Context, in *nodeLoginInput) (v1.Login, error) {
-	id, needed := nodeOf(ctx), false
-	s.Mirror.Read(func(v store.View) {
-		for _, p := range store.All[cluster.NodePlacement](v, store.PlacementPrefix(id), nil) {
-			host, _, named := strings.Cut(p.V.Spec.Image, "/")
-			if !named || !strings.ContainsAny(host, ".:") && host != "localhost" {
-				host = "docker.io"
-			}
-			needed = needed || host == strings.TrimPrefix(in.Registry, "index.")
+	id := nodeOf(ctx)
+	needed, err := s.runs(ctx, id, func(t cluster.TaskSpec) bool {
+		host, _, named := strings.Cut(t.Image, "/")
+		if !named || !strings.ContainsAny(host, ".:") && host != "localhost" {
+			host = "docker.io"
 		}
+		return host == strings.TrimPrefix(in.Registry, "index.")
 	})
+	if err != nil {
+		return v1.Login{}, err
+	}
 	if !needed {
 		return v1.Login{}, &cluster.Error{Kind: cluster.KindForbidden, Msg: fmt.Sprintf("no task of node %s has an image of %s", id, in.Registry)}
 	}
@@ -328,12 +346,11 @@ type nodeImageInput struct {
 
 // nodeImage gives a node an image that one of its tasks needs.
 func (s *Server) nodeImage(ctx context.Context, in *nodeImageInput) (*huma.StreamResponse, error) {
-	id, needed := nodeOf(ctx), false
-	s.Mirror.Read(func(v store.View) {
-		for _, p := range store.All[cluster.NodePlacement](v, store.PlacementPrefix(id), nil) {
-			needed = needed || p.V.Spec.Image == in.Ref && p.V.Spec.ImageID == in.ID
-		}
-	})
+	id := nodeOf(ctx)
+	needed, err := s.runs(ctx, id, func(t cluster.TaskSpec) bool { return t.Image == in.Ref && t.ImageID == in.ID })
+	if err != nil {
+		return nil, problemOf(err)
+	}
 	if !needed || s.Images == nil {
 		return nil, problemOf(cluster.NotFoundf("no task of node %s has the image %s", id, in.Ref))
 	}

@@ -305,6 +305,31 @@ func TestNodesAskForThemselves(t *testing.T) {
 	}
 }
 
+// A node sees a task that is placed on it before a server's mirror may, and asks for what
+// the task needs at once: here the mirror never sees it.
+func TestANodeAsksBeforeTheMirrorFollows(t *testing.T) {
+	b := newBench(t)
+	b.put(store.NodeSpecKey("n2"), cluster.NodeSpec{ID: "n2", Key: "k2"})
+	ahead := store.NewMemory()
+	op, err := store.PutJSON(store.PlacementKey("n2", "t"), cluster.NodePlacement{Task: "t", Node: "n2", Spec: cluster.TaskSpec{Image: "registry.example.com/a/b:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ahead.Commit(t.Context(), store.Txn{Then: []store.Op{op}}); err != nil {
+		t.Fatal(err)
+	}
+	b.hook.Store = ahead
+	for path, want := range map[string]string{
+		"/v1/node/login?registry=registry.example.com":  "pw of registry.example.com",
+		"/v1/node/image?ref=registry.example.com/a/b:1": "no other node has registry.example.com/a/b:1",
+		"/v1/node/image?ref=registry.example.com/a/b:2": "no task of node n2",
+	} {
+		if got := b.asNode(nodeCert("n2", "k2"), http.MethodGet, path, ""); !strings.Contains(got, want) {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
+}
+
 // A node's tunnel ends once the node is removed, though another server did that: here
 // it only goes from the store.
 func TestTheTunnelOfARemovedNodeEnds(t *testing.T) {
