@@ -7,6 +7,8 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/fairlead/fairlead/agent"
@@ -14,6 +16,7 @@ import (
 	"github.com/fairlead/fairlead/api"
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/store"
 	"github.com/fairlead/fairlead/tunnel"
 )
 
@@ -42,30 +45,64 @@ func (n *nodeParts) image(ctx context.Context, asks cluster.NodeID, ref, id stri
 	if id != "" {
 		want = id
 	}
-	for _, node := range append([]cluster.NodeID{cluster.NodeID(n.Node)}, n.hub.Nodes()...) {
-		h, err := n.Images(node)
-		if node == asks || err != nil {
-			continue
-		}
-		has, err := h.ImageID(ctx, want)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-			continue // it has not, or cannot be asked: another may
-		}
-		// By its name, so that it has the name there too, when that still means it.
+	node, h, err := findImage(ctx, n.mayHave(asks), n.Images, ref, want)
+	if err != nil {
+		return nil, err
+	}
+	// By its name, so that it has the name there too, when that still means it.
+	if has, err := h.ImageID(ctx, want); err == nil {
 		if named, err := h.ImageID(ctx, ref); err == nil && named == has {
 			want = ref
 		}
-		var have cluster.ImageHave
-		if to, err := n.Images(asks); err == nil && !whole {
-			have = api.HaveOf(ctx, h, to, want)
-		}
-		n.Log.Info("sends an image from node to node", "image", ref, "from", node, "to", asks, "layers_there", have.Layers, "blobs_there", len(have.Blobs))
-		return h.Save(ctx, want, have)
 	}
-	return nil, cluster.NotFoundf("no other node has the image %s", ref)
+	var have cluster.ImageHave
+	if to, err := n.Images(asks); err == nil && !whole {
+		have = api.HaveOf(ctx, h, to, want)
+	}
+	n.Log.Info("sends an image from node to node", "image", ref, "from", node, "to", asks, "layers_there", have.Layers, "blobs_there", len(have.Blobs))
+	return h.Save(ctx, want, have)
+}
+
+// mayHave are the nodes that could have what a node asks for: this one first, and of the
+// others those that are alive and run containers, connected or not.
+func (n *nodeParts) mayHave(asks cluster.NodeID) []cluster.NodeID {
+	self := cluster.NodeID(n.Node)
+	var others []cluster.NodeID
+	n.mirror.Read(func(v store.View) {
+		for _, x := range store.Nodes(v) {
+			if x.Alive && x.ID != self && x.ID != asks && slices.Contains(x.Info.Roles, "agent") {
+				others = append(others, x.ID)
+			}
+		}
+	})
+	if n.agent == nil || asks == self {
+		return others
+	}
+	return append([]cluster.NodeID{self}, others...)
+}
+
+// findImage is the first of nodes that has an image. That none has it is KindNotFound only
+// where all could be asked: else it is worth asking again.
+func findImage(ctx context.Context, nodes []cluster.NodeID, host func(cluster.NodeID) (api.ImageHost, error), ref, want string) (cluster.NodeID, api.ImageHost, error) {
+	var silent []string
+	for _, node := range nodes {
+		h, err := host(node)
+		if err == nil {
+			_, err = h.ImageID(ctx, want)
+		}
+		switch {
+		case err == nil:
+			return node, h, nil
+		case ctx.Err() != nil:
+			return "", nil, context.Cause(ctx)
+		case cluster.KindOf(err) != cluster.KindNotFound:
+			silent = append(silent, fmt.Sprintf("%s: %v", node, err))
+		}
+	}
+	if len(silent) > 0 {
+		return "", nil, cluster.Transientf("no other node that answers has the image %s, and not all do: %s", ref, strings.Join(silent, "; "))
+	}
+	return "", nil, cluster.NotFoundf("no other node has the image %s", ref)
 }
 
 // handler answers what servers ask this node through its tunnel.

@@ -39,7 +39,7 @@ func (m *machine) parts(ctx context.Context, g *errgroup.Group, st store.Store, 
 	}
 	m.serveNodes(ctx, g, nodes, etcd, st, mirror)
 	n := &nodeParts{
-		local: &m.local, ctx: ctx, g: g, store: st, api: l, keys: m.key, hub: tunnel.NewHub(m.Log.Named("tunnel")),
+		local: &m.local, ctx: ctx, g: g, store: st, mirror: mirror, api: l, keys: m.key, hub: tunnel.NewHub(m.Log.Named("tunnel")),
 		credentials: func(ctx context.Context, registry string) (user, password string, err error) {
 			return m.login(ctx, st, registry)
 		},
@@ -81,6 +81,7 @@ type nodeParts struct {
 	ctx    context.Context //nolint:containedctx // the parts live as long as it does
 	g      *errgroup.Group
 	store  store.Store
+	mirror *store.Mirror // nil: this node is no server
 	engine *docker.Engine
 	agent  *agent.Agent
 	api    net.Listener // nil: the local socket alone
