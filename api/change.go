@@ -122,16 +122,34 @@ type past struct {
 	state   string // "" when nobody wrote that down
 }
 
-// goBack is the release that a rollback without a number goes to.
-func (s *Server) goBack(c current) (int, error) {
-	var earlier []past
+// earlier are the releases of an app before its current one.
+func (s *Server) earlier(c current) (out []past) {
 	s.Mirror.Read(func(v store.View) {
 		for _, e := range store.All[cluster.Release](v, store.AppPrefix(c.app)+"releases/", nil) {
 			if e.V.Number < c.App.Release || c.App.Uninstalled {
-				earlier = append(earlier, past{e.V, releaseSummary(v, e.V, c.App.Release).State})
+				out = append(out, past{e.V, releaseSummary(v, e.V, c.App.Release).State})
 			}
 		}
 	})
+	return out
+}
+
+// undoTo is the release that a failed change goes back to: the one that it began from or,
+// where that one had failed as well, the newest that worked, if there is one.
+func undoTo(from int, earlier []past) int {
+	for _, p := range earlier {
+		if p.release.Number == from && p.state == string(cluster.RolloutFailed) {
+			if n, ok := lastGood(earlier, nil); ok {
+				return n
+			}
+		}
+	}
+	return from
+}
+
+// goBack is the release that a rollback without a number goes to.
+func (s *Server) goBack(c current) (int, error) {
+	earlier := s.earlier(c)
 	if len(earlier) == 0 {
 		return 0, cluster.Invalidf("app %s has no release before %d to go back to", c.app, c.App.Release)
 	}

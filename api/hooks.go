@@ -313,12 +313,13 @@ func (s *Server) undo(ctx context.Context, c current) error {
 		}
 		return s.commit(ctx, guard, []step{st})
 	}
-	r, ok := s.release(c.app, old.From)
+	to := undoTo(old.From, s.earlier(c))
+	r, ok := s.release(c.app, to)
 	if !ok {
-		return cluster.NotFoundf("release %d is gone", old.From)
+		return cluster.NotFoundf("release %d is gone", to)
 	}
 	in := releaseInput(r)
-	in.Action, in.Bundle.Note = cluster.HookRollback, fmt.Sprintf("rollback to %d", old.From)
+	in.Action, in.Bundle.Note = cluster.HookRollback, fmt.Sprintf("rollback to %d", to)
 	p, err := s.plan(ctx, c, in)
 	if err != nil {
 		return err
@@ -331,7 +332,7 @@ func (s *Server) undo(ctx context.Context, c current) error {
 	if err != nil {
 		return err
 	}
-	s.Log.Info("takes a change back", "app", c.app, "release", failed, "to", old.From, "because", c.record.Message)
+	s.Log.Info("takes a change back", "app", c.app, "release", failed, "to", to, "because", c.record.Message)
 	return s.commit(ctx, guard, steps)
 }
 

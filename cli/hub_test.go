@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,6 +53,8 @@ type hub struct {
 	names  []string // what plain puts in place of what, in pairs
 	// templates renders packages; nil: a process of its own, as outside of tests.
 	templates chart.Engine
+	// before is called with each request that the server is about to answer.
+	before atomic.Pointer[func(*http.Request)]
 }
 
 func newHub(t *testing.T) *hub {
@@ -107,7 +110,12 @@ func (h *hub) serve() {
 		h.t.Fatal(err)
 	}
 	srv := &http.Server{
-		Handler: h.api, ReadHeaderTimeout: time.Minute,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if f := h.before.Load(); f != nil {
+				(*f)(r)
+			}
+			h.api.ServeHTTP(w, r)
+		}), ReadHeaderTimeout: time.Minute,
 		ConnContext: func(ctx context.Context, _ net.Conn) context.Context { return api.Trusted(ctx, "ann") },
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}

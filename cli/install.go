@@ -267,7 +267,7 @@ func (a *app) fromPackage(ctx context.Context, cl *client.Client, name cluster.A
 	var before []chart.File
 	if now != nil {
 		req.Release.Revision, req.Release.Upgrade = now.Release+1, now.State != "uninstalled" && now.Release > 0
-		if before, err = valuesBefore(ctx, cl, name, i); err != nil {
+		if before, err = a.valuesBefore(ctx, cl, name, i); err != nil {
 			return packaged{}, err
 		}
 	}
@@ -284,8 +284,9 @@ func (a *app) fromPackage(ctx context.Context, cl *client.Client, name cluster.A
 	}
 	b := bundle(project)
 	b.Note, b.Hooks, b.NoHooks, b.Atomic, b.Timeout = i.note, project.Hooks, i.noHooks, i.atomic, cluster.Duration(i.wait.timeout)
-	if now == nil {
-		b.Expect = new(int)
+	b.Expect = new(int) // what was rendered is of the release before it
+	if now != nil {
+		*b.Expect = now.Release
 	}
 	b.Package = &v1.Package{Chart: got.Chart.Name, Version: got.Chart.Version, AppVersion: got.Chart.AppVersion, From: at, Values: given(got.Values), Notes: got.Notes()}
 	return packaged{project, b}, nil
@@ -300,20 +301,46 @@ func given(values string) string {
 }
 
 // valuesBefore are the values of the release before, where they are to be taken again:
-// when it was asked for, and when no value is given.
-func valuesBefore(ctx context.Context, cl *client.Client, name cluster.AppName, i *installFlags) ([]chart.File, error) {
+// when it was asked for, and when no value is given. Those of a release that failed are not
+// tried again: the newest that worked has them.
+func (a *app) valuesBefore(ctx context.Context, cl *client.Client, name cluster.AppName, i *installFlags) ([]chart.File, error) {
 	none := len(i.values.files) == 0 && i.values.given.Empty()
 	if i.reset || (!i.reuse && !none) {
 		return nil, nil
 	}
-	p, err := cl.Package(ctx, name, 0)
+	history, err := cl.History(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	failed, n := lastWorking(history)
+	p, err := cl.Package(ctx, name, n)
 	if cluster.KindOf(err) == cluster.KindNotFound {
 		return nil, nil // it comes from a Compose file
 	}
 	if err != nil {
 		return nil, err
 	}
+	if failed != 0 {
+		a.note("release %d failed: the values of release %d are taken", failed, n)
+	}
 	return []chart.File{{Name: fmt.Sprintf("the values of release %d", p.Release), Data: []byte(p.Values)}}, nil
+}
+
+// lastWorking is the newest package that worked, where the current release has failed; 0
+// where that has not, or none worked.
+func lastWorking(history []v1.ReleaseSummary) (failed, worked int) {
+	for _, r := range history {
+		switch {
+		case r.Current && r.State == string(cluster.RolloutFailed):
+			failed = r.Number
+		case r.State == string(cluster.RolloutComplete) && r.Chart != "":
+			worked = max(worked, r.Number)
+		}
+	}
+	if failed == 0 || worked == 0 {
+		return 0, 0
+	}
+	return failed, worked
 }
 
 // problems says where the lines of refused documents are to be seen.

@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 
@@ -156,6 +157,55 @@ func TestAtomicUndoesAllOfIt(t *testing.T) {
 	}
 	if s := h.must("", "history", "shop", "-o", "json"); !strings.Contains(s.out, `"note": "rollback to 1"`) {
 		t.Errorf("%s", s.all)
+	}
+}
+
+// A change that fails after one that had failed goes back past both, and the values of a
+// release that failed are not taken again.
+func TestFailuresAreNotGoneBackTo(t *testing.T) {
+	h := newHub(t)
+	h.hooks()
+	h.must("", "chart", "create", "demo")
+	h.must("", "install", "shop", "demo", "--set", "replicas=2", "--detach")
+	h.outcome("shop", cluster.ReleaseOutcome{State: "complete", Ended: today})
+	h.must("", "upgrade", "shop", "demo", "--set", "replicas=7", "--detach")
+	h.outcome("shop", cluster.ReleaseOutcome{State: "failed", Message: "it does not start", Ended: today})
+	for _, more := range [][]string{nil, {"--reuse-values", "--set", "host=shop.example.com"}} {
+		s := h.must("", append([]string{"plan", "shop", "demo"}, more...)...)
+		if !strings.Contains(s.out, "replicas: 7 → 2") || !strings.Contains(s.err, "release 2 failed: the values of release 1 are taken") {
+			t.Errorf("%v:\n%s", more, s.all)
+		}
+	}
+	done := make(chan said)
+	go func() { done <- h.cli("", "upgrade", "shop", "demo", "--set", "replicas=5", "--atomic") }()
+	h.waitRelease(3)
+	h.ends(shopWeb, cluster.RolloutFailed, "it does not start")
+	h.settles(shopWeb, "it does not start")
+	h.waitRelease(4)
+	h.outcome("shop", cluster.ReleaseOutcome{State: "running", Settled: true})
+	if s := <-done; s.code != 1 || !strings.Contains(s.err, "shop goes back to release 1") {
+		t.Errorf("%d %s", s.code, s.all)
+	}
+	if svc, _ := read[cluster.Service](h, store.ServiceKey(shopWeb)); svc.Spec.Replicas != 2 {
+		t.Errorf("%d replicas", svc.Spec.Replicas)
+	}
+}
+
+// What was rendered is of the release before it: when another one came meanwhile, neither
+// is lost.
+func TestUpgradesAtOnce(t *testing.T) {
+	h := newHub(t)
+	h.must("", "chart", "create", "demo")
+	h.must("", "install", "shop", "demo", "--detach")
+	other := func(r *http.Request) { // made between rendering and this request
+		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/apps/shop/deploy") {
+			h.before.Store(nil)
+			h.must("", "upgrade", "shop", "demo", "--set", "replicas=4", "--detach")
+		}
+	}
+	h.before.Store(&other)
+	if s := h.cli("", "upgrade", "shop", "demo", "--set", "replicas=5", "--detach"); s.code != 1 || !strings.Contains(s.err, "app shop is at release 2, not 1") {
+		t.Errorf("%d %s", s.code, s.all)
 	}
 }
 
