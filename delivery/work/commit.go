@@ -55,25 +55,42 @@ func writeBack(ctx context.Context, t Task, repo *repository, ref plumbing.Refer
 	if !branch.IsBranch() {
 		return nil, nil, cluster.Invalidf("%s names no branch to commit to: give one", t.Delivery.Source.URL)
 	}
-	base, baseTree := commit, tree
+	base, baseTree, end := commit, tree, (*object.Commit)(nil) // end is the branch's, where it is another one
 	if i := slices.IndexFunc(repo.refs, func(r *plumbing.Reference) bool { return r.Name() == branch && branch != ref }); i >= 0 {
-		if base, err = repo.commit(ctx, branch, repo.refs[i].Hash(), 1); err != nil {
+		if end, err = repo.commit(ctx, branch, repo.refs[i].Hash(), 1); err != nil {
 			return nil, nil, err
 		}
-		if baseTree, err = base.Tree(); err != nil {
-			return nil, nil, cluster.Invalidf("read commit %s: %w", base.Hash, err)
+		if !remade(t, end) {
+			base = end
+			if baseTree, err = base.Tree(); err != nil {
+				return nil, nil, cluster.Invalidf("read commit %s: %w", base.Hash, err)
+			}
 		}
 	}
 	fresh, err := rewrite(t, repo, baseTree, r)
+	if end != nil && end != base && end.TreeHash == fresh && slices.Equal(end.ParentHashes, []plumbing.Hash{base.Hash}) {
+		r.Edits = nil // it is there already
+	}
 	if err != nil || len(r.Edits) == 0 {
 		return commit, tree, err
 	}
 	if t.Commit {
-		written, err := repo.commitTree(t, base, fresh, r)
+		text := message(t, r)
+		if branch != ref && base == commit {
+			text += "\n" + onSource + "\n"
+		}
+		written, err := repo.commitTree(t, base, fresh, text)
 		if err != nil {
 			return nil, nil, err
 		}
-		err = repo.pushCommit(ctx, written, branch, base)
+		old := plumbing.ZeroHash
+		switch {
+		case end != nil:
+			old = end.Hash
+		case branch == ref:
+			old = base.Hash
+		}
+		err = repo.push(ctx, written.Hash, branch, old)
 		switch {
 		case errors.Is(err, errMoved):
 			return nil, nil, err
@@ -232,24 +249,27 @@ func graft(repo *repository, tree *object.Tree, files map[string]plumbing.Hash) 
 	return store(repo, plumbing.TreeObject, fresh.Encode)
 }
 
-// commitTree makes a commit on top of base.
-func (r *repository) commitTree(t Task, base *object.Commit, tree plumbing.Hash, res *Result) (*object.Commit, error) {
+// onSource says of a commit on a branch of its own that its parent is the source's.
+const onSource = "Fairlead-On: source"
+
+// remade reports whether a branch that ends with this commit is made anew from the source's,
+// so that it can always be merged: it has nothing but the one commit, which is the delivery's.
+// Where somebody has added to it, or the delivery has on top of that, what comes goes on top.
+func remade(t Task, end *object.Commit) bool {
 	by := signature(t)
-	c := &object.Commit{Author: by, Committer: by, Message: message(t, res), TreeHash: tree, ParentHashes: []plumbing.Hash{base.Hash}}
+	own := func(s object.Signature) bool { return s.Name == by.Name && s.Email == by.Email }
+	return own(end.Author) && own(end.Committer) && strings.HasSuffix(strings.TrimSpace(end.Message), "\n"+onSource)
+}
+
+// commitTree makes a commit on top of base.
+func (r *repository) commitTree(t Task, base *object.Commit, tree plumbing.Hash, text string) (*object.Commit, error) {
+	by := signature(t)
+	c := &object.Commit{Author: by, Committer: by, Message: text, TreeHash: tree, ParentHashes: []plumbing.Hash{base.Hash}}
 	hash, err := store(r, plumbing.CommitObject, c.Encode)
 	if err != nil {
 		return nil, err
 	}
 	return object.GetCommit(r.storer, hash)
-}
-
-// pushCommit makes a branch, which ends with base if it is there, end with a commit.
-func (r *repository) pushCommit(ctx context.Context, commit *object.Commit, branch plumbing.ReferenceName, base *object.Commit) error {
-	old := plumbing.ZeroHash
-	if slices.ContainsFunc(r.refs, func(r *plumbing.Reference) bool { return r.Name() == branch }) {
-		old = base.Hash
-	}
-	return r.push(ctx, commit.Hash, branch, old)
 }
 
 func signature(t Task) object.Signature {
@@ -284,6 +304,13 @@ func pushTo(st *repository, remote *git.Remote, src cluster.SourceSpec, auth tra
 		}
 		o := &git.PushOptions{RemoteName: "origin", RefSpecs: []config.RefSpec{config.RefSpec(pushed + ":" + branch)}, Auth: auth, CABundle: []byte(src.CA)}
 		if old != plumbing.ZeroHash {
+			c, err := object.GetCommit(st.storer, hash)
+			if err != nil {
+				return err
+			}
+			if !slices.Contains(c.ParentHashes, old) { // it comes in place of that, and of nothing newer
+				o.RefSpecs[0] = "+" + o.RefSpecs[0]
+			}
 			o.RequireRemoteRefs = []config.RefSpec{config.RefSpec(old.String() + ":" + branch.String())}
 		}
 		return pushError(src, branch, remote.PushContext(ctx, o))
@@ -295,6 +322,9 @@ func pushError(src cluster.SourceSpec, branch plumbing.ReferenceName, err error)
 		return nil
 	}
 	text := err.Error()
+	if strings.Contains(text, "denying non-fast-forward") {
+		return &cluster.Error{Kind: cluster.KindForbidden, Err: fmt.Errorf("%s refuses that %s is made anew: %w; let this login do that (a forced push), or remove the branch", src.URL, branch.Short(), err)}
+	}
 	for _, moved := range []string{"non-fast-forward", "required to be", "fetch first", "failed to update ref", "cannot lock ref", "reference already exists", "failed to lock"} {
 		if strings.Contains(text, moved) {
 			return fmt.Errorf("%w: %w", errMoved, err)

@@ -412,6 +412,77 @@ func TestImagesAreCommitted(t *testing.T) {
 	}
 }
 
+// A branch of its own can always be merged: it is one commit on what the source has, made
+// anew when that moves on, unless somebody has added to it.
+func TestABranchOfItsOwnIsMadeAnew(t *testing.T) {
+	for _, over := range []string{"file", "https"} {
+		t.Run(over, func(t *testing.T) {
+			f, s := newForge(t), newShelf(t)
+			s.push("shop/web", "1.0.0")
+			service := func(name string) string {
+				return "  " + name + ":\n    image: " + s.host + "/shop/web:0.9 # {\"fairlead\": \"web\"}\n"
+			}
+			f.write("compose.yaml", "services:\n"+service("web"))
+			f.push("the first")
+			d := f.following(s.policy("web=shop/web semver 1.x"))
+			d.ImageWrite = cluster.ImageWrite{To: cluster.WriteCommit, Branch: "bot"}
+			task := work.Task{Delivery: d, Scan: true, Commit: true}
+			if over == "https" {
+				task.Delivery.Source, task.Password = f.shut("geheim"), []byte("geheim")
+			}
+			pushes := func(want bool) string {
+				t.Helper()
+				if r := f.must(task); (r.Pushed != "") != want || want && r.Pushed != f.git(f.dir, "rev-parse", "bot") || r.Images[0].Unwritten != "" {
+					t.Fatalf("pushed %q, %+v", r.Pushed, r.Images)
+				}
+				return f.git(f.dir, "log", "--format=%s", "bot")
+			}
+			pushes(true)
+			pushes(false)
+
+			// Merged as one other commit, and more in the source.
+			f.git(f.tree, "fetch", "-q", "origin")
+			f.git(f.tree, "merge", "-q", "--squash", "origin/bot")
+			f.push("web 1.0.0 (#1)")
+			f.write("compose.yaml", strings.ReplaceAll("services:\n"+service("web")+service("more"), "web:0.9", "web:1.0.0"))
+			f.push("another service")
+			pushes(false) // the source has it all
+			s.push("shop/web", "1.1.0")
+			if got := pushes(true); got != "shop: web 1.1.0\nanother service\nweb 1.0.0 (#1)\nthe first" {
+				t.Errorf("the branch is\n%s", got)
+			}
+			f.git(f.tree, "fetch", "-q", "origin")
+			f.git(f.tree, "merge", "-q", "--no-ff", "-m", "try", "origin/bot")
+			if got := f.git(f.tree, "show", "HEAD:compose.yaml"); strings.Count(got, "web:1.1.0") != 2 {
+				t.Errorf("merged it is\n%s", got)
+			}
+			f.git(f.tree, "reset", "-q", "--hard", "HEAD^")
+			f.write("readme", "words")
+			f.push("words")
+			if got := pushes(true); !strings.HasPrefix(got, "shop: web 1.1.0\nwords\n") {
+				t.Errorf("the branch is\n%s", got)
+			}
+
+			// What somebody has added stays, and what comes goes on top.
+			f.git(f.tree, "fetch", "-q", "origin")
+			f.git(f.tree, "checkout", "-q", "-B", "bot", "origin/bot")
+			f.write("more", "by hand")
+			f.push("by hand")
+			f.git(f.tree, "checkout", "-q", "main")
+			f.write("readme", "other words")
+			f.push("other words")
+			pushes(false)
+			for _, v := range []string{"1.2.0", "1.3.0"} {
+				s.push("shop/web", v)
+				if got := pushes(true); !strings.HasPrefix(got, "shop: web "+v+"\n") || !strings.Contains(got, "by hand\nshop: web 1.1.0\nwords\n") {
+					t.Errorf("the branch is\n%s", got)
+				}
+			}
+			f.git(f.dir, "fsck", "--strict")
+		})
+	}
+}
+
 // Two deliveries of one repository write each into its own files; a mark of the other's
 // policies is none of its business.
 func TestImagesAreCommittedToOwnFiles(t *testing.T) {
