@@ -181,6 +181,29 @@ func TestWhatIsMissingIsSaid(t *testing.T) {
 	f.refused(work.Task{Delivery: d}, cluster.KindInvalid, "no compose.yaml in none")
 }
 
+// What CI builds is named by image:, beside the build: that developers use.
+func TestImagesThatAreBuiltElsewhere(t *testing.T) {
+	f := newForge(t)
+	f.write("base.yaml", "services:\n  web:\n    image: r.io/shop/web:1\n")
+	f.write("compose.yaml", `services:
+  web:
+    extends: {file: base.yaml, service: web}
+    build: {context: ./none, additional_contexts: {x: ./y}, platforms: [linux/amd64, linux/arm64], cache_to: [x]}
+    pull_policy: build
+  api: {image: "r.io/shop/api:1", build: "https://git.example.com/api.git", pull_policy: always}
+`)
+	f.push("an image and a build")
+	r := f.must(work.Task{Delivery: f.local()})
+	web, api := r.Bundle.Services["web"].Task, r.Bundle.Services["api"].Task
+	if web.Image != "r.io/shop/web:1" || web.PullPolicy != "" || api.Image != "r.io/shop/api:1" || api.PullPolicy != "always" {
+		t.Errorf("%+v, %+v", web, api)
+	}
+	said := strings.Join(r.Warnings, "\n")
+	if len(r.Warnings) != 2 || !strings.Contains(said, "compose.yaml:4: services.web.build: nothing is built here") || !strings.Contains(said, `"r.io/shop/api:1" is what was built elsewhere`) {
+		t.Errorf("%q", r.Warnings)
+	}
+}
+
 // What is outside of the source is out of its reach, whatever it says.
 func TestASourceSeesNothingOfTheMachine(t *testing.T) {
 	f := newForge(t)
@@ -194,7 +217,8 @@ func TestASourceSeesNothingOfTheMachine(t *testing.T) {
 		{"a file of variables", "services:\n  web:\n    image: a\n    env_file: " + secret + "\n", "passwd"},
 		{"an include", "include: [" + secret + "]\nservices:\n  web:\n    image: a\n", "passwd"},
 		{"a way up", "services:\n  web:\n    image: a\n    configs: [c]\nconfigs:\n  c: {file: ../../../../../../../.." + secret + "}\n", "passwd"},
-		{"a build", "services:\n  web:\n    build: .\n", "builds nothing"},
+		{"a build", "services:\n  web:\n    build: .\n", "compose.yaml:3: services.web.build: a delivery builds nothing"},
+		{"one of two builds", "services:\n  web:\n    build: .\n  api:\n    image: a\n    build: .\n", "services.web.build: a delivery builds nothing"},
 		{"a directory of the source", "services:\n  web:\n    image: a\n    volumes: [\"./data:/data\"]\n", "no node has"},
 	} {
 		f.write("compose.yaml", tc.compose)

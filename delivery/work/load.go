@@ -43,7 +43,7 @@ func Bundle(r *compose.Result) v1.Bundle {
 // load reads the source, which the process is confined to.
 func load(ctx context.Context, t Task, r *Result) error {
 	d := t.Delivery
-	o := compose.Options{App: d.App, Domain: t.Domain, SingleNode: t.SingleNode, HTTPPort: t.HTTPPort, HTTPSPort: t.HTTPSPort}
+	o := compose.Options{App: d.App, Domain: t.Domain, SingleNode: t.SingleNode, HTTPPort: t.HTTPPort, HTTPSPort: t.HTTPSPort, NoBuild: true}
 	var project *compose.Result
 	var pkg *v1.Package
 	files, err := open(root(), t)
@@ -173,7 +173,7 @@ func orElse(a, b string) string {
 // outside refuses what would be taken from a machine that the source is not on.
 func outside(r *compose.Result) error {
 	for _, b := range r.Builds {
-		return cluster.Invalidf("%s:%d: services.%s.build: a delivery builds nothing; name an image that is built elsewhere", cleaned(b.Source.File), b.Source.Line, b.Service)
+		return cluster.Invalidf("%s:%d: services.%s.build: a delivery builds nothing; name an image that is built elsewhere with image:", cleaned(b.Source.File), b.Source.Line, b.Service)
 	}
 	specs := maps.Clone(r.Services)
 	for _, h := range r.Hooks {
