@@ -253,6 +253,54 @@ func TestLinksThatLeaveTheSourceAreRefused(t *testing.T) {
 	}
 }
 
+// A link that leads out matters to nobody who does not use it.
+func TestLinksThatLeaveTheSourceElsewhere(t *testing.T) {
+	f := newForge(t)
+	f.write("app/compose.yaml", compose("web:1"))
+	f.write("other/x", "x")
+	for name, target := range map[string]string{"other/abs": "/etc", "app/up": "../../..", "top": "../x", "app/chain": "up"} {
+		if err := os.Symlink(target, filepath.Join(f.tree, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.push("links")
+	d := f.local()
+	d.Path = "app"
+	if r := f.must(work.Task{Delivery: d}); r.Bundle.Services["web"].Task.Image != "web:1" {
+		t.Errorf("%+v", r.Bundle)
+	}
+	use := "services:\n  web:\n    image: a\n    configs: [c]\nconfigs:\n  c: {file: %s}\n"
+	for what, tc := range map[string]struct{ compose, says string }{
+		"a file below one": {fmt.Sprintf(use, "../other/abs/hosts"), `other/abs: it is a link of the source that leads out of it, to "/etc"`},
+		"itself":           {fmt.Sprintf(use, "up"), `app/up: it is a link of the source that leads out`},
+		"by another link":  {fmt.Sprintf(use, "chain"), "chain"},
+		"what need not be": {"services:\n  web:\n    image: a\n    env_file: [{path: ../top, required: false}]\n", "top"},
+		"another file":     {"include: [../top]\n", "top: it is a link"},
+	} {
+		f.write("app/compose.yaml", tc.compose)
+		f.push(what)
+		f.refused(work.Task{Delivery: d}, cluster.KindInvalid, tc.says)
+	}
+	f.write("app/compose.yaml", compose("web:1"))
+	if err := os.Symlink("../../.env", filepath.Join(f.tree, "app/.env")); err != nil {
+		t.Fatal(err)
+	}
+	f.push("variables")
+	f.refused(work.Task{Delivery: d}, cluster.KindInvalid, "app/.env: it is a link of the source that leads out of it")
+
+	f.write("pkg/Chart.yaml", "apiVersion: v2\nname: pkg\nversion: 1.0.0\n")
+	f.write("pkg/templates/app.yaml", "services:\n  web:\n    image: 'a:{{ .Files.Get \"x\" | len }}'\n")
+	f.push("a package")
+	pkg := f.local()
+	pkg.Package = "pkg"
+	f.must(work.Task{Delivery: pkg, Release: 1})
+	if err := os.Symlink("../../x", filepath.Join(f.tree, "pkg/x")); err != nil {
+		t.Fatal(err)
+	}
+	f.push("a link in the package")
+	f.refused(work.Task{Delivery: pkg, Release: 1}, cluster.KindInvalid, `pkg/x: it is a link of the source that leads out of it, to "../../x"`)
+}
+
 // A few kilobytes that become more than is taken.
 func TestBombsAreRefused(t *testing.T) {
 	f := newForge(t)
