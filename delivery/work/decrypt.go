@@ -13,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,7 +49,7 @@ type clear struct {
 	stand []byte // with stand-ins for what was encrypted
 }
 
-// locked is a file that is not what it should be: it stays encrypted, or leads
+// locked is a file that is not what it should be: it stays encrypted, is elsewhere or leads
 // out of the source. It matters where it is used.
 type locked struct {
 	name    string // where it is met
@@ -101,6 +102,10 @@ func open(dir string, t Task) (*opened, error) {
 
 // take looks at one file.
 func (o *opened) take(t Task, name string, content []byte, ids []age.Identity) error {
+	if isPointer(content) {
+		o.locked = append(o.locked, locked{name, name, content, "it is a large file of Git (LFS), whose content is not in the repository and is not fetched: keep it there itself, or elsewhere"})
+		return nil
+	}
 	plain, ageName := strings.CutSuffix(name, ".age")
 	isAge := sops.IsAge(content)
 	f, err := sops.Open(name, content)
@@ -133,6 +138,14 @@ func (o *opened) take(t Task, name string, content []byte, ids []age.Identity) e
 		}
 	}
 	return nil
+}
+
+var pointerRE = regexp.MustCompile(`^version https://git-lfs\.github\.com/spec/v1\r?\n(?:.*\n)*?(oid sha256:[0-9a-f]{64})\r?\n`)
+
+// isPointer reports whether a file says where Git LFS has its content.
+func isPointer(content []byte) bool {
+	const most = 1024 // as Git LFS has it
+	return len(content) < most && pointerRE.Match(content)
 }
 
 func (t Task) packaged() bool { return packagedBy(t.Delivery) }
@@ -486,8 +499,11 @@ func (o *opened) ciphertext(b v1.Bundle) error {
 	return err
 }
 
-// has says whether a value of a SOPS file is in s.
+// has says whether a value of a SOPS file, or what LFS knows a file by, is in s.
 func has(s string, content []byte) bool {
+	if isPointer(content) && strings.Contains(s, string(pointerRE.FindSubmatch(content)[1])) {
+		return true
+	}
 	const start = "ENC[AES256_GCM,"
 	for {
 		i := strings.Index(s, start)

@@ -301,6 +301,37 @@ func TestLinksThatLeaveTheSourceElsewhere(t *testing.T) {
 	f.refused(work.Task{Delivery: pkg, Release: 1}, cluster.KindInvalid, `pkg/x: it is a link of the source that leads out of it, to "../../x"`)
 }
 
+// What Git LFS keeps elsewhere is refused where it is used, and only there.
+func TestLargeFilesAreRefused(t *testing.T) {
+	const pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
+	f := newForge(t)
+	f.write("big.bin", pointer)
+	f.write("compose.yaml", compose("web:1"))
+	f.write("pkg/Chart.yaml", "apiVersion: v2\nname: pkg\nversion: 1.0.0\n")
+	f.write("pkg/big.bin", strings.Replace(pointer, "4d7a", "d7a4", 1))
+	f.write("pkg/templates/app.yaml", compose("web:1"))
+	f.push("a large file")
+	f.must(work.Task{Delivery: f.local()})
+	pkg := f.local()
+	pkg.Package = "pkg"
+	f.must(work.Task{Delivery: pkg, Release: 1})
+	for what, doc := range map[string]string{
+		"a config":    "services:\n  web:\n    image: a\n    configs: [c]\nconfigs:\n  c: {file: big.bin}\n",
+		"a secret":    "services:\n  web:\n    image: a\n    secrets: [c]\nsecrets:\n  c: {file: big.bin}\n",
+		"an env file": "services:\n  web:\n    image: a\n    env_file: big.bin\n",
+		"an include":  "include: [big.bin]\n",
+	} {
+		f.write("compose.yaml", doc)
+		f.push(what)
+		f.refused(work.Task{Delivery: f.local()}, cluster.KindInvalid, "big.bin: it is a large file of Git (LFS)")
+	}
+	f.write("pkg/templates/app.yaml", "services:\n  web:\n    image: a\n    configs: [c]\nconfigs:\n  c:\n    content: |\n{{ .Files.Get \"big.bin\" | indent 6 }}\n")
+	f.write("compose.yaml", pointer)
+	f.push("in a package")
+	f.refused(work.Task{Delivery: pkg, Release: 1}, cluster.KindInvalid, "pkg/big.bin: it is a large file of Git (LFS)")
+	f.refused(work.Task{Delivery: f.local()}, cluster.KindInvalid, "compose.yaml: it is a large file of Git (LFS)")
+}
+
 // A few kilobytes that become more than is taken.
 func TestBombsAreRefused(t *testing.T) {
 	f := newForge(t)
