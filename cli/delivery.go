@@ -12,7 +12,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	v1 "github.com/fairlead/fairlead/api/v1"
-	"github.com/fairlead/fairlead/chart"
 	"github.com/fairlead/fairlead/client"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/compose"
@@ -47,7 +46,7 @@ type deliveryFlags struct {
 	env, depends       []string
 	notify, slack, on  []string
 	interval, deadline time.Duration
-	set                []string
+	values             valueFlags
 	replace, prune     bool
 	images             []string
 	wait               waitFlags
@@ -74,14 +73,14 @@ It waits until the app is healthy, unless told otherwise.`,
   fairlead delivery create shop git@git.example.com:shop.git --secret deploy-key --known-hosts hosts --semver '^1'
   fairlead secret set shop/age <key.txt && fairlead delivery create shop https://git.example.com/shop.git --decrypt age --env-file prod.enc.env
   fairlead delivery create web https://git.example.com/web.git --image 'web=registry.example.com/shop/web semver 1.x' --image-write commit --secret token
-  fairlead delivery create db https://charts.example.com --chart postgres --semver 1.x --set replicas=1
+  fairlead delivery create db https://charts.example.com --chart postgres --semver 1.x --values-file prod.yaml --set replicas=1
   fairlead delivery create shop oci://registry.example.com/shop/config --tag production`,
 		Args: rangeArgs(2, 2, ""), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			if err := x.wait.check(); err != nil {
 				return err
 			}
-			d, err := x.delivery(args[0], args[1], a.appFlag)
+			d, err := x.delivery(a, args[0], args[1])
 			if err != nil {
 				return err
 			}
@@ -126,7 +125,8 @@ func (x *deliveryFlags) register(c *cobra.Command) {
 	f.StringArrayVar(&x.env, "env", nil, "`NAME=VALUE` for interpolation; wins over files")
 	f.StringVar(&d.Package, "package", "", "`directory` of a package in the source, in place of Compose files")
 	f.StringArrayVar(&d.Values, "values", nil, "file of values in the source, for the package; repeat for layers")
-	f.StringArrayVar(&x.set, "set", nil, "`value` for the package: KEY=VALUE")
+	f.StringArrayVar(&x.values.files, "values-file", nil, "local `file` of values for the package, kept with the delivery; wins over those in the source; repeat for layers")
+	x.values.registerSets(c)
 	f.StringVar(&d.Decrypt, "decrypt", "", "`secret` of the app with the age keys that SOPS or age encrypted files of the source to")
 	f.DurationVar(&x.interval, "interval", cluster.DefaultDeliveryInterval, "time between two looks at the source")
 	f.DurationVar(&x.deadline, "deadline", cluster.DefaultDeliveryTimeout, "time to fetch, and to become healthy, before it counts as failed")
@@ -149,11 +149,11 @@ func (x *deliveryFlags) register(c *cobra.Command) {
 }
 
 // delivery is what the flags say.
-func (x *deliveryFlags) delivery(name, url, app string) (cluster.Delivery, error) {
+func (x *deliveryFlags) delivery(a *app, name, url string) (cluster.Delivery, error) {
 	d := x.d
 	d.Name, d.App, d.Source.URL, d.Source.Kind = cluster.DeliveryName(name), cluster.AppName(name), url, cluster.SourceGit
-	if app != "" {
-		d.App = cluster.AppName(app)
+	if a.appFlag != "" {
+		d.App = cluster.AppName(a.appFlag)
 	}
 	switch {
 	case strings.HasPrefix(url, "oci://"):
@@ -188,17 +188,8 @@ func (x *deliveryFlags) delivery(name, url, app string) (cluster.Delivery, error
 		}
 		d.Env[k] = v
 	}
-	if len(x.set) > 0 {
-		values := chart.Values{Set: x.set}
-		m, err := values.Merge()
-		if err != nil {
-			return d, usagef("%w", err)
-		}
-		b, err := yaml.Marshal(m)
-		if err != nil {
-			return d, usagef("--set: %w", err)
-		}
-		d.Set = string(b)
+	if err := x.setValues(a, &d); err != nil {
+		return d, err
 	}
 	for format, list := range map[string][]string{"json": x.notify, "slack": x.slack} {
 		for _, to := range list {
@@ -216,6 +207,27 @@ func (x *deliveryFlags) delivery(name, url, app string) (cluster.Delivery, error
 		return strings.Compare(a.Format+a.URL+a.Secret, b.Format+b.URL+b.Secret)
 	})
 	return d, nil
+}
+
+// setValues are the values that the flags give, as one text.
+func (x *deliveryFlags) setValues(a *app, d *cluster.Delivery) error {
+	values, err := x.values.read(a)
+	if err != nil {
+		return usagef("%w", err)
+	}
+	if values.Empty() {
+		return nil
+	}
+	m, err := values.Merge()
+	if err != nil {
+		return usagef("%w", err)
+	}
+	b, err := yaml.Marshal(m)
+	if err != nil {
+		return usagef("values: %w", err)
+	}
+	d.Set = string(b)
+	return nil
 }
 
 // awaitDelivery waits until a request was followed and what came of it is known.

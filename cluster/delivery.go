@@ -241,7 +241,7 @@ func (d Delivery) Fits(isPackage bool) error {
 	case !packaged && (len(d.Values) > 0 || d.Set != ""):
 		return Invalidf("values are given to a package: name its directory")
 	case isPackage && (d.Package != "" || d.Path != "" || len(d.Values) > 0):
-		return Invalidf("a package of a repository has no other files beside it: give values themselves")
+		return Invalidf("a package of a repository has no other files beside it: give values themselves, with --set, or a file of them here with --values-file")
 	}
 	return nil
 }

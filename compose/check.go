@@ -104,6 +104,7 @@ func (l *load) checkKey(d *doc, e *entry, k *keyNode, path []string) {
 		l.refuse(at, name, "a package brings all it needs, and this is of the machine that installs it", outside(path))
 		e.val.bad = true
 	case (c.rule.use == refused || c.rule.use == warned) && l.replaced(d, path):
+	case c.rule.use != honoured && l.o.NoBuild && below(path, "build"):
 	case c.rule.use == refused && c.rule.asks(e.val):
 		l.refuse(at, name, "not supported", c.rule.note)
 		e.val.bad = true
@@ -112,6 +113,11 @@ func (l *load) checkKey(d *doc, e *entry, k *keyNode, path []string) {
 	case c.rule.use == honoured && !c.rule.free:
 		l.checkKeys(d, e.val, c, path)
 	}
+}
+
+// below reports whether a path leads into what a service says of key.
+func below(path []string, key string) bool {
+	return len(path) > 3 && path[0] == "services" && path[2] == key
 }
 
 // replaced reports whether a stronger file takes back what d says at path, by !reset or

@@ -33,6 +33,8 @@ type Options struct {
 	// SingleNode allows what only works while there is one node.
 	SingleNode          bool
 	HTTPPort, HTTPSPort int // public ports of the gateways; 0 means 80 and 443
+	// NoBuild takes images that are named for built already, whatever their build: says.
+	NoBuild bool
 }
 
 // Document is a file in memory.

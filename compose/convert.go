@@ -146,6 +146,12 @@ func (c *converter) service(name string, s types.ServiceConfig) cluster.ServiceS
 
 func (c *converter) image(name string, s types.ServiceConfig, t *cluster.TaskSpec) {
 	t.Image = s.Image
+	if c.o.NoBuild && s.Build != nil && s.Image != "" {
+		c.say("nothing is built here: "+quote(s.Image)+" is what was built elsewhere", "", name, "build")
+		if s.Build = nil; s.PullPolicy == types.PullPolicyBuild {
+			s.PullPolicy = ""
+		}
+	}
 	if s.Build != nil {
 		if t.Image == "" {
 			t.Image = "fairlead/" + strings.ToLower(string(c.app)+"-"+name)

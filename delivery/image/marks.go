@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"regexp"
 	"strings"
@@ -29,8 +30,24 @@ type mark struct {
 	foreign      bool // Flux's: policies that are not there are another's
 }
 
-// A mark is a comment of its line's own: # {"fairlead": "web:tag"}.
-var markRE = regexp.MustCompile(`#[ \t]*(\{[ \t]*"(?:fairlead|\$imagepolicy)"[^{}\r\n]*\})[ \t]*$`)
+// A mark is a comment of its line's own: # {"fairlead": "web:tag"}. What begins like one of
+// these and goes on is meant as one.
+var (
+	markRE   = regexp.MustCompile(`#[ \t]*(\{[ \t]*"(?:fairlead|\$imagepolicy)"[^{}\r\n]*\})[ \t]*$`)
+	almostRE = regexp.MustCompile(`[ \t]#[ \t]*(\{[ \t]*"fairlead".*)$`)
+)
+
+// markIn is where a line's mark is, and what it says.
+func markIn(line []byte) []int {
+	if at := markRE.FindSubmatchIndex(line); at != nil {
+		return at
+	}
+	at := almostRE.FindSubmatchIndex(line)
+	if at != nil {
+		at[0]++ // the space
+	}
+	return at
+}
 
 // Marked reports whether there may be a mark in a file.
 func Marked(content []byte) bool {
@@ -47,7 +64,7 @@ func Write(name string, content []byte, policies []cluster.ImageState, uses map[
 	lines := split(content)
 	var marks []int
 	for i, l := range lines {
-		if markRE.Match(text(l)) {
+		if markIn(text(l)) != nil {
 			marks = append(marks, i)
 		}
 	}
@@ -59,29 +76,31 @@ func Write(name string, content []byte, policies []cluster.ImageState, uses map[
 		return nil, nil, cluster.Invalidf("%s: it has marks of images, and is no YAML: %w", name, err)
 	}
 	var edits []Edit
+	keys := keysOf(values)
 	changed := map[int]string{} // by the value's place among all
 	out := make([][]byte, len(lines))
 	copy(out, lines)
 	for _, i := range marks {
-		found, err := value(lines[i], i+1, values)
+		before, err := before(lines[i], i+1, values)
 		if err != nil {
 			return nil, nil, cluster.Invalidf("%s:%d: %w", name, i+1, err)
 		}
-		if found == nil {
+		if before == nil {
 			continue // it is text within a value, or a comment alone
 		}
-		fresh, policy, err := found.mark.fresh(policies)
+		policy, found, err := before.chosen(policies, keys)
 		if err != nil {
 			return nil, nil, cluster.Invalidf("%s:%d: %w", name, i+1, err)
 		}
-		if policy == "" {
+		if policy == nil {
 			continue
 		}
-		uses[policy]++
+		uses[policy.Policy]++
+		fresh := before.mark.fresh(*policy)
 		if fresh == "" || fresh == found.node.Value {
 			continue
 		}
-		edits = append(edits, Edit{name, i + 1, policy, found.node.Value, fresh})
+		edits = append(edits, Edit{name, i + 1, policy.Policy, found.node.Value, fresh})
 		changed[found.place] = fresh
 		out[i] = bytes.Join([][]byte{lines[i][:found.begin], []byte(quoted(fresh, found.node.Style)), lines[i][found.end:]}, nil)
 	}
@@ -135,32 +154,87 @@ func check(name string, before []*yaml.Node, written []byte, changed map[int]str
 	return nil
 }
 
-// fresh is what is to stand before the mark, "" for what is there; policy is "" where the
-// mark is another's.
-func (m mark) fresh(policies []cluster.ImageState) (fresh, policy string, err error) {
+// Parts of an image that a mark may ask for.
+const (
+	partWhole  = ""
+	partName   = "name"
+	partTag    = "tag"
+	partDigest = "digest"
+)
+
+// of is the policy that a mark names; nil where the mark is another's.
+func (m mark) of(policies []cluster.ImageState) (*cluster.ImageState, error) {
 	for _, p := range policies {
-		if p.Policy != m.policy {
-			continue
+		switch {
+		case p.Policy != m.policy:
+		case m.part != partWhole && m.part != partName && m.part != partTag && m.part != partDigest:
+			return nil, cluster.Invalidf("the mark of the image policy %s asks for %q: tag, digest, name, or nothing for all of it", m.policy, m.part)
+		default:
+			return &p, nil
 		}
-		if p.Tag == "" {
-			return "", p.Policy, nil
-		}
-		switch m.part {
-		case "":
-			return p.Ref(), p.Policy, nil
-		case "name":
-			return p.Repository, p.Policy, nil
-		case "tag":
-			return p.Tag, p.Policy, nil
-		case "digest":
-			return p.Digest, p.Policy, nil
-		}
-		return "", "", cluster.Invalidf("the mark of the image policy %s asks for %q: tag, digest, name, or nothing for all of it", m.policy, m.part)
 	}
 	if m.foreign {
-		return "", "", nil
+		return nil, nil //nolint:nilnil // none of ours
 	}
-	return "", "", cluster.Invalidf("there is no image policy %q, which a mark names", m.policy)
+	return nil, cluster.Invalidf("there is no image policy %q, which a mark names", m.policy)
+}
+
+// fresh is what is to stand before the mark, "" for what is there.
+func (m mark) fresh(p cluster.ImageState) string {
+	switch {
+	case p.Tag == "":
+		return ""
+	case m.part == partName:
+		return p.Repository
+	case m.part == partTag:
+		return p.Tag
+	case m.part == partDigest:
+		return p.Digest
+	}
+	return p.Ref()
+}
+
+var (
+	nameRE   = regexp.MustCompile(`^([a-z0-9.-]+(:[0-9]{1,5})?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*$`)
+	digestRE = regexp.MustCompile(`^sha256:[0-9a-f]*$`)
+)
+
+// fits reports whether a value is what the mark asks for: anything else is not its to write.
+func (m mark) fits(value string, p cluster.ImageState) bool {
+	switch m.part {
+	case partName:
+		return nameRE.MatchString(value)
+	case partTag:
+		return cluster.ValidTag(value)
+	case partDigest:
+		return digestRE.MatchString(value)
+	}
+	return !strings.Contains(value, "$") && cluster.ImageRepository(value) == cluster.ImageRepository(p.Repository)
+}
+
+// says reports whether a key is of what the mark asks for: newTag, image.
+func (m mark) says(key string) bool {
+	key = strings.ToLower(key)
+	switch m.part {
+	case partWhole:
+		return strings.HasSuffix(key, "image")
+	case partName:
+		return strings.HasSuffix(key, "name") || strings.HasSuffix(key, "repository")
+	}
+	return strings.HasSuffix(key, m.part)
+}
+
+// wants says what fits.
+func (m mark) wants(p cluster.ImageState) string {
+	switch m.part {
+	case partName:
+		return "the name of a repository"
+	case partTag:
+		return "a tag alone"
+	case partDigest:
+		return "a digest, sha256:…"
+	}
+	return "an image of " + p.Repository
 }
 
 // place is a value before a mark, and where it stands in its line.
@@ -168,29 +242,35 @@ type place struct {
 	node       *yaml.Node
 	place      int
 	begin, end int
-	mark       mark
+}
+
+// marked is a mark, and the values before it on its line.
+type marked struct {
+	mark   mark
+	places []place // the last stands right before the mark
 }
 
 // behind is what may stand between a value and its mark, besides space.
 var behind = regexp.MustCompile(`^[ \t]*[,\]} \t]*[ \t]$`)
 
-// value finds the value before a line's mark; nil: it is no mark.
-func value(line []byte, number int, values []*yaml.Node) (*place, error) {
-	at := markRE.FindSubmatchIndex(text(line))
-	var found *place
-	anything := false
+// before finds what stands before a line's mark; nil: it is no mark.
+func before(line []byte, number int, values []*yaml.Node) (*marked, error) {
+	at := markIn(text(line))
+	var found marked
+	anything, right := false, false
 	for i, n := range values {
 		if n.Line != number {
 			continue
 		}
 		anything = true
 		begin, end, ok := extent(line, n)
-		if !ok || end > at[0] || !behind.Match(line[end:at[0]]) {
+		if !ok || end > at[0] {
 			continue
 		}
-		found = &place{node: n, place: i, begin: begin, end: end}
+		right = behind.Match(line[end:at[0]])
+		found.places = append(found.places, place{node: n, place: i, begin: begin, end: end})
 	}
-	if found == nil {
+	if !right {
 		if anything && comment(values, line[at[2]:at[3]]) {
 			return nil, cluster.Invalidf("the mark stands behind no value that can be written: it belongs behind one on the same line, and behind the anchor rather than an alias")
 		}
@@ -198,7 +278,52 @@ func value(line []byte, number int, values []*yaml.Node) (*place, error) {
 	}
 	m, err := readMark(line[at[2]:at[3]])
 	found.mark = m
-	return found, err
+	return &found, err
+}
+
+// chosen finds the one value that the mark means: of several on a line that which fits, and
+// of several of these that whose key says so.
+func (m marked) chosen(policies []cluster.ImageState, keys map[*yaml.Node]*yaml.Node) (*cluster.ImageState, place, error) {
+	p, err := m.mark.of(policies)
+	if p == nil || err != nil {
+		return nil, place{}, err
+	}
+	last := m.places[len(m.places)-1]
+	var fit, said []place
+	for _, c := range m.places {
+		key, isKey := keys[c.node]
+		if isKey && key == nil && c != last || !m.mark.fits(c.node.Value, *p) {
+			continue
+		}
+		fit = append(fit, c)
+		if key != nil && m.mark.says(key.Value) {
+			said = append(said, c)
+		}
+	}
+	switch {
+	case len(fit) == 1:
+		return p, fit[0], nil
+	case len(said) == 1:
+		return p, said[0], nil
+	case len(fit) > 1:
+		return nil, place{}, cluster.Invalidf("the mark of the image policy %s may mean several values of its line: write the one that it is for on a line of its own", p.Policy)
+	}
+	advice := ""
+	if m.mark.part == partTag {
+		advice = fmt.Sprintf("; for a whole image write {\"fairlead\": %q}", p.Policy)
+	}
+	return nil, place{}, cluster.Invalidf("the mark of the image policy %s stands behind %.100q, which is not %s%s", p.Policy, last.node.Value, m.mark.wants(*p), advice)
+}
+
+// keysOf are the values of mappings with their keys, and the keys with nil.
+func keysOf(values []*yaml.Node) map[*yaml.Node]*yaml.Node {
+	out := map[*yaml.Node]*yaml.Node{}
+	for _, n := range values {
+		for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+			out[n.Content[i]], out[n.Content[i+1]] = nil, n.Content[i]
+		}
+	}
+	return out
 }
 
 // comment reports whether YAML takes the text for a comment.
@@ -214,7 +339,7 @@ func comment(values []*yaml.Node, text []byte) bool {
 func readMark(b []byte) (mark, error) {
 	var m map[string]string
 	if err := json.Unmarshal(b, &m); err != nil || len(m) != 1 {
-		return mark{}, cluster.Invalidf("the mark %s is not understood: {\"fairlead\": \"POLICY\"}, or POLICY:tag, POLICY:digest, POLICY:name", b)
+		return mark{}, cluster.Invalidf("the mark %s is not understood: {\"fairlead\": \"POLICY\"}, or POLICY:tag, POLICY:digest, POLICY:name, and nothing behind it", b)
 	}
 	if own, ok := m["fairlead"]; ok {
 		policy, part, _ := strings.Cut(own, ":")

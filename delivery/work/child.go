@@ -80,6 +80,8 @@ type Result struct {
 	Edits  []image.Edit `json:"edits,omitempty"`
 	Pushed string       `json:"pushed,omitempty"`
 	Branch string       `json:"branch,omitempty"`
+
+	astray []astray
 }
 
 type answer struct {

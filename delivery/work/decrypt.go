@@ -10,8 +10,10 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,6 +38,8 @@ type opened struct {
 	// place that it is at.
 	mark   string
 	places []string // "db.env: PASSWORD"
+	// dirs are what files are named relative to.
+	dirs []string
 }
 
 // clear is a file that was decrypted.
@@ -45,19 +49,33 @@ type clear struct {
 	stand []byte // with stand-ins for what was encrypted
 }
 
-// locked is a file that stays encrypted; it matters where it is used.
+// locked is a file that is not what it should be: it stays encrypted, is elsewhere or leads
+// out of the source. It matters where it is used.
 type locked struct {
 	name    string // where it is met
 	file    string
-	content []byte
+	content []byte // nil: there is none
 	why     string
+}
+
+// leftOut notes links that cannot be used.
+func (o *opened) leftOut(links []astray) {
+	for _, l := range links {
+		o.locked = append(o.locked, locked{name: root(l.name), file: root(l.name), why: fmt.Sprintf("it is a link of the source that leads out of it, to %.100q", l.target)})
+	}
+}
+
+// is reports whether a name is the file's, or of something below it.
+func (l locked) is(name string) bool {
+	return name == l.name || strings.HasPrefix(name, l.name+"/")
 }
 
 // open decrypts what is encrypted below dir, to memory.
 func open(dir string, t Task) (*opened, error) {
 	var salt [8]byte
 	_, _ = rand.Read(salt[:]) // it never fails
-	o := &opened{mark: "fl" + hex.EncodeToString(salt[:])}
+	d := t.Delivery
+	o := &opened{mark: "fl" + hex.EncodeToString(salt[:]), dirs: []string{root(), root(d.Path), root(d.Path, d.Package)}}
 	var ids []age.Identity
 	if t.decrypts() {
 		var err error
@@ -84,6 +102,10 @@ func open(dir string, t Task) (*opened, error) {
 
 // take looks at one file.
 func (o *opened) take(t Task, name string, content []byte, ids []age.Identity) error {
+	if isPointer(content) {
+		o.locked = append(o.locked, locked{name, name, content, "it is a large file of Git (LFS), whose content is not in the repository and is not fetched: keep it there itself, or elsewhere"})
+		return nil
+	}
 	plain, ageName := strings.CutSuffix(name, ".age")
 	isAge := sops.IsAge(content)
 	f, err := sops.Open(name, content)
@@ -118,8 +140,18 @@ func (o *opened) take(t Task, name string, content []byte, ids []age.Identity) e
 	return nil
 }
 
-func (t Task) packaged() bool {
-	return t.Delivery.Package != "" || t.Delivery.Source.Kind == cluster.SourceChart
+var pointerRE = regexp.MustCompile(`^version https://git-lfs\.github\.com/spec/v1\r?\n(?:.*\n)*?(oid sha256:[0-9a-f]{64})\r?\n`)
+
+// isPointer reports whether a file says where Git LFS has its content.
+func isPointer(content []byte) bool {
+	const most = 1024 // as Git LFS has it
+	return len(content) < most && pointerRE.Match(content)
+}
+
+func (t Task) packaged() bool { return packagedBy(t.Delivery) }
+
+func packagedBy(d cluster.Delivery) bool {
+	return d.Package != "" || d.Source.Kind == cluster.SourceChart
 }
 
 // maxPlaces is what a stand-in's digits have room for.
@@ -284,9 +316,15 @@ func (o *opened) named(err error) error {
 		return nil
 	}
 	words := strings.FieldsFunc(cleaned(err.Error()), func(r rune) bool { return strings.ContainsRune(" \t\n\"'`:,;()[]", r) })
+	linked := strings.Contains(err.Error(), " symbolic link") || strings.Contains(err.Error(), " is a link ")
 	for _, l := range o.locked {
-		if slices.Contains(words, strings.TrimPrefix(l.name, root()+"/")) {
-			return l.refusal("")
+		if l.content == nil && !linked { // it is about something else
+			continue
+		}
+		for _, w := range words {
+			if slices.ContainsFunc(o.dirs, func(dir string) bool { return l.is(path.Join(dir, w)) }) {
+				return l.refusal("")
+			}
 		}
 	}
 	return &cluster.Error{Kind: cluster.KindOf(err), Msg: o.unmarked(err.Error())}
@@ -420,17 +458,17 @@ func (l locked) refusal(place string) error {
 	return cluster.Invalidf("%s%s: %s", place, l.file, l.why)
 }
 
-// unlocked refuses files, by their names, that could not be decrypted.
+// unlocked refuses files, by their names, that are locked.
 func (o *opened) unlocked(names ...string) error {
 	for _, l := range o.locked {
-		if slices.Contains(names, l.name) {
+		if slices.ContainsFunc(names, l.is) {
 			return l.refusal("")
 		}
 	}
 	return nil
 }
 
-// ciphertext refuses a bundle that has something of a file that stayed encrypted.
+// ciphertext refuses a bundle that has something of a file that is locked.
 func (o *opened) ciphertext(b v1.Bundle) error {
 	if len(o.locked) == 0 {
 		return nil
@@ -451,7 +489,7 @@ func (o *opened) ciphertext(b v1.Bundle) error {
 	var err error
 	visit(all, "", func(at, s string) bool {
 		for _, l := range o.locked {
-			if strings.TrimSpace(s) == strings.TrimSpace(string(l.content)) || has(s, l.content) {
+			if l.content != nil && (strings.TrimSpace(s) == strings.TrimSpace(string(l.content)) || has(s, l.content)) {
 				err = l.refusal(at)
 				return false
 			}
@@ -461,8 +499,11 @@ func (o *opened) ciphertext(b v1.Bundle) error {
 	return err
 }
 
-// has says whether a value of a SOPS file is in s.
+// has says whether a value of a SOPS file, or what LFS knows a file by, is in s.
 func has(s string, content []byte) bool {
+	if isPointer(content) && strings.Contains(s, string(pointerRE.FindSubmatch(content)[1])) {
+		return true
+	}
 	const start = "ENC[AES256_GCM,"
 	for {
 		i := strings.Index(s, start)

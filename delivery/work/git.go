@@ -100,7 +100,8 @@ func fetchOnce(ctx context.Context, t Task, images []cluster.ImageState, tree st
 	subject, _, _ := strings.Cut(strings.TrimSpace(commit.Message), "\n")
 	r.Origin.Revision, r.Origin.Author, r.Origin.At = commit.Hash.String(), cut(commit.Author.String()), commit.Author.When.UTC()
 	r.Origin.Subject = cut(subject)
-	return r, checkout(top, commit.Hash, tree)
+	r.astray, err = checkout(top, commit.Hash, tree)
+	return r, err
 }
 
 // cut bounds what a stranger wrote.

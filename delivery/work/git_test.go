@@ -188,6 +188,29 @@ func TestWhatIsMissingIsSaid(t *testing.T) {
 	f.refused(work.Task{Delivery: d}, cluster.KindInvalid, "no compose.yaml in none")
 }
 
+// What CI builds is named by image:, beside the build: that developers use.
+func TestImagesThatAreBuiltElsewhere(t *testing.T) {
+	f := newForge(t)
+	f.write("base.yaml", "services:\n  web:\n    image: r.io/shop/web:1\n")
+	f.write("compose.yaml", `services:
+  web:
+    extends: {file: base.yaml, service: web}
+    build: {context: ./none, additional_contexts: {x: ./y}, platforms: [linux/amd64, linux/arm64], cache_to: [x]}
+    pull_policy: build
+  api: {image: "r.io/shop/api:1", build: "https://git.example.com/api.git", pull_policy: always}
+`)
+	f.push("an image and a build")
+	r := f.must(work.Task{Delivery: f.local()})
+	web, api := r.Bundle.Services["web"].Task, r.Bundle.Services["api"].Task
+	if web.Image != "r.io/shop/web:1" || web.PullPolicy != "" || api.Image != "r.io/shop/api:1" || api.PullPolicy != "always" {
+		t.Errorf("%+v, %+v", web, api)
+	}
+	said := strings.Join(r.Warnings, "\n")
+	if len(r.Warnings) != 2 || !strings.Contains(said, "compose.yaml:4: services.web.build: nothing is built here") || !strings.Contains(said, `"r.io/shop/api:1" is what was built elsewhere`) {
+		t.Errorf("%q", r.Warnings)
+	}
+}
+
 // What is outside of the source is out of its reach, whatever it says.
 func TestASourceSeesNothingOfTheMachine(t *testing.T) {
 	f := newForge(t)
@@ -201,7 +224,8 @@ func TestASourceSeesNothingOfTheMachine(t *testing.T) {
 		{"a file of variables", "services:\n  web:\n    image: a\n    env_file: " + secret + "\n", "passwd"},
 		{"an include", "include: [" + secret + "]\nservices:\n  web:\n    image: a\n", "passwd"},
 		{"a way up", "services:\n  web:\n    image: a\n    configs: [c]\nconfigs:\n  c: {file: ../../../../../../../.." + secret + "}\n", "passwd"},
-		{"a build", "services:\n  web:\n    build: .\n", "builds nothing"},
+		{"a build", "services:\n  web:\n    build: .\n", "compose.yaml:3: services.web.build: a delivery builds nothing"},
+		{"one of two builds", "services:\n  web:\n    build: .\n  api:\n    image: a\n    build: .\n", "services.web.build: a delivery builds nothing"},
 		{"a directory of the source", "services:\n  web:\n    image: a\n    volumes: [\"./data:/data\"]\n", "no node has"},
 	} {
 		f.write("compose.yaml", tc.compose)
@@ -234,6 +258,85 @@ func TestLinksThatLeaveTheSourceAreRefused(t *testing.T) {
 		f.push("a link out of it to " + target)
 		f.refused(work.Task{Delivery: f.local()}, cluster.KindInvalid, "leads out of it")
 	}
+}
+
+// A link that leads out matters to nobody who does not use it.
+func TestLinksThatLeaveTheSourceElsewhere(t *testing.T) {
+	f := newForge(t)
+	f.write("app/compose.yaml", compose("web:1"))
+	f.write("other/x", "x")
+	for name, target := range map[string]string{"other/abs": "/etc", "app/up": "../../..", "top": "../x", "app/chain": "up"} {
+		if err := os.Symlink(target, filepath.Join(f.tree, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.push("links")
+	d := f.local()
+	d.Path = "app"
+	if r := f.must(work.Task{Delivery: d}); r.Bundle.Services["web"].Task.Image != "web:1" {
+		t.Errorf("%+v", r.Bundle)
+	}
+	use := "services:\n  web:\n    image: a\n    configs: [c]\nconfigs:\n  c: {file: %s}\n"
+	for what, tc := range map[string]struct{ compose, says string }{
+		"a file below one": {fmt.Sprintf(use, "../other/abs/hosts"), `other/abs: it is a link of the source that leads out of it, to "/etc"`},
+		"itself":           {fmt.Sprintf(use, "up"), `app/up: it is a link of the source that leads out`},
+		"by another link":  {fmt.Sprintf(use, "chain"), "chain"},
+		"what need not be": {"services:\n  web:\n    image: a\n    env_file: [{path: ../top, required: false}]\n", "top"},
+		"another file":     {"include: [../top]\n", "top: it is a link"},
+	} {
+		f.write("app/compose.yaml", tc.compose)
+		f.push(what)
+		f.refused(work.Task{Delivery: d}, cluster.KindInvalid, tc.says)
+	}
+	f.write("app/compose.yaml", compose("web:1"))
+	if err := os.Symlink("../../.env", filepath.Join(f.tree, "app/.env")); err != nil {
+		t.Fatal(err)
+	}
+	f.push("variables")
+	f.refused(work.Task{Delivery: d}, cluster.KindInvalid, "app/.env: it is a link of the source that leads out of it")
+
+	f.write("pkg/Chart.yaml", "apiVersion: v2\nname: pkg\nversion: 1.0.0\n")
+	f.write("pkg/templates/app.yaml", "services:\n  web:\n    image: 'a:{{ .Files.Get \"x\" | len }}'\n")
+	f.push("a package")
+	pkg := f.local()
+	pkg.Package = "pkg"
+	f.must(work.Task{Delivery: pkg, Release: 1})
+	if err := os.Symlink("../../x", filepath.Join(f.tree, "pkg/x")); err != nil {
+		t.Fatal(err)
+	}
+	f.push("a link in the package")
+	f.refused(work.Task{Delivery: pkg, Release: 1}, cluster.KindInvalid, `pkg/x: it is a link of the source that leads out of it, to "../../x"`)
+}
+
+// What Git LFS keeps elsewhere is refused where it is used, and only there.
+func TestLargeFilesAreRefused(t *testing.T) {
+	const pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
+	f := newForge(t)
+	f.write("big.bin", pointer)
+	f.write("compose.yaml", compose("web:1"))
+	f.write("pkg/Chart.yaml", "apiVersion: v2\nname: pkg\nversion: 1.0.0\n")
+	f.write("pkg/big.bin", strings.Replace(pointer, "4d7a", "d7a4", 1))
+	f.write("pkg/templates/app.yaml", compose("web:1"))
+	f.push("a large file")
+	f.must(work.Task{Delivery: f.local()})
+	pkg := f.local()
+	pkg.Package = "pkg"
+	f.must(work.Task{Delivery: pkg, Release: 1})
+	for what, doc := range map[string]string{
+		"a config":    "services:\n  web:\n    image: a\n    configs: [c]\nconfigs:\n  c: {file: big.bin}\n",
+		"a secret":    "services:\n  web:\n    image: a\n    secrets: [c]\nsecrets:\n  c: {file: big.bin}\n",
+		"an env file": "services:\n  web:\n    image: a\n    env_file: big.bin\n",
+		"an include":  "include: [big.bin]\n",
+	} {
+		f.write("compose.yaml", doc)
+		f.push(what)
+		f.refused(work.Task{Delivery: f.local()}, cluster.KindInvalid, "big.bin: it is a large file of Git (LFS)")
+	}
+	f.write("pkg/templates/app.yaml", "services:\n  web:\n    image: a\n    configs: [c]\nconfigs:\n  c:\n    content: |\n{{ .Files.Get \"big.bin\" | indent 6 }}\n")
+	f.write("compose.yaml", pointer)
+	f.push("in a package")
+	f.refused(work.Task{Delivery: pkg, Release: 1}, cluster.KindInvalid, "pkg/big.bin: it is a large file of Git (LFS)")
+	f.refused(work.Task{Delivery: f.local()}, cluster.KindInvalid, "compose.yaml: it is a large file of Git (LFS)")
 }
 
 // A few kilobytes that become more than is taken.

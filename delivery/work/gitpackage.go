@@ -155,7 +155,11 @@ func (g GitPackage) fetch(ctx context.Context, src cluster.SourceSpec, dir strin
 	if err := os.Mkdir(tree, 0o700); err != nil {
 		return nil, "", fmt.Errorf("fetch: %w", err)
 	}
-	if err := checkout(top, c.Hash, tree); err != nil {
+	out, err := checkout(top, c.Hash, tree)
+	if err == nil && len(out) > 0 { // all of it is the package
+		err = out[0].refusal()
+	}
+	if err != nil {
 		return nil, "", err
 	}
 	files, err := chart.Read(tree)

@@ -542,7 +542,7 @@ func TestCommitsBelongToTheOwner(t *testing.T) {
 	const owner = 12345
 	f, s := newForge(t), newShelf(t)
 	s.push("shop/web", "1.0.0")
-	f.write("a/b/compose.yaml", "services:\n  web:\n    image: x:1 # {\"fairlead\": \"web\"}\n")
+	f.write("a/b/compose.yaml", "services:\n  web:\n    image: "+s.host+"/shop/web:1 # {\"fairlead\": \"web\"}\n")
 	f.push("the first")
 	d := f.following(s.policy("web=shop/web semver 1.x"))
 	d.Path = "a/b"
@@ -591,7 +591,7 @@ func (f *forge) shut(password string) cluster.SourceSpec {
 func TestPushesThatAreRefused(t *testing.T) {
 	f, s := newForge(t), newShelf(t)
 	s.push("shop/web", "1.0.0")
-	f.write("compose.yaml", "services:\n  web:\n    image: x:1 # {\"fairlead\": \"web\"}\n")
+	f.write("compose.yaml", "services:\n  web:\n    image: "+s.host+"/shop/web:1 # {\"fairlead\": \"web\"}\n")
 	first := f.push("the first")
 	d := f.following(s.policy("web=shop/web semver 1.x"))
 	d.ImageWrite.To = cluster.WriteCommit
@@ -607,7 +607,7 @@ func TestPushesThatAreRefused(t *testing.T) {
 	goesOn := func(at, says string) {
 		t.Helper()
 		r := f.must(task)
-		if got := r.Bundle.Services["web"].Task.Image; r.Origin.Revision != at || got != "x:1" || r.Pushed != "" || r.Branch != "" || len(r.Edits) > 0 {
+		if got := r.Bundle.Services["web"].Task.Image; r.Origin.Revision != at || got != s.host+"/shop/web:1" || r.Pushed != "" || r.Branch != "" || len(r.Edits) > 0 {
 			t.Errorf("%s of %+v, with %+v", got, r.Origin, r.Edits)
 		}
 		if st := r.Images[0]; st.Tag != "1.0.0" || !strings.Contains(st.Unwritten, says) || st.Message != "" || st.Failures != 0 {
@@ -644,7 +644,7 @@ func TestPushesThatAreRefused(t *testing.T) {
 
 	// A branch that is checked out on the servers is not moved under their hands.
 	d.Source = cluster.SourceSpec{Kind: cluster.SourceGit, URL: "file://" + f.tree}
-	f.write("compose.yaml", "services:\n  web:\n    image: x:1 # {\"fairlead\": \"web\"}\n")
+	f.write("compose.yaml", "services:\n  web:\n    image: "+s.host+"/shop/web:1 # {\"fairlead\": \"web\"}\n")
 	task.Delivery = d
 	if r := f.must(task); r.Origin.Revision != theirs || !strings.Contains(r.Images[0].Unwritten, "checked out") {
 		t.Errorf("%+v of %+v", r.Images[0], r.Origin)

@@ -146,14 +146,23 @@ func (f *forge) fetching() (pids []string) {
 // A server that is killed while it fetches leaves something half fetched. The next one has
 // nothing of it: it removes that, fetches again, and commits nothing twice.
 func TestAServerKilledWhileItFetches(t *testing.T) {
-	f := newForge(t)
-	f.write("deploy/compose.yaml", "services:\n  web:\n    image: x:1 # {\"fairlead\": \"web\"}\n")
+	f, s := newForge(t), newShelf(t)
+	served := func(h http.Handler) (g *gate, host string) {
+		g = &gate{Handler: h}
+		srv := httptest.NewServer(g)
+		t.Cleanup(srv.Close)
+		return g, srv.URL
+	}
+	shelfGate, shelfURL := served(s)
+	gated := strings.TrimPrefix(shelfURL, "http://")
+	for dir, host := range map[string]string{"deploy": s.host, "gated": gated} {
+		f.write(dir+"/compose.yaml", "services:\n  web:\n    image: "+host+"/shop/web:1 # {\"fairlead\": \"web\"}\n")
+	}
 	f.write("deploy/more.txt", strings.Repeat("some more\n", 1000))
 	first := f.push("the first")
 	f.git(f.dir, "config", "http.receivepack", "true")
 	g := &gate{}
 	url, ca := f.https("geheim", func(h http.Handler) http.Handler { g.Handler = h; return g })
-	s := newShelf(t)
 	s.push("shop/web", "1.0.0")
 	s.artifact("config", fluxConfig, nil, []string{"latest"}, part{fluxContent, archive(t, map[string]string{"compose.yaml": compose("a:1"), "more.txt": strings.Repeat("more", 5000)}), nil})
 	charts := http.NewServeMux()
@@ -167,19 +176,13 @@ func TestAServerKilledWhileItFetches(t *testing.T) {
 	updated := fromGit
 	updated.Images = []cluster.ImagePolicy{s.policy("web=shop/web semver 1.x")}
 	updated.ImageWrite.To = cluster.WriteCommit
-	served := func(h http.Handler) (g *gate, host string) {
-		g = &gate{Handler: h}
-		srv := httptest.NewServer(g)
-		t.Cleanup(srv.Close)
-		return g, srv.URL
-	}
-	shelfGate, shelfURL := served(s)
 	chartGate, chartURL := served(charts)
 	artifact := s.delivery("config")
-	artifact.Source.URL = "oci://" + strings.TrimPrefix(shelfURL, "http://") + "/config"
+	artifact.Source.URL = "oci://" + gated + "/config"
 	scanned := updated
+	scanned.Path = "gated"
 	scanned.Images = []cluster.ImagePolicy{updated.Images[0]}
-	scanned.Images[0].Repository = strings.TrimPrefix(shelfURL, "http://") + "/shop/web"
+	scanned.Images[0].Repository = gated + "/shop/web"
 	pkg := cluster.Delivery{Name: "shop", App: "shop", Source: cluster.SourceSpec{Kind: cluster.SourceChart, URL: chartURL, Chart: "shop"}}
 	for _, tc := range []struct {
 		name    string
@@ -189,7 +192,7 @@ func TestAServerKilledWhileItFetches(t *testing.T) {
 		commits int // that come of it
 		points  int // at least
 	}{
-		{"Git", g, fromGit, "x:1", 0, 4},
+		{"Git", g, fromGit, s.host + "/shop/web:1", 0, 4},
 		{"Git, and a commit", g, updated, s.host + "/shop/web:1.0.0", 1, 8},
 		{"images", shelfGate, scanned, scanned.Images[0].Repository + ":1.0.0", 1, 4},
 		{"an artifact", shelfGate, artifact, "a:1", 0, 6},

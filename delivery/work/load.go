@@ -43,12 +43,13 @@ func Bundle(r *compose.Result) v1.Bundle {
 // load reads the source, which the process is confined to.
 func load(ctx context.Context, t Task, r *Result) error {
 	d := t.Delivery
-	o := compose.Options{App: d.App, Domain: t.Domain, SingleNode: t.SingleNode, HTTPPort: t.HTTPPort, HTTPSPort: t.HTTPSPort}
+	o := compose.Options{App: d.App, Domain: t.Domain, SingleNode: t.SingleNode, HTTPPort: t.HTTPPort, HTTPSPort: t.HTTPSPort, NoBuild: true}
 	var project *compose.Result
 	var pkg *v1.Package
 	files, err := open(root(), t)
 	if err == nil {
-		err = files.unlocked(named(d)...)
+		files.leftOut(r.astray)
+		err = files.unlocked(append(named(d), t.variables(r.astray)...)...)
 	}
 	switch {
 	case err != nil:
@@ -78,13 +79,23 @@ func load(ctx context.Context, t Task, r *Result) error {
 // named are the files that the delivery itself names.
 func named(d cluster.Delivery) []string {
 	list := slices.Concat(d.Compose, d.EnvFiles, d.Values)
-	if len(d.Compose) == 0 {
+	if len(d.Compose) == 0 && !packagedBy(d) {
 		list = append(list, compose.FileNames()...)
 	}
 	for i, f := range list {
 		list[i] = root(d.Path, f)
 	}
 	return list
+}
+
+// variables are the files of variables among links that nobody names, and that would be
+// passed over.
+func (t Task) variables(links []astray) (names []string) {
+	file := path.Join(t.Delivery.Path, ".env")
+	if !t.packaged() && len(t.Delivery.EnvFiles) == 0 && slices.ContainsFunc(links, func(l astray) bool { return l.name == file }) {
+		names = append(names, root(file))
+	}
+	return names
 }
 
 func root(names ...string) string {
@@ -173,7 +184,7 @@ func orElse(a, b string) string {
 // outside refuses what would be taken from a machine that the source is not on.
 func outside(r *compose.Result) error {
 	for _, b := range r.Builds {
-		return cluster.Invalidf("%s:%d: services.%s.build: a delivery builds nothing; name an image that is built elsewhere", cleaned(b.Source.File), b.Source.Line, b.Service)
+		return cluster.Invalidf("%s:%d: services.%s.build: a delivery builds nothing; name an image that is built elsewhere with image:", cleaned(b.Source.File), b.Source.Line, b.Service)
 	}
 	specs := maps.Clone(r.Services)
 	for _, h := range r.Hooks {

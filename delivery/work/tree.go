@@ -84,16 +84,24 @@ func unpackChart(files []chart.File, tree string) (chart.Info, error) {
 	return info, err
 }
 
+// astray is a link that leads out of the source.
+type astray struct{ name, target string }
+
+func (l astray) refusal() error {
+	return cluster.Invalidf("the source has a link %.100q that leads out of it, to %.100q", l.name, l.target)
+}
+
 // checkout writes the files of a commit's tree below dir. Links that lead out of it are
-// refused; other repositories within this one are left out.
-func checkout(top *object.Tree, commit plumbing.Hash, dir string) error {
+// returned: each leads to itself there, so that nobody can use it, or pass it over. Other
+// repositories within this one are left out.
+func checkout(top *object.Tree, commit plumbing.Hash, dir string) (out []astray, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return fmt.Errorf("fetch: %w", err)
+		return nil, fmt.Errorf("fetch: %w", err)
 	}
 	defer func() { _ = root.Close() }() // nothing is buffered
 	if err := countFiles(top); err != nil {
-		return err
+		return nil, err
 	}
 	left := int64(MaxTree)
 	walk := object.NewTreeWalker(top, true, nil)
@@ -101,13 +109,13 @@ func checkout(top *object.Tree, commit plumbing.Hash, dir string) error {
 	for {
 		name, entry, err := walk.Next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return out, nil
 		}
 		if err != nil {
-			return cluster.Invalidf("read commit %s: %w", commit, err)
+			return nil, cluster.Invalidf("read commit %s: %w", commit, err)
 		}
 		if bad(name) {
-			return cluster.Invalidf("the source has a file %.100q, which leads out of it", name)
+			return nil, cluster.Invalidf("the source has a file %.100q, which leads out of it", name)
 		}
 		switch entry.Mode {
 		case filemode.Dir:
@@ -116,8 +124,12 @@ func checkout(top *object.Tree, commit plumbing.Hash, dir string) error {
 		default:
 			err = write(root, top, name, &entry, &left)
 		}
+		if l, is := errors.AsType[*leadsOut](err); is {
+			out = append(out, l.astray)
+			err = root.Symlink(path.Base(name), name)
+		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
 }
@@ -168,6 +180,12 @@ func write(root *os.Root, top *object.Tree, name string, entry *object.TreeEntry
 	return errors.Join(err, out.Close())
 }
 
+// leadsOut refuses a link.
+type leadsOut struct{ astray }
+
+func (l *leadsOut) Error() string { return l.refusal().Error() }
+func (l *leadsOut) Unwrap() error { return l.refusal() }
+
 func link(root *os.Root, name string, r io.Reader) error {
 	b, err := io.ReadAll(io.LimitReader(r, maxTarget+1))
 	if err != nil {
@@ -176,7 +194,7 @@ func link(root *os.Root, name string, r io.Reader) error {
 	target := string(b)
 	to := path.Join(path.Dir(name), target)
 	if path.IsAbs(target) || to == ".." || strings.HasPrefix(to, "../") || len(b) > maxTarget || strings.ContainsRune(target, 0) {
-		return cluster.Invalidf("the source has a link %.100q that leads out of it, to %.100q", name, target)
+		return &leadsOut{astray{name, target}}
 	}
 	return root.Symlink(target, name)
 }
