@@ -207,7 +207,10 @@ func (w *Walked) keys(ctx context.Context, all []*mvccpb.KeyValue) error {
 		err := errors.Join(
 			w.try("read "+key, read, func() error { _, err := w.as.Get(ctx, key); return err }),
 			w.try("read, as it is there, "+key, read, func() error { _, err := w.as.Get(ctx, key, clientv3.WithSerializable()); return err }),
-			w.try("read what was "+key, read, func() error { _, err := w.as.Get(ctx, key, clientv3.WithRev(kv.ModRevision)); return ignoreCompacted(err) }),
+			w.try("read what was "+key, read, func() error {
+				_, err := w.as.Get(ctx, key, clientv3.WithRev(kv.ModRevision))
+				return ignoreCompacted(err)
+			}),
 			w.try("compare "+key, read, w.compares(ctx, clientv3.Compare(clientv3.Value(key), ">", "m"))),
 			w.try("write "+key, write, w.change(ctx, clientv3.OpPut(key, "stolen"))),
 			w.try("delete "+key, write, w.change(ctx, clientv3.OpDelete(key))),
