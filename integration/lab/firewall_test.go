@@ -229,7 +229,7 @@ func shutByFirewall(b *bed) {
 // privatePort is one of those on which a node's Traefik listens itself.
 func (b *bed) privatePort(node string) string {
 	b.t.Helper()
-	for _, f := range strings.Fields(b.do("exec", node, "--", "ss", "-ltnH")) {
+	for f := range strings.FieldsSeq(b.do("exec", node, "--", "ss", "-ltnH")) {
 		if port, everywhere := strings.CutPrefix(f, "*:"); everywhere && len(port) == 5 && strings.HasPrefix(port, "21") {
 			return port
 		}

@@ -81,7 +81,7 @@ func WalkDisks(ctx context.Context, disks string, way Way, thief Thief) (w Walke
 	if err != nil {
 		return w, err
 	}
-	defer root.Close() //nolint:errcheck // only read
+	defer root.Close()
 	way.TLS = member.TLS()
 	return Walk(ctx, root, way, thief)
 }
@@ -93,7 +93,7 @@ func Walk(ctx context.Context, root *clientv3.Client, way Way, thief Thief) (w W
 	if w.as, err = way.Client(); err != nil {
 		return w, err
 	}
-	defer w.as.Close() //nolint:errcheck // nothing is changed
+	defer w.as.Close()
 	all, err := root.Get(ctx, "\x00", clientv3.WithFromKey())
 	if err != nil {
 		return w, err

@@ -43,7 +43,9 @@ func TestWalk(t *testing.T) {
 	defer root.Close()
 	user := pki.MemberName("n2", key)
 	node, gateway := stolen.Thief{Node: "n2"}, stolen.Thief{Node: "n2", Gateway: true}
-	own := func(gateway bool) []store.Grant { return store.NodeGrants(cluster.NodeSpec{ID: "n2", Gateway: gateway}) }
+	own := func(gateway bool) []store.Grant {
+		return store.NodeGrants(cluster.NodeSpec{ID: "n2", Gateway: gateway})
+	}
 	for name, c := range map[string]struct {
 		thief            stolen.Thief
 		grants           []store.Grant
