@@ -30,7 +30,9 @@ import (
 
 // fakeDoor takes a request's text as its key, and a certificate's organisation too.
 type fakeDoor struct {
-	store    *store.Memory
+	store interface { // what the record is read of
+		Get(ctx context.Context, key string) (store.Entry, error)
+	}
 	mu       sync.Mutex
 	made     int
 	open     map[cluster.NodeID]string // whose key the store is open to

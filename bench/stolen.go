@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,11 +12,7 @@ import (
 	"strings"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
-
 	"github.com/fairlead/fairlead/integration/stolen"
-	"github.com/fairlead/fairlead/pki"
 )
 
 // thief is whose certificate is stolen; it runs containers and is no gateway.
@@ -57,6 +52,9 @@ func measureStolen(ctx context.Context, b *bench) error {
 		if err = errors.Join(err, json.Unmarshal(out, &w)); err != nil {
 			return fmt.Errorf("walk the store: %w: %s", err, out)
 		}
+		if len(w.Refused) > 0 {
+			return fmt.Errorf("the certificate does not open what is its own: %v", w.Refused)
+		}
 		l.b.say("  %d keys, %d other calls; beyond its own: %v", w.Keys, w.Calls, w.Reached)
 		b.set("stolen_node_keys_reachable", float64(len(w.Reached)))
 		return nil
@@ -68,29 +66,7 @@ func measureStolen(ctx context.Context, b *bench) error {
 func walk(ctx context.Context, disks string, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	at := filepath.Join(disks, "n1", "fairlead", "pki")
-	conf, err := pki.ClientTLS(filepath.Join(at, "ca.crt"), filepath.Join(at, "root.pem"), filepath.Join(at, "root.pem"))
-	if err != nil {
-		return err
-	}
-	member, err := pki.OpenMember(filepath.Join(disks, thief, "fairlead", "pki"), time.Now)
-	if err != nil {
-		return err
-	}
-	connect := func(conf *tls.Config) (*clientv3.Client, error) {
-		return clientv3.New(clientv3.Config{Endpoints: []string{storeURL}, TLS: conf, DialTimeout: 5 * time.Second, Logger: zap.NewNop()})
-	}
-	root, err := connect(conf)
-	if err != nil {
-		return err
-	}
-	defer root.Close() //nolint:errcheck // only read
-	as, err := connect(member.TLS())
-	if err != nil {
-		return err
-	}
-	defer as.Close() //nolint:errcheck // likewise
-	w, err := stolen.Walk(ctx, root, as, thief)
+	w, err := stolen.WalkDisks(ctx, disks, stolen.Way{URL: storeURL}, stolen.Thief{Node: thief})
 	if err != nil {
 		return err
 	}

@@ -130,7 +130,7 @@ func (m *machine) ask(ctx context.Context, st members, lock func(context.Context
 		return nil, err
 	}
 	all, err = addLearner(ctx, st, cfg)
-	if cluster.KindOf(err) == cluster.KindTransient && !errors.Is(err, store.ErrLearnerBusy) && !errors.Is(err, store.ErrUnsettled) {
+	if cluster.KindOf(err) == cluster.KindTransient && !errors.Is(err, store.ErrLearnerBusy) && !errors.Is(err, store.ErrIncomplete) {
 		time.AfterFunc(joinTTL*time.Second, release) // it may still come about
 	} else {
 		release()

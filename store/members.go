@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 var (
 	ErrLearnerBusy = &cluster.Error{Kind: cluster.KindTransient, Msg: "another server is joining, and etcd takes one at a time"}
 	ErrNotCaughtUp = &cluster.Error{Kind: cluster.KindTransient, Msg: "it has not caught up yet"}
+	// ErrIncomplete: of those that vote one is away, or has not been back for five seconds.
+	ErrIncomplete = &cluster.Error{Kind: cluster.KindTransient, Msg: "etcd takes no further server while one of them is away, nor some seconds after: `fairlead server ls` on another shows which; bring it back, or `fairlead server rm` it"}
 	// ErrUnsettled: a majority answers, and has not for five seconds.
 	ErrUnsettled = &cluster.Error{Kind: cluster.KindTransient, Msg: "etcd changes its members only when a majority of them has been connected for some seconds"}
 )
@@ -55,7 +58,8 @@ func membersOf(list []*etcdserverpb.Member) []Member {
 }
 
 // AddLearner makes room for a member that is to start at this peer URL, and returns
-// all members with it. ErrLearnerBusy while another one has not caught up.
+// all members with it. ErrLearnerBusy while another one has not caught up, ErrIncomplete
+// while one that votes is away.
 func (e *Etcd) AddLearner(ctx context.Context, peer string) ([]Member, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
@@ -64,7 +68,7 @@ func (e *Etcd) AddLearner(ctx context.Context, peer string) ([]Member, error) {
 		return nil, ErrLearnerBusy
 	}
 	if errors.Is(rpctypes.Error(err), rpctypes.ErrUnhealthy) {
-		return nil, ErrUnsettled
+		return nil, ErrIncomplete
 	}
 	if err != nil {
 		return nil, wrap(err, "add a member to etcd")
@@ -72,15 +76,45 @@ func (e *Etcd) AddLearner(ctx context.Context, peer string) ([]Member, error) {
 	return membersOf(r.Members), nil
 }
 
-// Promote lets a learner vote. ErrNotCaughtUp while it lags.
+// Promote lets a learner vote. ErrNotCaughtUp while it lags. The member that leads is
+// asked itself: another one would ask it without saying for whom, and be refused.
 func (e *Etcd) Promote(ctx context.Context, id uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
-	_, err := e.client.MemberPromote(ctx, id)
+	url, err := e.leaderURL(ctx)
+	if err != nil {
+		return err
+	}
+	conn, err := e.client.Dial(url)
+	if err != nil {
+		return wrap(err, "connect to the etcd that leads, at "+url)
+	}
+	defer conn.Close() //nolint:errcheck // it was asked
+	_, err = etcdserverpb.NewClusterClient(conn).MemberPromote(ctx, &etcdserverpb.MemberPromoteRequest{ID: id})
 	if errors.Is(rpctypes.Error(err), rpctypes.ErrMemberLearnerNotReady) {
 		return ErrNotCaughtUp
 	}
 	return wrap(err, fmt.Sprintf("let etcd's member %x vote", id))
+}
+
+// leaderURL is where the member that leads serves clients.
+func (e *Etcd) leaderURL(ctx context.Context) (string, error) {
+	all, err := e.Members(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, url := range e.client.Endpoints() {
+		state, serr := e.Ask(ctx, Member{Client: url})
+		if err = serr; err != nil {
+			continue
+		}
+		for _, m := range all {
+			if m.ID == state.Leader && m.Client != "" {
+				return m.Client, nil
+			}
+		}
+	}
+	return "", cmp.Or(err, error(cluster.Transientf("no etcd leads now")))
 }
 
 // RemoveMember takes a member out of etcd; its process ends. ErrUnsettled right after

@@ -229,9 +229,10 @@ func stolenWalk(t *testing.T, e *etcdd.Etcd, one *server, w *worker) {
 	as := etcdClient(t, one.storeURL(), member.TLS())
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	got, err := stolen.Walk(ctx, etcdClient(t, e.Endpoint, e.TLS()), as, cluster.NodeID(w.id))
-	if err != nil || len(got.Reached) > 0 {
-		t.Fatalf("the certificate of %s opens %v, %v", w.id, got.Reached, err)
+	root, way, thief := etcdClient(t, e.Endpoint, e.TLS()), stolen.Way{URL: one.storeURL(), TLS: member.TLS()}, stolen.Thief{Node: cluster.NodeID(w.id)}
+	got, err := stolen.Walk(ctx, root, way, thief)
+	if err != nil || len(got.Reached) > 0 || len(got.Refused) > 0 {
+		t.Fatalf("the certificate of %s opens %v, and of its own not %v, %v", w.id, got.Reached, got.Refused, err)
 	}
 	t.Logf("%d keys, %d other calls: %d of them opened, all the node's own", got.Keys, got.Calls, got.Own)
 	// The operator's etcd itself is not the cluster's authority's to open.
@@ -253,6 +254,10 @@ func stolenWalk(t *testing.T, e *etcdd.Etcd, one *server, w *worker) {
 	}
 	if _, err := as.Put(ctx, store.AliveKey(cluster.NodeID(w.id)), "x"); !errors.Is(err, rpctypes.ErrPermissionDenied) {
 		t.Errorf("a removed node writes: %v", err)
+	}
+	thief.Removed = true
+	if got, err = stolen.Walk(ctx, root, way, thief); err != nil || len(got.Reached) > 0 {
+		t.Errorf("the certificate of %s, which was removed, opens %v, %v", w.id, got.Reached, err)
 	}
 	for r := range watch {
 		if r.Err() != nil {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/fairlead/fairlead/integration/load"
+	"github.com/fairlead/fairlead/integration/need"
 )
 
 // lan is a switch that servers and nodes are on, each in a network of its own.
@@ -336,6 +337,117 @@ func TestServerJoinInterrupted(t *testing.T) {
 	t.Cleanup(four.remove)
 	four.joins(one.invited("node", "invite"), one.listen)
 	four.says("is for nodes")
+}
+
+// The server whose etcd leads, or that looks after servers which join, is killed while a
+// fourth one joins: when that was given the keys, when it is a member that learns, when
+// it votes. It comes to vote all the same, without the one that was killed, which then
+// comes back. Only where it was no member yet it may have to wait, as etcd takes none while
+// another is away: it says so, and goes on when that one is back, or is removed.
+func TestLeaderKilledWhileAServerJoins(t *testing.T) {
+	l := newLAN(t)
+	servers := map[string]*server{}
+	for _, id := range []string{"n1", "n2", "n3"} {
+		servers[id] = l.newServer(id, "")
+		t.Cleanup(servers[id].remove)
+	}
+	servers["n1"].up()
+	token := servers["n1"].invited("server", "invite", "--uses", "2")
+	servers["n2"].joins(token, servers["n1"].listen)
+	servers["n3"].joins(token, servers["n1"].listen)
+	for i, point := range []string{"has the keys", "learns", "votes", "votes", "learns", "has the keys"} {
+		last := i == 5
+		leader := leaderOf(servers["n1"].voters(3))
+		if i%2 == 1 {
+			leader = leading(servers)
+		}
+		if leader == "" {
+			t.Fatal("nobody leads")
+		}
+		killed, other := servers[leader], servers["n1"]
+		if killed == other {
+			other = servers["n2"]
+		}
+		four, before := l.newServer("n4", ""), haveVoted(servers)
+		t.Cleanup(four.remove)
+		four.joins(other.invited("server", "invite"), killed.listen+","+other.listen)
+		four.reaches(point, func() bool { return haveVoted(servers) > before })
+		killed.stop(syscall.SIGKILL)
+		began := time.Now()
+		waits := false
+		other.eventually(2*time.Minute, "n4, which "+point+", votes without "+leader, func() error {
+			out, err := other.try("server", "ls")
+			if err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			list := get[[]serverRow](other.node, "server", "ls")
+			i := slices.IndexFunc(list, func(x serverRow) bool { return x.Node == "n4" })
+			if i >= 0 && list[i].Standing == "voter" && list[i].Answers && leaderOf(list) != "" {
+				return nil
+			}
+			if waits = point == "has the keys" && four.logged("while one of them is away"); waits {
+				return nil
+			}
+			return fmt.Errorf("%+v", list)
+		})
+		t.Logf("%s was killed when n4 %s: n4 votes, or says that it waits (%v), after %s", leader, point, waits, time.Since(began).Round(10*time.Millisecond))
+		if last {
+			other.do("server", "rm", leader)
+			other.voters(3)
+			return
+		}
+		killed.up()
+		other.voters(4)
+		four.stop(syscall.SIGTERM)
+		other.do("server", "rm", "n4")
+	}
+}
+
+// logged reports whether a server's log has a text.
+func (s *server) logged(text string) bool {
+	b, _ := os.ReadFile(filepath.Join(s.dir, "server.log"))
+	return strings.Contains(string(b), text)
+}
+
+// leading is the server that runs the control loops, by what they log.
+func leading(servers map[string]*server) (id string) {
+	since := ""
+	for x, s := range servers {
+		b, _ := os.ReadFile(filepath.Join(s.dir, "server.log"))
+		for line := range strings.Lines(string(b)) {
+			if at, _, ok := strings.Cut(line, " [INFO]  fairlead: leading"); ok && at > since {
+				id, since = x, at
+			}
+		}
+	}
+	return id
+}
+
+// haveVoted counts the servers that were let vote, by the logs of those that let them.
+func haveVoted(servers map[string]*server) (n int) {
+	for _, s := range servers {
+		b, _ := os.ReadFile(filepath.Join(s.dir, "server.log"))
+		n += strings.Count(string(b), "a server has joined and votes")
+	}
+	return n
+}
+
+// reaches waits until a server that joins is so far, without asking anybody.
+func (s *server) reaches(point string, votes func() bool) {
+	s.t.Helper()
+	there := map[string]func() bool{
+		"has the keys": func() bool { return s.logged("was given the cluster's keys") },
+		"learns": func() bool {
+			_, err := os.Stat(filepath.Join(s.data, "etcd", "member-data", "member", "wal"))
+			return err == nil
+		},
+		"votes": votes,
+	}[point]
+	for end := time.Now().Add(time.Minute * need.Patience); !there(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("%s does not come so far that it %s", s.id, point)
+		}
+	}
 }
 
 // says waits for a server that does not start to say why.

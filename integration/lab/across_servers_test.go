@@ -18,6 +18,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/integration/stolen"
 	"github.com/fairlead/fairlead/pki"
 	"github.com/fairlead/fairlead/store"
 )
@@ -115,11 +116,11 @@ func nodeRemoved(b *bed) {
 	}
 	b.do("kill", "n4/fairlead") // it would open its tunnels again and again
 	b.aliveSoon("n1 n2 n3")
-	stolen := b.t.TempDir()
-	if err := os.CopyFS(stolen, os.DirFS(b.disk("n4", "fairlead", "pki"))); err != nil {
+	copied := b.t.TempDir()
+	if err := os.CopyFS(copied, os.DirFS(b.disk("n4", "fairlead", "pki"))); err != nil {
 		b.t.Fatal(err)
 	}
-	member, err := pki.OpenMember(stolen, time.Now)
+	member, err := pki.OpenMember(copied, time.Now)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -181,6 +182,7 @@ func nodeRemoved(b *bed) {
 			b.t.Errorf("the store of %s, with a new connection: %v", x.server, err)
 		}
 		_ = fresh.store.Close()
+		b.walk(x.server, stolen.Thief{Node: "n4", Removed: true})
 	}
 	b.do("start", "n4/fairlead")
 	b.eventually(time.Minute, "the removed node says that it is none any more", func() error {

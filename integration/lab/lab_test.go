@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -103,6 +104,7 @@ func entered(t *testing.T, b *bed) {
 	if out, err := b.try("exec", "n9", "--", "true"); err == nil || !strings.Contains(out, "it has n1, n2, n3") {
 		t.Errorf("a node that is not there: %v %s", err, out)
 	}
+	shells(t, b)
 	// A connection to outside fails at once, and says so.
 	out, err := b.try("exec", "n2", "--", "curl", "-sS", "--max-time", "20", "http://192.0.2.1/")
 	if err == nil || strings.Contains(out, "timed out") {
@@ -114,6 +116,40 @@ func entered(t *testing.T, b *bed) {
 func reaches(b *bed, from, to string) bool {
 	_, err := b.try("exec", from, "--", "curl", "-s", "-k", "--max-time", "1", "https://"+to+":7420/v1/health")
 	return err == nil
+}
+
+// shells gives commands to a shell on a node, by a pipe and at a terminal.
+func shells(t *testing.T, b *bed) {
+	t.Helper()
+	const commands = "hostname\nif [ -t 0 ]; then echo at a terminal; fi\nip -o -4 addr show eth0\ndocker ps --format '{{.Names}}'\nexit 3\n"
+	for _, terminal := range []bool{false, true} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		cmd := b.command(ctx, "shell", "n2")
+		cmd.Env = append(cmd.Env, "SHELL=") // then it is what every machine has
+		if terminal {
+			// Of script too. Not dash: it cannot give a terminal back to who is outside its
+			// processes' namespace, and ends with 2.
+			env := append(cmd.Env, "SHELL=/bin/bash")
+			cmd = exec.CommandContext(ctx, "script", "-qec", strings.Join(cmd.Args, " "), "/dev/null")
+			cmd.Env = env
+		}
+		cmd.Stdin = strings.NewReader(commands)
+		out, err := output(cmd)
+		if e, ok := errors.AsType[*exec.ExitError](err); !ok || e.ExitCode() != 3 {
+			t.Errorf("at a terminal %v: the shell's exit code 3 comes as %v", terminal, err)
+		}
+		said := strings.Fields(strings.ReplaceAll(out, "/24", ""))
+		if !slices.Contains(said, "n2") || !slices.Contains(said, b.address("n2")) || strings.Count(out, "demo_web") != 2 {
+			t.Errorf("at a terminal %v: a shell on n2 says\n%s", terminal, out)
+		}
+		if strings.Contains(out, "at a terminal\n") != terminal && strings.Contains(out, "at a terminal\r\n") != terminal {
+			t.Errorf("at a terminal %v: it is not\n%s", terminal, out)
+		}
+	}
+	if out, err := b.try("shell", "n9"); err == nil || !strings.Contains(out, "it has n1, n2, n3") {
+		t.Errorf("a shell on a node that is not there: %v %s", err, out)
+	}
 }
 
 // cables cuts links, and looks at what passes them.

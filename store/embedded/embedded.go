@@ -363,6 +363,7 @@ func (s *Server) config() *embed.Config {
 	// Raft entries are kept in memory until a snapshot, and these many after it.
 	c.SnapshotCount, c.SnapshotCatchUpEntries = 5000, 1000
 	c.EnableGRPCGateway = false
+	c.UserHandlers = noPages()
 	c.GRPCAdditionalServerOptions = []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(s.guard.unary), grpc.ChainStreamInterceptor(s.guard.streams),
 	}

@@ -89,6 +89,28 @@ func all(t *testing.T, servers ...*etcdtest.Server) *store.Etcd {
 	return st
 }
 
+// Whoever of the members is asked lets a learner vote, also one that does not lead, in a
+// store that asks who its clients are.
+func TestAnyMemberLetsALearnerVote(t *testing.T) {
+	t.Parallel()
+	one := etcdtest.Start(t)
+	root := one.Client(t)
+	if err := root.Secure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	two := one.Beside(t, "n2")
+	id := learner(t, root, two)
+	srv, _, _ := two.Launch(t)
+	vote(t, root, id)
+	ready(t, srv)
+	follower := all(t, two)
+	three := one.Beside(t, "n3")
+	id = learner(t, root, three)
+	srv, _, _ = three.Launch(t)
+	vote(t, follower, id)
+	ready(t, srv)
+}
+
 // Members join one at a time: a learner is not ready before it votes, a second one
 // waits for it; one that never came is taken out, and so does not block; one that
 // was taken out while it was away joins again without its data.

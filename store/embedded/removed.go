@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"net/http"
 	"sync"
 	"sync/atomic"
 
@@ -13,11 +14,12 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// guard refuses users that were removed where etcd does not. etcd asks once, when a
-// watch begins, whether its user may have it: one that was open would go on to tell a
-// node that was removed what the cluster does. And of who makes a lease, or asks for
-// the members, it asks no more than that there is a certificate, which a node that was
-// removed still has.
+// guard refuses users where etcd does not. To nodes it leaves what they use, keys and
+// leases: etcd itself tells whoever has a certificate who its members are, how long
+// others' leases have to go, and more. And it refuses those that were removed: etcd asks
+// once, when a watch begins, whether its user may have it: one that was open would go on
+// to tell a node that was removed what the cluster does. Of who makes a lease it asks no
+// more than that there is a certificate, which a node that was removed still has.
 type guard struct {
 	etcd atomic.Pointer[etcdserver.EtcdServer] // once it has started
 	seen atomic.Pointer[seen]
@@ -29,11 +31,14 @@ type seen struct {
 	names sync.Map // of user names
 }
 
+// rootUser is etcd's own name for who may do everything.
+const rootUser = "root"
+
 func (g *guard) start(e *etcdserver.EtcdServer) { g.etcd.Store(e) }
 
 // unary is an interceptor for single calls.
-func (g *guard) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if err := g.check(ctx, userOf(ctx)); err != nil {
+func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if err := g.admit(ctx, userOf(ctx), info.FullMethod); err != nil {
 		return nil, err
 	}
 	return handler(ctx, req)
@@ -41,10 +46,43 @@ func (g *guard) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, han
 
 // streams is an interceptor that ends the watches and leases of users that were
 // removed.
-func (g *guard) streams(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+func (g *guard) streams(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	ctx, cancel := context.WithCancel(ss.Context())
 	defer cancel()
-	return handler(srv, &stream{ServerStream: ss, ctx: ctx, end: cancel, user: userOf(ctx), guard: g})
+	user := userOf(ctx)
+	if err := g.admit(ctx, user, info.FullMethod); err != nil {
+		return err
+	}
+	return handler(srv, &stream{ServerStream: ss, ctx: ctx, end: cancel, user: user, guard: g})
+}
+
+// admit refuses a user that is not there, and a node what is not for nodes.
+func (g *guard) admit(ctx context.Context, user, method string) error {
+	if user != rootUser && !nodesCall(method) {
+		return rpctypes.ErrGRPCPermissionDenied
+	}
+	return g.check(ctx, user)
+}
+
+// nodesCall reports whether nodes use a method; etcd asks for which keys.
+func nodesCall(method string) bool {
+	switch method {
+	case pb.KV_Range_FullMethodName, pb.KV_Put_FullMethodName, pb.KV_DeleteRange_FullMethodName, pb.KV_Txn_FullMethodName,
+		pb.Watch_Watch_FullMethodName,
+		pb.Lease_LeaseGrant_FullMethodName, pb.Lease_LeaseRevoke_FullMethodName, pb.Lease_LeaseKeepAlive_FullMethodName:
+		return true
+	}
+	return false
+}
+
+// noPages are the pages that etcd would show whoever has a certificate, also one that
+// was removed: of its memory, and how often it was asked for what.
+func noPages() map[string]http.Handler {
+	out := map[string]http.Handler{}
+	for _, path := range []string{"/metrics", "/debug/", "/health", "/livez", "/livez/", "/readyz", "/readyz/", "/version", "/version/"} {
+		out[path] = http.NotFoundHandler()
+	}
+	return out
 }
 
 // check is cheap as long as no user changes. That a user is there is kept: one that

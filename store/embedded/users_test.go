@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -233,15 +236,27 @@ func TestARemovedNodesStreamsEnd(t *testing.T) {
 	}
 }
 
-// calls are those of which etcd asks no more than that the caller has a certificate.
-func calls(st *store.Etcd) map[string]func(context.Context) error {
-	c := st.Conn()
-	kv, leases, members, care := pb.NewKVClient(c), pb.NewLeaseClient(c), pb.NewClusterClient(c), pb.NewMaintenanceClient(c)
+// nodesCalls are those that a node makes, and of which etcd asks no more than that the
+// caller has a certificate.
+func nodesCalls(st *store.Etcd) map[string]func(context.Context) error {
+	kv, leases := pb.NewKVClient(st.Conn()), pb.NewLeaseClient(st.Conn())
 	return map[string]func(context.Context) error{
 		"make a lease": func(ctx context.Context) error {
 			_, err := leases.LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: 60})
 			return err
 		},
+		"an empty transaction": func(ctx context.Context) error {
+			_, err := kv.Txn(ctx, &pb.TxnRequest{})
+			return err
+		},
+	}
+}
+
+// serversCalls are others of that kind, which are no node's to make.
+func serversCalls(st *store.Etcd) map[string]func(context.Context) error {
+	c := st.Conn()
+	leases, members, care := pb.NewLeaseClient(c), pb.NewClusterClient(c), pb.NewMaintenanceClient(c)
+	return map[string]func(context.Context) error{
 		"list the leases": func(ctx context.Context) error {
 			_, err := leases.LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
 			return err
@@ -258,8 +273,18 @@ func calls(st *store.Etcd) map[string]func(context.Context) error {
 			_, err := care.Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_GET})
 			return err
 		},
-		"an empty transaction": func(ctx context.Context) error {
-			_, err := kv.Txn(ctx, &pb.TxnRequest{})
+		"stream keys": func(ctx context.Context) error {
+			s, err := pb.NewKVClient(c).RangeStream(ctx, &pb.RangeRequest{Key: []byte(store.AliveKey("n2"))})
+			if err == nil {
+				_, err = s.Recv()
+			}
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return err
+		},
+		"be elected": func(ctx context.Context) error {
+			_, err := v3electionpb.NewElectionClient(c).Campaign(ctx, &v3electionpb.CampaignRequest{Name: []byte(store.StatusPrefix("n2") + "elected")})
 			return err
 		},
 	}
@@ -275,20 +300,46 @@ func TestARemovedNodesCallsAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	n2, user := joined(t, srv, root)
-	each := func(st *store.Etcd, whose string, allowed bool) {
+	each := func(calls map[string]func(context.Context) error, whose string, allowed bool) {
 		t.Helper()
-		for what, f := range calls(st) {
+		for what, f := range calls {
 			if err := f(t.Context()); allowed && err != nil || !allowed && status.Code(err) != codes.PermissionDenied {
 				t.Errorf("%s, %s: %v", what, whose, err)
 			}
 		}
 	}
-	each(n2, "a node", true)
+	each(nodesCalls(n2), "a node", true)
+	each(serversCalls(n2), "a node", false)
 	if err := root.RemoveUser(t.Context(), user); err != nil {
 		t.Fatal(err)
 	}
-	each(n2, "a removed node", false)
-	each(root, "a server", true)
+	for whose, st := range map[string]*store.Etcd{"a removed node": n2, "a server": root} {
+		each(nodesCalls(st), whose, st == root)
+		each(serversCalls(st), whose, st == root)
+	}
+}
+
+// What etcd would show on pages of its own it shows to nobody: it does not ask who a
+// client is.
+func TestNoPages(t *testing.T) {
+	t.Parallel()
+	srv := etcdtest.Start(t)
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: srv.PKI.RootTLS()}}
+	defer c.CloseIdleConnections()
+	for _, path := range []string{"/metrics", "/debug/vars", "/debug/pprof/", "/health", "/livez", "/livez/serializable_read", "/readyz", "/readyz/data_corruption", "/version", "/other"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.Config.Endpoint()+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := c.Do(req)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
 }
 
 // A user that another server made is one at once: this server may not have heard of it.
@@ -310,15 +361,15 @@ func TestANewUserIsOneEverywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = n2.Close() })
-	if _, err := n2.Members(t.Context()); cluster.KindOf(err) != cluster.KindForbidden {
+	admin, asks := pb.NewAuthClient(root.Conn()), pb.NewKVClient(n2.Conn())
+	if _, err := asks.Txn(t.Context(), &pb.TxnRequest{}); status.Code(err) != codes.PermissionDenied {
 		t.Fatalf("before it is one: %v", err)
 	}
-	admin, asks := pb.NewAuthClient(root.Conn()), pb.NewMaintenanceClient(n2.Conn())
 	for i := range 200 {
 		if _, err := admin.UserAdd(t.Context(), &pb.AuthUserAddRequest{Name: user, Options: &authpb.UserAddOptions{NoPassword: true}}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := asks.Status(t.Context(), &pb.StatusRequest{}); err != nil {
+		if _, err := asks.Txn(t.Context(), &pb.TxnRequest{}); err != nil {
 			t.Fatalf("after it was made, time %d: %v", i, err)
 		}
 		if _, err := admin.UserDelete(t.Context(), &pb.AuthUserDeleteRequest{Name: user}); err != nil {
