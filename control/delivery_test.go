@@ -457,16 +457,16 @@ func TestSourcesThatHangHoldNobodyUp(t *testing.T) {
 func TestALookEndsWithItsDelivery(t *testing.T) {
 	inOrigin(t, func(o *origin) {
 		o.hang = true
-		o.follow("shop")
+		o.follow("mute")
 		o.lead(func() {
 			time.Sleep(10 * time.Second)
-			if n := o.looked("shop"); n != 1 {
+			if n := o.looked("mute"); n != 1 {
 				t.Fatalf("looked at %d times", n)
 			}
 			o.mu.Lock()
 			o.hang = false
 			o.mu.Unlock()
-			e, err := o.st.Get(t.Context(), store.DeliveryKey("shop"))
+			e, err := o.st.Get(t.Context(), store.DeliveryKey("mute"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -474,8 +474,8 @@ func TestALookEndsWithItsDelivery(t *testing.T) {
 				t.Fatal(err)
 			}
 			time.Sleep(10 * time.Second)
-			if st := o.state("shop"); o.looked("shop") < 2 || st.Seen == nil {
-				t.Errorf("looked at %d times: %s, %s", o.looked("shop"), st.Phase, st.Message)
+			if st := o.state("mute"); o.looked("mute") < 2 || st.Seen == nil {
+				t.Errorf("looked at %d times: %s, %s", o.looked("mute"), st.Phase, st.Message)
 			}
 		})
 	})
