@@ -75,6 +75,9 @@ func deliveries(v store.View) []v1.DeliveryStatus {
 		if st, ok, err := store.One[cluster.DeliveryState](v, store.DeliveryStateKey(e.V.Name)); ok && err == nil && store.Belongs(st, e) {
 			d.State = st.V
 			d.State.Rev = cluster.StoreRev(st.Rev)
+			if a, _, err := store.One[cluster.App](v, store.AppKey(e.V.App)); err == nil {
+				d.State = d.State.Of(cluster.StoreRev(a.Created))
+			}
 		}
 		out = append(out, d)
 	}

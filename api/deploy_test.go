@@ -231,17 +231,42 @@ func TestLargeAppIsWrittenInSeveralTransactions(t *testing.T) {
 		s.Routes = []cluster.Route{{Host: fmt.Sprintf("h%d.test", i), Port: 80}}
 		many[cluster.ServiceName(fmt.Sprintf("s%d", i))] = s
 	}
+	for i, name := range []string{"a", "b"} {
+		s := many[cluster.ServiceName(fmt.Sprintf("s%d", i))]
+		s.Task.Configs = []cluster.FileRef{{Name: name, Target: "/" + name}}
+		many[cluster.ServiceName(fmt.Sprintf("s%d", i))] = s
+	}
 	bun := bundle(many)
 	bun.Configs = map[string][]byte{"a": make([]byte, 900_000), "b": append(make([]byte, 900_000), 1)}
 	r := deployed(t, b, bun)
+	b.goesOn("shop")
 	if !r.Changed || len(b.keys(store.AppPrefix("shop")+"services/")) != 150 {
 		t.Fatalf("%d services", len(b.keys(store.AppPrefix("shop")+"services/")))
 	}
 	if r := deployed(t, b, bun); r.Changed {
-		t.Error("again")
+		t.Errorf("again: %+v", r.Plan.Changes[:min(3, len(r.Plan.Changes))])
 	}
-	if _, err := b.Remove(t.Context(), "shop", v1.RemoveOptions{}); err != nil || len(b.keys(store.AppPrefix("shop"))) != 0 {
-		t.Errorf("%v, left %d", err, len(b.keys(store.AppPrefix("shop"))))
+	res, err := b.Remove(t.Context(), "shop", v1.RemoveOptions{})
+	b.goesOn("shop")
+	if err != nil || !res.Pending || len(b.keys(store.AppPrefix("shop"))) != 0 {
+		t.Errorf("%v, pending %v, left %d", err, res.Pending, len(b.keys(store.AppPrefix("shop"))))
+	}
+}
+
+// goesOn has the server go on with an app's pending change, as the loops of hooks and
+// of changes do.
+func (b *bench) goesOn(app cluster.AppName) {
+	b.t.Helper()
+	ch := get[cluster.PendingChange](b, store.ChangeKey(app))
+	stages := []cluster.HookStage{cluster.StageApply}
+	if ch.Action == cluster.HookDelete {
+		stages = append(stages, cluster.StageFinish)
+	}
+	for _, st := range append(stages, cluster.StageDone) {
+		b.put(store.ChangeRecordKey(app), cluster.ChangeRecord{App: app, Change: ch.ID, Action: ch.Action, Release: ch.Release, Stage: st})
+		if err := b.srv.Continue(b.t.Context(), app); err != nil {
+			b.t.Fatal(err)
+		}
 	}
 }
 
@@ -254,6 +279,7 @@ func TestCutShort(t *testing.T) {
 		many[cluster.ServiceName(fmt.Sprintf("s%03d", i))] = service("web:1")
 	}
 	deployed(t, b, bundle(many))
+	b.goesOn("shop")
 	for n, s := range many {
 		s.Task.Image = "web:2"
 		many[n] = s
@@ -265,6 +291,7 @@ func TestCutShort(t *testing.T) {
 	b.put(store.ReleaseKey("shop", 2), cluster.Release{App: "shop", Number: 2})
 	b.put(store.ServiceKey(half.ServiceID), half)
 	r := deployed(t, b, bundle(many))
+	b.goesOn("shop")
 	if r.Release != 3 || len(r.Plan.Changes) != 119 {
 		t.Errorf("release %d with %d changes", r.Release, len(r.Plan.Changes))
 	}
@@ -299,8 +326,8 @@ func TestTwoAppsCannotTakeOneRoute(t *testing.T) {
 	}
 }
 
-// TestRouteTakenBetweenTransactions: the other app comes between the first and
-// the second transaction of a large deploy.
+// TestRouteTakenBetweenTransactions: the other app comes when a large deploy is written
+// down, and before its services are.
 func TestRouteTakenBetweenTransactions(t *testing.T) {
 	b := newBench(t)
 	taking := service("web:1")
@@ -309,24 +336,24 @@ func TestRouteTakenBetweenTransactions(t *testing.T) {
 	for i := range 150 {
 		slow[cluster.ServiceName(fmt.Sprintf("s%d", i))] = service("web:1")
 	}
-	b.hook.once = func() { // before the first: arm for the second
-		b.hook.mu.Lock()
-		defer b.hook.mu.Unlock()
-		b.hook.once = func() {
-			if _, err := b.Deploy(t.Context(), "quick", bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": taking})); err != nil {
-				t.Error(err)
-			}
-		}
+	if _, err := b.Deploy(t.Context(), "slow", bundle(slow)); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := b.Deploy(t.Context(), "slow", bundle(slow)); cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "already has") {
-		t.Errorf("%v", err)
+	if _, err := b.Deploy(t.Context(), "quick", bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": taking})); err != nil {
+		t.Fatal(err)
 	}
-	if n := len(b.keys(store.ServiceKey(cluster.ServiceID{App: "slow", Name: "zz"}))); n != 0 {
-		t.Error("both apps have the route")
+	b.goesOn("slow")
+	if ch := get[cluster.PendingChange](b, store.ChangeKey("slow")); !strings.Contains(ch.Refused, "already has") {
+		t.Errorf("%+v", ch)
 	}
-	// What was left half done is completed by a deploy without the route.
+	if n := len(b.keys(store.AppPrefix("slow") + "services/")); n != 0 {
+		t.Errorf("%d services are written", n)
+	}
+	// A deploy without the route takes its place.
 	delete(slow, "zz")
-	if r, err := b.Deploy(t.Context(), "slow", bundle(slow)); err != nil || !r.Changed {
+	r, err := b.Deploy(t.Context(), "slow", bundle(slow))
+	b.goesOn("slow")
+	if err != nil || !r.Changed || len(b.keys(store.AppPrefix("slow")+"services/")) != 150 {
 		t.Errorf("%+v %v", r, err)
 	}
 }

@@ -57,10 +57,15 @@ func (c current) stage() cluster.HookStage {
 
 // action is what hooks stand around when a bundle is deployed.
 func (c current) action(b v1.Bundle) cluster.HookAction {
-	switch {
-	case b.Package == nil:
+	if b.Package == nil {
 		return ""
-	case c.App == nil, c.App.Uninstalled:
+	}
+	return c.makes()
+}
+
+// makes is what a deploy is, seen from the app.
+func (c current) makes() cluster.HookAction {
+	if c.App == nil || c.App.Uninstalled {
 		return cluster.HookInstall
 	}
 	return cluster.HookUpgrade
@@ -81,6 +86,9 @@ func (c current) busy(in plan.Input) error {
 		e := c.change.Action.Before()
 		if stage == cluster.StageAfter {
 			e = c.change.Action.After()
+		}
+		if len(cluster.HooksAt(c.change.Hooks, e)) == 0 {
+			return cluster.Conflictf("%s is on its way; try again in a moment", what)
 		}
 		return cluster.Conflictf("%s is on its way: its %s hooks run; wait for it (`fairlead status %s`), or end it with `fairlead rollback` or `fairlead uninstall`", what, e, c.app)
 	case cluster.StageApply, cluster.StageUndo, cluster.StageFinish:
@@ -104,17 +112,24 @@ func (s *Server) write(ctx context.Context, c current, r plan.Result, in plan.In
 	if r.Claims {
 		both = append(slices.Clone(guard), store.Cond{Key: store.ClaimsKey, Rev: c.claimsRev})
 	}
+	small := len(chunks(both, direct)) == 1
+	if r.Plan.Empty() || (in.Action == "" && small) {
+		return both, direct, nil
+	}
 	ch := cluster.PendingChange{
 		Action: in.Action, Release: r.Plan.Next, KeepHistory: c.App != nil && c.App.Release > 0, Timeout: in.Bundle.Timeout, Atomic: in.Bundle.Atomic, NoHooks: in.Bundle.NoHooks,
 	}
-	if in.Action != "" && !in.Bundle.NoHooks {
+	switch {
+	case in.Action == "": // as a package whose hooks are left out
+		ch.Action, ch.NoHooks, ch.Atomic = c.makes(), true, false
+	case !in.Bundle.NoHooks:
 		ch.Hooks = cluster.HooksAt(r.Hooks, in.Action.Before(), in.Action.After())
 	}
-	if r.Plan.Empty() || in.Action == "" || (len(ch.Hooks) == 0 && !ch.Atomic && len(chunks(both, direct)) == 1) {
+	if small && len(ch.Hooks) == 0 && !ch.Atomic {
 		return both, direct, nil
 	}
 	steps, err = s.pending(ctx, c, r, in, ch)
-	return guard, append(texts, steps...), err
+	return both, append(texts, steps...), err
 }
 
 // pending writes the release that a change will make, and the change.

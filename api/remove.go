@@ -63,18 +63,22 @@ func (s *Server) removal(c current, keepHistory, purge bool) (removal, error) {
 		}
 		out.rest = append(out.rest, remove(store.SecretKey(c.Secrets[n].SecretRef), c.secretRevs[n]))
 	}
+	var last step // in one transaction: without its change an app would stay half removed
 	if c.change != nil {
-		out.rest = append(out.rest, remove(store.ChangeKey(c.app), c.changeRev))
+		last = remove(store.ChangeKey(c.app), c.changeRev)
 	}
-	switch {
-	case c.App != nil && keepHistory:
-		st, err := c.uninstalled()
-		if err != nil {
-			return out, err
+	if c.App != nil {
+		st := remove(store.AppKey(c.app), c.appRev)
+		if keepHistory {
+			var err error
+			if st, err = c.uninstalled(); err != nil {
+				return out, err
+			}
 		}
-		out.rest = append(out.rest, st)
-	case c.App != nil:
-		out.rest = append(out.rest, remove(store.AppKey(c.app), c.appRev))
+		last.conds, last.ops = append(last.conds, st.conds...), append(last.ops, st.ops...)
+	}
+	if len(last.ops) > 0 {
+		out.rest = append(out.rest, last)
 	}
 	return out, nil
 }
@@ -114,10 +118,10 @@ func (s *Server) removeApp(ctx context.Context, in *removeInput) (v1.RemoveResul
 		ch := cluster.PendingChange{
 			Action: cluster.HookDelete, Timeout: cluster.Duration(timeout), NoHooks: in.NoHooks, KeepHistory: in.KeepHistory, PurgeSecrets: in.PurgeSecrets,
 		}
-		if !in.NoHooks {
+		if !in.NoHooks && c.App != nil && !c.App.Uninstalled {
 			ch.Hooks = cluster.HooksAt(c.Hooks, cluster.PreDelete, cluster.PostDelete)
 		}
-		if c.App != nil && !c.App.Uninstalled && (len(ch.Hooks) > 0 || (c.Package != nil && len(chunks(guard, steps)) > 1)) {
+		if c.App != nil && (len(ch.Hooks) > 0 || len(chunks(guard, steps)) > 1) {
 			out.Pending = true
 			if c.change != nil && c.change.Action == cluster.HookDelete && c.stage() != cluster.StageDone && !in.NoHooks {
 				return nil // it is on its way

@@ -348,6 +348,33 @@ func TestWatchSaysWhatIsNotRouted(t *testing.T) {
 	}
 }
 
+// An installation that is taken back leaves nothing to ask; why it failed is said all the same.
+func TestWatchSaysWhyAnAppIsRemovedAgain(t *testing.T) {
+	b := newBench(t)
+	ch := cluster.PendingChange{App: "shop", ID: 7, Action: cluster.HookInstall, Release: 1, Atomic: true, Refused: "web: no room"}
+	b.put(store.AppKey("shop"), cluster.App{Name: "shop", Uninstalled: true})
+	b.put(store.ChangeKey("shop"), ch)
+	b.put(store.ChangeRecordKey("shop"), cluster.ChangeRecord{
+		App: "shop", Change: 7, Action: cluster.HookInstall, Release: 1, Stage: cluster.StageUndo, Failed: true, Message: "web: no room",
+	})
+	var last v1.Progress
+	err := b.Watch(t.Context(), "shop", 1, func(p v1.Progress) error {
+		if last = p; p.Done {
+			return nil
+		}
+		if p.Message != "web: no room; it is taken back" {
+			t.Errorf("on its way: %+v", p)
+		}
+		_, err := b.store.Commit(t.Context(), store.Txn{Then: []store.Op{
+			{Key: store.AppKey("shop"), Delete: true}, {Key: store.ChangeKey("shop"), Delete: true}, {Key: store.ChangeRecordKey("shop"), Delete: true},
+		}})
+		return err
+	})
+	if err != nil || !last.Failed || last.Message != "web: no room; it is removed again" {
+		t.Errorf("%+v %v", last, err)
+	}
+}
+
 func TestWatchIsSuperseded(t *testing.T) {
 	b := newBench(t)
 	deployWeb(t, b, cluster.RolloutRunning)

@@ -43,9 +43,15 @@ func (s *Server) watch(_ context.Context, in *watchInput) (func(context.Context,
 		defer ping.Stop()
 		var stands <-chan time.Time // when what is refused counts as refused
 		stood := false
+		why := "" // what was made is removed again; then nothing else says so
 		for first := true; ; first = false {
 			changed := s.Mirror.Changed()
-			now := s.read(in.app()).progress(in.app(), release)
+			m := s.read(in.app())
+			now := m.progress(in.app(), release)
+			why = cmp.Or(s.why(in.app(), release), why)
+			if _, exists := m.apps[in.app()]; !exists && now.Failed && why != "" {
+				now.Message = why + "; it is removed again"
+			}
 			if now.Done && len(now.Unserved) > 0 && !stood {
 				now.Done, now.Failed = false, false
 				if stands == nil {
@@ -71,9 +77,16 @@ func (s *Server) watch(_ context.Context, in *watchInput) (func(context.Context,
 				stood = true
 			case <-changed:
 				t := time.NewTimer(gather)
-				select {
-				case <-ctx.Done():
-				case <-t.C:
+				for more := true; more; {
+					changed = s.Mirror.Changed()
+					why = cmp.Or(s.why(in.app(), release), why)
+					select {
+					case <-changed:
+					case <-ctx.Done():
+						more = false
+					case <-t.C:
+						more = false
+					}
 				}
 				t.Stop()
 			case <-ping.C:
@@ -156,6 +169,24 @@ func (m *model) progress(app cluster.AppName, release int) v1.Progress {
 	return out
 }
 
+// why is for what reason a release failed that is taken back, as long as that goes on.
+func (s *Server) why(app cluster.AppName, release int) (why string) {
+	s.Mirror.Read(func(v store.View) {
+		ch, ok, err := store.One[cluster.PendingChange](v, store.ChangeKey(app))
+		if !ok || err != nil || release == 0 {
+			return
+		}
+		rec, _, err := store.One[cluster.ChangeRecord](v, store.ChangeRecordKey(app))
+		switch {
+		case ch.V.Undoes == release:
+			why = ch.V.Why
+		case err == nil && ch.V.Release == release && rec.V.Change == ch.V.ID && rec.V.Failed:
+			why = rec.V.Message
+		}
+	})
+	return why
+}
+
 // hooked tells of a change whose release is not the app's: hooks run before it is, or
 // one that failed is taken back. It reports whether that is all there is to tell.
 func (m *model) hooked(out *v1.Progress, release int) bool {
@@ -193,6 +224,8 @@ func (m *model) hooked(out *v1.Progress, release int) bool {
 	out.Done = stage == cluster.StageDone
 	if out.Failed = out.Done; out.Done {
 		out.Message = rec.Message
+	} else if stage == cluster.StageUndo {
+		out.Message = rec.Message + "; it is taken back"
 	}
 	return true
 }

@@ -147,6 +147,9 @@ func (t Transfer) get(ctx context.Context, at string) ([]byte, error) {
 		req.SetBasicAuth(t.Username, t.Password)
 	}
 	res, err := c.Do(req)
+	if refused, is := errors.AsType[*cluster.Error](err); is {
+		return nil, refused
+	}
 	if err != nil {
 		return nil, cluster.Transientf("%w", err)
 	}
@@ -189,13 +192,30 @@ func (t Transfer) client(ctx context.Context) (*http.Client, error) {
 			return nil, cluster.Invalidf("--ca-file %s: no certificate is in it", t.CAFile)
 		}
 	}
-	return &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
+	return &http.Client{CheckRedirect: elsewhere, Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
 		res, err := base.RoundTrip(req.WithContext(ctx)) // Helm's client has none
 		if err == nil {
 			res.Body = &atMost{ReadCloser: res.Body, left: MaxSize}
 		}
 		return res, err
 	})}, nil
+}
+
+// elsewhere is asked where a server sends its client: from TLS to what has none it does not
+// go, and a password is for the server alone that it was given for. Of net/http's own, a
+// host's other ports and the names below its own get it, too, and in clear.
+func elsewhere(req *http.Request, via []*http.Request) error {
+	const most = 10 // as net/http's own
+	from := via[len(via)-1].URL
+	switch {
+	case len(via) >= most:
+		return fmt.Errorf("it led to another place %d times", most)
+	case from.Scheme == "https" && req.URL.Scheme != "https":
+		return &cluster.Error{Kind: cluster.KindForbidden, Msg: fmt.Sprintf("%s://%s leads to %s://%s, without TLS: it is not followed", from.Scheme, from.Host, req.URL.Scheme, req.URL.Host)}
+	case !sameHost(req.URL.String(), via[0].URL.String()):
+		req.Header.Del("Authorization")
+	}
+	return nil
 }
 
 type roundTrip func(*http.Request) (*http.Response, error)
@@ -265,6 +285,9 @@ func (r Repositories) pull(ctx context.Context, ref, version string, t Transfer)
 }
 
 func registryError(ref string, err error) error {
+	if own, is := errors.AsType[*cluster.Error](err); is {
+		return own
+	}
 	status := 0
 	if answer, is := errors.AsType[*errcode.ErrorResponse](err); is {
 		status = answer.StatusCode

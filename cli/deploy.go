@@ -150,9 +150,13 @@ func (a *app) wait(ctx context.Context, cl *client.Client, name cluster.AppName,
 	defer cancel()
 	show := newProgress(a)
 	var last v1.Progress
+	var troubled []v1.ServiceProgress
 	err := cl.Watch(wctx, name, release, func(p v1.Progress) error {
-		if p.Failed && len(p.Services) == 0 && len(p.Hooks) == 0 && last.Message != "" {
-			p.Message, p.Hooks = last.Message, last.Hooks // of an app that was removed again
+		if p.Failed && len(p.Services) == 0 && len(p.Hooks) == 0 {
+			p.Hooks = last.Hooks // of an app that was removed again
+		}
+		if troubles(p.Services) != "" {
+			troubled = p.Services
 		}
 		last = p
 		show.update(p)
@@ -171,6 +175,9 @@ func (a *app) wait(ctx context.Context, cl *client.Client, name cluster.AppName,
 		if err := a.print(last, nil); err != nil {
 			return err
 		}
+	}
+	if last.Failed && len(last.Services) == 0 {
+		last.Services = troubled // of services that were removed again
 	}
 	return verdict(name, last)
 }

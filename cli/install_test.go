@@ -145,7 +145,7 @@ func TestAtomicUndoesAllOfIt(t *testing.T) {
 		}
 		return s
 	}
-	if s := fail("install", "shop", "demo", "--atomic"); !strings.Contains(s.err, "shop is removed again") {
+	if s := fail("install", "shop", "demo", "--atomic"); !strings.Contains(s.err, "shop is removed again") || !strings.Contains(s.err, "it does not start; it is removed again") {
 		t.Errorf("%s", s.all)
 	}
 	if s := h.cli("", "history", "shop"); s.code != 4 {

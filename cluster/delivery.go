@@ -461,8 +461,21 @@ type DeliveryState struct {
 	NotifyNext time.Time       `json:"notify_next,omitzero"`
 	NotifyErr  string          `json:"notify_error,omitempty"`
 	Events     int64           `json:"events,omitempty"` // ever
+	// AppCreated is the app whose releases Applied, Good and Watch are; 0: it was not there yet.
+	AppCreated StoreRev `json:"app_created,omitempty"`
 
 	Rev StoreRev `json:"-"`
+}
+
+// Of is the state as far as it is about an app that was created then (0: there is none). What
+// another one of that name was, before it was removed, is none of it: its releases are gone.
+func (s DeliveryState) Of(created StoreRev) DeliveryState {
+	if s.AppCreated == 0 || s.AppCreated == created {
+		return s
+	}
+	s.Applied, s.Good, s.Watch, s.Failed, s.Drift, s.Going, s.Stuck, s.Told = nil, nil, nil, "", nil, false, "", nil
+	s.Phase, s.Message, s.AppCreated, s.Failures = PhaseNew, "", 0, 0
+	return s
 }
 
 // DeliveryAsk asks for a look at the source now. Writer: API.

@@ -58,9 +58,15 @@ type Deliveries struct {
 	work   sync.WaitGroup
 
 	mu        sync.Mutex
-	busy      map[cluster.DeliveryName]bool
+	busy      map[cluster.DeliveryName]piece
 	held      map[cluster.DeliveryName]unwritten
 	committed int64 // revision of the last write
+}
+
+// piece is what is being done for a delivery, as it was then.
+type piece struct {
+	spec cluster.StoreRev
+	end  context.CancelFunc
 }
 
 // unwritten is a delivery whose state the store does not take: it is left alone until then,
@@ -77,7 +83,7 @@ func NewDeliveries(st store.Store, m *store.Mirror, opts DeliveryOptions, log hc
 	if opts.AtOnce <= 0 {
 		opts.AtOnce = deliveriesAtOnce
 	}
-	d := &Deliveries{store: st, mirror: m, opts: opts, log: log, wake: make(chan struct{}, 1), busy: map[cluster.DeliveryName]bool{}, held: map[cluster.DeliveryName]unwritten{}}
+	d := &Deliveries{store: st, mirror: m, opts: opts, log: log, wake: make(chan struct{}, 1), busy: map[cluster.DeliveryName]piece{}, held: map[cluster.DeliveryName]unwritten{}}
 	d.loop = &loop.Loop[delivery.Snapshot, delivery.Action]{
 		Name: "delivery", Snapshot: d.snapshot, Plan: delivery.Plan, Apply: d.apply, Wake: delivery.Wake,
 		Changed: func() <-chan struct{} { return d.wake }, Resync: 30 * time.Second, Gather: deliveryGather, Log: log,
@@ -123,7 +129,24 @@ func (d *Deliveries) snapshot(ctx context.Context) (delivery.Snapshot, error) {
 	}
 	d.mirror.Read(func(v store.View) { s.Deliveries, s.Orphans = deliveryItems(v) })
 	s.Later = d.later(s.Deliveries)
+	d.endOld(s.Deliveries)
 	return s, nil
+}
+
+// endOld ends what is done for deliveries that were changed, suspended or removed since. What
+// it leads to would not be written, and a host that hangs would keep the new one waiting.
+func (d *Deliveries) endOld(items []delivery.Item) {
+	specs := map[cluster.DeliveryName]cluster.StoreRev{}
+	for _, i := range items {
+		specs[i.Spec.Name] = i.Spec.Rev
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for n, p := range d.busy {
+		if specs[n] != p.spec {
+			p.end()
+		}
+	}
 }
 
 // later are the deliveries that are held, of those that there are.
@@ -179,8 +202,12 @@ func deliveryItems(v store.View) (items []delivery.Item, orphans []cluster.Deliv
 		if a, ok, err := store.One[cluster.DeliveryAsk](v, store.DeliveryAskKey(x.V.Name)); ok && err == nil {
 			i.Ask = a.V.Number
 		}
-		if a, ok, err := store.One[cluster.App](v, store.AppKey(x.V.App)); ok && err == nil && !a.V.Uninstalled {
-			i.Release = a.V.Release
+		if a, ok, err := store.One[cluster.App](v, store.AppKey(x.V.App)); err == nil {
+			if ok && !a.V.Uninstalled {
+				i.Release = a.V.Release
+			}
+			i.App = cluster.StoreRev(a.Created)
+			i.State = i.State.Of(i.App)
 		}
 		if w := i.State.Watch; w != nil {
 			if o, ok, err := store.One[cluster.ReleaseOutcome](v, store.OutcomeKey(x.V.App, w.Release)); ok && err == nil {
@@ -257,12 +284,14 @@ func (d *Deliveries) apply(ctx context.Context, s delivery.Snapshot, acts []deli
 
 // start does a piece of work, and writes the state that it leads to.
 func (d *Deliveries) start(ctx context.Context, i delivery.Item, do func(context.Context, delivery.Item) cluster.DeliveryState) {
+	ctx, end := context.WithCancel(ctx)
 	d.mu.Lock()
-	d.busy[i.Spec.Name] = true
+	d.busy[i.Spec.Name] = piece{i.Spec.Rev, end}
 	d.mu.Unlock()
 	d.work.Go(func() {
+		defer end()
 		st := do(ctx, i)
-		if ctx.Err() == nil { // else the next leader does it
+		if ctx.Err() == nil { // else the next leader does it, or it is another delivery now
 			if err := d.save(ctx, i, st); ctx.Err() == nil {
 				d.wrote(i, err)
 			}

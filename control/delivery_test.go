@@ -453,6 +453,34 @@ func TestSourcesThatHangHoldNobodyUp(t *testing.T) {
 	})
 }
 
+// What hangs for a delivery ends when that is changed, and a look for the new one begins at once.
+func TestALookEndsWithItsDelivery(t *testing.T) {
+	inOrigin(t, func(o *origin) {
+		o.hang = true
+		o.follow("mute")
+		o.lead(func() {
+			time.Sleep(10 * time.Second)
+			if n := o.looked("mute"); n != 1 {
+				t.Fatalf("looked at %d times", n)
+			}
+			o.mu.Lock()
+			o.hang = false
+			o.mu.Unlock()
+			e, err := o.st.Get(t.Context(), store.DeliveryKey("mute"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := o.st.Commit(t.Context(), store.Txn{Then: []store.Op{{Key: e.Key, Value: e.Value}}}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+			if st := o.state("mute"); o.looked("mute") < 2 || st.Seen == nil {
+				t.Errorf("looked at %d times: %s, %s", o.looked("mute"), st.Phase, st.Message)
+			}
+		})
+	})
+}
+
 // A delivery that is removed and made again is another one: it has nothing of what the
 // first went through, neither where the loop saw it gone nor where it did not.
 func TestOneOfTheSameNameStartsAnew(t *testing.T) {

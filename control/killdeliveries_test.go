@@ -281,3 +281,47 @@ func TestKillPointsOfDeliveries(t *testing.T) {
 		t.Run(r.name, func(t *testing.T) { killPoints(t, 6, r.try) })
 	}
 }
+
+// TestAnAppThatWasRemovedIsAnother: what a delivery knows of an app is not held against one of
+// the same name, that it makes after the first was removed.
+func TestAnAppThatWasRemovedIsAnother(t *testing.T) {
+	inWorld(t, func(w *world) {
+		state := func() cluster.DeliveryState {
+			st, _ := one[cluster.DeliveryState](w, store.DeliveryStateKey("shop"))
+			return st
+		}
+		ask := func(method, path string) {
+			t.Helper()
+			if code, says := w.ask(method, path, nil); code >= http.StatusBadRequest {
+				t.Fatalf("%s %s: %d %s", method, path, code, says)
+			}
+		}
+		const path = "/v1/deliveries/shop"
+		w.must(http.MethodPut, path, reconciliations()[0].body)
+		w.src.push("two", delivered("2"))
+		w.must(http.MethodPost, path+"/reconcile", nil)
+		if g := state().Good; g == nil || g.Release != 2 {
+			t.Fatalf("%+v", state())
+		}
+		ask(http.MethodPost, path+"/suspend")
+		ask(http.MethodDelete, "")
+		time.Sleep(2 * time.Minute)
+		if _, says := w.ask(http.MethodGet, path, nil); strings.Contains(says, `"good"`) || strings.Contains(says, `"applied"`) {
+			t.Errorf("it shows releases that are gone: %s", says)
+		}
+		w.src.push("bad", delivered("3", "fail"))
+		ask(http.MethodPost, path+"/resume")
+		time.Sleep(5 * time.Minute)
+		if st := state(); st.Good != nil || st.Phase == cluster.PhaseHeld || st.Stuck != "" {
+			t.Errorf("it goes back to a release of an app that is gone: %s, %s, %+v", st.Phase, st.Message, st.Good)
+		}
+		w.src.push("good", delivered("4"))
+		ask(http.MethodPost, path+"/reconcile")
+		if why := w.settle(); why != "" {
+			t.Fatal(why)
+		}
+		if st := state(); st.Phase != cluster.PhaseReady || st.Good.Origin.Revision != "good" {
+			t.Errorf("%s, %s, %+v", st.Phase, st.Message, st.Good)
+		}
+	})
+}

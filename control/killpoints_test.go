@@ -327,9 +327,10 @@ func (w *world) stuck() string {
 	ch, pending := one[cluster.PendingChange](w, store.ChangeKey("shop"))
 	rec, recorded := one[cluster.ChangeRecord](w, store.ChangeRecordKey("shop"))
 	tasks := all[cluster.Task](w, store.PrefixTasks)
+	services := all[cluster.Service](w, store.AppPrefix("shop")+"services/")
 	switch {
-	case !there && (pending || recorded || len(tasks) > 0):
-		return fmt.Sprintf("the app is gone, and of it are left: change %v, record %v, %d tasks", pending, recorded, len(tasks))
+	case !there && (pending || recorded || len(tasks)+len(services) > 0):
+		return fmt.Sprintf("the app is gone, and of it are left: change %v, record %v, %d services, %d tasks", pending, recorded, len(services), len(tasks))
 	case !there:
 		return w.unsettled()
 	case pending && ch.StageOf(rec) != cluster.StageDone:
@@ -458,6 +459,60 @@ func operations() []operation {
 	}
 }
 
+// large is a bundle that fits into no single transaction of the store: 150 services of
+// which web alone has tasks, and two megabytes of configs.
+func large(version string, pkg *v1.Package) v1.Bundle {
+	b := packaged(version, map[cluster.ServiceName]string{"web": "web:" + version})
+	b.Package, b.Configs = pkg, map[string][]byte{}
+	for i := range 150 {
+		b.Services[cluster.ServiceName(fmt.Sprintf("s%03d", i))] = cluster.ServiceSpec{Mode: cluster.Replicated, Task: cluster.TaskSpec{Image: "s:" + version}}
+	}
+	for _, n := range []cluster.ServiceName{"web", "s000", "s001"} {
+		b.Configs[string(n)] = bytes.Repeat([]byte(version), 150<<10)
+		spec := b.Services[n]
+		spec.Task.Configs = []cluster.FileRef{{Name: string(n), Target: "/file"}}
+		b.Services[n] = spec
+	}
+	return b
+}
+
+// largeOperations are those whose writes take several transactions.
+func largeOperations() []operation {
+	picture := func(version string) string {
+		var out []string
+		for i := range 150 {
+			out = append(out, fmt.Sprintf("s%03d is s:%s", i, version))
+		}
+		return strings.Join(out, ", ") + fmt.Sprintf(", web is web:%s, 2 of web=web:%[1]s, complete, uninstalled false", version)
+	}
+	var out []operation
+	for name, pkg := range map[string]func(version string) *v1.Package{
+		"package": func(version string) *v1.Package { return &v1.Package{Chart: "shop", Version: version} },
+		"file":    func(string) *v1.Package { return nil },
+	} {
+		first, second := large("1.0.0", pkg("1.0.0")), large("2.0.0", pkg("2.0.0"))
+		install := func(w *world) { w.must(http.MethodPost, "/deploy", first) }
+		upgrade := func(w *world) { install(w); w.must(http.MethodPost, "/deploy", second) }
+		images := map[cluster.ServiceName]v1.ImageRef{}
+		for n := range first.Services {
+			if n != "web" {
+				images[n] = v1.ImageRef{Ref: "s:3"}
+			}
+		}
+		updated := strings.ReplaceAll(picture("1.0.0"), "s:1.0.0", "s:3")
+		out = append(out,
+			operation{name + ": install", func(*world) {}, http.MethodPost, "/deploy", first, picture("1.0.0"), 0, "", nil},
+			operation{name + ": upgrade", install, http.MethodPost, "/deploy", second, picture("2.0.0"), 0, "", nil},
+			operation{name + ": new images", install, http.MethodPost, "/update", v1.UpdateRequest{Images: images}, updated, 0, "", nil},
+			operation{name + ": rollback", upgrade, http.MethodPost, "/rollback", v1.RollbackRequest{}, picture("1.0.0"), 0, "", nil},
+			operation{name + ": uninstall", upgrade, http.MethodDelete, "", nil, "no app", 0, "", nil},
+			operation{name + ": forget what was uninstalled", func(w *world) { upgrade(w); w.must(http.MethodDelete, "?keep_history=true", nil) }, http.MethodDelete, "", nil, "no app", 0, "", nil},
+		)
+	}
+	slices.SortFunc(out, func(a, b operation) int { return strings.Compare(a.name, b.name) })
+	return out
+}
+
 // routed is a package whose web has a route.
 func routed(b v1.Bundle, host string) v1.Bundle {
 	b.Services = maps.Clone(b.Services)
@@ -554,9 +609,18 @@ func (w *world) usable() string {
 	return w.settle()
 }
 
+// killPoint is a step that a server is killed with: before it happens, or after.
+type killPoint struct {
+	n     int
+	after bool
+}
+
+// everyPoint says that the server is to be killed with every one of its steps.
+func everyPoint() bool { return os.Getenv("FAIRLEAD_KILL_POINTS") == "all" }
+
 // killPoints kills the server with its writes in an operation: before the write happens,
 // and after it. It takes every fourth of them and no more than about so many, or with
-// FAIRLEAD_KILL_POINTS=all every one, and says how many. bench/packages.go counts the lines.
+// FAIRLEAD_KILL_POINTS=all every one both ways, and says how many.
 func killPoints(t *testing.T, most int, try func(t *testing.T, n int, after bool) (writes int, wrong string)) (points int) {
 	t.Helper()
 	writes, wrong := try(t, 0, false)
@@ -564,20 +628,36 @@ func killPoints(t *testing.T, most int, try func(t *testing.T, n int, after bool
 		t.Fatalf("without a kill: %s", wrong)
 	}
 	every := max(4, writes/most)
-	if os.Getenv("FAIRLEAD_KILL_POINTS") == "all" {
-		every = 1
+	var at []killPoint
+	for n := (every + 1) / 2; n <= writes && !everyPoint(); n += every {
+		at = append(at, killPoint{n, n/every%2 == 0}) // the write before it happens either way
 	}
+	if everyPoint() {
+		at = firstPoints(writes)
+	}
+	killEach(t, at, try)
+	return len(at)
+}
+
+// firstPoints are all of so many steps, both ways.
+func firstPoints(n int) (out []killPoint) {
+	for i := range n {
+		out = append(out, killPoint{i + 1, false}, killPoint{i + 1, true})
+	}
+	return out
+}
+
+// killEach kills the server at each of the points. bench/packages.go counts the lines.
+func killEach(t *testing.T, at []killPoint, try func(t *testing.T, n int, after bool) (writes int, wrong string)) {
+	t.Helper()
 	stuck := 0
-	for n := (every + 1) / 2; n <= writes; n += every {
-		after := n/every%2 == 0 // the write before it happens either way
-		points++
-		if _, wrong := try(t, n, after); wrong != "" {
+	for _, p := range at {
+		if _, wrong := try(t, p.n, p.after); wrong != "" {
 			stuck++
-			t.Errorf("killed with write %d of %d (it happens: %v): %s", n, writes, after, wrong)
+			t.Errorf("killed with write %d (it happens: %v): %s", p.n, p.after, wrong)
 		}
 	}
-	t.Logf("kill points: %d, stuck: %d", points, stuck)
-	return points
+	t.Logf("kill points: %d, stuck: %d", len(at), stuck)
 }
 
 // inWorld runs f in a world of its own, with an agent.
@@ -621,6 +701,24 @@ func TestKillPoints(t *testing.T) {
 			if points := killPoints(t, 6, o.try); points < 3 {
 				t.Errorf("%d kill points are too few to tell", points)
 			}
+		})
+	}
+}
+
+// TestKillPointsOfLargeApps kills the server between the transactions that one change of
+// a large app takes. They are the first of its writes; what comes then is as in a small one.
+func TestKillPointsOfLargeApps(t *testing.T) {
+	for _, o := range largeOperations() {
+		t.Run(o.name, func(t *testing.T) {
+			writes, wrong := o.try(t, 0, false)
+			if wrong != "" {
+				t.Fatalf("without a kill: %s", wrong)
+			}
+			at := firstPoints(min(writes, 12))
+			if !everyPoint() { // the write before each happens, or not: it is killed in any case
+				at = slices.DeleteFunc(at, func(p killPoint) bool { return !p.after })
+			}
+			killEach(t, at, o.try)
 		})
 	}
 }

@@ -158,12 +158,13 @@ func (r *rolloutStore) commit(ctx context.Context, b *rolloutBatch) error {
 		}
 		size, n, saved, at := 0, 0, false, map[string]int{}
 		for _, w := range b.writes {
-			if len(t.If) >= store.MaxOps || len(t.Then) >= store.MaxOps || (n > 0 && size+len(w.op.Value) > batchBytes) {
+			compare := w.cond.Key != "" && !compared[w.cond.Key]
+			if (compare && len(t.If) >= store.MaxOps) || len(t.Then) >= store.MaxOps || (n > 0 && size+len(w.op.Value) > batchBytes) {
 				break
 			}
 			n++
 			size += len(w.op.Value)
-			if w.cond.Key != "" && !compared[w.cond.Key] {
+			if compare {
 				t.If = append(t.If, w.cond)
 			}
 			saved = saved || (w.op.Key == record && !w.op.Delete)

@@ -221,6 +221,9 @@ func followed(i Item, now time.Time) cluster.DeliveryState {
 	st := i.State
 	st.Name, st.Asked, st.Spec, st.Looked = i.Spec.Name, i.Ask, i.Spec.Rev, now
 	st.Checks++
+	if st.Applied != nil { // else it is none of the delivery's yet
+		st.AppCreated = i.App
+	}
 	return st
 }
 

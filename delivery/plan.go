@@ -30,7 +30,9 @@ type Item struct {
 	Spec  cluster.Delivery
 	State cluster.DeliveryState
 	Ask   int64 // the newest DeliveryAsk
-	// Release is the app's current release, 0 without one; Outcome what became of it.
+	// Release is the app's current release, 0 without one; Outcome what became of it, and App
+	// when the app was created. State is of that app.
+	App     cluster.StoreRev
 	Release int
 	Outcome *cluster.ReleaseOutcome
 	// Busy is the release of a change of the app that nothing takes the place of, as its
@@ -266,7 +268,7 @@ func watched(i Item, now time.Time) (cluster.DeliveryState, bool) {
 		return st, true
 	case outcome == "complete":
 		st.Watch, st.Failures, st.Drift, st.Told = nil, 0, nil, nil
-		st.Good = st.Applied
+		st.Good, st.AppCreated = st.Applied, i.App
 		st.Phase, st.Message = cluster.PhaseReady, ""
 		return event(st, now, cluster.EventReady, st.Applied, ""), true
 	case outcome == "failed" && w.Rollback:

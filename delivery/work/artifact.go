@@ -260,6 +260,9 @@ func (a *artifact) archive(ctx context.Context, m manifest, tree string) error {
 	return a.read(ctx, l, func(r io.Reader) error { return unpack(r, tree) })
 }
 
+// pushOne is how files come into one layer: `oras push` makes one of each file that it is given.
+const pushOne = "push a directory as one archive: `flux push artifact REF --path DIRECTORY …`, or `oras push REF DIRECTORY`"
+
 // content is the one layer with the files.
 func content(layers []layer) (layer, error) {
 	for _, fits := range []func(string) bool{
@@ -274,10 +277,10 @@ func content(layers []layer) (layer, error) {
 		case 1:
 			return found[0], nil
 		default:
-			return layer{}, fmt.Errorf("it has %d layers with files, and one is expected: is it an image?", len(found))
+			return layer{}, fmt.Errorf("it has %d layers with files, and one is expected: is it an image? %s", len(found), pushOne)
 		}
 	}
-	return layer{}, fmt.Errorf("it has no layer of the type %s or of another tar+gzip", fluxContent)
+	return layer{}, fmt.Errorf("it has no layer of the type %s or of another tar+gzip; %s", fluxContent, pushOne)
 }
 
 // unpack writes the files of an archive below dir.
@@ -403,8 +406,5 @@ func (s *sink) file(file string, size int64, r io.Reader) error {
 	if s.left -= n; s.left < 0 {
 		return tooLarge()
 	}
-	if err != nil {
-		return cluster.Invalidf("write %.100q: %w", filepath.Base(file), err)
-	}
-	return nil
+	return unwritten(filepath.Base(file), err)
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
@@ -177,7 +178,19 @@ func write(root *os.Root, top *object.Tree, name string, entry *object.TreeEntry
 		return cluster.Invalidf("write %.100q: %w", name, err)
 	}
 	_, err = io.Copy(out, io.LimitReader(r, f.Size))
-	return errors.Join(err, out.Close())
+	return unwritten(name, errors.Join(err, out.Close()))
+}
+
+// unwritten says what was not written, and whether another try is worth it: a full disk is
+// none of the source's faults.
+func unwritten(name string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOSPC):
+		return cluster.Transientf("write %.100q: %w", name, err)
+	}
+	return cluster.Invalidf("write %.100q: %w", name, err)
 }
 
 // leadsOut refuses a link.
