@@ -301,6 +301,12 @@ func TestRegistry(t *testing.T) {
 	}
 	files, err := r.Fetch(t.Context(), "oci://"+host+"/charts/shop", "~1.0", plain)
 	if got := version(t, files, err); got != "1.0.0" {
+	for asked, says := range map[string]string{"1.0.0": "", "~1.0": "", "1.1.0": "is version 1.0.0, and --version 1.1.0", "^2": "--version ^2"} {
+		_, err := r.Fetch(t.Context(), "oci://"+host+"/charts/shop:1.0.0", asked, plain)
+		if (err == nil) != (says == "") || (err != nil && (!strings.Contains(err.Error(), says) || cluster.KindOf(err) != cluster.KindInvalid)) {
+			t.Errorf("shop:1.0.0 and %s: %v", asked, err)
+		}
+	}
 		t.Errorf("~1.0 is %s", got)
 	}
 	name, b, err := r.Archive(t.Context(), "oci://"+host+"/charts/shop", "1.1.0", plain)
