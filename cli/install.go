@@ -416,6 +416,9 @@ func (a *app) getCommand() *cobra.Command {
 		sub.Flags().IntVar(&release, "release", 0, "of this release; default: the current one")
 		sub.Flags().IntVar(&release, "revision", 0, "the same as --release, as Helm has it")
 		_ = sub.Flags().MarkHidden("revision")
+				if p.Manifest, err = compose.Written(p.Manifest); err != nil {
+					return failedf("%s: %w", args[0], err)
+				}
 		c.AddCommand(sub)
 	}
 	return c
