@@ -57,15 +57,15 @@ type valueFlags struct {
 }
 
 func (v *valueFlags) register(c *cobra.Command) {
-	c.Flags().StringArrayVarP(&v.files, "values", "f", nil, valuesUsage)
+	c.Flags().StringSliceVarP(&v.files, "values", "f", nil, valuesUsage)
 	v.registerSets(c)
 }
 
-const valuesUsage = "file with values, YAML; repeat for more, the last wins (- is standard input)"
+const valuesUsage = "`file` with values, YAML; repeat for more, or write commas, the last wins (- is standard input)"
 
 // registerLong is register where -f means something else.
 func (v *valueFlags) registerLong(c *cobra.Command) {
-	c.Flags().StringArrayVar(&v.files, "values", nil, valuesUsage)
+	c.Flags().StringSliceVar(&v.files, "values", nil, valuesUsage)
 	v.registerSets(c)
 }
 
