@@ -27,6 +27,9 @@ func (r *Rendered) Compose(ctx context.Context, app cluster.AppName, o compose.O
 	if foreign != nil {
 		return nil, &compose.Problems{List: foreign}
 	}
+	if err := r.Clashes(); err != nil {
+		return nil, err
+	}
 	if len(docs) == 0 {
 		return nil, cluster.Invalidf("the templates of %s make no Compose document with these values", r.Chart.Name)
 	}
@@ -62,24 +65,33 @@ func instead(kind string) string {
 // kubernetes finds manifests of Kubernetes' among the documents of a file.
 func kubernetes(name string, content []byte) []compose.Problem {
 	var out []compose.Problem
-	dec := yaml.NewDecoder(bytes.NewReader(content))
-	for {
-		var y yaml.Node
-		if err := decode(dec, &y); err != nil {
-			return out // at its end, or no YAML: compose says where
-		}
-		if len(y.Content) == 0 || y.Content[0].Kind != yaml.MappingNode {
-			continue
-		}
-		kind, version := scalar(y.Content[0], "kind"), scalar(y.Content[0], "apiVersion")
+	for _, m := range mappings(content) {
+		kind, version := scalar(m, "kind"), scalar(m, "apiVersion")
 		if kind == nil || version == nil {
 			continue
 		}
 		out = append(out, compose.Problem{
-			File: name, Line: y.Content[0].Line, Path: "kind",
+			File: name, Line: m.Line, Path: "kind",
 			Message: fmt.Sprintf("a %.60q of Kubernetes' (%.60s): templates make Compose documents", kind.Value, version.Value),
 			Advice:  instead(kind.Value),
 		})
+	}
+	return out
+}
+
+// mappings are the documents of a file that are one, up to where it is no YAML: compose
+// says where that is.
+func mappings(content []byte) []*yaml.Node {
+	var out []*yaml.Node
+	dec := yaml.NewDecoder(bytes.NewReader(content))
+	for {
+		var y yaml.Node
+		if err := decode(dec, &y); err != nil {
+			return out
+		}
+		if len(y.Content) > 0 && y.Content[0].Kind == yaml.MappingNode {
+			out = append(out, y.Content[0])
+		}
 	}
 }
 

@@ -1,15 +1,22 @@
 package chart
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"io"
+	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	chartutil "helm.sh/helm/v4/pkg/chart/v2/util"
 	"helm.sh/helm/v4/pkg/downloader"
 	"helm.sh/helm/v4/pkg/getter"
+	repo "helm.sh/helm/v4/pkg/repo/v1"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -56,33 +63,107 @@ func (r Repositories) UpdateDependencies(ctx context.Context, dir string, locked
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return cluster.Invalidf("%s is no directory: dependencies are fetched into one", dir)
 	}
+	if err := os.MkdirAll(r.cache(), 0o700); err != nil {
+		return fmt.Errorf("dependencies: %w", err)
+	}
+	own, err := r.dependencies(ctx, dir, t)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(own) }() // passwords are in it
 	c, err := r.registry(ctx, t)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(r.cache(), 0o700); err != nil {
-		return fmt.Errorf("dependencies: %w", err)
-	}
-	f, err := r.load()
-	if err != nil {
-		return err
-	}
-	if err := r.save(f); err != nil { // Helm's manager wants it to be there
-		return err
-	}
-	var said bytes.Buffer
 	m := &downloader.Manager{
-		Out: &said, ChartPath: dir, Verify: downloader.VerifyNever, RegistryClient: c, RepositoryConfig: r.file(), RepositoryCache: r.cache(),
-		ContentCache: filepath.Join(r.cache(), "content"),
-		Getters:      getter.Getters(getter.WithPlainHTTP(t.PlainHTTP), getter.WithRegistryClient(c)),
+		Out: io.Discard, ChartPath: dir, Verify: downloader.VerifyNever, RegistryClient: c, RepositoryConfig: own, RepositoryCache: r.cache(),
+		ContentCache: filepath.Join(r.cache(), "content"), SkipUpdate: true, // the indexes are fresh
+		Getters: getter.Getters(getter.WithPlainHTTP(t.PlainHTTP), getter.WithRegistryClient(c)),
 	}
 	run := m.Update
 	if locked {
 		run = m.Build
 	}
 	if err := run(); err != nil {
-		return cluster.Invalidf("dependencies of %s: %w", dir, err)
+		said := strings.NewReplacer("helm dependency", "fairlead chart dependency", "helm repo", "fairlead chart repo").Replace(err.Error())
+		return cluster.Invalidf("dependencies of %s: %s", dir, said)
 	}
 	_, err = Read(dir) // what came is looked at
 	return err
+}
+
+// dependencies writes a file of the repositories that a chart's dependencies are in, for
+// Helm's manager, and fetches their indexes: with the login that they were added with, or
+// with that of t.
+func (r Repositories) dependencies(ctx context.Context, dir string, t Transfer) (file string, err error) {
+	files, err := Read(dir)
+	if err != nil {
+		return "", err
+	}
+	c, err := load(files)
+	if err != nil {
+		return "", cluster.Invalidf("%w", err)
+	}
+	have, err := r.load()
+	if err != nil {
+		return "", err
+	}
+	f, hosts := repo.NewFile(), map[string]bool{}
+	for _, d := range c.Metadata.Dependencies {
+		x, err := r.dependency(have, d.Repository, t)
+		if err != nil {
+			return "", fmt.Errorf("dependency %s of %s: %w", d.Name, dir, err)
+		}
+		u, _ := url.Parse(d.Repository) // what is none has no host
+		if u != nil && u.Host != "" && (x == nil || !have.Has(x.Name)) {
+			hosts[u.Host] = true
+		}
+		if x == nil || f.Has(x.Name) {
+			continue
+		}
+		f.Add(&repo.Entry{Name: x.Name, URL: x.URL, Username: x.Username, Password: x.Password, CAFile: x.CAFile, InsecureSkipTLSVerify: x.Insecure})
+	}
+	if t.Username != "" && len(hosts) > 1 {
+		return "", cluster.Invalidf("--username %s: of which of %s? `fairlead chart repo add` and `docker login` take a login for each",
+			t.Username, strings.Join(slices.Sorted(maps.Keys(hosts)), ", "))
+	}
+	for _, e := range f.Repositories { // after that: no host is told what is not for it
+		if _, err := r.refresh(ctx, known(e)); err != nil {
+			return "", fmt.Errorf("dependencies of %s: %w", dir, err)
+		}
+	}
+	tmp, err := os.CreateTemp(r.cache(), "dependencies-")
+	if err != nil {
+		return "", fmt.Errorf("dependencies: %w", err)
+	}
+	_ = tmp.Close() // nothing was written to it
+	if err := f.WriteFile(tmp.Name(), 0o600); err != nil {
+		_ = os.Remove(tmp.Name()) // as far as it came
+		return "", fmt.Errorf("dependencies: %w", err)
+	}
+	return tmp.Name(), nil
+}
+
+// dependency is the repository that a dependency names, by the name of one that was added
+// or by its URL; nil: it is in a registry, or on disk.
+func (r Repositories) dependency(have *repo.File, ref string, t Transfer) (*Repository, error) {
+	for _, prefix := range []string{"@", "alias:"} {
+		if name, is := strings.CutPrefix(ref, prefix); is {
+			x, err := r.find(name)
+			return &x, err
+		}
+	}
+	if !strings.HasPrefix(ref, "http://") && !strings.HasPrefix(ref, "https://") {
+		return nil, nil
+	}
+	for _, e := range have.Repositories {
+		if strings.TrimRight(e.URL, "/") == strings.TrimRight(ref, "/") {
+			x := known(e)
+			return &x, nil
+		}
+	}
+	sum := sha256.Sum256([]byte(ref))
+	return &Repository{
+		Name: "url-" + hex.EncodeToString(sum[:8]), URL: ref, Username: t.Username, Password: t.Password, CAFile: t.CAFile, Insecure: t.Insecure,
+	}, nil
 }

@@ -6,14 +6,17 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/fairlead/fairlead/chart"
@@ -299,6 +302,12 @@ func TestRegistry(t *testing.T) {
 			t.Errorf("%s is %s", ref, got)
 		}
 	}
+	for asked, says := range map[string]string{"1.0.0": "", "~1.0": "", "1.1.0": "is version 1.0.0, and --version 1.1.0", "^2": "--version ^2"} {
+		_, err := r.Fetch(t.Context(), "oci://"+host+"/charts/shop:1.0.0", asked, plain)
+		if (err == nil) != (says == "") || (err != nil && (!strings.Contains(err.Error(), says) || cluster.KindOf(err) != cluster.KindInvalid)) {
+			t.Errorf("shop:1.0.0 and %s: %v", asked, err)
+		}
+	}
 	files, err := r.Fetch(t.Context(), "oci://"+host+"/charts/shop", "~1.0", plain)
 	if got := version(t, files, err); got != "1.0.0" {
 		t.Errorf("~1.0 is %s", got)
@@ -437,5 +446,98 @@ func TestDependenciesAreFetched(t *testing.T) {
 	}
 	if got := status(); got != "shop ok; cache ok; beside ok; " {
 		t.Errorf("from the lock: %s", got)
+	}
+}
+
+// TestDependenciesWithALogin: a repository that was not added is asked with the login and
+// the certificate given, which go nowhere else and are not kept.
+func TestDependenciesWithALogin(t *testing.T) {
+	base := t.TempDir()
+	r := chart.Repositories{Dir: filepath.Join(base, "charts")}
+	var asked atomic.Int32
+	serve := httpRepository(t, func(s string) string { return s }, map[string][]byte{}).Config.Handler
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		serve.ServeHTTP(w, r)
+	}))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // of certificates that are not trusted
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	ca := filepath.Join(base, "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := chart.Create(base, "front")
+	if err != nil {
+		t.Fatal(err)
+	}
+	depend := func(on ...string) {
+		t.Helper()
+		yaml := "apiVersion: v2\nname: front\nversion: 0.1.0\ndependencies:\n"
+		for i, at := range on {
+			yaml += fmt.Sprintf("  - {name: shop, version: ^1.2, repository: %q, alias: a%d}\n", at, i)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "Chart.yaml"), []byte(yaml), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	login := chart.Transfer{Username: "ann", Password: "pw", CAFile: ca}
+	for name, c := range map[string]struct {
+		on   []string
+		how  chart.Transfer
+		kind cluster.Kind
+		says string
+	}{
+		"no certificate":              {[]string{srv.URL}, chart.Transfer{Username: "ann", Password: "pw"}, cluster.KindTransient, "certificate"},
+		"no login":                    {[]string{srv.URL}, chart.Transfer{CAFile: ca}, cluster.KindForbidden, "401"},
+		"another password":            {[]string{srv.URL}, chart.Transfer{Username: "ann", Password: "x", CAFile: ca}, cluster.KindForbidden, "401"},
+		"a login for two":             {[]string{srv.URL, "oci://registry.example.com/charts"}, login, cluster.KindInvalid, "registry.example.com?"},
+		"a repository nobody added":   {[]string{"@stable"}, login, cluster.KindNotFound, "`fairlead chart repo add stable URL`"},
+		"a version that is not there": {[]string{srv.URL}, login, cluster.KindInvalid, ""},
+	} {
+		depend(c.on...)
+		if c.says == "" {
+			b, _ := os.ReadFile(filepath.Join(dir, "Chart.yaml"))
+			_ = os.WriteFile(filepath.Join(dir, "Chart.yaml"), []byte(strings.ReplaceAll(string(b), "^1.2", "^7")), 0o600)
+		}
+		before := asked.Load()
+		err := r.UpdateDependencies(t.Context(), dir, false, c.how)
+		if name == "a login for two" && asked.Load() != before {
+			t.Error("a login for two: one of them was told")
+		}
+		if err == nil || cluster.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "helm ") {
+			t.Errorf("%s: %s %v", name, cluster.KindOf(err), err)
+		}
+	}
+	depend(srv.URL)
+	for _, locked := range []bool{false, true} {
+		if err := os.RemoveAll(filepath.Join(dir, "charts")); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.UpdateDependencies(t.Context(), dir, locked, login); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(dir, "charts", "shop-1.3.0.tgz")); err != nil || len(got) == 0 {
+			t.Errorf("it did not come: %v", err)
+		}
+	}
+	depend(srv.URL + "/") // the lock says another
+	if err := r.UpdateDependencies(t.Context(), dir, true, login); err == nil || !strings.Contains(err.Error(), "'fairlead chart dependency update'") {
+		t.Errorf("a lock of other dependencies: %v", err)
+	}
+	err = filepath.WalkDir(r.Dir, func(p string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			b, err := os.ReadFile(p)
+			if err != nil {
+				return err
+			}
+			if strings.Contains(string(b), "password: pw") {
+				t.Errorf("%s keeps the password", p)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	chartutil "helm.sh/helm/v4/pkg/chart/v2/util"
 	"helm.sh/helm/v4/pkg/registry"
 	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote/auth"
@@ -276,6 +277,9 @@ func (r Repositories) pull(ctx context.Context, ref, version string, t Transfer)
 	got, err := c.Pull(ref, registry.PullOptWithChart(true), registry.PullOptWithProv(t.Keyring != ""), registry.PullOptIgnoreMissingProv(true))
 	if err != nil {
 		return archived{}, registryError(ref, err)
+	}
+	if has := got.Chart.Meta.Version; version != "" && has != version && !chartutil.IsCompatibleRange(version, has) {
+		return archived{}, cluster.Invalidf("oci://%s is version %s, and --version %s was asked for: give one of the two", ref, has, version)
 	}
 	a := archived{name: fmt.Sprintf("%s-%s.tgz", got.Chart.Meta.Name, got.Chart.Meta.Version), data: got.Chart.Data}
 	if got.Prov != nil && len(got.Prov.Data) > 0 {

@@ -12,6 +12,7 @@ import (
 
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/strvals"
+	"sigs.k8s.io/yaml"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -20,6 +21,7 @@ import (
 // travel as they were written: a number that --set made is another type to a template
 // than one that JSON made.
 type Values struct {
+	Kept    []File   `json:"kept,omitempty"`    // of a release before, as Rendered has them
 	Files   []File   `json:"files,omitempty"`   // -f; YAML
 	JSON    []string `json:"json,omitempty"`    // --set-json
 	Set     []string `json:"set,omitempty"`     // --set
@@ -68,6 +70,9 @@ func (v *Values) ReadValues(names []string, in io.Reader) error {
 
 func readValue(name string, in io.Reader) ([]byte, error) {
 	r := in
+	if strings.HasPrefix(name, "https://") || strings.HasPrefix(name, "http://") {
+		return nil, fmt.Errorf("values are files here, nothing is fetched: `curl -fsSL %s` gets it, and -f - reads standard input", name)
+	}
 	if strings.TrimSpace(name) != "-" {
 		f, err := os.Open(name) //nolint:gosec // the user's own file
 		if err != nil {
@@ -86,6 +91,13 @@ func readValue(name string, in io.Reader) ([]byte, error) {
 // Merge makes one mapping of them, in Helm's order.
 func (v *Values) Merge() (map[string]any, error) {
 	base := map[string]any{}
+	for _, f := range v.Kept {
+		m, err := wholeNumbers(f.Data)
+		if err != nil {
+			return nil, fmt.Errorf("failed to parse %s: %w", f.Name, err)
+		}
+		base = loader.MergeMaps(base, m)
+	}
 	for _, f := range v.Files {
 		m, err := loader.LoadValues(bytes.NewReader(f.Data))
 		if err != nil {
@@ -130,14 +142,53 @@ func (v *Values) Merge() (map[string]any, error) {
 	return base, nil
 }
 
-// Empty reports whether the user gave nothing.
-func (v *Values) Empty() bool {
-	return len(v.Files)+len(v.JSON)+len(v.Set)+len(v.String)+len(v.File)+len(v.Literal) == 0
+// wholeNumbers reads values as --set made them: Helm's reader makes a float of each
+// number, and a template 1.234567e+06 of what was 1234567 the first time.
+func wholeNumbers(b []byte) (map[string]any, error) {
+	m := map[string]any{}
+	if err := yaml.Unmarshal(b, &m, func(d *json.Decoder) *json.Decoder { d.UseNumber(); return d }); err != nil {
+		return nil, err
+	}
+	for k, v := range m {
+		var err error
+		if m[k], err = number(v); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
 }
 
-// Beside returns v with weaker files of values below its own.
-func (v *Values) Beside(weaker ...File) Values {
+func number(v any) (_ any, err error) {
+	switch v := v.(type) {
+	case json.Number:
+		if n, err := v.Int64(); err == nil {
+			return n, nil
+		}
+		return v.Float64()
+	case []any:
+		for i := range v {
+			if v[i], err = number(v[i]); err != nil {
+				return nil, err
+			}
+		}
+	case map[string]any:
+		for k := range v {
+			if v[k], err = number(v[k]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return v, nil
+}
+
+// Empty reports whether the user gave nothing.
+func (v *Values) Empty() bool {
+	return len(v.Kept)+len(v.Files)+len(v.JSON)+len(v.Set)+len(v.String)+len(v.File)+len(v.Literal) == 0
+}
+
+// Beside returns v with the values of a release before below its own.
+func (v *Values) Beside(kept ...File) Values {
 	out := *v
-	out.Files, out.Contents = slices.Concat(weaker, v.Files), maps.Clone(v.Contents)
+	out.Kept, out.Contents = slices.Concat(kept, v.Kept), maps.Clone(v.Contents)
 	return out
 }

@@ -49,6 +49,9 @@ func badPackages() []badInput {
 	installed := []string{"install", "shop", "demo"}
 	fromArchive := []string{"install", "shop", "demo.tgz"}
 	const web = "services:\n  web:\n    image: shop/web:1\n"
+	parts := demo("networks: {default: {}}\n", "Chart.yaml", demoYAML+"dependencies: [{name: db, version: 1.x.x, alias: users}, {name: db, version: 1.x.x, alias: orders}]\n",
+		"charts/db/Chart.yaml", "apiVersion: v2\nname: db\nversion: 1.0.0\n", "charts/db/templates/app.yaml", "services:\n  db: {image: \"db:1\", volumes: [\"data:/data\"]}\nvolumes: {data: {}}\n")
+	twice := []string{"demo/charts/users/templates/app.yaml:2: services.db: demo/charts/orders makes one too, at demo/charts/orders/templates/app.yaml:2", "users/templates/app.yaml:3: volumes.data:", ".Chart.IsRoot"}
 	exists := func(h *hub) {
 		h.write("here/Chart.yaml", demoYAML)
 		h.write("here/templates/app.yaml", web)
@@ -93,5 +96,8 @@ func badPackages() []badInput {
 		{what: "what Git has no name for", args: []string{"install", "shop", "git+https://git.example.com/shop.git//chart?branch=main"}, code: 2, says: []string{"?ref="}},
 		{what: "a registry as a repository", args: []string{"chart", "repo", "add", "stable", "oci://registry.example.com/charts"}, code: 2, says: []string{"needs no adding"}},
 		{what: "a package that cannot be a name", args: []string{"chart", "create", "My Shop"}, code: 2, says: []string{"lower-case"}},
+		{what: "parts that make one thing", files: parts, args: installed, code: 2, says: twice},
+		{what: "parts that make one thing, planned", files: parts, args: []string{"plan", "shop", "demo"}, code: 2, says: twice},
+		{what: "parts that make one thing, to look at", files: parts, args: []string{"chart", "template", "shop", "demo"}, code: 2, says: append(twice, "-s TEMPLATE prints one")},
 	}
 }

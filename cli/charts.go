@@ -57,15 +57,15 @@ type valueFlags struct {
 }
 
 func (v *valueFlags) register(c *cobra.Command) {
-	c.Flags().StringArrayVarP(&v.files, "values", "f", nil, valuesUsage)
+	c.Flags().StringSliceVarP(&v.files, "values", "f", nil, valuesUsage)
 	v.registerSets(c)
 }
 
-const valuesUsage = "file with values, YAML; repeat for more, the last wins (- is standard input)"
+const valuesUsage = "`file` with values, YAML; repeat for more, or write commas, the last wins (- is standard input)"
 
 // registerLong is register where -f means something else.
 func (v *valueFlags) registerLong(c *cobra.Command) {
-	c.Flags().StringArrayVar(&v.files, "values", nil, valuesUsage)
+	c.Flags().StringSliceVar(&v.files, "values", nil, valuesUsage)
 	v.registerSets(c)
 }
 
@@ -175,8 +175,8 @@ func (a *app) chartTemplate() *cobra.Command {
 	c := &cobra.Command{
 		Use: "template [NAME] CHART", Short: "Print the Compose documents that a package makes", Args: rangeArgs(1, 2, "the package"), ValidArgsFunction: completeFiles,
 		Long: `Renders the package on this machine and prints what its templates make, unchecked
-(` + "`fairlead chart lint`" + ` and ` + "`fairlead plan NAME CHART`" + ` check). NAME is .Release.Name. No
-cluster is asked: lookup finds nothing.`,
+(` + "`fairlead chart lint`" + ` and ` + "`fairlead plan NAME CHART`" + ` check) but for things of two parts that
+would become one. NAME is .Release.Name. No cluster is asked: lookup finds nothing.`,
 		Example: "  fairlead chart template demo ./shop --set replicas=2\n  fairlead chart template ./shop -s templates/app.yaml",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			release := chart.Release{Name: "release-name", Revision: 1, Upgrade: upgrade}
@@ -189,6 +189,9 @@ cluster is asked: lookup finds nothing.`,
 			got, _, err := a.render(cmd.Context(), args[len(args)-1], from, &v, chart.Request{Release: release, APIVersions: k.apis, KubeVersion: k.kube})
 			if err != nil {
 				return err
+			}
+			if err := got.Clashes(); err != nil && len(only) == 0 { // deployed, it would lose things in silence
+				return usagef("%w\n-s TEMPLATE prints one all the same", err)
 			}
 			if !a.human() {
 				return a.print(got, nil)

@@ -85,6 +85,22 @@ func TestChartLintFindings(t *testing.T) {
 	}
 }
 
+// A part that makes what another makes may be looked at: that is how it is mended.
+func TestChartTemplateShowsWhatClashes(t *testing.T) {
+	h := newHub(t)
+	h.must("", "chart", "create", "demo")
+	for _, part := range []string{"a", "b"} {
+		h.write("demo/charts/"+part+"/Chart.yaml", "apiVersion: v2\nname: "+part+"\nversion: 1.0.0\n")
+		h.write("demo/charts/"+part+"/templates/app.yaml", "services: {db: {image: \""+part+":1\"}}\n")
+	}
+	if s := h.cli("", "chart", "template", "demo"); s.code != 2 || s.out != "" {
+		t.Errorf("%d %s", s.code, s.all)
+	}
+	if s := h.must("", "chart", "template", "demo", "-s", "charts/b/templates/app.yaml"); s.out != "---\n# Source: demo/charts/b/templates/app.yaml\nservices: {db: {image: \"b:1\"}}\n" {
+		t.Errorf("%s", s.all)
+	}
+}
+
 func TestChartRepositories(t *testing.T) {
 	h := newHub(t)
 	h.must("", "chart", "create", "demo")

@@ -21,6 +21,7 @@ type installFlags struct {
 	from      fetchFlags
 	wait      waitFlags
 	atomic    bool
+	waits     bool
 	noHooks   bool
 	note      string
 	dryRun    string
@@ -36,7 +37,8 @@ func (i *installFlags) register(c *cobra.Command) {
 	i.wait.register(c)
 	f := c.Flags()
 	f.BoolVar(&i.atomic, "atomic", false, "undo all of it when a service does not become healthy in time, or a hook fails; the server does, whatever becomes of this command")
-	f.Bool("wait", true, "wait until it is healthy, which is what happens without it too; see --detach")
+	f.BoolVar(&i.atomic, "rollback-on-failure", false, "the same as --atomic, as Helm 4 has it")
+	f.BoolVar(&i.waits, "wait", true, "wait until it is healthy, which is what happens without it too; --wait=false is --detach")
 	f.BoolVar(&i.noHooks, "no-hooks", false, "run none of the package's hooks")
 	f.BoolVar(&i.skipCheck, "skip-schema-validation", false, "do not check the values against the package's schema")
 	f.StringVar(&i.note, "note", "", "what history shows beside this release")
@@ -44,8 +46,14 @@ func (i *installFlags) register(c *cobra.Command) {
 	f.StringVar(&i.dryRun, "dry-run", "none", "show what would change, and change nothing; `how` is client or server, and both mean that")
 	f.Lookup("dry-run").NoOptDefVal = "client"
 	f.StringP("namespace", "n", "", "Helm's; an app has none: its name is its address")
-	_ = f.MarkHidden("description")
-	_ = f.MarkHidden("namespace")
+	f.Int("history-max", 0, "Helm's; the last 50 are kept")
+	for _, name := range []string{"create-namespace", "wait-for-jobs", "cleanup-on-fail", "skip-crds", "debug", "render-subchart-notes", "disable-openapi-validation"} {
+		f.Bool(name, false, "Helm's; there is nothing here that it could mean")
+		_ = f.MarkHidden(name)
+	}
+	for _, name := range []string{"description", "namespace", "rollback-on-failure", "history-max"} {
+		_ = f.MarkHidden(name)
+	}
 }
 
 // check refuses what cannot be meant, before anything is fetched.
@@ -58,8 +66,9 @@ func (i *installFlags) check(c *cobra.Command, name string) error {
 	default:
 		return usagef("--dry-run=%s: write client, server or none", i.dryRun)
 	}
+	i.wait.detach = i.wait.detach || !i.waits
 	if i.atomic && i.wait.detach {
-		return usagef("--atomic waits, and --detach does not: give one of them")
+		return usagef("--atomic waits, and --detach, or --wait=false, does not: give one of them")
 	}
 	if i.reuse && i.reset {
 		return usagef("--reuse-values and --reset-values exclude each other")
@@ -111,7 +120,9 @@ app back then.`,
 	f := c.Flags()
 	f.BoolVarP(&i.install, "install", "i", false, "install it where the app is not there")
 	f.BoolVar(&i.reuse, "reuse-values", false, "take the values of the release before, below those given")
+	f.BoolVar(&i.reuse, "reset-then-reuse-values", false, "the same as --reuse-values: what was given is kept, without the package's own")
 	f.BoolVar(&i.reset, "reset-values", false, "begin from the package's own values, also where none is given")
+	_ = f.MarkHidden("reset-then-reuse-values")
 	return c
 }
 
@@ -170,6 +181,9 @@ func (a *app) before(cmd *cobra.Command, args []string, i *installFlags) (*clien
 	cl, err := a.client()
 	if err != nil {
 		return nil, nil, err
+	}
+	if cmd.Flags().Changed("history-max") {
+		a.note("--history-max: the last 50 releases are kept, whatever it says")
 	}
 	now, err := appNow(cmd.Context(), cl, cluster.AppName(args[0]))
 	return cl, now, err
@@ -428,6 +442,9 @@ func (a *app) getCommand() *cobra.Command {
 				p, err := cl.Package(cmd.Context(), cluster.AppName(args[0]), release)
 				if err != nil {
 					return err
+				}
+				if p.Manifest, err = compose.Written(p.Manifest); err != nil {
+					return failedf("%s: %w", args[0], err)
 				}
 				if !a.human() {
 					return a.print(p, nil)

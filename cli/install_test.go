@@ -262,3 +262,21 @@ func TestInstallNotInTime(t *testing.T) {
 		}
 	}
 }
+
+// TestManifestIsAFile: what get manifest prints, read again, is the app.
+func TestManifestIsAFile(t *testing.T) {
+	h := newHub(t)
+	h.must("", "chart", "create", "demo")
+	h.must("", "install", "shop", "demo", "--detach", "--set-string", "config=home is $HOME", "--set", "environment.A=$HOME")
+	text := h.must("", "get", "manifest", "shop").out
+	if !strings.Contains(text, "home is $$HOME") {
+		t.Errorf("it is\n%s", text)
+	}
+	h.write("compose.yaml", text)
+	if s := h.must("", "plan", "-p", "shop"); !strings.Contains(s.out, "- package demo-0.1.0") || strings.Contains(s.out, "  ~ ") || strings.Contains(s.out, "  + ") {
+		t.Errorf("it would change\n%s", s.all)
+	}
+	if s := h.must("", "get", "manifest", "shop", "-o", "json"); !strings.Contains(s.out, "home is $$HOME") {
+		t.Errorf("as JSON it is\n%s", s.out)
+	}
+}

@@ -67,6 +67,9 @@ func helpCommand() *cobra.Command {
 }
 
 func unknownCommand(c *cobra.Command, name string) error {
+	if chart, _, err := c.Find([]string{"chart", name}); err == nil && !c.HasParent() && chart.Parent() != c {
+		return usagef("%s has no command %q; packages have: `%s`", c.CommandPath(), name, chart.CommandPath())
+	}
 	c.SuggestionsMinimumDistance = max(c.SuggestionsMinimumDistance, 2)
 	if near := c.SuggestionsFor(name); len(near) > 0 {
 		return usagef("%s has no command %q; did you mean %s?", c.CommandPath(), name, strings.Join(near, " or "))

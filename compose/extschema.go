@@ -104,6 +104,8 @@ func schemaOf(t reflect.Type) (map[string]any, error) {
 	switch t {
 	case reflect.TypeFor[percent]():
 		return map[string]any{"type": []string{"integer", "string"}, "pattern": "^[0-9]+%?$", "minimum": 1, "maximum": 1000}, nil
+	case reflect.TypeFor[words]():
+		return map[string]any{"type": []string{"array", "string"}, "items": map[string]any{"type": "string"}}, nil
 	case reflect.TypeFor[seconds]():
 		return map[string]any{"type": "string", "pattern": "^([0-9.]+(ns|us|ms|s|m|h))+$"}, nil
 	}

@@ -62,9 +62,9 @@ type healthExtension struct {
 }
 
 type hookExtension struct {
-	On     []string `json:"on" schema:"required" doc:"Points of a change: pre-install, post-install, pre-upgrade, post-upgrade, pre-rollback, post-rollback, pre-delete, post-delete, test."`
-	Weight int      `json:"weight,omitempty" schema:"minimum=-10000,maximum=10000" doc:"Order among the hooks of a point, the lowest first. Default 0."`
-	Delete []string `json:"delete,omitempty" doc:"When what is left of it is removed: before-hook-creation (the default), hook-succeeded, hook-failed."`
+	On     words `json:"on" schema:"required" doc:"Points of a change: pre-install, post-install, pre-upgrade, post-upgrade, pre-rollback, post-rollback, pre-delete, post-delete, test. A list, or one text with commas."`
+	Weight int   `json:"weight,omitempty" schema:"minimum=-10000,maximum=10000" doc:"Order among the hooks of a point, the lowest first. Default 0."`
+	Delete words `json:"delete,omitempty" doc:"When what is left of it is removed: before-hook-creation (the default), hook-succeeded, hook-failed. A list, or one text with commas."`
 }
 
 // secretExtension is x-fairlead of a secret.
@@ -83,6 +83,23 @@ func (p *percent) UnmarshalJSON(b []byte) error {
 		return fmt.Errorf("%s is not a percentage from 1%% to 1000%%", b)
 	}
 	*p = percent(n)
+	return nil
+}
+
+// words reads a list of words, and one text of them with commas between, as Helm's
+// annotations are.
+type words []string
+
+func (w *words) UnmarshalJSON(b []byte) error {
+	var text string
+	if json.Unmarshal(b, &text) != nil {
+		return json.Unmarshal(b, (*[]string)(w))
+	}
+	for s := range strings.SplitSeq(text, ",") {
+		if s = strings.TrimSpace(s); s != "" {
+			*w = append(*w, s)
+		}
+	}
 	return nil
 }
 

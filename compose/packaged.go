@@ -160,6 +160,7 @@ func (c *converter) hook(name string, x hookExtension, spec cluster.ServiceSpec)
 		h.Delete = []cluster.HookPolicy{cluster.BeforeHookCreation}
 	}
 	switch {
+	case c.complainedAbout(dotted("services", name, "x-fairlead", "hook", "on")):
 	case len(h.Events) == 0:
 		c.no("it names no point of a change", "write for example on: [pre-upgrade]", name, "x-fairlead", "hook")
 	case len(spec.Routes) > 0 || len(spec.Ports) > 0:

@@ -135,3 +135,28 @@ func TestHooksAreRefused(t *testing.T) {
 		t.Errorf("in a Compose file: %v", err)
 	}
 }
+
+func TestHookPointsAsOneText(t *testing.T) {
+	r, err := Load(t.Context(), packaged(`services:
+  web: {image: "shop/web:1"}
+  one: {image: "shop/web:1", x-fairlead: {hook: {on: pre-install, delete: hook-succeeded}}}
+  two: {image: "shop/web:1", x-fairlead: {hook: {on: "pre-install, post-upgrade", weight: 1}}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][]string{}
+	for _, h := range r.Hooks {
+		got[string(h.Service)] = append(strs(h.Events...), strs(h.Delete...)...)
+	}
+	want := map[string][]string{"one": {"pre-install", "hook-succeeded"}, "two": {"pre-install", "post-upgrade", "before-hook-creation"}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	for text, says := range map[string]string{"pre-instal": "shop/templates/a.yaml:3: services.one.x-fairlead.hook.on: \"pre-instal\" is none; did you mean pre-install?", "\"\"": "it names no point of a change", "{a: b}": "services.one.x-fairlead.hook.on"} {
+		_, err := Load(t.Context(), packaged("services:\n  web: {image: \"shop/web:1\"}\n  one: {image: \"shop/web:1\", x-fairlead: {hook: {on: "+text+"}}}\n"))
+		if p, is := errors.AsType[*Problems](err); !is || len(p.List) != 1 || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}

@@ -90,3 +90,35 @@ func mask(n *yaml.Node, values []string) bool {
 	}
 	return found
 }
+
+// Written is an interpolated document as a file has it, where a dollar sign begins a
+// variable: read again, it means what it meant.
+func Written(document string) (string, error) {
+	if !strings.Contains(document, "$") {
+		return document, nil
+	}
+	var root yaml.Node
+	if err := yaml.Unmarshal([]byte(document), &root); err != nil {
+		return "", fmt.Errorf("the document: %w", err)
+	}
+	doubled(&root)
+	var b bytes.Buffer
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	if err := enc.Encode(&root); err != nil {
+		return "", fmt.Errorf("the document: %w", err)
+	}
+	return b.String(), nil
+}
+
+// doubled writes the dollar signs of every value below n twice: in keys they begin nothing.
+func doubled(n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode {
+		n.Value = strings.ReplaceAll(n.Value, "$", "$$")
+	}
+	for i, c := range n.Content {
+		if n.Kind != yaml.MappingNode || i%2 == 1 {
+			doubled(c)
+		}
+	}
+}

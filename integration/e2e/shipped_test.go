@@ -63,6 +63,43 @@ func TestShippedPackages(t *testing.T) {
 	t.Run("redis", func(t *testing.T) { shippedRedis(t, n) })
 	t.Run("postgres", func(t *testing.T) { shippedPostgres(t, n) })
 	t.Run("registry", func(t *testing.T) { shippedRegistry(t, n) })
+	t.Run("together", func(t *testing.T) { shippedTogether(t, n) })
+}
+
+// As parts of another package they are things of their own, each with its data and password.
+func shippedTogether(t *testing.T, n *node) {
+	t.Helper()
+	n.redis("7.4")
+	n.postgres()
+	yaml := "apiVersion: v2\nname: umb\nversion: 1.0.0\ndependencies:\n"
+	for _, part := range []string{"redis", "postgres, alias: users", "postgres, alias: orders"} {
+		name, _, _ := strings.Cut(part, ",")
+		yaml += fmt.Sprintf("  - {name: %s, version: \">0\", repository: \"file://%s\"}\n", part, shipped(t, name))
+	}
+	n.write("umb/Chart.yaml", yaml)
+	dir := filepath.Join(n.dir, "umb")
+	n.do("chart", "dependency", "update", dir)
+	n.do("install", "shop", dir)
+	ask := func(service, sql string) string {
+		t.Helper()
+		return strings.TrimSpace(n.do("exec", "shop/"+service, "--", "psql", "-U", "postgres", "-Atc", sql))
+	}
+	passwords := map[string]bool{}
+	for _, service := range []string{"users", "orders"} {
+		ask(service, "CREATE TABLE only_"+service+" (note text)")
+		if got := ask(service, "SELECT relname FROM pg_class WHERE relname LIKE 'only%'"); got != "only_"+service {
+			t.Errorf("%s has %q", service, got)
+		}
+		passwords[n.do("exec", "shop/"+service, "--", "cat", "/run/secrets/password")] = true
+	}
+	passwords[n.do("exec", "shop/redis", "--", "cat", "/run/secrets/password")] = true
+	if len(passwords) != 3 {
+		t.Errorf("there are %d passwords", len(passwords))
+	}
+	if out := n.do("chart", "test", "shop", "--logs"); strings.Count(out, "answers, version 15") != 2 || !strings.Contains(out, "written and read") {
+		t.Errorf("its tests say\n%s", out)
+	}
+	n.goes("shop")
 }
 
 func shippedWhoami(t *testing.T, n *node) {
