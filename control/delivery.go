@@ -17,7 +17,8 @@ import (
 
 // Deliverer acts for deliveries: on their sources, and on apps.
 type Deliverer interface {
-	// Look fetches the source and says how the app differs from it.
+	// Look fetches the source and says how the app differs from it. With an error the
+	// proposal says no more than what the source has, if that is known.
 	Look(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) (Proposal, error)
 	// GoBack makes a release of the app again; changed is false where it is so already.
 	GoBack(ctx context.Context, d cluster.Delivery, release int) (made int, changed bool, err error)
@@ -309,14 +310,14 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 	now := func() time.Time { return d.opts.Now().UTC() }
 	if err != nil {
 		d.log.Warn("could not look at a delivery's source; will retry", "delivery", i.Spec.Name, "error", err)
-		return delivery.Missed(i, err, now())
+		return delivery.Missed(i, p.Look, err, now())
 	}
 	l := p.Look
 	l.Verdict, l.Made = delivery.Decide(i.Spec, i.State, l.Origin, l.Changes), d.made(i, l)
 	if l.Verdict == delivery.Deploy {
 		if l.Release, err = p.Deploy(ctx); err != nil {
 			d.log.Warn("could not deploy a delivery; will retry", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "error", err)
-			return delivery.Missed(i, err, now())
+			return delivery.Missed(i, p.Look, err, now())
 		}
 		d.log.Info("deployed", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "app", i.Spec.App, "release", l.Release)
 	}

@@ -27,6 +27,7 @@ type origin struct {
 	head    string
 	bad     map[string]bool
 	away    error
+	broken  map[string]error // what commits are that cannot be deployed
 	hang    bool
 	full    map[string]error                // what the store answers to a write of a key
 	mute    func(cluster.DeliveryName) bool // which sources take half a minute, and answer nothing
@@ -69,6 +70,9 @@ func (o *origin) Look(ctx context.Context, d cluster.Delivery, _ cluster.Deliver
 		changes = []string{"update service web"}
 	}
 	head, at := o.head, o.at
+	if err := o.broken[head]; err != nil {
+		return Proposal{Look: delivery.Look{Origin: cluster.Origin{Revision: head}}}, err
+	}
 	return Proposal{Look: delivery.Look{Origin: cluster.Origin{Revision: head}, Changes: changes, Release: at}, Deploy: func(context.Context) (int, error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
@@ -223,6 +227,24 @@ func (o *origin) follow(name cluster.DeliveryName, more ...func(*cluster.Deliver
 }
 
 func rollback(d *cluster.Delivery) { d.OnFailure = cluster.OnFailureRollback }
+
+func TestACommitThatCannotBeReadIsNamed(t *testing.T) {
+	inOrigin(t, func(o *origin) {
+		o.broken = map[string]error{"two": cluster.Invalidf("compose.yaml:1: no")}
+		o.follow("shop")
+		o.lead(func() {
+			time.Sleep(10 * time.Second)
+			o.push("two", 1)
+			time.Sleep(10 * time.Minute)
+			if st := o.state("shop"); st.Phase != cluster.PhaseFailed || st.Seen.Revision != "two" || st.Applied.Origin.Revision != "one" {
+				t.Errorf("%+v", st)
+			}
+		})
+		if n := len(o.sent); n != 3 || o.sent[n-1].Event != cluster.EventFailed || o.sent[n-1].Revision != "two" {
+			t.Errorf("%+v", o.sent)
+		}
+	})
+}
 
 func TestADeliveryFollowsItsSource(t *testing.T) {
 	inOrigin(t, func(o *origin) {

@@ -63,7 +63,7 @@ func (s *sources) Fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 }
 
 // fetch looks at the source, and at registries; commit: what they have may be written to
-// the source.
+// the source. With an error it returns what the source has, if that is known.
 func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState, commit bool) (api.Fetched, error) {
 	t := work.Task{
 		Delivery: d, Domain: s.Domain, HTTPPort: s.HTTPPort, HTTPSPort: s.HTTPSPort, Release: 1,
@@ -114,7 +114,7 @@ func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 	r, err := s.worker.Run(ctx, t)
 	s.scanned(t, r, asked)
 	if err != nil {
-		return api.Fetched{}, err
+		return api.Fetched{Origin: r.Origin, Forced: r.Forced}, err
 	}
 	if r.Bundle == nil {
 		f := kept.Fetched
@@ -193,12 +193,12 @@ var _ control.Deliverer = (*deliverer)(nil)
 // Look implements control.Deliverer.
 func (d *deliverer) Look(ctx context.Context, spec cluster.Delivery, st cluster.DeliveryState) (control.Proposal, error) {
 	f, err := d.fetch(ctx, spec, st, true)
-	if err != nil {
-		return control.Proposal{}, err
+	var p v1.Plan
+	if err == nil {
+		p, err = d.api.PlanDelivery(ctx, spec, f)
 	}
-	p, err := d.api.PlanDelivery(ctx, spec, f)
 	if err != nil {
-		return control.Proposal{}, err
+		return control.Proposal{Look: delivery.Look{Origin: f.Origin, Forced: f.Forced}}, err
 	}
 	return control.Proposal{
 		Look: delivery.Look{Origin: f.Origin, Changes: changes(p), Release: p.Release, Forced: f.Forced, Images: f.Images, Wrote: commitNews(st.Images, f)},

@@ -87,6 +87,7 @@ func fetchOnce(ctx context.Context, t Task, images []cluster.ImageState, tree st
 	if err != nil {
 		return Result{}, gitError(src, err, giveSecret)
 	}
+	r.Origin = from(r.Origin, commit)
 	if depth > 1 {
 		r.Forced = replaced(repo.storer, commit.Hash, plumbing.NewHash(t.Seen))
 	}
@@ -95,12 +96,18 @@ func fetchOnce(ctx context.Context, t Task, images []cluster.ImageState, tree st
 		commit, top, err = writeBack(ctx, t, repo, ref, commit, &r)
 	}
 	if err != nil {
-		return Result{}, gitError(src, err, giveSecret)
+		return r, gitError(src, err, giveSecret)
 	}
-	subject, _, _ := strings.Cut(strings.TrimSpace(commit.Message), "\n")
-	r.Origin.Revision, r.Origin.Author, r.Origin.At = commit.Hash.String(), cut(commit.Author.String()), commit.Author.When.UTC()
-	r.Origin.Subject = cut(subject)
+	r.Origin = from(r.Origin, commit)
 	return r, checkout(top, commit.Hash, tree)
+}
+
+// from is where a commit came from.
+func from(o cluster.Origin, commit *object.Commit) cluster.Origin {
+	subject, _, _ := strings.Cut(strings.TrimSpace(commit.Message), "\n")
+	o.Revision, o.Author, o.At = commit.Hash.String(), cut(commit.Author.String()), commit.Author.When.UTC()
+	o.Subject = cut(subject)
+	return o
 }
 
 // cut bounds what a stranger wrote.

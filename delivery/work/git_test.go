@@ -110,6 +110,38 @@ func TestReplacedHistoryIsFollowedAndSaid(t *testing.T) {
 	}
 }
 
+// Whatever is wrong with a commit, what is said of it names it.
+func TestWhatIsWrongNamesItsCommit(t *testing.T) {
+	f := newForge(t)
+	f.write("compose.yaml", compose("web:1"))
+	good := f.push("a good one")
+	d := f.local()
+	d.Package = "pkg"
+	f.write("pkg/Chart.yaml", "apiVersion: v2\nname: shop\nversion: 1.2.3\n")
+	for _, tc := range []struct {
+		name, file, content string
+		d                   cluster.Delivery
+	}{
+		{"no YAML", "compose.yaml", "services: [", f.local()},
+		{"a key that is refused", "compose.yaml", "services: {web: {image: a, build: .}}", f.local()},
+		{"more memory than there is", "pkg/templates/app.yaml", "{{ range until 2000000000 }}{{ end }}", d},
+	} {
+		f.write(tc.file, tc.content)
+		commit := f.push(tc.name)
+		r, err := f.run(work.Task{Delivery: tc.d, Known: good, Seen: good})
+		if cluster.KindOf(err) != cluster.KindInvalid {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+		if o := r.Origin; o.Revision != commit || o.Ref != "main" || o.Subject != tc.name || o.Author != "Ann <ann@example.com>" || o.At.IsZero() || r.Bundle != nil {
+			t.Errorf("%s: %v of %+v", tc.name, err, r)
+		}
+	}
+	d.Source.Branch = "none"
+	if r, err := f.run(work.Task{Delivery: d}); err == nil || r.Origin.Revision != "" {
+		t.Errorf("a branch that is not there: %v of %+v", err, r.Origin)
+	}
+}
+
 func TestHTTPSNeedsItsCertificateAndPassword(t *testing.T) {
 	f := newForge(t)
 	f.write("compose.yaml", compose("web:1"))
