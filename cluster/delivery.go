@@ -120,6 +120,12 @@ type Notice struct {
 	Events []string `json:"events,omitempty" maxItems:"10"`
 }
 
+// Key identifies a receiver among those of a delivery.
+func (n Notice) Key() string {
+	sum := sha256.Sum256([]byte(strings.Join(slices.Concat([]string{n.URL, n.Secret, n.Format}, n.Events), "\n")))
+	return hex.EncodeToString(sum[:6])
+}
+
 // Bounds and defaults of a delivery.
 const (
 	DefaultDeliveryInterval = time.Minute
@@ -455,12 +461,14 @@ type DeliveryState struct {
 	Stuck string `json:"stuck,omitempty"`
 	// History is what happened, the newest last; Outbox is what is still to be sent.
 	// Told are sums of what was told of a revision that does not become healthy.
-	History    []DeliveryEvent `json:"history,omitempty"`
-	Told       []string        `json:"told,omitempty"`
-	Outbox     []DeliveryEvent `json:"outbox,omitempty"`
-	NotifyNext time.Time       `json:"notify_next,omitzero"`
-	NotifyErr  string          `json:"notify_error,omitempty"`
-	Events     int64           `json:"events,omitempty"` // ever
+	History []DeliveryEvent `json:"history,omitempty"`
+	Told    []string        `json:"told,omitempty"`
+	Outbox  []DeliveryEvent `json:"outbox,omitempty"`
+	// Heard is the last event of the outbox that a receiver had, by Notice.Key.
+	Heard      map[string]int64 `json:"heard,omitempty"`
+	NotifyNext time.Time        `json:"notify_next,omitzero"`
+	NotifyErr  string           `json:"notify_error,omitempty"`
+	Events     int64            `json:"events,omitempty"` // ever
 
 	Rev StoreRev `json:"-"`
 }

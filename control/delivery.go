@@ -22,8 +22,9 @@ type Deliverer interface {
 	Look(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) (Proposal, error)
 	// GoBack makes a release of the app again; changed is false where it is so already.
 	GoBack(ctx context.Context, d cluster.Delivery, release int) (made int, changed bool, err error)
-	// Send tells those whom the delivery names.
-	Send(ctx context.Context, d cluster.Delivery, events []cluster.DeliveryEvent) error
+	// Send tells those whom the delivery names what of the outbox they have not heard, and
+	// returns how far each is then, by its key.
+	Send(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) (heard map[string]int64, err error)
 }
 
 // Proposal is a look at a source, with the deploy that it may lead to.
@@ -348,9 +349,9 @@ func (d *Deliveries) goBack(ctx context.Context, i delivery.Item) cluster.Delive
 }
 
 func (d *Deliveries) send(ctx context.Context, i delivery.Item) cluster.DeliveryState {
-	err := d.opts.Do.Send(ctx, i.Spec, i.State.Outbox)
+	heard, err := d.opts.Do.Send(ctx, i.Spec, i.State)
 	if err != nil {
-		d.log.Warn("could not tell of a delivery; will retry", "delivery", i.Spec.Name, "error", err)
+		d.log.Warn("could not tell all of a delivery", "delivery", i.Spec.Name, "error", err)
 	}
-	return delivery.Sent(i, err, d.opts.Now().UTC())
+	return delivery.Sent(i, heard, err, d.opts.Now().UTC())
 }

@@ -103,14 +103,16 @@ func (o *origin) GoBack(_ context.Context, d cluster.Delivery, release int) (int
 	return o.release(d.App, o.content[release]), true, nil
 }
 
-func (o *origin) Send(_ context.Context, _ cluster.Delivery, events []cluster.DeliveryEvent) error {
+func (o *origin) Send(_ context.Context, d cluster.Delivery, st cluster.DeliveryState) (map[string]int64, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	heard := map[string]int64{d.Notify[0].Key(): 0}
 	if o.deaf {
-		return cluster.Transientf("nobody listens")
+		return heard, cluster.Transientf("nobody listens")
 	}
-	o.sent = append(o.sent, events...)
-	return nil
+	o.sent = append(o.sent, st.Outbox...)
+	heard[d.Notify[0].Key()] = o.sent[len(o.sent)-1].ID
+	return heard, nil
 }
 
 // push is a commit, and a webhook that says so.
@@ -219,7 +221,7 @@ func inOrigin(t *testing.T, f func(o *origin)) {
 }
 
 func (o *origin) follow(name cluster.DeliveryName, more ...func(*cluster.Delivery)) {
-	d := cluster.Delivery{Name: name, App: cluster.AppName(name), Interval: cluster.Duration(time.Hour)}
+	d := cluster.Delivery{Name: name, App: cluster.AppName(name), Interval: cluster.Duration(time.Hour), Notify: []cluster.Notice{{URL: "https://news.example.com"}}}
 	for _, f := range more {
 		f(&d)
 	}

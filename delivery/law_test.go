@@ -155,7 +155,7 @@ func (w *world) do(act delivery.Action) cluster.DeliveryState {
 	case delivery.Save:
 		return act.State
 	case delivery.Send:
-		return delivery.Sent(act.Item, nil, w.now)
+		return delivery.Sent(act.Item, nil, nil, w.now)
 	case delivery.GoBack:
 		w.back++
 		if w.refuse != nil {
@@ -304,7 +304,7 @@ func TestLongTextsAreCut(t *testing.T) {
 		"refused":   delivery.NotBack(delivery.Item{State: st}, cluster.Invalidf("%s", long), now),
 		"not back":  delivery.NotBack(delivery.Item{State: st}, errors.New(long), now),
 		"went back": delivery.WentBack(delivery.Item{State: delivery.NotBack(delivery.Item{State: st}, errors.New(long), now)}, 2, true, now),
-		"sent":      delivery.Sent(delivery.Item{State: st}, errors.New(long), now),
+		"sent":      delivery.Sent(delivery.Item{State: st}, nil, errors.New(long), now),
 		"failed":    saved,
 	} {
 		text, err := json.Marshal(st)
@@ -724,8 +724,18 @@ func TestABadCommitIsNamed(t *testing.T) {
 func TestWhatIsNotToldIsToldLater(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	st := cluster.DeliveryState{Outbox: []cluster.DeliveryEvent{{ID: 1, At: now.Add(-2 * time.Hour)}, {ID: 2, At: now}}}
-	got := delivery.Sent(delivery.Item{State: st}, errors.New("no"), now)
-	if len(got.Outbox) != 1 || got.Outbox[0].ID != 2 || !got.NotifyNext.After(now) || got.NotifyErr != "no" {
+	away, near := cluster.Notice{URL: "https://a.example.com"}, cluster.Notice{URL: "https://a.example.com", Format: "slack"}
+	i := delivery.Item{Spec: cluster.Delivery{Notify: []cluster.Notice{away, near}}, State: st}
+	got := delivery.Sent(i, map[string]int64{near.Key(): 2}, errors.New("no"), now)
+	if len(got.Outbox) != 1 || got.Outbox[0].ID != 2 || !got.NotifyNext.After(now) || got.NotifyErr != "no" || got.Heard[near.Key()] != 2 || got.Heard[away.Key()] != 0 {
+		t.Errorf("%+v", got)
+	}
+	// Heard by all, or refused, it is sent no more; what was refused stays said.
+	got = delivery.Sent(i, map[string]int64{near.Key(): 2, away.Key(): 2}, errors.New("404"), now)
+	if got.Outbox != nil || got.Heard != nil || !got.NotifyNext.IsZero() || got.NotifyErr != "404" {
+		t.Errorf("%+v", got)
+	}
+	if got = delivery.Sent(i, map[string]int64{near.Key(): 2, away.Key(): 2}, nil, now); got.NotifyErr != "" {
 		t.Errorf("%+v", got)
 	}
 }

@@ -216,17 +216,23 @@ func NotBack(i Item, err error, now time.Time) cluster.DeliveryState {
 	return tell(st, now, cluster.EventFailed, st.Applied, st.Stuck, st.Message)
 }
 
-// Sent is the state after the outbox was sent; err: not all of it.
-func Sent(i Item, err error, now time.Time) cluster.DeliveryState {
+// Sent is the state after the outbox was sent: heard says how far each receiver is, by
+// its key, and err what somebody was not told.
+func Sent(i Item, heard map[string]int64, err error, now time.Time) cluster.DeliveryState {
 	const tooOld = time.Hour
 	const again = 30 * time.Second
 	st := i.State
-	if err == nil {
-		st.Outbox, st.NotifyErr, st.NotifyNext = nil, "", time.Time{}
-		return st
+	st.Outbox = slices.DeleteFunc(slices.Clone(st.Outbox), func(e cluster.DeliveryEvent) bool {
+		waits := slices.ContainsFunc(i.Spec.Notify, func(n cluster.Notice) bool { return heard[n.Key()] < e.ID })
+		return !waits || now.Sub(e.At) > tooOld
+	})
+	st.Heard, st.NotifyErr, st.NotifyNext = heard, "", now.Add(again)
+	if len(st.Outbox) == 0 {
+		st.Outbox, st.Heard, st.NotifyNext = nil, nil, time.Time{}
 	}
-	st.NotifyErr, st.NotifyNext = cut(err.Error()), now.Add(again)
-	st.Outbox = slices.DeleteFunc(slices.Clone(st.Outbox), func(e cluster.DeliveryEvent) bool { return now.Sub(e.At) > tooOld })
+	if err != nil {
+		st.NotifyErr = cut(err.Error())
+	}
 	return st
 }
 
