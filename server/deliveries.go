@@ -99,9 +99,7 @@ func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 	if st.Applied != nil { // rendered for the release that it made, it is the same again
 		t.AppliedRevision, t.AppliedRelease = st.Applied.Origin.Revision, st.Applied.Release
 	}
-	if st.Seen != nil {
-		t.Seen = st.Seen.Revision
-	}
+	t.Seen = st.Seen
 	s.mu.Lock()
 	kept, have := s.kept[d.Name]
 	s.mu.Unlock()

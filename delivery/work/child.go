@@ -30,8 +30,8 @@ type Task struct {
 	Keys []byte `json:"keys,omitempty"`
 	// Known is the revision that the caller has the bundle of; Seen the newest one
 	// that was seen.
-	Known string `json:"known,omitempty"`
-	Seen  string `json:"seen,omitempty"`
+	Known string          `json:"known,omitempty"`
+	Seen  *cluster.Origin `json:"seen,omitempty"`
 	// Release is the number a package is told, from 1; where the newest revision is
 	// AppliedRevision, it is AppliedRelease.
 	Release         int    `json:"release"`

@@ -79,8 +79,9 @@ func fetchOnce(ctx context.Context, t Task, images []cluster.ImageState, tree st
 	if r.Origin.Revision == t.Known {
 		return r, nil
 	}
-	depth := 1
-	if t.Seen != "" && t.Seen != r.Origin.Revision && ref.IsBranch() {
+	depth, seen := 1, t.Seen
+	// Another branch, or another repository, has another history.
+	if seen != nil && seen.URL == src.URL && seen.Ref == r.Origin.Ref && seen.Revision != r.Origin.Revision && ref.IsBranch() {
 		depth = looksBack
 	}
 	commit, err := repo.commit(ctx, ref, hash, depth)
@@ -89,7 +90,7 @@ func fetchOnce(ctx context.Context, t Task, images []cluster.ImageState, tree st
 	}
 	r.Origin = from(r.Origin, commit)
 	if depth > 1 {
-		r.Forced = replaced(repo.storer, commit.Hash, plumbing.NewHash(t.Seen))
+		r.Forced = replaced(repo.storer, commit.Hash, plumbing.NewHash(seen.Revision))
 	}
 	top, err := commit.Tree()
 	if err == nil && commits(t.Delivery) {

@@ -81,6 +81,11 @@ func TestFollowsWhatIsAskedFor(t *testing.T) {
 	}
 }
 
+// seen is what was seen of a delivery's branch.
+func seen(d cluster.Delivery, commit string) *cluster.Origin {
+	return &cluster.Origin{URL: d.Source.URL, Ref: "main", Revision: commit}
+}
+
 func TestReplacedHistoryIsFollowedAndSaid(t *testing.T) {
 	f := newForge(t)
 	f.write("compose.yaml", compose("web:1"))
@@ -93,7 +98,7 @@ func TestReplacedHistoryIsFollowedAndSaid(t *testing.T) {
 	for _, at := range []string{"file://" + f.dir, url} {
 		d := f.local()
 		d.Source.URL, d.Source.CA = at, ca
-		if r := f.must(work.Task{Delivery: d, Seen: old}); r.Forced {
+		if r := f.must(work.Task{Delivery: d, Seen: seen(d, old)}); r.Forced {
 			t.Errorf("%s: a commit on top is no replaced history", at)
 		}
 	}
@@ -103,9 +108,19 @@ func TestReplacedHistoryIsFollowedAndSaid(t *testing.T) {
 	for _, at := range []string{"file://" + f.dir, url} {
 		d := f.local()
 		d.Source.URL, d.Source.CA = at, ca
-		r := f.must(work.Task{Delivery: d, Seen: old})
+		r := f.must(work.Task{Delivery: d, Seen: seen(d, old)})
 		if !r.Forced || r.Origin.Revision != other || !strings.Contains(r.Bundle.Services["web"].Task.Image, "web:4") {
 			t.Errorf("%s: forced %v, %+v", at, r.Forced, r.Origin)
+		}
+	}
+	// Nobody replaced the history of a branch, or of a repository, that was not followed before.
+	d := f.local()
+	for what, s := range map[string]*cluster.Origin{
+		"another branch":     {URL: d.Source.URL, Ref: "next", Revision: old},
+		"another repository": {URL: url, Ref: "main", Revision: old},
+	} {
+		if r := f.must(work.Task{Delivery: d, Seen: s}); r.Forced || r.Origin.Revision != other {
+			t.Errorf("%s: forced %v, %+v", what, r.Forced, r.Origin)
 		}
 	}
 }
@@ -128,7 +143,7 @@ func TestWhatIsWrongNamesItsCommit(t *testing.T) {
 	} {
 		f.write(tc.file, tc.content)
 		commit := f.push(tc.name)
-		r, err := f.run(work.Task{Delivery: tc.d, Known: good, Seen: good})
+		r, err := f.run(work.Task{Delivery: tc.d, Known: good})
 		if cluster.KindOf(err) != cluster.KindInvalid {
 			t.Errorf("%s: %v", tc.name, err)
 		}
