@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -322,12 +323,61 @@ func (s *Server) PlanDelivery(ctx context.Context, d cluster.Delivery, f Fetched
 func (s *Server) Deliver(ctx context.Context, d cluster.Delivery, f Fetched, release int) (v1.DeployResult, error) {
 	return s.changeFor(ctx, d, func(c current) (plan.Input, error) {
 		b := meant(c, d, f.Bundle)
+		if err := s.adopts(c, d, b); err != nil {
+			return plan.Input{}, err
+		}
 		b.Expect, b.Timeout = &release, d.Filled().Timeout
 		b.Note = orNote("", strings.TrimSpace(strings.Join([]string{
 			f.Origin.Ref, cluster.ShortRevision(f.Origin.Revision), cluster.Choices(f.Origin.Images), f.Origin.Subject,
 		}, " ")))
 		return plan.Input{App: d.App, Bundle: b, Origin: &f.Origin, Action: c.action(b)}, nil
 	})
+}
+
+// adopts refuses to remove services of an app that the delivery has not made yet.
+func (s *Server) adopts(c current, d cluster.Delivery, b v1.Bundle) error {
+	var gone []cluster.ServiceName
+	for _, n := range slices.Sorted(maps.Keys(c.Services)) {
+		if _, stays := b.Services[n]; !stays {
+			gone = append(gone, n)
+		}
+	}
+	if d.Adopt || c.App == nil || len(gone) == 0 {
+		return nil
+	}
+	r, _ := s.release(c.app, c.App.Release)
+	if r.By == d.Actor() {
+		return nil
+	}
+	now, err := s.delivery(d.Name)
+	if err != nil || now.State.Applied != nil {
+		return err // nil: what was changed by hand is drift
+	}
+	return cluster.Invalidf("the app %s was made by %s, and the source does not have its %s: `fairlead delivery create %s … --replace` with --adopt removes that, with --prune=false it stays",
+		c.app, cmp.Or(r.By, "somebody else"), join(gone), d.Name)
+}
+
+// byHand says of a person's change of an app which delivery undoes it.
+func (s *Server) byHand(res v1.DeployResult, err error) (v1.DeployResult, error) {
+	if err == nil && res.Changed {
+		res.Plan.Warnings = append(res.Plan.Warnings, s.undone(res.App)...)
+	}
+	return res, err
+}
+
+func (s *Server) undone(app cluster.AppName) (out []v1.Detail) {
+	all, _, _ := s.follows()
+	for _, d := range all {
+		if d.App != app || d.Suspend {
+			continue
+		}
+		does := "makes it as its source says"
+		if d.Drift == cluster.DriftReport {
+			does = "says how it differs from its source"
+		}
+		out = append(out, v1.Detail{Message: "the delivery " + string(d.Name) + " follows " + string(app) + " and " + does + " at its next look: `fairlead delivery suspend " + string(d.Name) + "` first leaves a change by hand"})
+	}
+	return out
 }
 
 // TakeBack makes an earlier release of a delivery's app again.

@@ -215,7 +215,11 @@ type bundleInput struct {
 }
 
 func (s *Server) planApp(ctx context.Context, in *bundleInput) (v1.Plan, error) {
-	return s.planned(ctx, in.app(), func(current) v1.Bundle { return in.Body })
+	p, err := s.planned(ctx, in.app(), func(current) v1.Bundle { return in.Body })
+	if err == nil && !p.Empty() {
+		p.Warnings = append(p.Warnings, s.undone(in.app())...)
+	}
+	return p, err
 }
 
 // planned is what a deploy of a bundle would do.
@@ -242,9 +246,9 @@ func (s *Server) planned(ctx context.Context, app cluster.AppName, meant func(cu
 }
 
 func (s *Server) deploy(ctx context.Context, in *bundleInput) (v1.DeployResult, error) {
-	return s.change(ctx, in.app(), func(c current) (plan.Input, error) {
+	return s.byHand(s.change(ctx, in.app(), func(c current) (plan.Input, error) {
 		return plan.Input{App: in.app(), Bundle: in.Body, Action: c.action(in.Body)}, nil
-	})
+	}))
 }
 
 // change plans what build makes of the current state, and writes it, if then the

@@ -91,6 +91,7 @@ type Delivery struct {
 	Timeout   Duration       `json:"timeout,omitempty" doc:"of fetching, and of becoming healthy"`
 	DependsOn []DeliveryName `json:"depends_on,omitempty" maxItems:"50"`
 	KeepGone  bool           `json:"keep_gone,omitempty" doc:"keep services that left the source"`
+	Adopt     bool           `json:"adopt,omitempty" doc:"take over an app that was made otherwise, also where services of it are not in the source and go"`
 	Suspend   bool           `json:"suspend,omitempty"`
 	OnFailure string         `json:"on_failure,omitempty" enum:"retry,rollback,"`
 	Drift     string         `json:"drift,omitempty" enum:"correct,report,"`
@@ -356,6 +357,7 @@ func (n Notice) validate() error {
 func (d Delivery) Key(revision string) string {
 	d = d.Filled()
 	d.Interval, d.Timeout, d.DependsOn, d.Suspend, d.OnFailure, d.Drift = 0, 0, nil, false, "", ""
+	d.Adopt = false
 	d.Webhook, d.Notify, d.Created, d.By, d.Rev = "", nil, time.Time{}, "", 0
 	d.ImageWrite.Author, d.ImageWrite.Message = "", ""
 	d.Source.User, d.Source.Secret, d.Source.KnownHosts, d.Source.CA = "", "", "", ""
