@@ -315,22 +315,24 @@ func (s *Server) diffDelivery(ctx context.Context, in *DeliveryPath) (v1.Deliver
 
 // PlanDelivery is what a deploy of what was fetched would change.
 func (s *Server) PlanDelivery(ctx context.Context, d cluster.Delivery, f Fetched) (v1.Plan, error) {
-	return s.planned(ctx, d.App, func(c current) v1.Bundle { return meant(c, d, f.Bundle) })
+	return s.planned(ctx, d.App, func(c current) plan.Input { return s.input(c, d, f.Bundle) })
 }
 
 // Deliver deploys what was fetched, as long as the app is at the release that this was
 // decided on (0: not there).
 func (s *Server) Deliver(ctx context.Context, d cluster.Delivery, f Fetched, release int) (v1.DeployResult, error) {
 	return s.changeFor(ctx, d, func(c current) (plan.Input, error) {
-		b := meant(c, d, f.Bundle)
-		if err := s.adopts(c, d, b); err != nil {
-			return plan.Input{}, err
+		in := s.input(c, d, f.Bundle)
+		b := &in.Bundle
+		if err := s.adopts(c, d, *b); err != nil {
+			return in, err
 		}
 		b.Expect, b.Timeout = &release, d.Filled().Timeout
 		b.Note = orNote("", strings.TrimSpace(strings.Join([]string{
 			f.Origin.Ref, cluster.ShortRevision(f.Origin.Revision), cluster.Choices(f.Origin.Images), f.Origin.Subject,
 		}, " ")))
-		return plan.Input{App: d.App, Bundle: b, Origin: &f.Origin, Action: c.action(b)}, nil
+		in.Origin = &f.Origin
+		return in, nil
 	})
 }
 
@@ -406,6 +408,41 @@ func (s *Server) changeFor(ctx context.Context, d cluster.Delivery, build func(c
 
 func asDelivery(ctx context.Context, d cluster.Delivery) context.Context {
 	return Trusted(ctx, d.Actor())
+}
+
+// input is what a delivery's bundle asks for. A package whose templates draw at random is
+// another one each time that it is rendered: what was rendered from the same before is taken,
+// as it is in its release.
+func (s *Server) input(c current, d cluster.Delivery, b v1.Bundle) plan.Input {
+	in := plan.Input{App: d.App, Bundle: b, Action: c.action(b)}
+	if r, ok := s.rendered(d, b.Package); ok {
+		in.Exact, in.Package = true, r.Package
+		in.Bundle = v1.Bundle{Services: r.Services, Hooks: r.Hooks, Secrets: plan.References(r.Services, r.Hooks), Rendered: r.Source}
+		for name := range in.Bundle.Secrets {
+			if decl, is := b.Secrets[name]; is {
+				decl.Value = nil // as it is there
+				in.Bundle.Secrets[name] = decl
+			}
+		}
+	}
+	in.Bundle = meant(c, d, in.Bundle)
+	return in
+}
+
+// rendered is the newest release of a delivery that was rendered from what p was.
+func (s *Server) rendered(d cluster.Delivery, p *v1.Package) (out cluster.Release, found bool) {
+	if p == nil || p.Input == "" {
+		return out, false
+	}
+	s.Mirror.Read(func(v store.View) {
+		for _, e := range store.All[cluster.Release](v, store.AppPrefix(d.App)+"releases/", nil) {
+			r := e.V
+			if r.Package != nil && r.Package.Input == p.Input && r.Origin != nil && r.Origin.Delivery == d.Name && r.Number > out.Number {
+				out, found = r, true
+			}
+		}
+	})
+	return out, found
 }
 
 // meant is a delivery's bundle, with the services that left it where they are kept.

@@ -543,3 +543,76 @@ func TestChangesByHandOfAFollowedApp(t *testing.T) {
 		}
 	}
 }
+
+// TestAPackageThatDrawsAtRandom: rendered again from the same it is no change, what is changed by
+// hand is, and goes back to what was drawn first.
+func TestAPackageThatDrawsAtRandom(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	set, err := b.SetDelivery(ctx, "shop", fromGit("shop"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := set.Delivery
+	d.Rev = b.rev(store.DeliveryKey("shop"))
+	rendered := func(input, drawn string) api.Fetched {
+		spec := service("web:1")
+		spec.Task.Env = map[string]string{"DRAWN": drawn}
+		spec.Task.Configs = []cluster.FileRef{{Name: "conf", Target: "/conf"}}
+		spec.Task.Secrets = []cluster.FileRef{{Name: "key", Target: "/run/secrets/key"}}
+		bun := bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": spec})
+		bun.Configs = map[string][]byte{"conf": []byte(drawn)}
+		bun.Secrets = map[string]v1.SecretDecl{"key": {Value: []byte(drawn)}}
+		bun.Rendered = "services: " + drawn
+		bun.Package = &v1.Package{Chart: "shop", Version: "1.0.0", Notes: drawn, Input: input}
+		return api.Fetched{Bundle: bun, Origin: cluster.Origin{Delivery: "shop", Revision: drawn}}
+	}
+	first, err := b.srv.Deliver(ctx, d, rendered("i1", "one"), 0)
+	if err != nil || !first.Changed {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	has := func(what, drawn string) {
+		t.Helper()
+		svc := get[cluster.Service](b, store.ServiceKey(cluster.ServiceID{App: "shop", Name: "web"}))
+		if got := svc.Spec.Task.Env["DRAWN"]; got != drawn || svc.Spec.Task.Image != "web:1" {
+			t.Errorf("%s: %s with %q, not %q", what, svc.Spec.Task.Image, got, drawn)
+		}
+		p, err := b.Package(ctx, "shop", 0)
+		if err != nil || p.Notes != drawn || p.Manifest != "services: "+drawn {
+			t.Errorf("%s: %+v, %v", what, p, err)
+		}
+	}
+	same := func(what string, f api.Fetched, release int) {
+		t.Helper()
+		if p, err := b.srv.PlanDelivery(ctx, d, f); err != nil || !p.Empty() {
+			t.Errorf("%s: %+v, %v", what, p.Changes, err)
+		}
+		if r, err := b.srv.Deliver(ctx, d, f, release); err != nil || r.Changed {
+			t.Errorf("%s: %+v, %v", what, r, err)
+		}
+	}
+	same("rendered again", rendered("i1", "two"), 1)
+	if _, err := b.Restart(ctx, "shop", v1.RestartRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	same("restarted", rendered("i1", "three"), 2)
+	if _, err := b.Update(ctx, "shop", v1.UpdateRequest{Images: map[cluster.ServiceName]v1.ImageRef{"web": {Ref: "web:9"}}}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := b.srv.Deliver(ctx, d, rendered("i1", "four"), 3)
+	if err != nil || !r.Changed {
+		t.Fatalf("changed by hand: %+v, %v", r, err)
+	}
+	has("corrected", "one")
+	same("corrected", rendered("i1", "five"), 4)
+	if r, err = b.srv.Deliver(ctx, d, rendered("i2", "six"), 4); err != nil || !r.Changed {
+		t.Fatalf("of other values: %+v, %v", r, err)
+	}
+	has("of other values", "six")
+	// Where nobody noted what it was rendered from, as in earlier versions, it is no change to do so.
+	old := rendered("", "seven")
+	if r, err = b.srv.Deliver(ctx, d, old, 5); err != nil || !r.Changed {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	same("noted later", rendered("i3", "seven"), 6)
+}

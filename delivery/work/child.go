@@ -265,6 +265,7 @@ func do(ctx context.Context, t Task, fetched func(Result) error) (Result, error)
 	}
 	if !commits(t.Delivery) {
 		place(&r)
+		withImages(&r)
 	}
 	return r, nil
 }

@@ -356,6 +356,28 @@ func TestAPackageInGit(t *testing.T) {
 	if got := r.Bundle.Services["web"].Task.Image; !strings.Contains(got, "web:prod-3-9") {
 		t.Error(got)
 	}
+	// So is what it was rendered from, until something of that is another.
+	was := r.Bundle.Package.Input
+	for _, tc := range []struct {
+		file, content string
+		set           string
+		same          bool
+	}{
+		{"elsewhere/compose.yaml", compose("web:1"), d.Set, true},
+		{"env/prod.yaml", "tag: other\n", d.Set, false},
+		{"env/prod.yaml", "tag: prod\n", d.Set, true},
+		{"env/prod.yaml", "tag: prod\n", "replicas: 4\n", false},
+		{"pkg/values.yaml", "tag: one\nreplicas: 2\n", d.Set, false},
+	} {
+		f.write(tc.file, tc.content)
+		f.push(tc.file)
+		d := d
+		d.Set = tc.set
+		r := f.must(work.Task{Delivery: d, Release: 11})
+		if is := r.Bundle.Package.Input == was; is != tc.same || was == "" {
+			t.Errorf("%+v: from the same is %v", tc, is)
+		}
+	}
 	f.write("pkg/templates/hook.yaml", "services:\n  migrate:\n    image: web:1\n    x-fairlead: {hook: {on: [pre-upgrade, test], weight: 3}}\n")
 	f.push("a hook")
 	r = f.must(work.Task{Delivery: d, Release: 10})
