@@ -19,7 +19,7 @@ type updateInput struct {
 }
 
 func (s *Server) update(ctx context.Context, in *updateInput) (v1.DeployResult, error) {
-	return s.change(ctx, in.app(), func(c current) (plan.Input, error) {
+	return s.byHand(s.change(ctx, in.app(), func(c current) (plan.Input, error) {
 		var words []string
 		for _, n := range slices.Sorted(maps.Keys(in.Body.Images)) {
 			words = append(words, string(n)+"="+in.Body.Images[n].Ref)
@@ -41,7 +41,7 @@ func (s *Server) update(ctx context.Context, in *updateInput) (v1.DeployResult, 
 			out.Bundle.Services[n] = spec
 		}
 		return out, nil
-	})
+	}))
 }
 
 func (c current) noService(name cluster.ServiceName) error {
@@ -86,7 +86,7 @@ type rollbackInput struct {
 }
 
 func (s *Server) rollback(ctx context.Context, in *rollbackInput) (v1.DeployResult, error) {
-	return s.change(ctx, in.app(), s.back(in))
+	return s.byHand(s.change(ctx, in.app(), s.back(in)))
 }
 
 // back builds a rollback.

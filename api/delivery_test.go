@@ -444,3 +444,175 @@ func TestServicesThatLeftTheirSource(t *testing.T) {
 		}
 	}
 }
+
+// TestAnAppIsNotTakenOverUnasked: what its source does not have is not removed from an app that
+// somebody else made.
+func TestAnAppIsNotTakenOverUnasked(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	two := bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service("web:1"), "extra": service("extra:1")})
+	deployed(t, b, two)
+	follow := func(change func(*cluster.Delivery)) cluster.Delivery {
+		set := fromGit("shop")
+		set.Replace = true
+		change(&set.Delivery)
+		d, err := b.SetDelivery(ctx, "shop", set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Rev = b.rev(store.DeliveryKey("shop"))
+		return d.Delivery
+	}
+	one := api.Fetched{Bundle: bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service("web:2")})}
+	d := follow(func(*cluster.Delivery) {})
+	if p, err := b.srv.PlanDelivery(ctx, d, one); err != nil || !slices.ContainsFunc(p.Changes, func(c v1.Change) bool { return c.Action == v1.ActionRemove && c.Name == "extra" }) {
+		t.Errorf("its diff: %+v, %v", p.Changes, err)
+	}
+	_, err := b.srv.Deliver(ctx, d, one, 1)
+	if cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "does not have its extra: `fairlead delivery create shop … --replace` with --adopt") {
+		t.Fatalf("it was taken over: %v", err)
+	}
+	// All of it is there, or it is kept, or that was asked for.
+	same := two
+	same.Services = map[cluster.ServiceName]cluster.ServiceSpec{"web": service("web:2"), "extra": service("extra:1")}
+	for n, try := range []struct {
+		change func(*cluster.Delivery)
+		bundle v1.Bundle
+	}{
+		{func(d *cluster.Delivery) { d.KeepGone = true }, one.Bundle},
+		{func(*cluster.Delivery) {}, same},
+		{func(d *cluster.Delivery) { d.Adopt = true }, one.Bundle},
+	} {
+		release := deployed(t, b, two).Release
+		if r, err := b.srv.Deliver(ctx, follow(try.change), api.Fetched{Bundle: try.bundle}, release); err != nil || !r.Changed {
+			t.Errorf("%d: %+v, %v", n, r, err)
+		}
+	}
+	// Once it has made the app, what comes by hand is drift.
+	release := deployed(t, b, two).Release
+	b.put(store.DeliveryStateKey("shop"), cluster.DeliveryState{Name: "shop", Applied: &cluster.Applied{Release: 1}})
+	if r, err := b.srv.Deliver(ctx, follow(func(*cluster.Delivery) {}), one, release); err != nil || !r.Changed {
+		t.Errorf("drift: %+v, %v", r, err)
+	}
+}
+
+// TestChangesByHandOfAFollowedApp: whoever makes one is told that it does not last.
+func TestChangesByHandOfAFollowedApp(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	web := func(image string) v1.Bundle {
+		return bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service(image)})
+	}
+	if r := deployed(t, b, web("web:1")); len(r.Plan.Warnings) > 0 {
+		t.Errorf("nothing follows it: %v", r.Plan.Warnings)
+	}
+	if _, err := b.SetDelivery(ctx, "live", fromGit("shop")); err != nil {
+		t.Fatal(err)
+	}
+	warned := func() map[string]bool {
+		out := map[string]bool{}
+		note := func(what string, p v1.Plan, err error) {
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			out[what] = slices.ContainsFunc(p.Warnings, func(d v1.Detail) bool { return strings.Contains(d.Message, "the delivery live follows shop") })
+		}
+		p, err := b.Plan(ctx, "shop", web("web:2"))
+		note("plan", p, err)
+		r, err := b.Deploy(ctx, "shop", web("web:2"))
+		note("deploy", r.Plan, err)
+		r, err = b.Deploy(ctx, "shop", web("web:2"))
+		note("nothing", r.Plan, err)
+		r, err = b.Update(ctx, "shop", v1.UpdateRequest{Images: map[cluster.ServiceName]v1.ImageRef{"web": {Ref: "web:3"}}})
+		note("update", r.Plan, err)
+		r, err = b.Rollback(ctx, "shop", 1)
+		note("rollback", r.Plan, err)
+		r, err = b.Restart(ctx, "shop", v1.RestartRequest{})
+		note("restart", r.Plan, err)
+		return out
+	}
+	if diff := cmp.Diff(map[string]bool{"plan": true, "deploy": true, "nothing": false, "update": true, "rollback": true, "restart": false}, warned()); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := b.Suspend(ctx, "live"); err != nil {
+		t.Fatal(err)
+	}
+	for what, is := range warned() {
+		if is {
+			t.Errorf("suspended, %s warns", what)
+		}
+	}
+}
+
+// TestAPackageThatDrawsAtRandom: rendered again from the same it is no change, what is changed by
+// hand is, and goes back to what was drawn first.
+func TestAPackageThatDrawsAtRandom(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	set, err := b.SetDelivery(ctx, "shop", fromGit("shop"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := set.Delivery
+	d.Rev = b.rev(store.DeliveryKey("shop"))
+	rendered := func(input, drawn string) api.Fetched {
+		spec := service("web:1")
+		spec.Task.Env = map[string]string{"DRAWN": drawn}
+		spec.Task.Configs = []cluster.FileRef{{Name: "conf", Target: "/conf"}}
+		spec.Task.Secrets = []cluster.FileRef{{Name: "key", Target: "/run/secrets/key"}}
+		bun := bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": spec})
+		bun.Configs = map[string][]byte{"conf": []byte(drawn)}
+		bun.Secrets = map[string]v1.SecretDecl{"key": {Value: []byte(drawn)}}
+		bun.Rendered = "services: " + drawn
+		bun.Package = &v1.Package{Chart: "shop", Version: "1.0.0", Notes: drawn, Input: input}
+		return api.Fetched{Bundle: bun, Origin: cluster.Origin{Delivery: "shop", Revision: drawn}}
+	}
+	first, err := b.srv.Deliver(ctx, d, rendered("i1", "one"), 0)
+	if err != nil || !first.Changed {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	has := func(what, drawn string) {
+		t.Helper()
+		svc := get[cluster.Service](b, store.ServiceKey(cluster.ServiceID{App: "shop", Name: "web"}))
+		if got := svc.Spec.Task.Env["DRAWN"]; got != drawn || svc.Spec.Task.Image != "web:1" {
+			t.Errorf("%s: %s with %q, not %q", what, svc.Spec.Task.Image, got, drawn)
+		}
+		p, err := b.Package(ctx, "shop", 0)
+		if err != nil || p.Notes != drawn || p.Manifest != "services: "+drawn {
+			t.Errorf("%s: %+v, %v", what, p, err)
+		}
+	}
+	same := func(what string, f api.Fetched, release int) {
+		t.Helper()
+		if p, err := b.srv.PlanDelivery(ctx, d, f); err != nil || !p.Empty() {
+			t.Errorf("%s: %+v, %v", what, p.Changes, err)
+		}
+		if r, err := b.srv.Deliver(ctx, d, f, release); err != nil || r.Changed {
+			t.Errorf("%s: %+v, %v", what, r, err)
+		}
+	}
+	same("rendered again", rendered("i1", "two"), 1)
+	if _, err := b.Restart(ctx, "shop", v1.RestartRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	same("restarted", rendered("i1", "three"), 2)
+	if _, err := b.Update(ctx, "shop", v1.UpdateRequest{Images: map[cluster.ServiceName]v1.ImageRef{"web": {Ref: "web:9"}}}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := b.srv.Deliver(ctx, d, rendered("i1", "four"), 3)
+	if err != nil || !r.Changed {
+		t.Fatalf("changed by hand: %+v, %v", r, err)
+	}
+	has("corrected", "one")
+	same("corrected", rendered("i1", "five"), 4)
+	if r, err = b.srv.Deliver(ctx, d, rendered("i2", "six"), 4); err != nil || !r.Changed {
+		t.Fatalf("of other values: %+v, %v", r, err)
+	}
+	has("of other values", "six")
+	// Where nobody noted what it was rendered from, as in earlier versions, it is no change to do so.
+	old := rendered("", "seven")
+	if r, err = b.srv.Deliver(ctx, d, old, 5); err != nil || !r.Changed {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	same("noted later", rendered("i3", "seven"), 6)
+}

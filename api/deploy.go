@@ -215,24 +215,30 @@ type bundleInput struct {
 }
 
 func (s *Server) planApp(ctx context.Context, in *bundleInput) (v1.Plan, error) {
-	return s.planned(ctx, in.app(), func(current) v1.Bundle { return in.Body })
+	p, err := s.planned(ctx, in.app(), func(c current) plan.Input {
+		return plan.Input{App: in.app(), Bundle: in.Body, Action: c.action(in.Body)}
+	})
+	if err == nil && !p.Empty() {
+		p.Warnings = append(p.Warnings, s.undone(in.app())...)
+	}
+	return p, err
 }
 
-// planned is what a deploy of a bundle would do.
-func (s *Server) planned(ctx context.Context, app cluster.AppName, meant func(current) v1.Bundle) (v1.Plan, error) {
+// planned is what a deploy would do.
+func (s *Server) planned(ctx context.Context, app cluster.AppName, meant func(current) plan.Input) (v1.Plan, error) {
 	c, err := s.current(app)
 	if err != nil {
 		return v1.Plan{}, err
 	}
-	b, _, err := s.hideUsers(ctx, c, meant(c))
-	if err != nil {
+	input := meant(c)
+	if input.Bundle, _, err = s.hideUsers(ctx, c, input.Bundle); err != nil {
 		return v1.Plan{}, err
 	}
-	input := plan.Input{App: app, Action: c.action(b)}
-	if input.Package, _, err = s.packageOf(c, &b); err != nil {
-		return v1.Plan{}, err
+	if input.Bundle.Package != nil {
+		if input.Package, _, err = s.packageOf(c, &input.Bundle); err != nil {
+			return v1.Plan{}, err
+		}
 	}
-	input.Bundle = b
 	r, err := s.plan(ctx, c, input)
 	if err == nil {
 		// What is too large for the store is refused here as a deploy would.
@@ -242,9 +248,9 @@ func (s *Server) planned(ctx context.Context, app cluster.AppName, meant func(cu
 }
 
 func (s *Server) deploy(ctx context.Context, in *bundleInput) (v1.DeployResult, error) {
-	return s.change(ctx, in.app(), func(c current) (plan.Input, error) {
+	return s.byHand(s.change(ctx, in.app(), func(c current) (plan.Input, error) {
 		return plan.Input{App: in.app(), Bundle: in.Body, Action: c.action(in.Body)}, nil
-	})
+	}))
 }
 
 // change plans what build makes of the current state, and writes it, if then the

@@ -29,7 +29,7 @@ func (s *Server) packageOf(c current, b *v1.Bundle) (*cluster.Package, []step, e
 		return nil, nil, err
 	}
 	b.Rendered = ""
-	p := &cluster.Package{Chart: in.Chart, Version: in.Version, AppVersion: in.AppVersion, From: in.From, Text: hash, Parts: len(parts)}
+	p := &cluster.Package{Chart: in.Chart, Version: in.Version, AppVersion: in.AppVersion, From: in.From, Text: hash, Parts: len(parts), Input: in.Input}
 	var steps []step
 	for i, data := range parts {
 		key, stored := store.PackageKey(c.app, hash, i), false

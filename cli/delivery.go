@@ -132,6 +132,7 @@ func (x *deliveryFlags) register(c *cobra.Command) {
 	f.DurationVar(&x.deadline, "deadline", cluster.DefaultDeliveryTimeout, "time to fetch, and to become healthy, before it counts as failed")
 	f.StringSliceVar(&x.depends, "depends-on", nil, "deliveries that must be ready before")
 	f.BoolVar(&x.prune, "prune", true, "remove services that left the source")
+	f.BoolVar(&d.Adopt, "adopt", false, "take over an app that was made otherwise, and remove its services that the source does not have")
 	f.BoolVar(&d.Suspend, "suspend", false, "do nothing until resumed")
 	f.StringVar(&d.OnFailure, "on-failure", cluster.OnFailureRetry, "`retry` ever more seldom, or rollback and stay until a new commit")
 	f.StringVar(&d.Drift, "drift", cluster.DriftCorrect, "`correct` what was changed by hand, or report it")

@@ -91,6 +91,7 @@ type Delivery struct {
 	Timeout   Duration       `json:"timeout,omitempty" doc:"of fetching, and of becoming healthy"`
 	DependsOn []DeliveryName `json:"depends_on,omitempty" maxItems:"50"`
 	KeepGone  bool           `json:"keep_gone,omitempty" doc:"keep services that left the source"`
+	Adopt     bool           `json:"adopt,omitempty" doc:"take over an app that was made otherwise, also where services of it are not in the source and go"`
 	Suspend   bool           `json:"suspend,omitempty"`
 	OnFailure string         `json:"on_failure,omitempty" enum:"retry,rollback,"`
 	Drift     string         `json:"drift,omitempty" enum:"correct,report,"`
@@ -118,6 +119,12 @@ type Notice struct {
 	Format string `json:"format,omitempty" enum:"json,slack,"`
 	// Events narrows what is sent; none: all.
 	Events []string `json:"events,omitempty" maxItems:"10"`
+}
+
+// Key identifies a receiver among those of a delivery.
+func (n Notice) Key() string {
+	sum := sha256.Sum256([]byte(strings.Join(slices.Concat([]string{n.URL, n.Secret, n.Format}, n.Events), "\n")))
+	return hex.EncodeToString(sum[:6])
 }
 
 // Bounds and defaults of a delivery.
@@ -350,6 +357,7 @@ func (n Notice) validate() error {
 func (d Delivery) Key(revision string) string {
 	d = d.Filled()
 	d.Interval, d.Timeout, d.DependsOn, d.Suspend, d.OnFailure, d.Drift = 0, 0, nil, false, "", ""
+	d.Adopt = false
 	d.Webhook, d.Notify, d.Created, d.By, d.Rev = "", nil, time.Time{}, "", 0
 	d.ImageWrite.Author, d.ImageWrite.Message = "", ""
 	d.Source.User, d.Source.Secret, d.Source.KnownHosts, d.Source.CA = "", "", "", ""
@@ -455,12 +463,14 @@ type DeliveryState struct {
 	Stuck string `json:"stuck,omitempty"`
 	// History is what happened, the newest last; Outbox is what is still to be sent.
 	// Told are sums of what was told of a revision that does not become healthy.
-	History    []DeliveryEvent `json:"history,omitempty"`
-	Told       []string        `json:"told,omitempty"`
-	Outbox     []DeliveryEvent `json:"outbox,omitempty"`
-	NotifyNext time.Time       `json:"notify_next,omitzero"`
-	NotifyErr  string          `json:"notify_error,omitempty"`
-	Events     int64           `json:"events,omitempty"` // ever
+	History []DeliveryEvent `json:"history,omitempty"`
+	Told    []string        `json:"told,omitempty"`
+	Outbox  []DeliveryEvent `json:"outbox,omitempty"`
+	// Heard is the last event of the outbox that a receiver had, by Notice.Key.
+	Heard      map[string]int64 `json:"heard,omitempty"`
+	NotifyNext time.Time        `json:"notify_next,omitzero"`
+	NotifyErr  string           `json:"notify_error,omitempty"`
+	Events     int64            `json:"events,omitempty"` // ever
 	// AppCreated is the app whose releases Applied, Good and Watch are; 0: it was not there yet.
 	AppCreated StoreRev `json:"app_created,omitempty"`
 

@@ -19,6 +19,8 @@ type Package struct {
 	// Text is the hash of its PackageText, which is kept in so many Parts.
 	Text  string `json:"text"`
 	Parts int    `json:"parts"`
+	// Input is the hash of what a delivery rendered it from; "": nobody noted it.
+	Input string `json:"input,omitempty"`
 }
 
 // String is the usual name of a chart's archive, without its ending.

@@ -17,12 +17,14 @@ import (
 
 // Deliverer acts for deliveries: on their sources, and on apps.
 type Deliverer interface {
-	// Look fetches the source and says how the app differs from it.
+	// Look fetches the source and says how the app differs from it. With an error the
+	// proposal says no more than what the source has, if that is known.
 	Look(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) (Proposal, error)
 	// GoBack makes a release of the app again; changed is false where it is so already.
 	GoBack(ctx context.Context, d cluster.Delivery, release int) (made int, changed bool, err error)
-	// Send tells those whom the delivery names.
-	Send(ctx context.Context, d cluster.Delivery, events []cluster.DeliveryEvent) error
+	// Send tells those whom the delivery names what of the outbox they have not heard, and
+	// returns how far each is then, by its key.
+	Send(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) (heard map[string]int64, err error)
 }
 
 // Proposal is a look at a source, with the deploy that it may lead to.
@@ -338,14 +340,14 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 	now := func() time.Time { return d.opts.Now().UTC() }
 	if err != nil {
 		d.log.Warn("could not look at a delivery's source; will retry", "delivery", i.Spec.Name, "error", err)
-		return delivery.Missed(i, err, now())
+		return delivery.Missed(i, p.Look, err, now())
 	}
 	l := p.Look
 	l.Verdict, l.Made = delivery.Decide(i.Spec, i.State, l.Origin, l.Changes), d.made(i, l)
 	if l.Verdict == delivery.Deploy {
 		if l.Release, err = p.Deploy(ctx); err != nil {
 			d.log.Warn("could not deploy a delivery; will retry", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "error", err)
-			return delivery.Missed(i, err, now())
+			return delivery.Missed(i, p.Look, err, now())
 		}
 		d.log.Info("deployed", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "app", i.Spec.App, "release", l.Release)
 	}
@@ -376,9 +378,9 @@ func (d *Deliveries) goBack(ctx context.Context, i delivery.Item) cluster.Delive
 }
 
 func (d *Deliveries) send(ctx context.Context, i delivery.Item) cluster.DeliveryState {
-	err := d.opts.Do.Send(ctx, i.Spec, i.State.Outbox)
+	heard, err := d.opts.Do.Send(ctx, i.Spec, i.State)
 	if err != nil {
-		d.log.Warn("could not tell of a delivery; will retry", "delivery", i.Spec.Name, "error", err)
+		d.log.Warn("could not tell all of a delivery", "delivery", i.Spec.Name, "error", err)
 	}
-	return delivery.Sent(i, err, d.opts.Now().UTC())
+	return delivery.Sent(i, heard, err, d.opts.Now().UTC())
 }

@@ -27,6 +27,7 @@ type origin struct {
 	head    string
 	bad     map[string]bool
 	away    error
+	broken  map[string]error // what commits are that cannot be deployed
 	hang    bool
 	full    map[string]error                // what the store answers to a write of a key
 	mute    func(cluster.DeliveryName) bool // which sources take half a minute, and answer nothing
@@ -69,6 +70,9 @@ func (o *origin) Look(ctx context.Context, d cluster.Delivery, _ cluster.Deliver
 		changes = []string{"update service web"}
 	}
 	head, at := o.head, o.at
+	if err := o.broken[head]; err != nil {
+		return Proposal{Look: delivery.Look{Origin: cluster.Origin{Revision: head}}}, err
+	}
 	return Proposal{Look: delivery.Look{Origin: cluster.Origin{Revision: head}, Changes: changes, Release: at}, Deploy: func(context.Context) (int, error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
@@ -99,14 +103,16 @@ func (o *origin) GoBack(_ context.Context, d cluster.Delivery, release int) (int
 	return o.release(d.App, o.content[release]), true, nil
 }
 
-func (o *origin) Send(_ context.Context, _ cluster.Delivery, events []cluster.DeliveryEvent) error {
+func (o *origin) Send(_ context.Context, d cluster.Delivery, st cluster.DeliveryState) (map[string]int64, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	heard := map[string]int64{d.Notify[0].Key(): 0}
 	if o.deaf {
-		return cluster.Transientf("nobody listens")
+		return heard, cluster.Transientf("nobody listens")
 	}
-	o.sent = append(o.sent, events...)
-	return nil
+	o.sent = append(o.sent, st.Outbox...)
+	heard[d.Notify[0].Key()] = o.sent[len(o.sent)-1].ID
+	return heard, nil
 }
 
 // push is a commit, and a webhook that says so.
@@ -215,7 +221,7 @@ func inOrigin(t *testing.T, f func(o *origin)) {
 }
 
 func (o *origin) follow(name cluster.DeliveryName, more ...func(*cluster.Delivery)) {
-	d := cluster.Delivery{Name: name, App: cluster.AppName(name), Interval: cluster.Duration(time.Hour)}
+	d := cluster.Delivery{Name: name, App: cluster.AppName(name), Interval: cluster.Duration(time.Hour), Notify: []cluster.Notice{{URL: "https://news.example.com"}}}
 	for _, f := range more {
 		f(&d)
 	}
@@ -223,6 +229,24 @@ func (o *origin) follow(name cluster.DeliveryName, more ...func(*cluster.Deliver
 }
 
 func rollback(d *cluster.Delivery) { d.OnFailure = cluster.OnFailureRollback }
+
+func TestACommitThatCannotBeReadIsNamed(t *testing.T) {
+	inOrigin(t, func(o *origin) {
+		o.broken = map[string]error{"two": cluster.Invalidf("compose.yaml:1: no")}
+		o.follow("shop")
+		o.lead(func() {
+			time.Sleep(10 * time.Second)
+			o.push("two", 1)
+			time.Sleep(10 * time.Minute)
+			if st := o.state("shop"); st.Phase != cluster.PhaseFailed || st.Seen.Revision != "two" || st.Applied.Origin.Revision != "one" {
+				t.Errorf("%+v", st)
+			}
+		})
+		if n := len(o.sent); n != 3 || o.sent[n-1].Event != cluster.EventFailed || o.sent[n-1].Revision != "two" {
+			t.Errorf("%+v", o.sent)
+		}
+	})
+}
 
 func TestADeliveryFollowsItsSource(t *testing.T) {
 	inOrigin(t, func(o *origin) {

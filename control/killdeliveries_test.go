@@ -68,13 +68,13 @@ func (f follower) GoBack(ctx context.Context, d cluster.Delivery, release int) (
 	return res.Release, res.Changed, err
 }
 
-func (f follower) Send(_ context.Context, _ cluster.Delivery, events []cluster.DeliveryEvent) error {
+func (f follower) Send(_ context.Context, _ cluster.Delivery, st cluster.DeliveryState) (map[string]int64, error) {
 	f.src.mu.Lock()
 	defer f.src.mu.Unlock()
-	for _, e := range events {
+	for _, e := range st.Outbox {
 		f.src.told[e.ID] = e.Event
 	}
-	return nil
+	return nil, nil // it names nobody
 }
 
 // unsettled says what of the delivery is on its way.

@@ -216,9 +216,7 @@ func (b *beyond) follower(m *mortal, a *api.Server, src *source) control.Deliver
 
 func (c committer) Look(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) (control.Proposal, error) {
 	t := work.Task{Delivery: d, Domain: "example.test", SingleNode: true, Release: 1, Scan: true, Chosen: st.Images, Commit: true, Now: time.Now()}
-	if st.Seen != nil {
-		t.Seen = st.Seen.Revision
-	}
+	t.Seen = st.Seen
 	r, err := c.b.worker.Run(ctx, t)
 	if err != nil {
 		return control.Proposal{}, err

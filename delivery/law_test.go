@@ -155,7 +155,7 @@ func (w *world) do(act delivery.Action) cluster.DeliveryState {
 	case delivery.Save:
 		return act.State
 	case delivery.Send:
-		return delivery.Sent(act.Item, nil, w.now)
+		return delivery.Sent(act.Item, nil, nil, w.now)
 	case delivery.GoBack:
 		w.back++
 		if w.refuse != nil {
@@ -170,7 +170,7 @@ func (w *world) do(act delivery.Action) cluster.DeliveryState {
 		return delivery.WentBack(act.Item, release, changed, w.now)
 	case delivery.Fetch:
 		if w.away {
-			return delivery.Missed(act.Item, cluster.Transientf("no route"), w.now)
+			return delivery.Missed(act.Item, delivery.Look{}, cluster.Transientf("no route"), w.now)
 		}
 		content := w.content()
 		var changes []string
@@ -299,12 +299,12 @@ func TestLongTextsAreCut(t *testing.T) {
 	watching.State.Watch = &cluster.DeliveryWatch{Release: 1}
 	saved := delivery.Plan(delivery.Snapshot{Now: now, Free: 1, Deliveries: []delivery.Item{watching}})[0].(delivery.Save).State
 	for what, st := range map[string]cluster.DeliveryState{
-		"missed":    delivery.Missed(delivery.Item{}, cluster.Invalidf("%s", long), now),
+		"missed":    delivery.Missed(delivery.Item{}, delivery.Look{}, cluster.Invalidf("%s", long), now),
 		"looked":    delivery.Looked(delivery.Item{State: st}, look, now),
 		"refused":   delivery.NotBack(delivery.Item{State: st}, cluster.Invalidf("%s", long), now),
 		"not back":  delivery.NotBack(delivery.Item{State: st}, errors.New(long), now),
 		"went back": delivery.WentBack(delivery.Item{State: delivery.NotBack(delivery.Item{State: st}, errors.New(long), now)}, 2, true, now),
-		"sent":      delivery.Sent(delivery.Item{State: st}, errors.New(long), now),
+		"sent":      delivery.Sent(delivery.Item{State: st}, nil, errors.New(long), now),
 		"failed":    saved,
 	} {
 		text, err := json.Marshal(st)
@@ -312,7 +312,7 @@ func TestLongTextsAreCut(t *testing.T) {
 			t.Errorf("%s: %d bytes, %v: %.300s", what, len(text), err, text)
 		}
 	}
-	if st := delivery.Missed(delivery.Item{}, cluster.Invalidf("short"), now); st.Message != "short" {
+	if st := delivery.Missed(delivery.Item{}, delivery.Look{}, cluster.Invalidf("short"), now); st.Message != "short" {
 		t.Errorf("%q", st.Message)
 	}
 }
@@ -424,7 +424,7 @@ func TestNothingToGoBackFrom(t *testing.T) {
 func TestASourceThatIsAwayDoesNotDelayTheWayBack(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	st := cluster.DeliveryState{Going: true, Phase: cluster.PhaseFailed, Message: "going back: no leader", Failures: 5, Next: now.Add(time.Minute)}
-	got := delivery.Missed(delivery.Item{State: st}, cluster.Transientf("no route"), now)
+	got := delivery.Missed(delivery.Item{State: st}, delivery.Look{}, cluster.Transientf("no route"), now)
 	if !got.Next.Equal(st.Next) || got.Message != st.Message || !got.Going || !got.Looked.Equal(now) {
 		t.Errorf("%+v", got)
 	}
@@ -675,25 +675,67 @@ func TestDriftIsReported(t *testing.T) {
 func TestBriefOutagesAreNoNews(t *testing.T) {
 	i := delivery.Item{}
 	for n := 1; n <= 10; n++ {
-		i.State = delivery.Missed(i, cluster.Transientf("no route (%d)", n), time.Unix(int64(n), 0))
+		i.State = delivery.Missed(i, delivery.Look{}, cluster.Transientf("no route (%d)", n), time.Unix(int64(n), 0))
 		if want := map[bool]int64{false: 0, true: 1}[n >= 3]; i.State.Events != want {
 			t.Errorf("after %d failures %d events", n, i.State.Events)
 		}
 	}
 	i = delivery.Item{}
 	for range 3 {
-		i.State = delivery.Missed(i, cluster.Invalidf("compose.yaml:1: no"), time.Unix(1, 0))
+		i.State = delivery.Missed(i, delivery.Look{}, cluster.Invalidf("compose.yaml:1: no"), time.Unix(1, 0))
 	}
 	if i.State.Events != 1 {
 		t.Errorf("a file that is wrong is news %d times", i.State.Events)
 	}
 }
 
+// News of a revision that leads to no release is of that one, not of the last that did.
+func TestABadCommitIsNamed(t *testing.T) {
+	good := cluster.Origin{Ref: "main", Revision: revision(1), Author: "Ann", Subject: "trunk"}
+	a := &cluster.Applied{Origin: good, Key: cluster.Delivery{}.KeyOf(good), Release: 1}
+	i := delivery.Item{State: cluster.DeliveryState{Phase: cluster.PhaseReady, Seen: &good, Applied: a, Good: a}}
+	bad := cluster.Origin{Ref: "main", Revision: revision(2), Author: "Mallory", Subject: "break it"}
+	for n := range 3 {
+		l := delivery.Look{Origin: bad, Forced: n == 0}
+		i.State = delivery.Missed(i, l, cluster.Invalidf("compose.yaml:1: no"), time.Unix(int64(n), 0))
+	}
+	st := i.State
+	if len(st.Outbox) != 2 || st.Outbox[0].Event != cluster.EventForced || !strings.Contains(st.Outbox[0].Message, revision(1)[:8]) {
+		t.Fatalf("%+v", st.Outbox)
+	}
+	if e := st.Outbox[1]; e.Event != cluster.EventFailed || e.Revision != bad.Revision || e.Author != "Mallory" || e.Subject != "break it" || e.Release != 0 {
+		t.Errorf("%+v", e)
+	}
+	if st.Seen.Revision != bad.Revision || st.Applied != a || st.Good != a {
+		t.Errorf("%+v", st)
+	}
+	// The next one with the same mistake is another.
+	i.State = delivery.Missed(i, delivery.Look{Origin: cluster.Origin{Revision: revision(3)}}, cluster.Invalidf("compose.yaml:1: no"), time.Unix(9, 0))
+	if n := len(i.State.Outbox); n != 3 || i.State.Outbox[n-1].Revision != revision(3) {
+		t.Errorf("%+v", i.State.Outbox)
+	}
+	// A source that does not say which it has is not the last one's fault.
+	i.State = delivery.Missed(i, delivery.Look{}, cluster.Invalidf("no such branch"), time.Unix(10, 0))
+	if e := i.State.Outbox[len(i.State.Outbox)-1]; e.Message != "no such branch" || e.Revision != "" || e.Author != "" || i.State.Seen.Revision != revision(3) {
+		t.Errorf("%+v", e)
+	}
+}
+
 func TestWhatIsNotToldIsToldLater(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	st := cluster.DeliveryState{Outbox: []cluster.DeliveryEvent{{ID: 1, At: now.Add(-2 * time.Hour)}, {ID: 2, At: now}}}
-	got := delivery.Sent(delivery.Item{State: st}, errors.New("no"), now)
-	if len(got.Outbox) != 1 || got.Outbox[0].ID != 2 || !got.NotifyNext.After(now) || got.NotifyErr != "no" {
+	away, near := cluster.Notice{URL: "https://a.example.com"}, cluster.Notice{URL: "https://a.example.com", Format: "slack"}
+	i := delivery.Item{Spec: cluster.Delivery{Notify: []cluster.Notice{away, near}}, State: st}
+	got := delivery.Sent(i, map[string]int64{near.Key(): 2}, errors.New("no"), now)
+	if len(got.Outbox) != 1 || got.Outbox[0].ID != 2 || !got.NotifyNext.After(now) || got.NotifyErr != "no" || got.Heard[near.Key()] != 2 || got.Heard[away.Key()] != 0 {
+		t.Errorf("%+v", got)
+	}
+	// Heard by all, or refused, it is sent no more; what was refused stays said.
+	got = delivery.Sent(i, map[string]int64{near.Key(): 2, away.Key(): 2}, errors.New("404"), now)
+	if got.Outbox != nil || got.Heard != nil || !got.NotifyNext.IsZero() || got.NotifyErr != "404" {
+		t.Errorf("%+v", got)
+	}
+	if got = delivery.Sent(i, map[string]int64{near.Key(): 2, away.Key(): 2}, nil, now); got.NotifyErr != "" {
 		t.Errorf("%+v", got)
 	}
 }

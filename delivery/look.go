@@ -54,15 +54,11 @@ type Look struct {
 // Looked is the state after a look at the source.
 func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	d, st := i.Spec.Filled(), followed(i, now)
-	key, was := d.KeyOf(l.Origin), st.Seen
+	key := d.KeyOf(l.Origin)
 	l = bounded(l)
-	seen := l.Origin
-	st.Seen, st.Checked = &seen, now
+	st, st.Checked = seeing(st, l, now), now
 	later := now.Add(spread(d.Name, st.Checks, d.Interval.D()))
 	applied := &cluster.Applied{Origin: l.Origin, Key: key, Release: l.Release}
-	if l.Forced && was != nil {
-		st = event(st, now, cluster.EventForced, applied, fmt.Sprintf("%s no longer has %s in its history", l.Origin.Ref, cluster.ShortRevision(was.Revision)))
-	}
 	st = imaged(st, l, applied, now)
 	same := st.Applied != nil && st.Applied.Key == key
 	if l.Verdict == Keep && l.Made {
@@ -113,6 +109,17 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	return st
 }
 
+// seeing takes in which revision the source has.
+func seeing(st cluster.DeliveryState, l Look, now time.Time) cluster.DeliveryState {
+	was, seen := st.Seen, l.Origin
+	st.Seen = &seen
+	if l.Forced && was != nil {
+		st = event(st, now, cluster.EventForced, &cluster.Applied{Origin: seen, Release: l.Release},
+			fmt.Sprintf("%s no longer has %s in its history", seen.Ref, cluster.ShortRevision(was.Revision)))
+	}
+	return st
+}
+
 // held says of a revision that failed where the app stays.
 func held(st cluster.DeliveryState, failed cluster.Origin) string {
 	switch {
@@ -154,15 +161,22 @@ func imaged(st cluster.DeliveryState, l Look, a *cluster.Applied, now time.Time)
 // lasting is how often in a row something is away before it is news.
 const lasting = 3
 
-// Missed is the state after a look, or a deploy, that did not work. Network comes and
-// goes: what is transient is news only when it lasts.
-func Missed(i Item, err error, now time.Time) cluster.DeliveryState {
-	st := setback(i.Spec.Filled(), followed(i, now), now, err.Error())
+// Missed is the state after a look, or a deploy, that did not work: l has the revision that
+// it was about, or none where the source did not say. Network comes and goes: what is
+// transient is news only when it lasts.
+func Missed(i Item, l Look, err error, now time.Time) cluster.DeliveryState {
+	d, st := i.Spec.Filled(), followed(i, now)
+	var about *cluster.Applied
+	if l.Origin.Revision != "" {
+		about = &cluster.Applied{Origin: l.Origin, Key: d.KeyOf(l.Origin)} // and no release
+		st = seeing(st, Look{Origin: l.Origin, Forced: l.Forced}, now)
+	}
+	st = setback(d, st, now, err.Error())
 	switch {
 	case cluster.KindOf(err) != cluster.KindTransient:
-		st = tell(st, now, cluster.EventFailed, st.Applied, st.Message, st.Message)
+		st = tell(st, now, cluster.EventFailed, about, st.Message, st.Message)
 	case st.Failures == lasting:
-		st = event(st, now, cluster.EventFailed, st.Applied, st.Message)
+		st = event(st, now, cluster.EventFailed, about, st.Message)
 	}
 	if was := i.State; was.Going { // that is how it is still, and tried again in its own time
 		st.Phase, st.Message, st.Next = was.Phase, was.Message, was.Next
@@ -202,17 +216,23 @@ func NotBack(i Item, err error, now time.Time) cluster.DeliveryState {
 	return tell(st, now, cluster.EventFailed, st.Applied, st.Stuck, st.Message)
 }
 
-// Sent is the state after the outbox was sent; err: not all of it.
-func Sent(i Item, err error, now time.Time) cluster.DeliveryState {
+// Sent is the state after the outbox was sent: heard says how far each receiver is, by
+// its key, and err what somebody was not told.
+func Sent(i Item, heard map[string]int64, err error, now time.Time) cluster.DeliveryState {
 	const tooOld = time.Hour
 	const again = 30 * time.Second
 	st := i.State
-	if err == nil {
-		st.Outbox, st.NotifyErr, st.NotifyNext = nil, "", time.Time{}
-		return st
+	st.Outbox = slices.DeleteFunc(slices.Clone(st.Outbox), func(e cluster.DeliveryEvent) bool {
+		waits := slices.ContainsFunc(i.Spec.Notify, func(n cluster.Notice) bool { return heard[n.Key()] < e.ID })
+		return !waits || now.Sub(e.At) > tooOld
+	})
+	st.Heard, st.NotifyErr, st.NotifyNext = heard, "", now.Add(again)
+	if len(st.Outbox) == 0 {
+		st.Outbox, st.Heard, st.NotifyNext = nil, nil, time.Time{}
 	}
-	st.NotifyErr, st.NotifyNext = cut(err.Error()), now.Add(again)
-	st.Outbox = slices.DeleteFunc(slices.Clone(st.Outbox), func(e cluster.DeliveryEvent) bool { return now.Sub(e.At) > tooOld })
+	if err != nil {
+		st.NotifyErr = cut(err.Error())
+	}
 	return st
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -63,7 +64,7 @@ func (s *sources) Fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 }
 
 // fetch looks at the source, and at registries; commit: what they have may be written to
-// the source.
+// the source. With an error it returns what the source has, if that is known.
 func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState, commit bool) (api.Fetched, error) {
 	t := work.Task{
 		Delivery: d, Domain: s.Domain, HTTPPort: s.HTTPPort, HTTPSPort: s.HTTPSPort, Release: 1,
@@ -98,9 +99,7 @@ func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 	if st.Applied != nil { // rendered for the release that it made, it is the same again
 		t.AppliedRevision, t.AppliedRelease = st.Applied.Origin.Revision, st.Applied.Release
 	}
-	if st.Seen != nil {
-		t.Seen = st.Seen.Revision
-	}
+	t.Seen = st.Seen
 	s.mu.Lock()
 	kept, have := s.kept[d.Name]
 	s.mu.Unlock()
@@ -114,7 +113,7 @@ func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 	r, err := s.worker.Run(ctx, t)
 	s.scanned(t, r, asked)
 	if err != nil {
-		return api.Fetched{}, err
+		return api.Fetched{Origin: r.Origin, Forced: r.Forced}, err
 	}
 	if r.Bundle == nil {
 		f := kept.Fetched
@@ -193,12 +192,12 @@ var _ control.Deliverer = (*deliverer)(nil)
 // Look implements control.Deliverer.
 func (d *deliverer) Look(ctx context.Context, spec cluster.Delivery, st cluster.DeliveryState) (control.Proposal, error) {
 	f, err := d.fetch(ctx, spec, st, true)
-	if err != nil {
-		return control.Proposal{}, err
+	var p v1.Plan
+	if err == nil {
+		p, err = d.api.PlanDelivery(ctx, spec, f)
 	}
-	p, err := d.api.PlanDelivery(ctx, spec, f)
 	if err != nil {
-		return control.Proposal{}, err
+		return control.Proposal{Look: delivery.Look{Origin: f.Origin, Forced: f.Forced}}, err
 	}
 	return control.Proposal{
 		Look: delivery.Look{Origin: f.Origin, Changes: changes(p), Release: p.Release, Forced: f.Forced, Images: f.Images, Wrote: commitNews(st.Images, f)},
@@ -225,36 +224,50 @@ type news struct {
 
 // Send implements control.Deliverer. It goes on past those that cannot be told; an event
 // that is sent again has the same ID.
-func (d *deliverer) Send(ctx context.Context, spec cluster.Delivery, events []cluster.DeliveryEvent) error {
+func (d *deliverer) Send(ctx context.Context, spec cluster.Delivery, st cluster.DeliveryState) (map[string]int64, error) {
+	heard := map[string]int64{}
 	var errs []error
 	for _, n := range spec.Notify {
-		errs = append(errs, d.tell(ctx, spec, n, events))
+		last, err := d.tell(ctx, spec, n, st)
+		heard[n.Key()] = last
+		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	return heard, errors.Join(errs...)
 }
 
-func (d *deliverer) tell(ctx context.Context, spec cluster.Delivery, n cluster.Notice, events []cluster.DeliveryEvent) error {
+// tell tells a receiver what it has not heard, and returns how far it is then. What it
+// refuses it is not told again.
+func (d *deliverer) tell(ctx context.Context, spec cluster.Delivery, n cluster.Notice, st cluster.DeliveryState) (last int64, refused error) {
 	to, where := n.URL, n.URL
+	last = st.Heard[n.Key()]
 	if n.Secret != "" {
 		v, err := d.secret(ctx, spec, n.Secret)
 		if err != nil {
-			return err
+			return last, err
 		}
 		to, where = strings.TrimSpace(string(v.Reveal())), "the URL in secret "+n.Secret
 	}
-	for _, e := range events {
-		if len(n.Events) > 0 && !slices.Contains(n.Events, e.Event) {
+	for _, e := range st.Outbox {
+		if e.ID <= last {
 			continue
 		}
-		var body any = news{e, spec.Name, spec.App, d.cluster}
-		if n.Format == "slack" {
-			body = map[string]string{"text": sentence(spec, e)}
+		if len(n.Events) == 0 || slices.Contains(n.Events, e.Event) {
+			var body any = news{e, spec.Name, spec.App, d.cluster}
+			if n.Format == "slack" {
+				body = map[string]string{"text": sentence(spec, e)}
+			}
+			err := post(ctx, to, body)
+			if err != nil {
+				err = fmt.Errorf("notify %s: %w", where, err)
+			}
+			if err != nil && cluster.KindOf(err) != cluster.KindInvalid {
+				return last, err
+			}
+			refused = cmp.Or(err, refused)
 		}
-		if err := post(ctx, to, body); err != nil {
-			return fmt.Errorf("notify %s: %w", where, err)
-		}
+		last = e.ID
 	}
-	return nil
+	return last, refused
 }
 
 // sentence is an event for people.
@@ -281,7 +294,8 @@ func sentence(d cluster.Delivery, e cluster.DeliveryEvent) string {
 	return s
 }
 
-// post sends JSON. Errors do not hold the URL, which may be a password.
+// post sends JSON. Errors do not hold the URL, which may be a password; they are of
+// KindInvalid where the same again would be refused again.
 func post(ctx context.Context, to string, body any) error {
 	const patience = 10 * time.Second
 	b, err := json.Marshal(body)
@@ -301,8 +315,11 @@ func post(ctx context.Context, to string, body any) error {
 	}
 	_, _ = io.CopyN(io.Discard, res.Body, 64<<10) // so that the connection is used again
 	_ = res.Body.Close()
-	if res.StatusCode/100 != 2 {
-		return errors.New(res.Status)
+	switch code := res.StatusCode; {
+	case code/100 == 2:
+		return nil
+	case code/100 == 4 && code != http.StatusRequestTimeout && code != http.StatusTooEarly && code != http.StatusTooManyRequests:
+		return cluster.Invalidf("%s", res.Status)
 	}
-	return nil
+	return errors.New(res.Status)
 }

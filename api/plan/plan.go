@@ -202,7 +202,7 @@ func (r *Result) packaged(exists bool, old, now *cluster.Package) {
 	switch {
 	case now == nil && old != nil:
 		r.change(v1.Change{Action: v1.ActionRemove, Object: v1.ObjectPackage, Name: old.String(), Reason: "the app comes from a Compose file now"})
-	case now == nil || (old != nil && *old == *now):
+	case now == nil || (old != nil && samePackage(*old, *now)):
 	case old == nil:
 		c := v1.Change{Action: v1.ActionCreate, Object: v1.ObjectPackage, Name: now.String()}
 		if exists {
@@ -226,6 +226,12 @@ func (r *Result) packaged(exists bool, old, now *cluster.Package) {
 		}
 		r.change(c)
 	}
+}
+
+// samePackage: what it was rendered from may differ, also as nobody noted that before.
+func samePackage(a, b cluster.Package) bool {
+	a.Input = b.Input
+	return a == b
 }
 
 func (r *Result) change(c v1.Change) { r.Plan.Changes = append(r.Plan.Changes, c) }

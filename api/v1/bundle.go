@@ -53,6 +53,7 @@ type Package struct {
 	From       string `json:"from,omitempty" maxLength:"2048" doc:"as whoever installed it named it"`
 	Values     string `json:"values,omitempty" doc:"that the user gave, YAML; kept as they are"`
 	Notes      string `json:"notes,omitempty"`
+	Input      string `json:"input,omitempty" maxLength:"100" doc:"hash of what a delivery rendered it from"`
 }
 
 // PackageDetail is what a release was installed from.

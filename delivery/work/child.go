@@ -30,8 +30,8 @@ type Task struct {
 	Keys []byte `json:"keys,omitempty"`
 	// Known is the revision that the caller has the bundle of; Seen the newest one
 	// that was seen.
-	Known string `json:"known,omitempty"`
-	Seen  string `json:"seen,omitempty"`
+	Known string          `json:"known,omitempty"`
+	Seen  *cluster.Origin `json:"seen,omitempty"`
 	// Release is the number a package is told, from 1; where the newest revision is
 	// AppliedRevision, it is AppliedRelease.
 	Release         int    `json:"release"`
@@ -63,7 +63,8 @@ type Task struct {
 
 func (t Task) decrypts() bool { return t.Delivery.Decrypt != "" }
 
-// Result is what the process answers.
+// Result is what the process answers; with an error Origin, if the source was fetched, Forced,
+// Images and Waits.
 type Result struct {
 	Origin cluster.Origin `json:"origin"`
 	// Forced: the revision that was seen is no longer in the branch's history.
@@ -71,7 +72,7 @@ type Result struct {
 	// Bundle is what to deploy; nil where Known is the newest revision.
 	Bundle   *v1.Bundle `json:"bundle,omitempty"`
 	Warnings []string   `json:"warnings,omitempty"`
-	// Images are what the policies chose, also when there is an error; Waits says which
+	// Images are what the policies chose; Waits says which
 	// registries want to be left alone, and for how long.
 	Images []cluster.ImageState     `json:"images,omitempty"`
 	Waits  map[string]time.Duration `json:"waits,omitempty"`
@@ -85,7 +86,7 @@ type Result struct {
 }
 
 type answer struct {
-	Result *Result      `json:"result,omitempty"`
+	Result Result       `json:"result"`
 	Error  string       `json:"error,omitempty"`
 	Kind   cluster.Kind `json:"kind,omitempty"`
 }
@@ -104,7 +105,7 @@ type Worker struct {
 }
 
 // Run fetches and renders. Errors are of KindInvalid where the source is why, and of
-// KindTransient where it could not be reached.
+// KindTransient where it could not be reached; which revision it is about is returned with it.
 func (w Worker) Run(ctx context.Context, t Task) (Result, error) {
 	if err := os.MkdirAll(w.Dir, 0o700); err != nil {
 		return Result{}, fmt.Errorf("fetch: %w", err)
@@ -133,19 +134,16 @@ func (w Worker) Run(ctx context.Context, t Task) (Result, error) {
 	out, said := &capped{most: maxAnswer}, &capped{most: 64 << 10}
 	cmd.Stdout, cmd.Stderr = out, said
 	err = cmd.Run()
-	if ctx.Err() != nil {
-		return Result{}, context.Cause(ctx)
-	}
-	var a answer
-	if jerr := json.Unmarshal(out.buf.Bytes(), &a); err == nil && jerr == nil {
-		switch {
-		case a.Error != "" && a.Result != nil:
-			return *a.Result, &cluster.Error{Kind: a.Kind, Msg: a.Error}
-		case a.Error != "":
-			return Result{}, &cluster.Error{Kind: a.Kind, Msg: a.Error}
-		case a.Result != nil:
-			return *a.Result, nil
-		}
+	a, jerr := answered(&out.buf)
+	about := Result{Origin: a.Result.Origin, Forced: a.Result.Forced}
+	switch {
+	case ctx.Err() != nil:
+		return about, context.Cause(ctx)
+	case err != nil || jerr != nil:
+	case a.Error != "":
+		return a.Result, &cluster.Error{Kind: a.Kind, Msg: a.Error}
+	default:
+		return a.Result, nil
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(said.buf.String()), "\n")
 	if t.decrypts() && !strings.HasPrefix(line, "fatal error: ") && !strings.HasPrefix(line, "panic: runtime error: ") {
@@ -155,11 +153,28 @@ func (w Worker) Run(ctx context.Context, t Task) (Result, error) {
 	case t.decrypts() && cmd.Process == nil && errors.Is(err, os.ErrPermission):
 		return Result{}, cluster.Invalidf("decrypting takes a mount namespace, so that nothing is on disk in clear, and this server may make none: run it as root with CAP_SYS_ADMIN")
 	case out.full:
-		return Result{}, cluster.Invalidf("the source makes more than %d MiB", v1.MaxBundle>>20)
+		return about, cluster.Invalidf("the source makes more than %d MiB", v1.MaxBundle>>20)
 	case strings.Contains(line, "out of memory"), strings.Contains(line, "cannot allocate memory"):
-		return Result{}, cluster.Invalidf("the source needs more than %d MiB of memory", maxMemory>>20)
+		return about, cluster.Invalidf("the source needs more than %d MiB of memory", maxMemory>>20)
 	default:
-		return Result{}, cluster.Invalidf("the source ended the program that reads it (%v): %s", err, line)
+		return about, cluster.Invalidf("the source ended the program that reads it (%v): %s", err, line)
+	}
+}
+
+// answered is what the process said: which revision it has, then what came of it, if it got
+// that far.
+func answered(r io.Reader) (answer, error) {
+	var last answer
+	dec := json.NewDecoder(r)
+	for n := 0; ; n++ {
+		var a answer
+		switch err := dec.Decode(&a); {
+		case errors.Is(err, io.EOF) && n > 0:
+			return last, nil
+		case err != nil:
+			return last, err
+		}
+		last = a
 	}
 }
 
@@ -199,16 +214,19 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err := json.NewDecoder(in).Decode(&t); err != nil {
 		return fmt.Errorf("read the task: %w", err)
 	}
-	r, err := do(ctx, t)
+	enc := json.NewEncoder(out)
+	r, err := do(ctx, t, func(r Result) error {
+		return enc.Encode(answer{Result: Result{Origin: r.Origin, Forced: r.Forced}}) // a source that ends this process is named too
+	})
 	if err != nil {
-		return json.NewEncoder(out).Encode(answer{
-			Result: &Result{Images: r.Images, Waits: r.Waits}, Error: err.Error(), Kind: cluster.KindOf(err),
+		return enc.Encode(answer{
+			Result: Result{Origin: r.Origin, Forced: r.Forced, Images: r.Images, Waits: r.Waits}, Error: err.Error(), Kind: cluster.KindOf(err),
 		})
 	}
-	return json.NewEncoder(out).Encode(answer{Result: &r})
+	return enc.Encode(answer{Result: r})
 }
 
-func do(ctx context.Context, t Task) (Result, error) {
+func do(ctx context.Context, t Task, fetched func(Result) error) (Result, error) {
 	if err := bound(); err != nil {
 		return Result{}, err
 	}
@@ -238,6 +256,9 @@ func do(ctx context.Context, t Task) (Result, error) {
 	if r.Origin.Revision == t.Known {
 		return r, nil
 	}
+	if err := fetched(r); err != nil {
+		return r, err
+	}
 	if err := confine(t.Dir); err != nil {
 		return r, err
 	}
@@ -246,6 +267,7 @@ func do(ctx context.Context, t Task) (Result, error) {
 	}
 	if !commits(t.Delivery) {
 		place(&r)
+		withImages(&r)
 	}
 	return r, nil
 }

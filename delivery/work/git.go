@@ -79,29 +79,37 @@ func fetchOnce(ctx context.Context, t Task, images []cluster.ImageState, tree st
 	if r.Origin.Revision == t.Known {
 		return r, nil
 	}
-	depth := 1
-	if t.Seen != "" && t.Seen != r.Origin.Revision && ref.IsBranch() {
+	depth, seen := 1, t.Seen
+	// Another branch, or another repository, has another history.
+	if seen != nil && seen.URL == src.URL && seen.Ref == r.Origin.Ref && seen.Revision != r.Origin.Revision && ref.IsBranch() {
 		depth = looksBack
 	}
 	commit, err := repo.commit(ctx, ref, hash, depth)
 	if err != nil {
 		return Result{}, gitError(src, err, giveSecret)
 	}
+	r.Origin = from(r.Origin, commit)
 	if depth > 1 {
-		r.Forced = replaced(repo.storer, commit.Hash, plumbing.NewHash(t.Seen))
+		r.Forced = replaced(repo.storer, commit.Hash, plumbing.NewHash(seen.Revision))
 	}
 	top, err := commit.Tree()
 	if err == nil && commits(t.Delivery) {
 		commit, top, err = writeBack(ctx, t, repo, ref, commit, &r)
 	}
 	if err != nil {
-		return Result{}, gitError(src, err, giveSecret)
+		return r, gitError(src, err, giveSecret)
 	}
-	subject, _, _ := strings.Cut(strings.TrimSpace(commit.Message), "\n")
-	r.Origin.Revision, r.Origin.Author, r.Origin.At = commit.Hash.String(), cut(commit.Author.String()), commit.Author.When.UTC()
-	r.Origin.Subject = cut(subject)
+	r.Origin = from(r.Origin, commit)
 	r.astray, err = checkout(top, commit.Hash, tree)
 	return r, err
+}
+
+// from is where a commit came from.
+func from(o cluster.Origin, commit *object.Commit) cluster.Origin {
+	subject, _, _ := strings.Cut(strings.TrimSpace(commit.Message), "\n")
+	o.Revision, o.Author, o.At = commit.Hash.String(), cut(commit.Author.String()), commit.Author.When.UTC()
+	o.Subject = cut(subject)
+	return o
 }
 
 // cut bounds what a stranger wrote.

@@ -86,6 +86,11 @@ func TestFollowsWhatIsAskedFor(t *testing.T) {
 	}
 }
 
+// seen is what was seen of a delivery's branch.
+func seen(d cluster.Delivery, commit string) *cluster.Origin {
+	return &cluster.Origin{URL: d.Source.URL, Ref: "main", Revision: commit}
+}
+
 func TestReplacedHistoryIsFollowedAndSaid(t *testing.T) {
 	f := newForge(t)
 	f.write("compose.yaml", compose("web:1"))
@@ -100,7 +105,7 @@ func TestReplacedHistoryIsFollowedAndSaid(t *testing.T) {
 	sources[1].Delivery.Source.URL, sources[1].Delivery.Source.CA = url, ca
 	sources[2].Delivery.Source = f.ssh(s, sources[2].Delivery.Source)
 	for _, task := range sources {
-		task.Seen = old
+		task.Seen = seen(task.Delivery, old)
 		if r := f.must(task); r.Forced {
 			t.Errorf("%s: a commit on top is no replaced history", task.Delivery.Source.URL)
 		}
@@ -109,11 +114,53 @@ func TestReplacedHistoryIsFollowedAndSaid(t *testing.T) {
 	f.write("compose.yaml", compose("web:4"))
 	other := f.push("another second", "--force")
 	for _, task := range sources {
-		task.Seen = old
+		task.Seen = seen(task.Delivery, old)
 		r := f.must(task)
 		if !r.Forced || r.Origin.Revision != other || !strings.Contains(r.Bundle.Services["web"].Task.Image, "web:4") {
 			t.Errorf("%s: forced %v, %+v", task.Delivery.Source.URL, r.Forced, r.Origin)
 		}
+	}
+	// Nobody replaced the history of a branch, or of a repository, that was not followed before.
+	d := f.local()
+	for what, s := range map[string]*cluster.Origin{
+		"another branch":     {URL: d.Source.URL, Ref: "next", Revision: old},
+		"another repository": {URL: url, Ref: "main", Revision: old},
+	} {
+		if r := f.must(work.Task{Delivery: d, Seen: s}); r.Forced || r.Origin.Revision != other {
+			t.Errorf("%s: forced %v, %+v", what, r.Forced, r.Origin)
+		}
+	}
+}
+
+// Whatever is wrong with a commit, what is said of it names it.
+func TestWhatIsWrongNamesItsCommit(t *testing.T) {
+	f := newForge(t)
+	f.write("compose.yaml", compose("web:1"))
+	good := f.push("a good one")
+	d := f.local()
+	d.Package = "pkg"
+	f.write("pkg/Chart.yaml", "apiVersion: v2\nname: shop\nversion: 1.2.3\n")
+	for _, tc := range []struct {
+		name, file, content string
+		d                   cluster.Delivery
+	}{
+		{"no YAML", "compose.yaml", "services: [", f.local()},
+		{"a key that is refused", "compose.yaml", "services: {web: {build: .}}", f.local()},
+		{"more memory than there is", "pkg/templates/app.yaml", "{{ range until 2000000000 }}{{ end }}", d},
+	} {
+		f.write(tc.file, tc.content)
+		commit := f.push(tc.name)
+		r, err := f.run(work.Task{Delivery: tc.d, Known: good})
+		if cluster.KindOf(err) != cluster.KindInvalid {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+		if o := r.Origin; o.Revision != commit || o.Ref != "main" || o.Subject != tc.name || o.Author != "Ann <ann@example.com>" || o.At.IsZero() || r.Bundle != nil {
+			t.Errorf("%s: %v of %+v", tc.name, err, r)
+		}
+	}
+	d.Source.Branch = "none"
+	if r, err := f.run(work.Task{Delivery: d}); err == nil || r.Origin.Revision != "" {
+		t.Errorf("a branch that is not there: %v of %+v", err, r.Origin)
 	}
 }
 
@@ -418,6 +465,28 @@ func TestAPackageInGit(t *testing.T) {
 	r = f.must(work.Task{Delivery: d, Release: 10, AppliedRevision: commit, AppliedRelease: 9})
 	if got := r.Bundle.Services["web"].Task.Image; !strings.Contains(got, "web:prod-3-9") {
 		t.Error(got)
+	}
+	// So is what it was rendered from, until something of that is another.
+	was := r.Bundle.Package.Input
+	for _, tc := range []struct {
+		file, content string
+		set           string
+		same          bool
+	}{
+		{"elsewhere/compose.yaml", compose("web:1"), d.Set, true},
+		{"env/prod.yaml", "tag: other\n", d.Set, false},
+		{"env/prod.yaml", "tag: prod\n", d.Set, true},
+		{"env/prod.yaml", "tag: prod\n", "replicas: 4\n", false},
+		{"pkg/values.yaml", "tag: one\nreplicas: 2\n", d.Set, false},
+	} {
+		f.write(tc.file, tc.content)
+		f.push(tc.file)
+		d := d
+		d.Set = tc.set
+		r := f.must(work.Task{Delivery: d, Release: 11})
+		if is := r.Bundle.Package.Input == was; is != tc.same || was == "" {
+			t.Errorf("%+v: from the same is %v", tc, is)
+		}
 	}
 	f.write("pkg/templates/hook.yaml", "services:\n  migrate:\n    image: web:1\n    x-fairlead: {hook: {on: [pre-upgrade, test], weight: 3}}\n")
 	f.push("a hook")

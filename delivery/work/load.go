@@ -171,6 +171,7 @@ func packaged(ctx context.Context, t Task, r *Result, o compose.Options) (*compo
 	}
 	return project, &v1.Package{
 		Chart: got.Chart.Name, Version: got.Chart.Version, AppVersion: got.Chart.AppVersion, From: from, Values: text, Notes: got.Notes(),
+		Input: input(t, files, values),
 	}, nil
 }
 

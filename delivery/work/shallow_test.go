@@ -79,7 +79,7 @@ func TestHistoryIsNotFetched(t *testing.T) {
 	f.write("compose.yaml", compose("web:2"))
 	last := f.push("something new")
 	got.Store(0)
-	if r := f.must(work.Task{Delivery: d, Seen: f.git(f.tree, "rev-parse", "HEAD~10")}); r.Origin.Revision != last || r.Forced {
+	if r := f.must(work.Task{Delivery: d, Seen: seen(d, f.git(f.tree, "rev-parse", "HEAD~10"))}); r.Origin.Revision != last || r.Forced {
 		t.Errorf("it is at %s, replaced: %t", r.Origin.Revision, r.Forced)
 	}
 	if n := got.Load(); n == 0 || n > 1<<20 {

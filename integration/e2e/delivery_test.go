@@ -194,6 +194,18 @@ func TestDelivery(t *testing.T) {
 	}
 	n.do("delivery", "resume", "pub")
 	n.eventually(2*time.Minute, "the fifth commit serves", at("ready", fifth))
+
+	// One that cannot be read at all is told of by its own name.
+	broken := f.Publish("services: [", "no YAML")
+	if out, err := n.try("delivery", "reconcile", "pub"); exitCode(err) != 1 || !strings.Contains(out, "compose.yaml:1") {
+		t.Errorf("a file that is none exits with %v:\n%s", err, out)
+	}
+	n.eventually(time.Minute, "it was told by its name", func() error {
+		return news.Has(`"event":"failed"`, broken, "Ann", "no YAML")
+	})
+	if out := n.do("delivery", "describe", "pub"); !strings.Contains(out, broken[:8]+" “no YAML” by Ann") {
+		t.Errorf("it is described as\n%s", out)
+	}
 	if b, _ := os.ReadFile(filepath.Join(n.dir, "server.log")); strings.Contains(string(b), f.Password) {
 		t.Error("the password is in the log")
 	}

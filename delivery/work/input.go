@@ -1,0 +1,41 @@
+package work
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+
+	"github.com/fairlead/fairlead/chart"
+	"github.com/fairlead/fairlead/cluster"
+)
+
+// input is the hash of what a package is rendered from. The number of the release is none of it,
+// nor is the commit: those change for packages that nobody touched. There is none where secrets
+// are decrypted, which it would be a hash of; nothing random is rendered there.
+func input(t Task, files []chart.File, values chart.Values) string {
+	if t.decrypts() {
+		return ""
+	}
+	return sum(struct {
+		App    cluster.AppName
+		Domain string
+		Files  []chart.File
+		Values chart.Values
+	}{t.Delivery.App, t.Domain, files, values})
+}
+
+// withImages takes into the input what was chosen beside it.
+func withImages(r *Result) {
+	if p := r.Bundle.Package; p != nil && p.Input != "" && len(r.Origin.Images) > 0 {
+		p.Input = sum(struct {
+			Input  string
+			Images []cluster.ImageChoice
+		}{p.Input, r.Origin.Images})
+	}
+}
+
+func sum(v any) string {
+	b, _ := json.Marshal(v) // of plain fields
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:16])
+}

@@ -1,0 +1,87 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/delivery"
+)
+
+// receiver notes the events that it takes, and answers with code where that is set.
+type receiver struct {
+	*httptest.Server
+	code  func(event int64) int
+	heard []int64
+	asked int
+}
+
+func newReceiver(t *testing.T) *receiver {
+	t.Helper()
+	r := &receiver{code: func(int64) int { return http.StatusOK }}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		var e cluster.DeliveryEvent
+		if err := json.NewDecoder(req.Body).Decode(&e); err != nil {
+			t.Error(err)
+		}
+		r.asked++
+		code := r.code(e.ID)
+		if code == http.StatusOK {
+			r.heard = append(r.heard, e.ID)
+		}
+		w.WriteHeader(code)
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+// Each receiver hears each event once, whatever becomes of the others.
+func TestReceiversHearEachEventOnce(t *testing.T) {
+	good, bad, gone, picky := newReceiver(t), newReceiver(t), newReceiver(t), newReceiver(t)
+	bad.code = func(id int64) int {
+		if id == 2 {
+			return http.StatusServiceUnavailable
+		}
+		return http.StatusOK
+	}
+	gone.code = func(int64) int { return http.StatusNotFound }
+	spec := cluster.Delivery{Name: "shop", App: "shop", Notify: []cluster.Notice{
+		{URL: bad.URL}, {URL: good.URL}, {URL: gone.URL}, {URL: picky.URL, Events: []string{cluster.EventReady}},
+	}}
+	now := time.Unix(1_700_000_000, 0)
+	i := delivery.Item{Spec: spec}
+	for id, what := range []string{cluster.EventDeployed, cluster.EventFailed, cluster.EventReady} {
+		i.State.Outbox = append(i.State.Outbox, cluster.DeliveryEvent{ID: int64(id + 1), At: now, Event: what})
+	}
+	d := &deliverer{sources: &sources{machine: &machine{}}}
+	send := func() {
+		heard, err := d.Send(context.Background(), spec, i.State)
+		i.State = delivery.Sent(i, heard, err, now)
+	}
+	for range 3 {
+		send()
+	}
+	if !slices.Equal(bad.heard, []int64{1}) || !strings.Contains(i.State.NotifyErr, "503") || len(i.State.Outbox) != 2 {
+		t.Errorf("one that is down heard %v; %+v", bad.heard, i.State)
+	}
+	bad.code = func(int64) int { return http.StatusOK }
+	i.State.Outbox = append(i.State.Outbox, cluster.DeliveryEvent{ID: 4, At: now, Event: cluster.EventReady})
+	send()
+	for _, r := range []*receiver{good, bad} {
+		if !slices.Equal(r.heard, []int64{1, 2, 3, 4}) {
+			t.Errorf("heard %v", r.heard)
+		}
+	}
+	if !slices.Equal(picky.heard, []int64{3, 4}) {
+		t.Errorf("heard %v", picky.heard)
+	}
+	if gone.asked != 4 || !strings.Contains(i.State.NotifyErr, "404") || i.State.Outbox != nil {
+		t.Errorf("one that refuses was asked %d times; %+v", gone.asked, i.State)
+	}
+}
