@@ -169,21 +169,15 @@ func (j *joined) serveStatus(ctx context.Context, g *errgroup.Group, t *tunnels)
 	return nil
 }
 
-// readMembership reads which cluster this node is of, and refuses to take it for
-// another's.
-func readMembership(cfg Config) (m v1.Membership, err error) {
-	path := filepath.Join(cfg.DataDir, membershipFile)
+// readMembership reads which cluster this node is of.
+func readMembership(dataDir string) (m v1.Membership, err error) {
+	path := filepath.Join(dataDir, membershipFile)
 	b, err := os.ReadFile(path) //nolint:gosec // a fixed name in our own directory
 	if err != nil {
 		return m, fmt.Errorf("read which cluster this node is of: %w", err)
 	}
 	if err := json.Unmarshal(b, &m); err != nil {
-		return m, cluster.Invalidf("%s does not decode: %w; remove %s to join again", path, err, cfg.DataDir)
-	}
-	known := func(server string) bool { return slices.Contains(m.Servers, server) }
-	if cfg.Join != "" && !slices.ContainsFunc(strings.Split(cfg.Join, ","), known) {
-		return m, cluster.Invalidf("this machine is node %s of the cluster of %s already: leave out --join %s, or run `fairlead system uninstall --purge` here first",
-			m.Node, strings.Join(m.Servers, ", "), cfg.Join)
+		return m, cluster.Invalidf("%s does not decode: %w; remove %s to join again", path, err, dataDir)
 	}
 	return m, nil
 }
@@ -230,7 +224,10 @@ func openJoined(ctx context.Context, cfg Config, token func() (string, error), n
 func (j *joined) open(ctx context.Context, dir string, token func() (string, error)) (err error) {
 	j.member, err = pki.OpenMember(dir, j.now)
 	if err == nil {
-		j.membership, err = readMembership(j.Config)
+		j.membership, err = readMembership(j.DataDir)
+		if err == nil {
+			err = j.joinsHere()
+		}
 		// To become a gateway it asks again, with a token.
 		if err == nil && !j.NoGateway && !j.membership.Gateway {
 			err = j.becomeGateway()
@@ -243,7 +240,7 @@ func (j *joined) open(ctx context.Context, dir string, token func() (string, err
 		if j.member, err = pki.OpenMember(dir, j.now); err != nil {
 			return err
 		}
-		j.membership, err = readMembership(j.Config)
+		j.membership, err = readMembership(j.DataDir)
 	}
 	if err != nil {
 		return err
