@@ -53,6 +53,11 @@ func (j *joined) moved(all []cluster.ServerInfo) (servers, etcd []string) {
 			servers, etcd = append(servers, s.API), append(etcd, s.Etcd)
 		}
 	}
+	return j.use(servers, etcd)
+}
+
+// use keeps where the servers are; its results are those of moved.
+func (j *joined) use(servers, etcd []string) (_, _ []string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if len(servers) == 0 || slices.Equal(servers, j.membership.Servers) && slices.Equal(etcd, j.membership.Etcd) {
@@ -105,14 +110,16 @@ func runAgent(ctx context.Context, cfg Config, token func() (string, error), now
 	t.set(gctx, g, j.membership.Servers)
 	mirror := store.NewMirror(st, store.PrefixServers, j.Log.Named("mirror"))
 	g.Go(func() error { return mirror.Run(gctx) })
+	use := func(servers, etcd []string) {
+		if servers != nil {
+			st.SetEndpoints(etcd)
+			t.set(gctx, g, servers)
+		}
+	}
 	g.Go(func() error {
-		return followServers(gctx, mirror, func(all []cluster.ServerInfo) {
-			if servers, etcd := j.moved(all); servers != nil {
-				st.SetEndpoints(etcd)
-				t.set(gctx, g, servers)
-			}
-		})
+		return followServers(gctx, mirror, func(all []cluster.ServerInfo) { use(j.moved(all)) })
 	})
+	g.Go(func() error { return j.findServers(gctx, lookAfter, t.connected, use) })
 	g.Go(func() error { return j.renew(gctx) })
 	if err := j.serveStatus(gctx, g, t); err != nil {
 		j.Log.Error("cannot say on the local socket how this node is", "error", err)
@@ -226,7 +233,7 @@ func (j *joined) open(ctx context.Context, dir string, token func() (string, err
 	if err == nil {
 		j.membership, err = readMembership(j.DataDir)
 		if err == nil {
-			err = j.joinsHere()
+			err = j.joinsHere(ctx)
 		}
 		// To become a gateway it asks again, with a token.
 		if err == nil && !j.NoGateway && !j.membership.Gateway {
@@ -358,20 +365,11 @@ func (j *joined) renew(ctx context.Context) error {
 }
 
 func (j *joined) renewNow(ctx context.Context) error {
-	dir := filepath.Join(j.DataDir, "pki")
-	csr, err := pki.PrepareMember(dir)
-	if err != nil {
-		return err
-	}
-	m, err := askServers[v1.Membership](ctx, j, http.MethodPost, "/v1/node/renew", v1.Renew{Request: string(csr)})
-	if err != nil {
-		return err
-	}
-	if err := j.keep(dir, m); err != nil {
+	if _, err := j.askRenewal(ctx, j.servers()); err != nil {
 		return err
 	}
 	j.Log.Info("renewed this node's certificate")
-	return j.member.Reload()
+	return nil
 }
 
 // login asks a server for the login of an image registry.
@@ -403,10 +401,15 @@ func (j *joined) fetch(ctx context.Context, ref, id string, whole bool) (io.Read
 
 // askServers asks the servers in turn until one answers.
 func askServers[T any](ctx context.Context, j *joined, method, path string, body any) (out T, err error) {
+	return askAt[T](ctx, j, j.servers(), method, path, body)
+}
+
+// askAt asks servers in turn, as this node, until one answers.
+func askAt[T any](ctx context.Context, j *joined, servers []string, method, path string, body any) (out T, err error) {
 	err = cluster.Transientf("this node knows no server")
 	tr := &http.Transport{TLSClientConfig: j.member.TLS()}
 	defer tr.CloseIdleConnections()
-	for _, s := range j.servers() {
+	for _, s := range servers {
 		if out, err = ask[T](ctx, tr, method, "https://"+s+path, body); cluster.KindOf(err) != cluster.KindTransient {
 			return out, err
 		}
