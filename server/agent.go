@@ -31,8 +31,12 @@ import (
 // joined is a node that is no server: its certificate, and where the cluster is.
 type joined struct {
 	local
-	member *pki.Member
-	waits  bool // for a server that lets it join
+	member  *pki.Member
+	waits   bool // for a server that lets it join
+	refused bool // it was removed
+	again   bool // it joined before: what it has serves until it may again
+
+	token func() (string, error) // once it runs
 
 	mu         sync.Mutex
 	membership v1.Membership // once it runs, under mu
@@ -126,7 +130,7 @@ func runAgent(ctx context.Context, cfg Config, token func() (string, error), now
 	}
 	err = ignoreCancel(g.Wait())
 	if cluster.KindOf(err) == cluster.KindForbidden {
-		err = &cluster.Error{Kind: cluster.KindForbidden, Err: fmt.Errorf("this node is %w; its containers run on. To join again: `fairlead system uninstall --purge`, then the line of `fairlead node invite`: %w", cluster.ErrRemoved, err)}
+		err = &cluster.Error{Kind: cluster.KindForbidden, Err: fmt.Errorf("this node is %w; its containers run on. To join again, run the line of `fairlead node invite` here: %w", cluster.ErrRemoved, err)}
 	}
 	j.Log.Info("stopping")
 	return errors.Join(err, st.Close())
@@ -229,11 +233,12 @@ func openJoined(ctx context.Context, cfg Config, token func() (string, error), n
 }
 
 func (j *joined) open(ctx context.Context, dir string, token func() (string, error)) (err error) {
+	token = sync.OnceValues(token) // standard input is read once
 	j.member, err = pki.OpenMember(dir, j.now)
 	if err == nil {
 		j.membership, err = readMembership(j.DataDir)
 		if err == nil {
-			err = j.joinsHere(ctx)
+			err = j.joinsHere(ctx, token)
 		}
 		// To become a gateway it asks again, with a token.
 		if err == nil && !j.NoGateway && !j.membership.Gateway {
@@ -241,7 +246,7 @@ func (j *joined) open(ctx context.Context, dir string, token func() (string, err
 		}
 	}
 	if cluster.KindOf(err) == cluster.KindNotFound {
-		if err := j.join(ctx, dir, token); err != nil {
+		if err := j.joinAs(ctx, dir, token); err != nil {
 			return err
 		}
 		if j.member, err = pki.OpenMember(dir, j.now); err != nil {
@@ -269,8 +274,7 @@ func (j *joined) becomeGateway() error {
 	if j.Join == "" {
 		return cluster.Invalidf("node %s joined without a gateway: give --join ADDRESS:PORT of a server with --gateway, and a token of `fairlead node invite`", j.membership.Node)
 	}
-	j.Node = string(j.membership.Node)
-	return cluster.NotFoundf("node %s is no gateway yet", j.Node)
+	return cluster.NotFoundf("node %s is no gateway yet", j.membership.Node)
 }
 
 // join asks the server for membership and keeps it. The token pins the cluster's
@@ -287,13 +291,20 @@ func (j *joined) join(ctx context.Context, dir string, token func() (string, err
 	if err != nil {
 		return err
 	}
+	node := cluster.NodeID(j.Node)
+	if j.membership.Node != "" { // it joined before
+		node = j.membership.Node
+		if t.Fingerprint != j.member.Fingerprint() {
+			return cluster.Invalidf("that token is another cluster's: this machine is node %s of that of %s", node, strings.Join(j.servers(), ", "))
+		}
+	}
 	csr, err := pki.PrepareMember(dir)
 	if err != nil {
 		return err
 	}
 	m, err := j.admitted(ctx, func() (v1.Membership, error) {
 		return askPinned[v1.Membership](ctx, j.Join, t.Fingerprint, "/v1/join",
-			v1.Join{Token: t.Secret, Node: cluster.NodeID(j.Node), Request: string(csr), Version: j.Version, Gateway: !j.NoGateway})
+			v1.Join{Token: t.Secret, Node: node, Request: string(csr), Version: j.Version, Gateway: !j.NoGateway})
 	})
 	if err != nil {
 		return err
@@ -308,7 +319,7 @@ func (j *joined) admitted(ctx context.Context, ask func() (v1.Membership, error)
 	last := ""
 	for wait := firstRetry; ; wait = min(2*wait, maxRetry) {
 		m, err := ask()
-		if err == nil || !j.waits || cluster.KindOf(err) != cluster.KindTransient || ctx.Err() != nil {
+		if err == nil || !j.waits || j.again || cluster.KindOf(err) != cluster.KindTransient || ctx.Err() != nil {
 			return m, err
 		}
 		if text := err.Error(); text != last {
@@ -353,18 +364,20 @@ func (j *joined) renew(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-t.C:
 		}
-		wait = 12 * time.Hour
+		wait = 10 * time.Minute // also of a machine that slept
 		if !j.member.Due() {
 			continue
 		}
 		if err := j.renewNow(ctx); err != nil {
 			j.Log.Error("could not renew this node's certificate; will retry", "error", err)
-			wait = 10 * time.Minute
 		}
 	}
 }
 
 func (j *joined) renewNow(ctx context.Context) error {
+	if _, ended := j.member.Ended(); ended {
+		return j.rejoin(ctx)
+	}
 	if _, err := j.askRenewal(ctx, j.servers()); err != nil {
 		return err
 	}

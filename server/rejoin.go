@@ -25,16 +25,81 @@ func knows(m v1.Membership, join string) bool {
 	return slices.ContainsFunc(strings.Split(join, ","), func(s string) bool { return slices.Contains(m.Servers, s) })
 }
 
-// joinsHere is for a node that has joined and is given --join: the servers that it
-// names may have been removed or moved since, which is no reason for an agent not to
-// start; it asks them while it runs. A person who joins is told what they say.
-func (j *joined) joinsHere(ctx context.Context) error {
-	if j.Join == "" || knows(j.membership, j.Join) || j.waits {
+// joinsHere looks at what a node that joined is started with. Its --join may name
+// servers that were removed or moved since, which is no reason for an agent not to start:
+// it asks them while it runs. A person who joins is told what they say. KindNotFound: it
+// has to join again, and may.
+func (j *joined) joinsHere(ctx context.Context, token func() (string, error)) error {
+	if _, ended := j.member.Ended(); ended {
+		j.again, j.token = true, token
+		switch err := j.mayRejoin(); {
+		case cluster.KindOf(err) == cluster.KindNotFound, !j.waits && j.Join != "":
+			return err
+		default:
+			j.Log.Error("this node is not let in", "error", err)
+			return nil
+		}
+	}
+	if j.Join == "" || j.waits {
 		return nil
 	}
 	m, err := j.askJoin(ctx)
-	if err == nil {
+	switch kind := cluster.KindOf(err); {
+	case err == nil:
 		j.use(m.Servers, m.Etcd)
+	case kind == cluster.KindForbidden:
+		j.refused = true
+		return cluster.NotFoundf("this node is %w", cluster.ErrRemoved)
+	case kind == cluster.KindTransient && knows(j.membership, j.Join):
+		return nil
+	}
+	return err
+}
+
+// mayRejoin is KindNotFound when the node's certificate has ended and it has what it
+// needs to get another, else KindInvalid, with what to do.
+func (j *joined) mayRejoin() error {
+	end, _ := j.member.Ended()
+	says := fmt.Sprintf("the certificate of node %s ended on %s, if this machine's clock is right", j.membership.Node, end.Format(time.DateOnly))
+	if j.Join != "" && j.token != nil {
+		if text, err := j.token(); err == nil && strings.TrimSpace(text) != "" {
+			return cluster.NotFoundf("%s", says)
+		}
+	}
+	return cluster.Invalidf("%s: run `fairlead node invite` on a server, and the line that it prints here; what is kept here stays", says)
+}
+
+// rejoin gets a certificate by a token, as the one that the node has is ended.
+func (j *joined) rejoin(ctx context.Context) error {
+	if err := j.mayRejoin(); cluster.KindOf(err) != cluster.KindNotFound {
+		return err
+	}
+	j.again = true
+	if err := j.join(ctx, filepath.Join(j.DataDir, "pki"), j.token); err != nil {
+		return err
+	}
+	return j.member.Reload()
+}
+
+// joinAs joins as what this machine is: a new node; one whose certificate has ended, with
+// the key that it has; or one that was removed, with another: the former one stays
+// refused, whoever has it. An agent whose certificate has ended goes on without when no
+// server lets it in yet.
+func (j *joined) joinAs(ctx context.Context, dir string, token func() (string, error)) error {
+	settle := func(bool) error { return nil }
+	if j.refused {
+		var err error
+		if settle, err = pki.SetAsideKey(dir); err != nil {
+			return err
+		}
+	}
+	err := j.join(ctx, dir, token)
+	if cluster.KindOf(err) != cluster.KindTransient { // else it may have been let in
+		err = errors.Join(err, settle(err == nil))
+	}
+	if err != nil && j.again && j.waits && ctx.Err() == nil {
+		j.Log.Error("this node's certificate has ended, and no server gives it another; will retry", "error", err)
+		return nil
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -178,5 +180,164 @@ func TestJoinFindsServersThatMoved(t *testing.T) {
 	}
 	if err := j.findServers(t.Context(), time.Millisecond, func() bool { return true }, nil); err != nil || !slices.Equal(j.servers(), []string{old}) {
 		t.Errorf("connected: %v, %v", j.servers(), err)
+	}
+}
+
+// admitting answers as a server to which a machine comes with a token, and counts the keys
+// that it sees; err, if any, is what it refuses with.
+func admitting(t *testing.T, a *pki.PKI, keys map[string]int, status int) http.HandlerFunc {
+	t.Helper()
+	return func(w http.ResponseWriter, r *http.Request) {
+		var in v1.Join
+		err := json.NewDecoder(r.Body).Decode(&in)
+		csr, perr := pki.ParseRequest([]byte(in.Request))
+		if err != nil || perr != nil || in.Node != "n2" {
+			t.Errorf("asked by %q: %v, %v", in.Node, err, perr)
+		}
+		keys[csr.Key]++
+		if status != http.StatusOK {
+			http.Error(w, "no", status)
+			return
+		}
+		chain, err := a.IssueNode("n2", csr, time.Now())
+		if err != nil {
+			t.Error(err)
+		}
+		_ = json.NewEncoder(w).Encode(v1.Membership{
+			Cluster: "aaaaaaaaaa", Node: "n2", CA: string(a.PEM()), Certificate: string(chain),
+			Servers: []string{r.Host}, Pool: "10.213.0.0/16", ServiceRange: "10.212.0.0/16",
+		})
+	}
+}
+
+func tokenOf(t *testing.T, a *pki.PKI) string {
+	t.Helper()
+	tok, err := pki.NewJoinToken(a.Fingerprint())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok.Text()
+}
+
+// keyOf names the key that a node's next request has.
+func keyOf(t *testing.T, cfg Config) string {
+	t.Helper()
+	csr, err := pki.PrepareMember(filepath.Join(cfg.DataDir, "pki"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := pki.ParseRequest(csr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Key
+}
+
+// A node whose certificate has ended gets another by a token, with the key that it has.
+// Without a token its agent starts what it can and says what to do.
+func TestANodeWhoseCertificateEndedJoinsAgain(t *testing.T) {
+	a := authority(t)
+	long := time.Now().Add(-pki.LeafLife - 48*time.Hour)
+	for name, c := range map[string]struct {
+		waits, join bool
+		token       string // "ours", "other"
+		status      int
+		err, said   string // what it ends with, or its log has
+		joined      bool
+	}{
+		"an agent with a token":                    {waits: true, join: true, token: "ours", status: 200, joined: true},
+		"a person with a token":                    {join: true, token: "ours", status: 200, joined: true},
+		"an agent without":                         {waits: true, said: "fairlead node invite"},
+		"an agent with --join and without a token": {waits: true, join: true, said: "fairlead node invite"},
+		"a person without":                         {join: true, err: "fairlead node invite"},
+		"an upgrade":                               {said: "fairlead node invite"},
+		"an agent whose token is used up":          {waits: true, join: true, token: "ours", status: 403, said: "no server gives it another"},
+		"an agent, and the server is busy":         {waits: true, join: true, token: "ours", status: 503, said: "no server gives it another"},
+		"a person whose token is used up":          {join: true, token: "ours", status: 403, err: "403"},
+		"a person with another cluster's token":    {join: true, token: "other", err: "another cluster's"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			keys := map[string]int{}
+			server := doorOf(t, a, "POST /v1/join", admitting(t, a, keys, c.status))
+			cfg := member(t, a, long, server)
+			key := keyOf(t, cfg)
+			var logged bytes.Buffer
+			cfg.Log = hclog.New(&hclog.LoggerOptions{Output: &logged})
+			if c.join {
+				cfg.Join = server
+			}
+			token := map[string]string{"ours": tokenOf(t, a), "other": tokenOf(t, authority(t)), "": ""}[c.token]
+			j, err := openNode(t, cfg, c.waits, token)
+			if c.err == "" && err != nil || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+				t.Fatalf("%v, want %q", err, c.err)
+			}
+			if !strings.Contains(logged.String(), c.said) || strings.Contains(logged.String(), "--purge") {
+				t.Errorf("the log has not %q:\n%s", c.said, logged.String())
+			}
+			if _, ended := j.member.Ended(); ended == c.joined {
+				t.Errorf("its certificate has ended: %v", ended)
+			}
+			if keyOf(t, cfg) != key || len(keys) > 1 || c.joined && keys[key] != 1 {
+				t.Errorf("asked with the keys %v, its own is %s", keys, key)
+			}
+		})
+	}
+}
+
+// An agent whose certificate ended keeps asking with the token that it was given.
+func TestAnEndedCertificateIsAskedForAgain(t *testing.T) {
+	a, keys, status := authority(t), map[string]int{}, atomic.Int64{}
+	status.Store(503)
+	server := doorOf(t, a, "POST /v1/join", func(w http.ResponseWriter, r *http.Request) {
+		admitting(t, a, keys, int(status.Load()))(w, r)
+	})
+	cfg := member(t, a, time.Now().Add(-pki.LeafLife-48*time.Hour), server)
+	cfg.Join = server
+	j, err := openNode(t, cfg, true, tokenOf(t, a))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.renewNow(t.Context()); cluster.KindOf(err) != cluster.KindTransient {
+		t.Errorf("while the server is busy: %v", err)
+	}
+	status.Store(200)
+	if err := j.renewNow(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, ended := j.member.Ended(); ended || len(keys) != 1 {
+		t.Errorf("ended: %v, keys %v", ended, keys)
+	}
+}
+
+// A node that was removed joins again by a person's token, with another key: whoever has
+// the former one stays refused. What it had is kept when it is not let in.
+func TestARemovedNodeJoinsAgainWithAnotherKey(t *testing.T) {
+	a := authority(t)
+	for status, ok := range map[int]bool{200: true, 403: false} {
+		keys := map[string]int{}
+		join := admitting(t, a, keys, status)
+		server := doorOf(t, a, "POST /v1/", func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/v1/join" {
+				http.Error(w, "not of the cluster", http.StatusForbidden)
+				return
+			}
+			join(w, r)
+		})
+		cfg := member(t, a, time.Now(), server)
+		cfg.Join = server
+		key := keyOf(t, cfg)
+		if _, err := openNode(t, cfg, false, tokenOf(t, a)); (err == nil) != ok {
+			t.Errorf("status %d: %v", status, err)
+		}
+		if len(keys) != 1 || keys[key] != 0 || (keyOf(t, cfg) == key) == ok {
+			t.Errorf("status %d: asked with %v, had %s", status, keys, key)
+		}
+		if left, _ := filepath.Glob(filepath.Join(cfg.DataDir, "pki", "*.old")); len(left) > 0 {
+			t.Errorf("status %d: %v is left", status, left)
+		}
+		// An agent does not join again by itself: it was removed for a reason.
+		if _, err := openNode(t, cfg, true, tokenOf(t, a)); err != nil || len(keys) != 1 {
+			t.Errorf("status %d: an agent: %v, %v", status, err, keys)
+		}
 	}
 }
