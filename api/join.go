@@ -30,8 +30,11 @@ type Admission interface {
 	Expel(ctx context.Context, id cluster.NodeID) (bool, error)
 	// Identify reads whose a verified certificate is; false: no node's and no server's.
 	Identify(c *x509.Certificate) (Bearer, bool)
+	// Claim is KindConflict while another machine, which answers, is connected as the
+	// node. An instance is of one start of an agent, "" of agents that have none.
+	Claim(ctx context.Context, id cluster.NodeID, instance, from string) error
 	// Tunnel serves a node's tunnel until it ends.
-	Tunnel(ctx context.Context, id cluster.NodeID, conn net.Conn)
+	Tunnel(ctx context.Context, id cluster.NodeID, instance string, conn net.Conn)
 }
 
 // Bearer is whose a certificate is: a node's with this key, or a server's, which
@@ -40,6 +43,7 @@ type Bearer struct {
 	Node   cluster.NodeID
 	Key    string
 	Server bool
+	From   string // the address that it asks from
 }
 
 const (
@@ -82,6 +86,7 @@ func (s *Server) asNode(r *http.Request) (Bearer, bool) {
 		return Bearer{}, false
 	}
 	b, ok := s.Admission.Identify(r.TLS.VerifiedChains[0][0])
+	b.From = r.RemoteAddr
 	switch {
 	case !ok:
 		return Bearer{}, false
@@ -345,15 +350,22 @@ func (s *Server) nodeImage(ctx context.Context, in *nodeImageInput) (*huma.Strea
 	return s.sendTar(ctx, tar, "image", in.Ref), nil
 }
 
-func (s *Server) tunnel(ctx context.Context, _ *noInput) (func(context.Context, *upgraded), error) {
+type tunnelInput struct {
+	Instance string `header:"Fairlead-Instance" maxLength:"100" doc:"of one start of an agent"`
+}
+
+func (s *Server) tunnel(ctx context.Context, in *tunnelInput) (func(context.Context, *upgraded), error) {
 	b := bearerOf(ctx)
+	if err := s.Admission.Claim(ctx, b.Node, in.Instance, b.From); err != nil {
+		return nil, err
+	}
 	return func(ctx context.Context, u *upgraded) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
 		if !b.Server {
 			go func() { cancel(s.awaitRemoval(ctx, b)) }()
 		}
-		s.Admission.Tunnel(ctx, b.Node, u)
+		s.Admission.Tunnel(ctx, b.Node, in.Instance, u)
 	}, nil
 }
 

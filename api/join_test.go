@@ -59,6 +59,13 @@ func (d *fakeDoor) NewToken() (secret, text string, servers []string, err error)
 	return secret, "flj_" + secret, []string{"10.0.0.1:7420"}, nil
 }
 
+func (*fakeDoor) Claim(_ context.Context, id cluster.NodeID, instance, _ string) error {
+	if instance == "copy" {
+		return &cluster.Error{Kind: cluster.KindConflict, Msg: "another machine is node " + string(id)}
+	}
+	return nil
+}
+
 func (*fakeDoor) Key(csr []byte) (string, error) {
 	if len(csr) == 0 {
 		return "", cluster.Invalidf("no request")
@@ -111,7 +118,7 @@ func (*fakeDoor) Identify(c *x509.Certificate) (api.Bearer, bool) {
 }
 
 // Tunnel says hello and stands until it is ended.
-func (*fakeDoor) Tunnel(ctx context.Context, id cluster.NodeID, conn net.Conn) {
+func (*fakeDoor) Tunnel(ctx context.Context, id cluster.NodeID, _ string, conn net.Conn) {
 	_, _ = fmt.Fprintf(conn, "hello %s\n", id)
 	<-ctx.Done()
 	_ = conn.Close()
@@ -305,7 +312,7 @@ func TestNodesAskForThemselves(t *testing.T) {
 	}
 }
 
-// A node's tunnel ends once the node is removed, though another server did that: here
+// A copy of a node has no tunnel. A node's tunnel ends once the node is removed, though another server did that: here
 // it only goes from the store.
 func TestTheTunnelOfARemovedNodeEnds(t *testing.T) {
 	b := newBench(t)
@@ -315,6 +322,20 @@ func TestTheTunnelOfARemovedNodeEnds(t *testing.T) {
 		b.srv.ServeHTTP(w, r)
 	}))
 	defer srv.Close()
+	for instance, want := range map[string]int{"copy": http.StatusConflict, "original": http.StatusUpgradeRequired} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, srv.URL+"/v1/node/tunnel", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set(v1.HeaderInstance, instance)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _ = resp.Body.Close(); resp.StatusCode != want {
+			t.Errorf("a machine that is the %s: %s", instance, resp.Status)
+		}
+	}
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", srv.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)

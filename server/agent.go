@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,7 +35,9 @@ type joined struct {
 	member  *pki.Member
 	waits   bool // for a server that lets it join
 	refused bool // it was removed
-	again   bool // it joined before: what it has serves until it may again
+
+	instance string // of this start
+	again    bool   // it joined before: what it has serves until it may again
 
 	token func() (string, error) // once it runs
 
@@ -78,7 +81,7 @@ func (j *joined) use(servers, etcd []string) (_, _ []string) {
 // dialer makes tunnels to servers.
 func (j *joined) dialer(h http.Handler) func(server string) *tunnel.Dialer {
 	return func(server string) *tunnel.Dialer {
-		return &tunnel.Dialer{Server: server, TLS: j.member.TLS(), Handler: h, Log: j.Log.Named("tunnel")}
+		return &tunnel.Dialer{Server: server, TLS: j.member.TLS(), Handler: h, Instance: j.instance, Log: j.Log.Named("tunnel")}
 	}
 }
 
@@ -101,6 +104,9 @@ func runAgent(ctx context.Context, cfg Config, token func() (string, error), now
 	}
 	defer release()
 	j.Log.Info("starting", "version", j.Version, "node", j.Node, "cluster", j.cluster, "address", j.Advertise, "servers", j.membership.Servers)
+	if err := j.onlyOne(ctx); err != nil {
+		return err
+	}
 	st, err := store.NewEtcd(store.EtcdConfig{Endpoints: j.membership.Etcd, TLS: j.member.TLS()}, j.Log)
 	if err != nil {
 		return err
@@ -224,7 +230,7 @@ func openJoined(ctx context.Context, cfg Config, token func() (string, error), n
 	if err != nil {
 		return nil, nil, err
 	}
-	j := &joined{local: local{Config: cfg, now: now, worker: true}, waits: wait}
+	j := &joined{local: local{Config: cfg, now: now, worker: true}, waits: wait, instance: rand.Text()}
 	if err := j.open(ctx, dir, token); err != nil {
 		release()
 		return nil, nil, err

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -9,11 +10,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/pki"
+	"github.com/fairlead/fairlead/tunnel"
 )
 
 // lookAfter is how long the servers that a node knows have to answer before those of
@@ -166,4 +169,39 @@ func (j *joined) askRenewal(ctx context.Context, servers []string) (m v1.Members
 		return m, err
 	}
 	return m, j.member.Reload()
+}
+
+// onlyOneWait is how long the servers have to say that a node is connected already.
+const onlyOneWait = 3 * time.Second
+
+// onlyOne asks the servers whether another machine is connected as this node, before
+// anything is started here: it is a copy, and all that it started would run twice. When
+// no server answers, it is not known.
+func (j *joined) onlyOne(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, onlyOneWait)
+	defer cancel()
+	tr := &http.Transport{TLSClientConfig: j.member.TLS(), DisableKeepAlives: true}
+	servers := j.servers()
+	refusals := make([]error, len(servers))
+	var wg sync.WaitGroup
+	for i, s := range servers {
+		wg.Go(func() {
+			// A tunnel that is never opened: without Upgrade the answer is another refusal.
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+s+tunnel.Path, nil)
+			if err != nil {
+				return
+			}
+			req.Header.Set(v1.HeaderInstance, j.instance)
+			resp, err := tr.RoundTrip(req)
+			if err != nil {
+				return
+			}
+			status := resp.StatusCode
+			if err := refusal(resp); status == http.StatusConflict {
+				refusals[i] = &cluster.Error{Kind: cluster.KindConflict, Msg: err.Error()}
+			}
+		})
+	}
+	wg.Wait()
+	return cmp.Or(refusals...)
 }

@@ -20,6 +20,7 @@ import (
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/pki"
+	"github.com/fairlead/fairlead/tunnel"
 )
 
 // member makes the directory of a node n2 that joined the cluster of an authority.
@@ -338,6 +339,42 @@ func TestARemovedNodeJoinsAgainWithAnotherKey(t *testing.T) {
 		// An agent does not join again by itself: it was removed for a reason.
 		if _, err := openNode(t, cfg, true, tokenOf(t, a)); err != nil || len(keys) != 1 {
 			t.Errorf("status %d: an agent: %v, %v", status, err, keys)
+		}
+	}
+}
+
+// An agent on a copy of a machine starts nothing while the original is connected.
+func TestACopyOfANodeDoesNotStart(t *testing.T) {
+	a := authority(t)
+	var instance atomic.Value
+	status := func(code int) string {
+		return doorOf(t, a, "POST "+tunnel.Path, func(w http.ResponseWriter, r *http.Request) {
+			instance.Store(r.Header.Get(v1.HeaderInstance))
+			w.WriteHeader(code)
+			_ = json.NewEncoder(w).Encode(v1.Problem{Detail: "two machines are node n2", Status: code})
+		})
+	}
+	free, taken := status(http.StatusUpgradeRequired), status(http.StatusConflict)
+	for _, c := range []struct {
+		servers []string
+		refused bool
+	}{
+		{[]string{free}, false},
+		{[]string{taken}, true},
+		{[]string{free, "127.0.0.1:1", taken}, true},
+		{[]string{"127.0.0.1:1"}, false}, // after a loss of power containers start without a server
+	} {
+		j, err := openNode(t, member(t, a, time.Now(), c.servers...), true, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		j.instance = "mine"
+		err = j.onlyOne(t.Context())
+		if (err != nil) != c.refused || c.refused && (cluster.KindOf(err) != cluster.KindConflict || !strings.Contains(err.Error(), "two machines")) {
+			t.Errorf("%v: %v", c.servers, err)
+		}
+		if c.servers[0] != "127.0.0.1:1" && instance.Load() != "mine" {
+			t.Errorf("%v: said to be %v", c.servers, instance.Load())
 		}
 	}
 }
