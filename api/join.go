@@ -30,11 +30,10 @@ type Admission interface {
 	Expel(ctx context.Context, id cluster.NodeID) (bool, error)
 	// Identify reads whose a verified certificate is; false: no node's and no server's.
 	Identify(c *x509.Certificate) (Bearer, bool)
-	// Claim is KindConflict while another machine, which answers, is connected as the
-	// node. An instance is of one start of an agent, "" of agents that have none.
-	Claim(ctx context.Context, id cluster.NodeID, instance, from string) error
-	// Tunnel serves a node's tunnel until it ends.
-	Tunnel(ctx context.Context, id cluster.NodeID, instance string, conn net.Conn)
+	// Tunnel returns what serves a tunnel of a node until it ends. It is KindConflict
+	// while another machine, which answers, is connected as the node. An instance is of
+	// one start of an agent, "" of agents that have none.
+	Tunnel(ctx context.Context, id cluster.NodeID, instance, from string) (func(context.Context, net.Conn), error)
 }
 
 // Bearer is whose a certificate is: a node's with this key, or a server's, which
@@ -356,7 +355,8 @@ type tunnelInput struct {
 
 func (s *Server) tunnel(ctx context.Context, in *tunnelInput) (func(context.Context, *upgraded), error) {
 	b := bearerOf(ctx)
-	if err := s.Admission.Claim(ctx, b.Node, in.Instance, b.From); err != nil {
+	serve, err := s.Admission.Tunnel(ctx, b.Node, in.Instance, b.From)
+	if err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context, u *upgraded) {
@@ -365,7 +365,7 @@ func (s *Server) tunnel(ctx context.Context, in *tunnelInput) (func(context.Cont
 		if !b.Server {
 			go func() { cancel(s.awaitRemoval(ctx, b)) }()
 		}
-		s.Admission.Tunnel(ctx, b.Node, in.Instance, u)
+		serve(ctx, u)
 	}, nil
 }
 

@@ -59,13 +59,6 @@ func (d *fakeDoor) NewToken() (secret, text string, servers []string, err error)
 	return secret, "flj_" + secret, []string{"10.0.0.1:7420"}, nil
 }
 
-func (*fakeDoor) Claim(_ context.Context, id cluster.NodeID, instance, _ string) error {
-	if instance == "copy" {
-		return &cluster.Error{Kind: cluster.KindConflict, Msg: "another machine is node " + string(id)}
-	}
-	return nil
-}
-
 func (*fakeDoor) Key(csr []byte) (string, error) {
 	if len(csr) == 0 {
 		return "", cluster.Invalidf("no request")
@@ -118,10 +111,15 @@ func (*fakeDoor) Identify(c *x509.Certificate) (api.Bearer, bool) {
 }
 
 // Tunnel says hello and stands until it is ended.
-func (*fakeDoor) Tunnel(ctx context.Context, id cluster.NodeID, _ string, conn net.Conn) {
-	_, _ = fmt.Fprintf(conn, "hello %s\n", id)
-	<-ctx.Done()
-	_ = conn.Close()
+func (*fakeDoor) Tunnel(_ context.Context, id cluster.NodeID, instance, _ string) (func(context.Context, net.Conn), error) {
+	if instance == "copy" {
+		return nil, &cluster.Error{Kind: cluster.KindConflict, Msg: "another machine is node " + string(id)}
+	}
+	return func(ctx context.Context, conn net.Conn) {
+		_, _ = fmt.Fprintf(conn, "hello %s\n", id)
+		<-ctx.Done()
+		_ = conn.Close()
+	}, nil
 }
 
 // join asks to join; the answer's certificate, or the problem's kind and text.

@@ -235,12 +235,12 @@ func (*admission) Identify(c *x509.Certificate) (api.Bearer, bool) {
 	return api.Bearer{Node: id, Key: key}, err == nil
 }
 
-// Claim implements api.Admission.
-func (a *admission) Claim(ctx context.Context, id cluster.NodeID, instance, from string) error {
-	return a.hub.Claim(ctx, id, instance, from)
-}
-
 // Tunnel implements api.Admission.
-func (a *admission) Tunnel(ctx context.Context, id cluster.NodeID, instance string, conn net.Conn) {
-	_ = a.hub.Serve(ctx, id, instance, conn) // the hub logs how it ended
+func (a *admission) Tunnel(ctx context.Context, id cluster.NodeID, instance, from string) (func(context.Context, net.Conn), error) {
+	if err := a.hub.Claim(ctx, id, instance, from); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, conn net.Conn) {
+		_ = a.hub.Serve(ctx, id, instance, conn) // the hub logs how it ended
+	}, nil
 }

@@ -196,8 +196,8 @@ func (j *joined) onlyOne(ctx context.Context) error {
 			if err != nil {
 				return
 			}
-			status := resp.StatusCode
-			if err := refusal(resp); status == http.StatusConflict {
+			defer func() { _ = resp.Body.Close() }()
+			if err := refusal(resp); resp.StatusCode == http.StatusConflict {
 				refusals[i] = &cluster.Error{Kind: cluster.KindConflict, Msg: err.Error()}
 			}
 		})
