@@ -146,6 +146,9 @@ func (s *Server) invite(ctx context.Context, in *inviteInput) (v1.Invitation, er
 	hash, now := tokenHash(secret), s.Now().UTC()
 	rec := cluster.Token{Name: "join-" + hash[:6], Created: now, By: who(ctx), Join: true, Server: in.Body.Server, Expires: now.Add(ttl), Uses: uses}
 	if err := s.replace(ctx, store.TokenKey(hash), rec); err != nil {
+		if cluster.KindOf(err) == cluster.KindTransient {
+			err = fmt.Errorf("no machine can join now: %w; if no majority of the servers answers, `fairlead server ls` says which do not", err)
+		}
 		return v1.Invitation{}, err
 	}
 	s.Log.Info("made a join token", "token", rec.Name, "expires", rec.Expires, "uses", uses, "by", rec.By)
