@@ -31,8 +31,10 @@ type Admission interface {
 	Expel(ctx context.Context, id cluster.NodeID) (bool, error)
 	// Identify reads whose a verified certificate is; false: no node's and no server's.
 	Identify(c *x509.Certificate) (Bearer, bool)
-	// Tunnel serves a node's tunnel until it ends.
-	Tunnel(ctx context.Context, id cluster.NodeID, conn net.Conn)
+	// Tunnel returns what serves a tunnel of a node until it ends. It is KindConflict
+	// while another machine, which answers, is connected as the node. An instance is of
+	// one start of an agent, "" of agents that have none.
+	Tunnel(ctx context.Context, id cluster.NodeID, instance, from string) (func(context.Context, net.Conn), error)
 }
 
 // Bearer is whose a certificate is: a node's with this key, or a server's, which
@@ -41,6 +43,7 @@ type Bearer struct {
 	Node   cluster.NodeID
 	Key    string
 	Server bool
+	From   string // the address that it asks from
 }
 
 const (
@@ -83,6 +86,7 @@ func (s *Server) asNode(r *http.Request) (Bearer, bool) {
 		return Bearer{}, false
 	}
 	b, ok := s.Admission.Identify(r.TLS.VerifiedChains[0][0])
+	b.From = r.RemoteAddr
 	switch {
 	case !ok:
 		return Bearer{}, false
@@ -143,6 +147,9 @@ func (s *Server) invite(ctx context.Context, in *inviteInput) (v1.Invitation, er
 	hash, now := tokenHash(secret), s.Now().UTC()
 	rec := cluster.Token{Name: "join-" + hash[:6], Created: now, By: who(ctx), Join: true, Server: in.Body.Server, Expires: now.Add(ttl), Uses: uses}
 	if err := s.replace(ctx, store.TokenKey(hash), rec); err != nil {
+		if cluster.KindOf(err) == cluster.KindTransient {
+			err = fmt.Errorf("no machine can join now: %w; if no majority of the servers answers, `fairlead server ls` says which do not", err)
+		}
 		return v1.Invitation{}, err
 	}
 	s.Log.Info("made a join token", "token", rec.Name, "expires", rec.Expires, "uses", uses, "by", rec.By)
@@ -362,15 +369,23 @@ func (s *Server) nodeImage(ctx context.Context, in *nodeImageInput) (*huma.Strea
 	return s.sendTar(ctx, tar, "image", in.Ref), nil
 }
 
-func (s *Server) tunnel(ctx context.Context, _ *noInput) (func(context.Context, *upgraded), error) {
+type tunnelInput struct {
+	Instance string `header:"Fairlead-Instance" maxLength:"100" doc:"of one start of an agent"`
+}
+
+func (s *Server) tunnel(ctx context.Context, in *tunnelInput) (func(context.Context, *upgraded), error) {
 	b := bearerOf(ctx)
+	serve, err := s.Admission.Tunnel(ctx, b.Node, in.Instance, b.From)
+	if err != nil {
+		return nil, err
+	}
 	return func(ctx context.Context, u *upgraded) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
 		if !b.Server {
 			go func() { cancel(s.awaitRemoval(ctx, b)) }()
 		}
-		s.Admission.Tunnel(ctx, b.Node, u)
+		serve(ctx, u)
 	}, nil
 }
 

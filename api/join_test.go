@@ -113,10 +113,15 @@ func (*fakeDoor) Identify(c *x509.Certificate) (api.Bearer, bool) {
 }
 
 // Tunnel says hello and stands until it is ended.
-func (*fakeDoor) Tunnel(ctx context.Context, id cluster.NodeID, conn net.Conn) {
-	_, _ = fmt.Fprintf(conn, "hello %s\n", id)
-	<-ctx.Done()
-	_ = conn.Close()
+func (*fakeDoor) Tunnel(_ context.Context, id cluster.NodeID, instance, _ string) (func(context.Context, net.Conn), error) {
+	if instance == "copy" {
+		return nil, &cluster.Error{Kind: cluster.KindConflict, Msg: "another machine is node " + string(id)}
+	}
+	return func(ctx context.Context, conn net.Conn) {
+		_, _ = fmt.Fprintf(conn, "hello %s\n", id)
+		<-ctx.Done()
+		_ = conn.Close()
+	}, nil
 }
 
 // join asks to join; the answer's certificate, or the problem's kind and text.
@@ -332,7 +337,7 @@ func TestANodeAsksBeforeTheMirrorFollows(t *testing.T) {
 	}
 }
 
-// A node's tunnel ends once the node is removed, though another server did that: here
+// A copy of a node has no tunnel. A node's tunnel ends once the node is removed, though another server did that: here
 // it only goes from the store.
 func TestTheTunnelOfARemovedNodeEnds(t *testing.T) {
 	b := newBench(t)
@@ -342,6 +347,20 @@ func TestTheTunnelOfARemovedNodeEnds(t *testing.T) {
 		b.srv.ServeHTTP(w, r)
 	}))
 	defer srv.Close()
+	for instance, want := range map[string]int{"copy": http.StatusConflict, "original": http.StatusUpgradeRequired} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, srv.URL+"/v1/node/tunnel", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set(v1.HeaderInstance, instance)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _ = resp.Body.Close(); resp.StatusCode != want {
+			t.Errorf("a machine that is the %s: %s", instance, resp.Status)
+		}
+	}
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", srv.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)

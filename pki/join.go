@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -124,6 +125,7 @@ type Member struct {
 	mu   sync.RWMutex
 	pair *tls.Certificate
 	pool *x509.CertPool
+	ca   string // fingerprint
 }
 
 // memberKeyFile is kept from before the first join on, so that a join whose
@@ -152,6 +154,29 @@ func PrepareMember(dir string) (csr []byte, err error) {
 		return nil, fmt.Errorf("make a certificate request: %w", err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: requestType, Bytes: der}), nil
+}
+
+// SetAsideKey makes the next PrepareMember make another key: the one of a node that was
+// removed may be known to others. settle ends it: the new one is taken, or the former
+// one comes back.
+func SetAsideKey(dir string) (settle func(taken bool) error, err error) {
+	path := filepath.Join(dir, memberKeyFile)
+	old := path + ".old"
+	if err := os.Rename(path, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return func(taken bool) error {
+		var err error
+		if taken {
+			err = os.Remove(old)
+		} else {
+			err = os.Rename(old, path)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}, nil
 }
 
 // SaveMember keeps what the server answered to a request: the cluster's ID, the
@@ -206,14 +231,31 @@ func (m *Member) Reload() error {
 	if err != nil {
 		return err
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(ca) {
-		return cluster.Invalidf("%s holds no certificate; remove it to join again", filepath.Join(m.dir, caCertFile))
+	root, err := decodeCert(ca)
+	if err != nil {
+		return cluster.Invalidf("%s: %w; remove %s to join again", filepath.Join(m.dir, caCertFile), err, path)
 	}
+	pool := x509.NewCertPool()
+	pool.AddCert(root)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.pair, m.pool = &pair, pool
+	m.pair, m.pool, m.ca = &pair, pool, fingerprint(root.Raw)
 	return nil
+}
+
+// Fingerprint names the authority that the node trusts, as Authority.Fingerprint does.
+func (m *Member) Fingerprint() string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.ca
+}
+
+// Ended returns when the certificate ended; false while it is good, or not yet.
+func (m *Member) Ended() (time.Time, bool) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	end := m.pair.Leaf.NotAfter
+	return end, m.now().After(end)
 }
 
 // Due reports whether less than a third of the certificate's life is left.

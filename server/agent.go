@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,8 +32,14 @@ import (
 // joined is a node that is no server: its certificate, and where the cluster is.
 type joined struct {
 	local
-	member *pki.Member
-	waits  bool // for a server that lets it join
+	member  *pki.Member
+	waits   bool // for a server that lets it join
+	refused bool // it was removed
+
+	instance string // of this start
+	again    bool   // it joined before: what it has serves until it may again
+
+	token func() (string, error) // once it runs
 
 	mu         sync.Mutex
 	membership v1.Membership // once it runs, under mu
@@ -53,6 +60,11 @@ func (j *joined) moved(all []cluster.ServerInfo) (servers, etcd []string) {
 			servers, etcd = append(servers, s.API), append(etcd, s.Etcd)
 		}
 	}
+	return j.use(servers, etcd)
+}
+
+// use keeps where the servers are; its results are those of moved.
+func (j *joined) use(servers, etcd []string) (_, _ []string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if len(servers) == 0 || slices.Equal(servers, j.membership.Servers) && slices.Equal(etcd, j.membership.Etcd) {
@@ -69,7 +81,7 @@ func (j *joined) moved(all []cluster.ServerInfo) (servers, etcd []string) {
 // dialer makes tunnels to servers.
 func (j *joined) dialer(h http.Handler) func(server string) *tunnel.Dialer {
 	return func(server string) *tunnel.Dialer {
-		return &tunnel.Dialer{Server: server, TLS: j.member.TLS(), Handler: h, Log: j.Log.Named("tunnel")}
+		return &tunnel.Dialer{Server: server, TLS: j.member.TLS(), Handler: h, Instance: j.instance, Log: j.Log.Named("tunnel")}
 	}
 }
 
@@ -92,6 +104,9 @@ func runAgent(ctx context.Context, cfg Config, token func() (string, error), now
 	}
 	defer release()
 	j.Log.Info("starting", "version", j.Version, "node", j.Node, "cluster", j.cluster, "address", j.Advertise, "servers", j.membership.Servers)
+	if err := j.onlyOne(ctx); err != nil {
+		return err
+	}
 	st, err := store.NewEtcd(store.EtcdConfig{Endpoints: j.membership.Etcd, TLS: j.member.TLS()}, j.Log)
 	if err != nil {
 		return err
@@ -105,21 +120,23 @@ func runAgent(ctx context.Context, cfg Config, token func() (string, error), now
 	t.set(gctx, g, j.membership.Servers)
 	mirror := store.NewMirror(st, store.PrefixServers, j.Log.Named("mirror"))
 	g.Go(func() error { return mirror.Run(gctx) })
+	use := func(servers, etcd []string) {
+		if servers != nil {
+			st.SetEndpoints(etcd)
+			t.set(gctx, g, servers)
+		}
+	}
 	g.Go(func() error {
-		return followServers(gctx, mirror, func(all []cluster.ServerInfo) {
-			if servers, etcd := j.moved(all); servers != nil {
-				st.SetEndpoints(etcd)
-				t.set(gctx, g, servers)
-			}
-		})
+		return followServers(gctx, mirror, func(all []cluster.ServerInfo) { use(j.moved(all)) })
 	})
+	g.Go(func() error { return j.findServers(gctx, lookAfter, t.connected, use) })
 	g.Go(func() error { return j.renew(gctx) })
 	if err := j.serveStatus(gctx, g, t); err != nil {
 		j.Log.Error("cannot say on the local socket how this node is", "error", err)
 	}
 	err = ignoreCancel(g.Wait())
 	if cluster.KindOf(err) == cluster.KindForbidden {
-		err = &cluster.Error{Kind: cluster.KindForbidden, Err: fmt.Errorf("this node is %w; its containers run on. To join again: `fairlead system uninstall --purge`, then the line of `fairlead node invite`: %w", cluster.ErrRemoved, err)}
+		err = &cluster.Error{Kind: cluster.KindForbidden, Err: fmt.Errorf("this node is %w; its containers run on. To join again, run the line of `fairlead node invite` here: %w", cluster.ErrRemoved, err)}
 	}
 	j.Log.Info("stopping")
 	return errors.Join(err, st.Close())
@@ -169,21 +186,15 @@ func (j *joined) serveStatus(ctx context.Context, g *errgroup.Group, t *tunnels)
 	return nil
 }
 
-// readMembership reads which cluster this node is of, and refuses to take it for
-// another's.
-func readMembership(cfg Config) (m v1.Membership, err error) {
-	path := filepath.Join(cfg.DataDir, membershipFile)
+// readMembership reads which cluster this node is of.
+func readMembership(dataDir string) (m v1.Membership, err error) {
+	path := filepath.Join(dataDir, membershipFile)
 	b, err := os.ReadFile(path) //nolint:gosec // a fixed name in our own directory
 	if err != nil {
 		return m, fmt.Errorf("read which cluster this node is of: %w", err)
 	}
 	if err := json.Unmarshal(b, &m); err != nil {
-		return m, cluster.Invalidf("%s does not decode: %w; remove %s to join again", path, err, cfg.DataDir)
-	}
-	known := func(server string) bool { return slices.Contains(m.Servers, server) }
-	if cfg.Join != "" && !slices.ContainsFunc(strings.Split(cfg.Join, ","), known) {
-		return m, cluster.Invalidf("this machine is node %s of the cluster of %s already: leave out --join %s, or run `fairlead system uninstall --purge` here first",
-			m.Node, strings.Join(m.Servers, ", "), cfg.Join)
+		return m, cluster.Invalidf("%s does not decode: %w; remove %s to join again", path, err, dataDir)
 	}
 	return m, nil
 }
@@ -219,7 +230,7 @@ func openJoined(ctx context.Context, cfg Config, token func() (string, error), n
 	if err != nil {
 		return nil, nil, err
 	}
-	j := &joined{local: local{Config: cfg, now: now, worker: true}, waits: wait}
+	j := &joined{local: local{Config: cfg, now: now, worker: true}, waits: wait, instance: rand.Text()}
 	if err := j.open(ctx, dir, token); err != nil {
 		release()
 		return nil, nil, err
@@ -228,22 +239,26 @@ func openJoined(ctx context.Context, cfg Config, token func() (string, error), n
 }
 
 func (j *joined) open(ctx context.Context, dir string, token func() (string, error)) (err error) {
+	token = sync.OnceValues(token) // standard input is read once
 	j.member, err = pki.OpenMember(dir, j.now)
 	if err == nil {
-		j.membership, err = readMembership(j.Config)
+		j.membership, err = readMembership(j.DataDir)
+		if err == nil {
+			err = j.joinsHere(ctx, token)
+		}
 		// To become a gateway it asks again, with a token.
 		if err == nil && !j.NoGateway && !j.membership.Gateway {
 			err = j.becomeGateway()
 		}
 	}
 	if cluster.KindOf(err) == cluster.KindNotFound {
-		if err := j.join(ctx, dir, token); err != nil {
+		if err := j.joinAs(ctx, dir, token); err != nil {
 			return err
 		}
 		if j.member, err = pki.OpenMember(dir, j.now); err != nil {
 			return err
 		}
-		j.membership, err = readMembership(j.Config)
+		j.membership, err = readMembership(j.DataDir)
 	}
 	if err != nil {
 		return err
@@ -265,8 +280,7 @@ func (j *joined) becomeGateway() error {
 	if j.Join == "" {
 		return cluster.Invalidf("node %s joined without a gateway: give --join ADDRESS:PORT of a server with --gateway, and a token of `fairlead node invite`", j.membership.Node)
 	}
-	j.Node = string(j.membership.Node)
-	return cluster.NotFoundf("node %s is no gateway yet", j.Node)
+	return cluster.NotFoundf("node %s is no gateway yet", j.membership.Node)
 }
 
 // join asks the server for membership and keeps it. The token pins the cluster's
@@ -283,13 +297,20 @@ func (j *joined) join(ctx context.Context, dir string, token func() (string, err
 	if err != nil {
 		return err
 	}
+	node := cluster.NodeID(j.Node)
+	if j.membership.Node != "" { // it joined before
+		node = j.membership.Node
+		if t.Fingerprint != j.member.Fingerprint() {
+			return cluster.Invalidf("that token is another cluster's: this machine is node %s of that of %s", node, strings.Join(j.servers(), ", "))
+		}
+	}
 	csr, err := pki.PrepareMember(dir)
 	if err != nil {
 		return err
 	}
 	m, err := j.admitted(ctx, func() (v1.Membership, error) {
 		return askPinned[v1.Membership](ctx, j.Join, t.Fingerprint, "/v1/join",
-			v1.Join{Token: t.Secret, Node: cluster.NodeID(j.Node), Request: string(csr), Version: j.Version, Gateway: !j.NoGateway})
+			v1.Join{Token: t.Secret, Node: node, Request: string(csr), Version: j.Version, Gateway: !j.NoGateway})
 	})
 	if err != nil {
 		return err
@@ -304,7 +325,7 @@ func (j *joined) admitted(ctx context.Context, ask func() (v1.Membership, error)
 	last := ""
 	for wait := firstRetry; ; wait = min(2*wait, maxRetry) {
 		m, err := ask()
-		if err == nil || !j.waits || cluster.KindOf(err) != cluster.KindTransient || ctx.Err() != nil {
+		if err == nil || !j.waits || j.again || cluster.KindOf(err) != cluster.KindTransient || ctx.Err() != nil {
 			return m, err
 		}
 		if text := err.Error(); text != last {
@@ -349,32 +370,25 @@ func (j *joined) renew(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-t.C:
 		}
-		wait = 12 * time.Hour
+		wait = 10 * time.Minute // also of a machine that slept
 		if !j.member.Due() {
 			continue
 		}
 		if err := j.renewNow(ctx); err != nil {
 			j.Log.Error("could not renew this node's certificate; will retry", "error", err)
-			wait = 10 * time.Minute
 		}
 	}
 }
 
 func (j *joined) renewNow(ctx context.Context) error {
-	dir := filepath.Join(j.DataDir, "pki")
-	csr, err := pki.PrepareMember(dir)
-	if err != nil {
-		return err
+	if _, ended := j.member.Ended(); ended {
+		return j.rejoin(ctx)
 	}
-	m, err := askServers[v1.Membership](ctx, j, http.MethodPost, "/v1/node/renew", v1.Renew{Request: string(csr)})
-	if err != nil {
-		return err
-	}
-	if err := j.keep(dir, m); err != nil {
+	if _, err := j.askRenewal(ctx, j.servers()); err != nil {
 		return err
 	}
 	j.Log.Info("renewed this node's certificate")
-	return j.member.Reload()
+	return nil
 }
 
 // login asks a server for the login of an image registry.
@@ -406,10 +420,15 @@ func (j *joined) fetch(ctx context.Context, ref, id string, whole bool) (io.Read
 
 // askServers asks the servers in turn until one answers.
 func askServers[T any](ctx context.Context, j *joined, method, path string, body any) (out T, err error) {
+	return askAt[T](ctx, j, j.servers(), method, path, body)
+}
+
+// askAt asks servers in turn, as this node, until one answers.
+func askAt[T any](ctx context.Context, j *joined, servers []string, method, path string, body any) (out T, err error) {
 	err = cluster.Transientf("this node knows no server")
 	tr := &http.Transport{TLSClientConfig: j.member.TLS()}
 	defer tr.CloseIdleConnections()
-	for _, s := range j.servers() {
+	for _, s := range servers {
 		if out, err = ask[T](ctx, tr, method, "https://"+s+path, body); cluster.KindOf(err) != cluster.KindTransient {
 			return out, err
 		}

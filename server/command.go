@@ -63,7 +63,8 @@ The first time it joins their cluster, with a token that ` + "`fairlead node inv
 there. The token comes from a file, from FAIRLEAD_JOIN_TOKEN, or from standard input,
 never from the command line, which every user of the machine can read. It names the
 cluster's certificate authority: nothing is told to another. After that the node has
-a certificate of its own, and needs neither --join nor a token.
+a certificate of its own, and needs neither --join nor a token, unless it was off for
+so long that the certificate ended, or all servers have moved.
 
 With --gateway it runs Traefik too and serves every route; a node that joined
 without one needs --join and a token once more for that.`,

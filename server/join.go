@@ -236,6 +236,11 @@ func (*admission) Identify(c *x509.Certificate) (api.Bearer, bool) {
 }
 
 // Tunnel implements api.Admission.
-func (a *admission) Tunnel(ctx context.Context, id cluster.NodeID, conn net.Conn) {
-	_ = a.hub.Serve(ctx, id, conn) // the hub logs how it ended
+func (a *admission) Tunnel(ctx context.Context, id cluster.NodeID, instance, from string) (func(context.Context, net.Conn), error) {
+	if err := a.hub.Claim(ctx, id, instance, from); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, conn net.Conn) {
+		_ = a.hub.Serve(ctx, id, instance, conn) // the hub logs how it ended
+	}, nil
 }

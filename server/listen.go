@@ -47,7 +47,7 @@ func (m *machine) serveAPI(ctx context.Context, g *errgroup.Group, st store.Stor
 		CA: m.pki.Fingerprint(), URL: reachedAt(n.api, m.Advertise), Node: cluster.NodeID(m.Node), Now: m.now, Log: m.Log, Version: m.Version, Cluster: m.cluster, Domain: m.Domain,
 		Admission: door, Servers: servers, Logins: n.credentials, Images: n.image, Sources: src,
 		Entry:   plan.EntryPoints{Web: m.HTTPPort, WebSecure: m.HTTPSPort, Internal: m.InternalPort},
-		Alarms:  m.alarmList,
+		Alarms:  func() []string { return append(m.alarmList(), n.hub.Alarms()...) },
 		Preview: control.Preview(mirror, m.now),
 	})
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -271,7 +272,7 @@ func (r *roster) List(ctx context.Context) ([]v1.ServerSummary, error) {
 	})
 	all, err := r.members.Members(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%w; no majority of the servers answers, or this one is cut off from it", err)
+		return nil, fmt.Errorf("%w; %s", err, r.silent(ctx, known))
 	}
 	out := make([]v1.ServerSummary, len(all))
 	var wg sync.WaitGroup
@@ -292,6 +293,33 @@ func (r *roster) List(ctx context.Context) ([]v1.ServerSummary, error) {
 	}
 	slices.SortFunc(out, func(a, b v1.ServerSummary) int { return cmp.Compare(a.Node, b.Node) })
 	return out, nil
+}
+
+// silent says which servers do not answer when no majority does, and what that means.
+func (r *roster) silent(ctx context.Context, known map[string]cluster.ServerInfo) string {
+	names := slices.Sorted(maps.Keys(known))
+	answers := make([]bool, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, askTimeout)
+			defer cancel()
+			_, err := r.members.Ask(ctx, store.Member{Name: name, Client: known[name].Etcd})
+			answers[i] = err == nil
+		})
+	}
+	wg.Wait()
+	var away []string
+	for i, name := range names {
+		if !answers[i] {
+			away = append(away, fmt.Sprintf("%s (%s)", name, known[name].API))
+		}
+	}
+	text := "no majority of the servers answers, or this one is cut off from it"
+	if len(away) > 0 {
+		text += fmt.Sprintf(": from here %s of %d do not. Bring servers back until %d answer", strings.Join(away, ", "), len(names), len(names)/2+1)
+	}
+	return text + ". Until then what runs runs on, and nothing can be changed"
 }
 
 func (r *roster) summary(ctx context.Context, x store.Member, info cluster.ServerInfo) v1.ServerSummary {

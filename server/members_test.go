@@ -351,3 +351,39 @@ func TestAServerThatNeverCameIsForgotten(t *testing.T) {
 		t.Errorf("one of two that answer, of four: %v", err)
 	}
 }
+
+// noMajority are the members of which most do not answer.
+type noMajority struct{ fakeMembers }
+
+func (*noMajority) Members(context.Context) ([]store.Member, error) {
+	return nil, cluster.Transientf("list etcd's members: context deadline exceeded")
+}
+
+func (*noMajority) Ask(_ context.Context, m store.Member) (store.MemberState, error) {
+	if m.Name != "n1" || m.Client != "https://n1:7421" {
+		return store.MemberState{}, errors.New("no answer")
+	}
+	return store.MemberState{}, nil
+}
+
+// Without a majority the list says which servers to bring back.
+func TestServersWithoutAMajority(t *testing.T) {
+	mem := store.NewMemory()
+	for _, n := range []cluster.NodeID{"n1", "n2", "n3"} {
+		op, err := store.PutJSON(store.ServerInfoKey(n), cluster.ServerInfo{Node: n, API: string(n) + ":7420", Etcd: "https://" + string(n) + ":7421"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := mem.Commit(t.Context(), store.Txn{Then: []store.Op{op}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mirror := store.NewMirror(mem, store.Root, hclog.NewNullLogger())
+	go func() { _ = mirror.Run(t.Context()) }()
+	<-mirror.Ready()
+	r := &roster{admission: &admission{machine: &machine{local: local{Config: Config{Node: "n1"}}}, mirror: mirror}, members: &noMajority{}}
+	_, err := r.List(t.Context())
+	if cluster.KindOf(err) != cluster.KindTransient || !strings.Contains(err.Error(), "n2 (n2:7420), n3 (n3:7420) of 3 do not. Bring servers back until 2 answer") {
+		t.Errorf("%v (kind %v)", err, cluster.KindOf(err))
+	}
+}

@@ -32,6 +32,8 @@ type Dialer struct {
 	Handler http.Handler
 	// Node is set on a server: its certificate names no node.
 	Node cluster.NodeID
+	// Instance tells this start of the agent from one on a copy of the machine.
+	Instance string
 	// Retry is the first pause before another try, doubled up to 5s; 0 means 200ms.
 	Retry time.Duration
 	Log   hclog.Logger
@@ -122,6 +124,9 @@ func (d *Dialer) upgrade(ctx context.Context, conn net.Conn) (net.Conn, error) {
 	req.Header.Set("Upgrade", v1.ProtocolTunnel)
 	if d.Node != "" {
 		req.Header.Set(v1.HeaderNode, string(d.Node))
+	}
+	if d.Instance != "" {
+		req.Header.Set(v1.HeaderInstance, d.Instance)
 	}
 	if err := req.Write(conn); err != nil {
 		return nil, err

@@ -21,10 +21,19 @@ type Hub struct {
 
 	mu    sync.Mutex
 	nodes map[cluster.NodeID]*Remote
+	twice map[cluster.NodeID]twice
+}
+
+// twice is a machine that was refused as another is connected as the same node.
+type twice struct {
+	connected, refused string // addresses
+	at                 time.Time
 }
 
 // NewHub makes a hub without tunnels.
-func NewHub(log hclog.Logger) *Hub { return &Hub{log: log, nodes: map[cluster.NodeID]*Remote{}} }
+func NewHub(log hclog.Logger) *Hub {
+	return &Hub{log: log, nodes: map[cluster.NodeID]*Remote{}, twice: map[cluster.NodeID]twice{}}
+}
 
 // Node finds the node's tunnel.
 func (h *Hub) Node(id cluster.NodeID) (*Remote, error) {
@@ -77,8 +86,75 @@ func (h *Hub) Cut(id cluster.NodeID) {
 	}
 }
 
+// alarmed is how long a machine that was refused stays an alarm: it asks again before.
+const alarmed = 10 * time.Minute
+
+// Claim is KindConflict while another instance of the node is connected and answers:
+// the machine was cloned, or restored beside the original. The same one comes back at
+// once, also while its former connection is not known to have ended.
+func (h *Hub) Claim(ctx context.Context, id cluster.NodeID, instance, from string) error {
+	h.mu.Lock()
+	old := h.nodes[id]
+	h.mu.Unlock()
+	if old == nil || instance == "" || old.instance == "" || old.instance == instance || !old.answers(ctx) {
+		return nil
+	}
+	t := twice{hostOf(old.conn.RemoteAddr().String()), hostOf(from), time.Now()} //nolint:forbidigo // nothing is decided by it
+	h.mu.Lock()
+	before := h.twice[id]
+	h.twice[id] = t
+	h.mu.Unlock()
+	if before.connected != t.connected || before.refused != t.refused {
+		h.log.Warn("refused a machine: another one is connected as the same node", "node", id, "connected", t.connected, "refused", t.refused)
+	}
+	return &cluster.Error{Kind: cluster.KindConflict, Msg: t.text(id)}
+}
+
+func (t twice) text(id cluster.NodeID) string {
+	return fmt.Sprintf("two machines are node %s, as one is a copy of the other: that at %s is connected, that at %s is refused. "+
+		"On the one that is the copy: `fairlead system uninstall --purge`, which removes what it has of Fairlead, and join as another node", id, t.connected, t.refused)
+}
+
+func hostOf(addr string) string {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		return host
+	}
+	return addr
+}
+
+// Alarms are the nodes that more than one machine is.
+func (h *Hub) Alarms() (out []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(h.twice)) {
+		t := h.twice[id]
+		if time.Since(t.at) > alarmed { //nolint:forbidigo // as above
+			delete(h.twice, id)
+			continue
+		}
+		out = append(out, t.text(id))
+	}
+	return out
+}
+
+// answers reports whether there is somebody at the other end.
+func (r *Remote) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node/", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := r.rt.RoundTrip(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close() // of an answer that there is no such call
+	return true
+}
+
 // Serve makes conn the node's tunnel and returns when it or ctx ends.
-func (h *Hub) Serve(ctx context.Context, id cluster.NodeID, conn net.Conn) error {
+func (h *Hub) Serve(ctx context.Context, id cluster.NodeID, instance string, conn net.Conn) error {
 	w := &watched{Conn: conn, closed: make(chan struct{})}
 	defer func() { _ = w.Close() }()
 	t := &http.Transport{
@@ -91,7 +167,7 @@ func (h *Hub) Serve(ctx context.Context, id cluster.NodeID, conn net.Conn) error
 	if err != nil {
 		return fmt.Errorf("tunnel of node %s: %w", id, err)
 	}
-	r := &Remote{id: id, conn: w, rt: cc}
+	r := &Remote{id: id, instance: instance, conn: w, rt: cc}
 	h.mu.Lock()
 	old := h.nodes[id]
 	h.nodes[id] = r

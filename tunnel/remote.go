@@ -21,9 +21,10 @@ import (
 
 // Remote is a node at the other end of a tunnel.
 type Remote struct {
-	id   cluster.NodeID
-	conn net.Conn
-	rt   http.RoundTripper
+	id       cluster.NodeID
+	instance string
+	conn     net.Conn
+	rt       http.RoundTripper
 
 	mu      sync.Mutex
 	samples []cluster.Sample

@@ -170,7 +170,7 @@ func open(t *testing.T) (*Hub, *Remote, *fakeNode) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wg.Go(func() { _ = hub.Serve(ctx, "n2", conn) })
+	wg.Go(func() { _ = hub.Serve(ctx, "n2", "original", conn) })
 	t.Cleanup(func() {
 		cancel()
 		_ = l.Close()

@@ -80,6 +80,10 @@ const HeaderServers = "Fairlead-Servers"
 // plane's, as every server's is.
 const HeaderNode = "Fairlead-Node"
 
+// HeaderInstance tells two machines with one node's certificate apart: a word that each
+// agent makes up when it starts, and never keeps.
+const HeaderInstance = "Fairlead-Instance"
+
 // ServerJoin is what a machine sends to become a server.
 type ServerJoin struct {
 	Token     string         `json:"token" maxLength:"200"`
