@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -53,6 +54,56 @@ func TestMeshIsolation(t *testing.T) {
 			t.Errorf("a container reaches a private port of the node at %s: %v", x.Gateway, r.Errors)
 		}
 	}
+}
+
+// TestMeshForgedSource: other nodes let callers in by their address, so nothing leaves a
+// network under an address that is not of it. A task on two networks still answers
+// by the one that is its default route when it is called on the other.
+func TestMeshForgedSource(t *testing.T) {
+	n := newMeshNode(t, "shop", "blog")
+	n.start()
+	shop, blog := n.network(0), n.network(1)
+	api := n.run("api1", 1, shop)
+	evil := n.run("evil1", 1, blog)
+	both := n.run("both1", 1, blog, shop)
+	pc, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp4", net.JoinHostPort(n.nets[1].Gateway.String(), "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	// The last one is honest: what was sent before it and let through came before it.
+	for _, from := range []string{api.Addresses[shop], "192.0.2.7", evil.Addresses[blog]} {
+		n.do("evil1", "forge", from, pc.LocalAddr().String())
+	}
+	if err := pc.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for buf := make([]byte, 100); ; {
+		k, from, err := pc.ReadFrom(buf)
+		if err != nil {
+			n.dump()
+			t.Fatalf("what has its sender's address does not arrive: %v", err)
+		}
+		if string(buf[:k]) == "from "+evil.Addresses[blog] {
+			break
+		}
+		n.dump()
+		t.Errorf("a forged source passes: %q from %s", buf[:k], from)
+	}
+
+	// The node's address outside, of which the task knows no better way than that.
+	probe, err := (&net.Dialer{}).DialContext(t.Context(), "udp4", "192.0.2.200:9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer probe.Close()
+	d := net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.TCPAddr{IP: probe.LocalAddr().(*net.UDPAddr).IP}}
+	c, err := d.DialContext(t.Context(), "tcp4", net.JoinHostPort(both.Addresses[shop], "7000"))
+	if err != nil {
+		n.dump()
+		t.Fatalf("called on the network that is not its default route, it does not answer: %v", err)
+	}
+	_ = c.Close()
 }
 
 // TestMeshInternalNetwork: what is on an internal network reaches its services

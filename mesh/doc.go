@@ -9,6 +9,8 @@
 //   - Only the table named after the cluster's ID is ever touched.
 //   - A service address never leaves the node: what is not sent to a task is
 //     refused at once.
+//   - What comes from a bridge of this cluster has an address of that bridge, or goes nowhere:
+//     other nodes trust it.
 //   - A revision is reported only when the kernel serves it.
 //   - The table outlives the process: containers go on talking while Fairlead
 //     is away. Cleanup removes it.

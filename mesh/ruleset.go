@@ -66,6 +66,7 @@ const (
 	setNodes    = "nodes"    // other nodes' own addresses
 	setBlocks   = "blocks"   // all other nodes' containers
 	setHome     = "home"     // bridge . subnet: what an internal network may reach
+	setOwn      = "own"      // bridge . its subnet: the source addresses that it may send from
 )
 
 // Rules returns the ruleset that serves the endpoints on these networks. A
@@ -87,6 +88,7 @@ func Rules(eps []cluster.Endpoints, nets []Network, peers []Peer) Ruleset {
 		rs.elements[element{setInside, n.Bridge + " . " + n.Bridge}] = ""
 		if !n.External {
 			rs.elements[element{setGuarded, n.Bridge}] = ""
+			rs.elements[element{setOwn, n.Bridge + " . " + n.Subnet.Masked().String()}] = ""
 		}
 		for _, p := range peers {
 			if s, ok := p.Networks[n.Name]; ok && s.IsValid() {

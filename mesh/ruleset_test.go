@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+	"sigs.k8s.io/knftables"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -115,6 +116,8 @@ func TestInternalNetworksAreSealed(t *testing.T) {
 		{setHome, "br-back . 10.213.2.0/24"},
 		{setInside, "br-back . br-back"},
 		{setInside, "br-front . br-front"},
+		{setOwn, "br-back . 10.213.2.0/24"},
+		{setOwn, "br-front . 10.213.1.0/24"},
 		{setSealed, "br-back"},
 	}
 	if d := cmp.Diff(want, slices.SortedFunc(maps.Keys(rs.elements), element.compare), cmp.AllowUnexported(element{})); d != "" {
@@ -144,6 +147,42 @@ func TestPeers(t *testing.T) {
 		return !slices.Contains([]string{setBlocks, setGuarded, setNodes, setPeers}, e.set)
 	})
 	if d := cmp.Diff(want, got, cmp.AllowUnexported(element{})); d != "" {
+		t.Error(d)
+	}
+}
+
+// A network of Fairlead's sends from its own subnet alone. What another's sends from is
+// not known: a machine's uplink may be on it.
+func TestSourcesStayInside(t *testing.T) {
+	theirs := back
+	theirs.External = true
+	off := front
+	off.Subnet = netip.MustParsePrefix("10.213.1.1/24")
+	rs := Rules(nil, []Network{off, theirs}, nil)
+	got := slices.DeleteFunc(slices.SortedFunc(maps.Keys(rs.elements), element.compare), func(e element) bool { return e.set != setOwn && e.set != setGuarded })
+	want := []element{{setGuarded, "br-front"}, {setOwn, "br-front . 10.213.1.0/24"}}
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(element{})); d != "" {
+		t.Error(d)
+	}
+
+	fake := knftables.NewFake(knftables.IPv4Family, "t")
+	tx := fake.NewTransaction()
+	layout{services: netip.MustParsePrefix("10.212.0.0/16")}.writeBase(tx)
+	if err := fake.Run(t.Context(), tx); err != nil {
+		t.Fatal(err)
+	}
+	rules, err := fake.ListRules(t.Context(), chainSources)
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := make([]string, 0, len(rules))
+	for _, r := range rules {
+		texts = append(texts, r.Rule)
+	}
+	if d := cmp.Diff([]string{
+		"ct state established ct direction reply ip saddr != @blocks ip saddr != @nodes accept",
+		"iifname @guarded iifname . ip saddr != @own ip saddr != 0.0.0.0 drop",
+	}, texts); d != "" {
 		t.Error(d)
 	}
 }

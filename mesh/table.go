@@ -31,6 +31,7 @@ const markText = "0xf1000"
 // Base chains.
 const (
 	chainEarly       = "early"
+	chainSources     = "sources"
 	chainPrerouting  = "prerouting"
 	chainPostrouting = "postrouting"
 	chainForward     = "forward"
@@ -51,6 +52,7 @@ func (l layout) writeBase(tx *knftables.Transaction) {
 	tx.Add(&knftables.Set{Name: setNodes, Type: "ipv4_addr"})
 	tx.Add(&knftables.Set{Name: setBlocks, Type: "ipv4_addr", Flags: []knftables.SetFlag{knftables.IntervalFlag}})
 	tx.Add(&knftables.Set{Name: setHome, Type: "ifname . ipv4_addr", Flags: []knftables.SetFlag{knftables.IntervalFlag}})
+	tx.Add(&knftables.Set{Name: setOwn, Type: "ifname . ipv4_addr", Flags: []knftables.SetFlag{knftables.IntervalFlag}})
 	base := func(name string, typ knftables.BaseChainType, hook knftables.BaseChainHook, prio knftables.BaseChainPriority, rules ...string) {
 		tx.Add(&knftables.Chain{
 			Name: name, Type: new(typ), Hook: new(hook), Priority: new(prio),
@@ -67,6 +69,13 @@ func (l layout) writeBase(tx *knftables.Transaction) {
 		"ip daddr @"+setNodes+" accept", // the forward chain lets answers through
 		"iifname @"+setSealed+" fib daddr type unicast ip daddr != "+l.services.String()+" iifname . ip daddr != @"+setHome+
 			" reject with icmp admin-prohibited")
+	// Nodes let each other's callers in by their address: none leaves here that is
+	// not the sender's. A task on two networks answers a node by its default route,
+	// whichever network it was called on; hence after connection tracking. 0.0.0.0 is
+	// the source of who asks for an address, and the kernel forwards it nowhere.
+	base(chainSources, knftables.FilterType, knftables.PreroutingHook, knftables.ManglePriority,
+		"ct state established ct direction reply ip saddr != @"+setBlocks+" ip saddr != @"+setNodes+" accept",
+		"iifname @"+setGuarded+" iifname . ip saddr != @"+setOwn+" ip saddr != 0.0.0.0 drop")
 	base(chainPrerouting, knftables.NATType, knftables.PreroutingHook, knftables.DNATPriority+"-5",
 		to+" iifname . ip daddr vmap @"+mapServices)
 

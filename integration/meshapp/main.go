@@ -36,7 +36,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: meshapp serve|dial|udp|load|lookup …")
+		return errors.New("usage: meshapp serve|dial|udp|forge|load|lookup …")
 	}
 	ctx := context.Background()
 	r := &recorder{Report: Report{Names: map[string]int{}, From: map[string]int{}, Errors: map[string]int{}, Kept: map[string]int{}}}
@@ -51,6 +51,8 @@ func run(args []string) error {
 	case cmd == "udp" && len(args) >= 2: // ADDRESS COUNT [one socket for all]
 		n, _ := strconv.Atoi(args[1])
 		udp(ctx, r, args[0], n, len(args) > 2)
+	case cmd == "forge" && len(args) == 2: // SOURCE ADDRESS
+		return forge(args[0], args[1])
 	case cmd == "load" && len(args) == 2: // ADDRESS DURATION
 		d, err := time.ParseDuration(args[1])
 		if err != nil {
