@@ -59,7 +59,7 @@ func New(cfg Config) (*Agent, error) {
 	a.images = newImageCache(&a.cfg)
 	a.files = newPayloads(&a.cfg)
 	a.writer = newStatusWriter(&a.cfg)
-	a.disk = newDisk(&a.cfg)
+	a.disk = newDisk(&a.cfg, a.about.setDisk)
 	return a, nil
 }
 

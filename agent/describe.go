@@ -18,6 +18,7 @@ type description struct {
 	engine   docker.Info
 	known    bool      // the engine was asked
 	gone     time.Time // since when it does not answer; zero: it does
+	disk     string    // why the assignment cannot be kept; "": it can
 	networks map[cluster.NetworkName]netip.Prefix
 	wake     chan struct{}
 }
@@ -46,6 +47,14 @@ func (d *description) lost(now time.Time) {
 func (d *description) back() {
 	d.mu.Lock()
 	d.gone = time.Time{}
+	d.mu.Unlock()
+	d.again()
+}
+
+// setDisk takes note of why the assignment cannot be kept on disk, or that it can.
+func (d *description) setDisk(failure string) {
+	d.mu.Lock()
+	d.disk = failure
 	d.mu.Unlock()
 	d.again()
 }
@@ -83,6 +92,7 @@ func (d *description) info(cfg *Config) (cluster.NodeInfo, bool) {
 		ID: cfg.Node, Hostname: i.Hostname, Address: cfg.Address, OS: i.OS, Arch: i.Arch, Engine: i.Version,
 		Version: cfg.Version, CPU: i.CPU, Memory: i.Memory, PublicKey: cfg.Identity.Recipient().String(),
 		Roles: cfg.Roles, Labels: i.Labels, Networks: maps.Clone(d.networks), EngineAway: !d.gone.IsZero() && cfg.Now().Sub(d.gone) >= engineAway,
+		DiskFailure: d.disk,
 	}
 	if info.OS == "" {
 		info.OS = runtime.GOOS

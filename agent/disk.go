@@ -34,15 +34,22 @@ const (
 	assignmentVersion = 1
 	// saveGap bounds how often the file is written while much changes.
 	saveGap = 250 * time.Millisecond
+	// saveRetry is the wait after a write that failed; it doubles to saveRetryMax.
+	saveRetry    = time.Second
+	saveRetryMax = 30 * time.Second
 )
 
 // disk writes the assignment, soon after it changes and never twice at once.
 type disk struct {
-	cfg  *Config
-	kick chan struct{}
+	cfg     *Config
+	report  func(failure string) // called when it changes; "" is none
+	kick    chan struct{}
+	failure string
 }
 
-func newDisk(cfg *Config) *disk { return &disk{cfg: cfg, kick: make(chan struct{}, 1)} }
+func newDisk(cfg *Config, report func(string)) *disk {
+	return &disk{cfg: cfg, report: report, kick: make(chan struct{}, 1)}
+}
 
 func (d *disk) path() string { return filepath.Join(d.cfg.StateDir, "assignment.json") }
 
@@ -73,26 +80,50 @@ func (d *disk) load() (assignment, error) {
 
 // run writes what current returns after each change, and once more at the end.
 func (d *disk) run(ctx context.Context, current func() assignment) error {
+	retry := saveRetry
 	for {
 		select {
 		case <-ctx.Done():
-			d.save(current())
+			d.note(d.save(current()))
 			return context.Cause(ctx)
 		case <-d.kick:
 		}
-		d.save(current())
-		pause(ctx, saveGap)
+		err := d.save(current())
+		d.note(err)
+		if err == nil {
+			retry = saveRetry
+			pause(ctx, saveGap)
+			continue
+		}
+		d.changed()
+		pause(ctx, retry)
+		retry = min(2*retry, saveRetryMax)
 	}
 }
 
-func (d *disk) save(a assignment) {
+func (d *disk) save(a assignment) error {
 	a.Version = assignmentVersion
 	b, err := json.Marshal(a)
-	if err == nil {
-		err = atomicfile.Write(d.path(), b)
-	}
 	if err != nil {
-		d.cfg.Log.Error("could not keep the assignment on disk: a reboot without a server would not start these tasks", "error", err)
-		d.changed()
+		return err
 	}
+	return atomicfile.Write(d.path(), b)
+}
+
+// note says how it went, where that is not as it was: a disk stays full for long.
+func (d *disk) note(err error) {
+	failure := ""
+	if err != nil {
+		failure = err.Error()
+	}
+	if failure == d.failure {
+		return
+	}
+	d.failure = failure
+	if err != nil {
+		d.cfg.Log.Error("could not keep the assignment on disk: a reboot without a server would not start these tasks; will retry", "error", err)
+	} else {
+		d.cfg.Log.Info("the assignment is kept on disk again")
+	}
+	d.report(failure)
 }

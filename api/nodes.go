@@ -176,6 +176,9 @@ func (s *Server) status(_ context.Context, _ *noInput) (v1.ClusterStatus, error)
 		default:
 			out.NodesAlive++
 		}
+		if n.Alive && n.Info.DiskFailure != "" {
+			out.Alarms = append(out.Alarms, fmt.Sprintf("node %s cannot keep on its disk what it runs, and would not start it after a reboot while no server answers; make room there: %s", n.ID, n.Info.DiskFailure))
+		}
 	}
 	out.Alarms = append(out.Alarms, m.stranded()...)
 	for _, svc := range m.services {

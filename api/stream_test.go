@@ -462,6 +462,12 @@ func TestStates(t *testing.T) {
 		st, err := b.Status(ctx)
 		return err == nil && st.NodesAlive == 1 && strings.Contains(strings.Join(st.Alarms, "\n"), "node n1: its Docker engine does not answer")
 	})
+	b.put(store.NodeInfoKey("n1"), cluster.NodeInfo{ID: "n1", DiskFailure: "write assignment.json.new: no space left on device"})
+	b.await(func() bool {
+		st, err := b.Status(ctx)
+		alarms := strings.Join(st.Alarms, "\n")
+		return err == nil && st.NodesAlive == 1 && strings.Contains(alarms, "node n1 cannot keep on its disk") && strings.Contains(alarms, "no space left on device")
+	})
 	// The node goes away: what it said no longer counts.
 	rev, err := b.store.Commit(ctx, store.Txn{Then: []store.Op{{Key: store.AliveKey("n1"), Delete: true}}})
 	if err != nil {
