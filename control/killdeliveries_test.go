@@ -68,13 +68,17 @@ func (f follower) GoBack(ctx context.Context, d cluster.Delivery, release int) (
 	return res.Release, res.Changed, err
 }
 
-func (f follower) Send(_ context.Context, _ cluster.Delivery, st cluster.DeliveryState) (map[string]int64, error) {
+func (f follower) Send(_ context.Context, d cluster.Delivery, st cluster.DeliveryState) (map[string]int64, error) {
 	f.src.mu.Lock()
 	defer f.src.mu.Unlock()
+	heard := map[string]int64{}
 	for _, e := range st.Outbox {
 		f.src.told[e.ID] = e.Event
+		for _, n := range d.Notify {
+			heard[n.Key()] = e.ID
+		}
 	}
-	return nil, nil // it names nobody
+	return heard, nil
 }
 
 // unsettled says what of the delivery is on its way.
