@@ -118,11 +118,11 @@ func (d *Deliveries) signal() {
 }
 
 func (d *Deliveries) snapshot(ctx context.Context) (delivery.Snapshot, error) {
-	s := delivery.Snapshot{Now: d.opts.Now().UTC(), Busy: map[cluster.DeliveryName]bool{}}
+	s := delivery.Snapshot{Now: d.opts.Now().UTC(), Busy: map[cluster.DeliveryName]cluster.StoreRev{}}
 	d.mu.Lock()
 	committed := d.committed
-	for n := range d.busy {
-		s.Busy[n] = true
+	for n, p := range d.busy {
+		s.Busy[n] = p.spec
 	}
 	d.mu.Unlock()
 	s.Free = max(0, d.opts.AtOnce-len(s.Busy))
@@ -131,24 +131,7 @@ func (d *Deliveries) snapshot(ctx context.Context) (delivery.Snapshot, error) {
 	}
 	d.mirror.Read(func(v store.View) { s.Deliveries, s.Orphans = deliveryItems(v) })
 	s.Later = d.later(s.Deliveries)
-	d.endOld(s.Deliveries)
 	return s, nil
-}
-
-// endOld ends what is done for deliveries that were changed, suspended or removed since. What
-// it leads to would not be written, and a host that hangs would keep the new one waiting.
-func (d *Deliveries) endOld(items []delivery.Item) {
-	specs := map[cluster.DeliveryName]cluster.StoreRev{}
-	for _, i := range items {
-		specs[i.Spec.Name] = i.Spec.Rev
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for n, p := range d.busy {
-		if specs[n] != p.spec {
-			p.end()
-		}
-	}
 }
 
 // later are the deliveries that are held, of those that there are.
@@ -271,6 +254,12 @@ func (d *Deliveries) apply(ctx context.Context, s delivery.Snapshot, acts []deli
 				return err // of the whole store
 			}
 			d.wrote(act.Item, err)
+		case delivery.End:
+			d.mu.Lock()
+			if p, is := d.busy[act.Name]; is {
+				p.end()
+			}
+			d.mu.Unlock()
 		case delivery.Fetch:
 			d.start(ctx, act.Item, d.fetch)
 		case delivery.GoBack:

@@ -590,9 +590,24 @@ func TestTheLongestDueComesFirst(t *testing.T) {
 	for n := range 10 {
 		items = append(items, item(cluster.DeliveryName(fmt.Sprintf("d%d", n)), cluster.DeliveryState{Next: now.Add(-time.Duration(n) * time.Minute)}))
 	}
-	acts := delivery.Plan(delivery.Snapshot{Now: now, Deliveries: items, Free: 2, Busy: map[cluster.DeliveryName]bool{"d9": true}})
+	acts := delivery.Plan(delivery.Snapshot{Now: now, Deliveries: items, Free: 2, Busy: map[cluster.DeliveryName]cluster.StoreRev{"d9": 0}})
 	if len(acts) != 2 || acts[0].(delivery.Fetch).Spec.Name != "d8" || acts[1].(delivery.Fetch).Spec.Name != "d7" {
 		t.Errorf("%v", acts)
+	}
+}
+
+// What is being done for a delivery that was changed or removed since is given up, and
+// nothing else; the new one begins once it has ended.
+func TestWhatIsDoneForNothingEnds(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	same, changed := item("same", cluster.DeliveryState{}), item("changed", cluster.DeliveryState{})
+	same.Spec.Rev, changed.Spec.Rev = 3, 5
+	got := delivery.Plan(delivery.Snapshot{
+		Now: now, Free: 4, Deliveries: []delivery.Item{same, changed},
+		Busy: map[cluster.DeliveryName]cluster.StoreRev{"same": 3, "changed": 4, "gone": 2},
+	})
+	if want := []delivery.Action{delivery.End{Name: "changed"}, delivery.End{Name: "gone"}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 
@@ -612,16 +627,15 @@ func TestThoseThatFailLeaveHandsToOthers(t *testing.T) {
 		{"one hand", 10, 0, 10, 0, 0, 1, 1, 0, 0},
 		{"somebody asked", 10, 3, 10, 2, 0, 2, 0, 2, 0},
 	} {
-		s := delivery.Snapshot{Now: now, Free: tc.free, Busy: map[cluster.DeliveryName]bool{}}
+		s := delivery.Snapshot{Now: now, Free: tc.free, Busy: map[cluster.DeliveryName]cluster.StoreRev{}}
 		add := func(kind string, n int, due time.Duration, st cluster.DeliveryState, ask int64, busy bool) {
 			for k := range n {
 				st.Next = now.Add(-due)
 				i := item(cluster.DeliveryName(fmt.Sprintf("%s%d", kind, k)), st)
 				i.Ask = ask
 				s.Deliveries = append(s.Deliveries, i)
-				s.Busy[i.Spec.Name] = busy
-				if !busy {
-					delete(s.Busy, i.Spec.Name)
+				if busy {
+					s.Busy[i.Spec.Name] = i.Spec.Rev
 				}
 			}
 		}

@@ -3,6 +3,7 @@ package delivery
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -16,9 +17,9 @@ type Snapshot struct {
 	Deliveries []Item
 	// Orphans are states of deliveries that are gone.
 	Orphans []cluster.DeliveryState
-	// Busy are the deliveries that something is being done for, Free how many more
-	// there may be.
-	Busy map[cluster.DeliveryName]bool
+	// Busy are the deliveries that something is being done for, at the revision of them
+	// that it is for; Free is how many more there may be.
+	Busy map[cluster.DeliveryName]cluster.StoreRev
 	Free int
 	// Later are the deliveries that are left alone until then, as what became of them could
 	// not be written.
@@ -62,21 +63,46 @@ type Save struct{ Item }
 // Forget deletes the state of a delivery that is gone.
 type Forget struct{ State cluster.DeliveryState }
 
+// End gives up what is being done for a delivery that was changed, suspended or removed
+// since. What it leads to would not be written, and a host that hangs would keep the new one
+// waiting.
+type End struct{ Name cluster.DeliveryName }
+
+func (End) action()    {}
 func (Fetch) action()  {}
 func (GoBack) action() {}
 func (Send) action()   {}
 func (Save) action()   {}
 func (Forget) action() {}
 
+func (s Snapshot) busy(n cluster.DeliveryName) bool {
+	_, is := s.Busy[n]
+	return is
+}
+
+// ended is what is being done for nothing.
+func ended(s Snapshot) (out []Action) {
+	now := map[cluster.DeliveryName]cluster.StoreRev{}
+	for _, i := range s.Deliveries {
+		now[i.Spec.Name] = i.Spec.Rev
+	}
+	for _, n := range slices.Sorted(maps.Keys(s.Busy)) {
+		if rev, is := now[n]; !is || rev != s.Busy[n] {
+			out = append(out, End{n})
+		}
+	}
+	return out
+}
+
 // Plan returns what is to be done now, the longest due first where not all of it can be. A
 // source that hangs takes its time at each try: those that are tried again have half of the
 // hands at most, so that the others are looked at meanwhile.
 func Plan(s Snapshot) []Action {
-	var out []Action
+	out := ended(s)
 	old := map[cluster.DeliveryName]bool{}
 	for _, o := range s.Orphans {
 		old[o.Name] = true
-		if !s.Busy[o.Name] {
+		if !s.busy(o.Name) {
 			out = append(out, Forget{o})
 		}
 	}
@@ -90,12 +116,12 @@ func Plan(s Snapshot) []Action {
 	})
 	free, again := s.Free, max(1, (s.Free+len(s.Busy))/2)
 	for _, i := range items {
-		if s.Busy[i.Spec.Name] && retried(i) {
+		if s.busy(i.Spec.Name) && retried(i) {
 			again--
 		}
 	}
 	for _, i := range items {
-		if s.Busy[i.Spec.Name] || old[i.Spec.Name] || s.Now.Before(s.Later[i.Spec.Name]) { // what is left of one before goes first
+		if s.busy(i.Spec.Name) || old[i.Spec.Name] || s.Now.Before(s.Later[i.Spec.Name]) { // what is left of one before goes first
 			continue
 		}
 		i.Spec = i.Spec.Filled()
@@ -128,7 +154,7 @@ func Wake(s Snapshot) time.Duration {
 		}
 	}
 	for _, i := range s.Deliveries {
-		if s.Busy[i.Spec.Name] {
+		if s.busy(i.Spec.Name) {
 			continue // its end is a change
 		}
 		if at := s.Later[i.Spec.Name]; s.Now.Before(at) {

@@ -63,19 +63,9 @@ func TestForgettingAServer(t *testing.T) {
 
 // One that has stopped is forgotten; it is no member of that etcd, which is not asked.
 func TestAServerOnAnExternalEtcdIsForgotten(t *testing.T) {
-	mem := store.NewMemory()
-	for _, id := range []cluster.NodeID{"n1", "n2"} {
-		op, err := store.PutJSON(store.ServerSpecKey(id), cluster.ServerSpec{Node: id})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := mem.Commit(t.Context(), store.Txn{Then: []store.Op{op}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	mirror := store.NewMirror(mem, store.Root, hclog.NewNullLogger())
-	go func() { _ = mirror.Run(t.Context()) }()
-	<-mirror.Ready()
+	_, mirror := holds(t, map[string]any{
+		store.ServerSpecKey("n1"): cluster.ServerSpec{Node: "n1"}, store.ServerSpecKey("n2"): cluster.ServerSpec{Node: "n2"},
+	})
 	m := &machine{local: local{Config: Config{Node: "n1", EtcdEndpoints: []string{"https://10.0.0.5:2379"}}}}
 	r := &roster{admission: &admission{machine: m, mirror: mirror, self: cluster.ServerInfo{Node: "n1"}}}
 	if err := r.Remove(t.Context(), "n2"); err != nil {

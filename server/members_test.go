@@ -301,26 +301,14 @@ func TestAServerIsOfOneCluster(t *testing.T) {
 // A server that was let in and never became a member is one that can be forgotten: its
 // name is free then. It has no vote, so that no other one's removal depends on it.
 func TestAServerThatNeverCameIsForgotten(t *testing.T) {
-	mem := store.NewMemory()
-	for key, v := range map[string]any{
+	_, mirror := holds(t, map[string]any{
 		store.ServerInfoKey("n1"): cluster.ServerInfo{Node: "n1", API: "10.0.0.1:7420"},
 		store.ServerInfoKey("n2"): cluster.ServerInfo{Node: "n2", API: "10.0.0.2:7420"},
 		store.ServerSpecKey("n2"): cluster.ServerSpec{Node: "n2"},
 		store.ServerSpecKey("n3"): cluster.ServerSpec{Node: "n3"},
 		store.ServerSpecKey("n4"): cluster.ServerSpec{Node: "n4"},
 		store.ServerInfoKey("n4"): cluster.ServerInfo{Node: "n4", API: "10.0.0.4:7420"},
-	} {
-		op, err := store.PutJSON(key, v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := mem.Commit(t.Context(), store.Txn{Then: []store.Op{op}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	mirror := store.NewMirror(mem, store.Root, hclog.NewNullLogger())
-	go func() { _ = mirror.Run(t.Context()) }()
-	<-mirror.Ready()
+	})
 	f := &fakeMembers{list: []store.Member{{ID: 1, Name: "n1"}, {ID: 2, Name: "n2"}}}
 	r := &roster{admission: &admission{machine: &machine{local: local{Config: Config{Node: "n1"}}}, mirror: mirror}, members: f}
 	list, err := r.List(t.Context())
@@ -368,9 +356,24 @@ func (*noMajority) Ask(_ context.Context, m store.Member) (store.MemberState, er
 
 // Without a majority the list says which servers to bring back.
 func TestServersWithoutAMajority(t *testing.T) {
-	mem := store.NewMemory()
+	records := map[string]any{}
 	for _, n := range []cluster.NodeID{"n1", "n2", "n3"} {
-		op, err := store.PutJSON(store.ServerInfoKey(n), cluster.ServerInfo{Node: n, API: string(n) + ":7420", Etcd: "https://" + string(n) + ":7421"})
+		records[store.ServerInfoKey(n)] = cluster.ServerInfo{Node: n, API: string(n) + ":7420", Etcd: "https://" + string(n) + ":7421"}
+	}
+	_, mirror := holds(t, records)
+	r := &roster{admission: &admission{machine: &machine{local: local{Config: Config{Node: "n1"}}}, mirror: mirror}, members: &noMajority{}}
+	_, err := r.List(t.Context())
+	if cluster.KindOf(err) != cluster.KindTransient || !strings.Contains(err.Error(), "n2 (n2:7420), n3 (n3:7420) of 3 do not. Bring servers back until 2 answer") {
+		t.Errorf("%v (kind %v)", err, cluster.KindOf(err))
+	}
+}
+
+// holds is a store with these records, and a mirror that follows it.
+func holds(t *testing.T, records map[string]any) (*store.Memory, *store.Mirror) {
+	t.Helper()
+	mem := store.NewMemory()
+	for key, v := range records {
+		op, err := store.PutJSON(key, v)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -381,9 +384,5 @@ func TestServersWithoutAMajority(t *testing.T) {
 	mirror := store.NewMirror(mem, store.Root, hclog.NewNullLogger())
 	go func() { _ = mirror.Run(t.Context()) }()
 	<-mirror.Ready()
-	r := &roster{admission: &admission{machine: &machine{local: local{Config: Config{Node: "n1"}}}, mirror: mirror}, members: &noMajority{}}
-	_, err := r.List(t.Context())
-	if cluster.KindOf(err) != cluster.KindTransient || !strings.Contains(err.Error(), "n2 (n2:7420), n3 (n3:7420) of 3 do not. Bring servers back until 2 answer") {
-		t.Errorf("%v (kind %v)", err, cluster.KindOf(err))
-	}
+	return mem, mirror
 }

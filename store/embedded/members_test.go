@@ -89,24 +89,31 @@ func all(t *testing.T, servers ...*etcdtest.Server) *store.Etcd {
 	return st
 }
 
-// Whoever of the members is asked lets a learner vote, also one that does not lead, in a
-// store that asks who its clients are.
-func TestAnyMemberLetsALearnerVote(t *testing.T) {
-	t.Parallel()
-	one := etcdtest.Start(t)
-	root := one.Client(t)
+// closedPair are two members that vote, of a store that asks who its clients are.
+func closedPair(t *testing.T) (one, two *etcdtest.Server, root *store.Etcd) {
+	t.Helper()
+	one = etcdtest.Start(t)
+	root = one.Client(t)
 	if err := root.Secure(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	two := one.Beside(t, "n2")
+	two = one.Beside(t, "n2")
 	id := learner(t, root, two)
 	srv, _, _ := two.Launch(t)
 	vote(t, root, id)
 	ready(t, srv)
+	return one, two, root
+}
+
+// Whoever of the members is asked lets a learner vote, also one that does not lead, in a
+// store that asks who its clients are.
+func TestAnyMemberLetsALearnerVote(t *testing.T) {
+	t.Parallel()
+	one, two, root := closedPair(t)
 	follower := all(t, two)
 	three := one.Beside(t, "n3")
-	id = learner(t, root, three)
-	srv, _, _ = three.Launch(t)
+	id := learner(t, root, three)
+	srv, _, _ := three.Launch(t)
 	vote(t, follower, id)
 	ready(t, srv)
 }

@@ -345,16 +345,7 @@ func TestNoPages(t *testing.T) {
 // A user that another server made is one at once: this server may not have heard of it.
 func TestANewUserIsOneEverywhere(t *testing.T) {
 	t.Parallel()
-	one := etcdtest.Start(t)
-	root := one.Client(t)
-	if err := root.Secure(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	two := one.Beside(t, "n2")
-	id := learner(t, root, two)
-	srv, _, _ := two.Launch(t)
-	vote(t, root, id)
-	ready(t, srv)
+	one, two, root := closedPair(t)
 	conf, user := identity(t, one)
 	n2, err := store.NewEtcd(store.EtcdConfig{Endpoints: []string{two.Config.Endpoint()}, TLS: conf}, hclog.NewNullLogger())
 	if err != nil {
