@@ -106,10 +106,12 @@ type callers struct {
 	b       *bed
 	service string
 	g       gate
+	end     func() // nobody asks any more
 
 	mu   sync.Mutex
 	by   map[string]*caller // host names are the containers'
 	node map[string]string  // where they are, or were
+	last string             // what came of the last question, and when
 }
 
 func (b *bed) callers(service string, g gate) *callers {
@@ -117,7 +119,8 @@ func (b *bed) callers(service string, g gate) *callers {
 	c := &callers{b: b, service: service, g: g, by: map[string]*caller{}, node: map[string]string{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
-	b.t.Cleanup(func() { cancel(); done.Wait() })
+	c.end = func() { cancel(); done.Wait() }
+	b.t.Cleanup(c.end)
 	done.Go(func() {
 		client := g.client(false)
 		tick := time.NewTicker(100 * time.Millisecond)
@@ -135,19 +138,29 @@ func (b *bed) callers(service string, g gate) *callers {
 }
 
 func (c *callers) ask(client *http.Client) {
+	began, what := time.Now(), ""
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.last = fmt.Sprintf("asked at %s: %s after %s", began.Format(time.TimeOnly), what, time.Since(began).Round(time.Millisecond))
+	}()
 	resp, err := client.Get("http://" + c.service + ".example.com/calls")
 	if err != nil {
+		what = err.Error()
 		return
 	}
 	defer resp.Body.Close()
+	what = resp.Status
 	var said struct {
 		Host             string
 		Requests, Failed int64
 		Failures         []load.Failure
 	}
-	if json.NewDecoder(resp.Body).Decode(&said) != nil || said.Host == "" {
+	if err := json.NewDecoder(resp.Body).Decode(&said); err != nil || said.Host == "" {
+		what += fmt.Sprintf(", no answer of a caller: %v", err)
 		return
 	}
+	what += ", by " + said.Host
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	x := c.by[said.Host]
@@ -177,11 +190,18 @@ func (c *callers) heard() {
 			host := t.Container[:12]
 			c.node[host] = t.Node
 			if x := c.by[host]; x == nil || x.told.Before(since) || x.requests < 20 {
-				return fmt.Errorf("%s on %s: %+v", t.Address, t.Node, x)
+				return fmt.Errorf("%s on %s, %s (ready: %t), has told %s; %s", t.Address, t.Node, t.Container, t.Ready, x, c.last)
 			}
 		}
 		return nil
 	})
+}
+
+func (c *caller) String() string {
+	if c == nil {
+		return "nothing"
+	}
+	return fmt.Sprintf("at %s of %d requests, %d of them failed", c.told.Format(time.TimeOnly), c.requests, len(c.failures))
 }
 
 // count is how many calls were made by all that were ever heard, and those that failed
@@ -336,6 +356,7 @@ func underLoad(t *testing.T, engine string) {
 	for i, l := range through {
 		l.WantNone(t, fmt.Sprintf("rolling update, three drains, three restarts, agent and server killed, through gateway %d", i+1))
 	}
+	inside.end() // of two who take turns with two tasks, each could hear the same one for ever
 	losses(b, gates)
 }
 

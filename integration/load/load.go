@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ type Load struct {
 	requests, failed atomic.Int64
 	mu               sync.Mutex
 	failures         []Failure
+	underWay         map[time.Time]int // requests, by when they began
 	stop             context.CancelFunc
 	done             sync.WaitGroup
 }
@@ -57,7 +59,7 @@ const limit = 30 * time.Minute
 func Start(tb testing.TB, client func(keepAlive bool) *http.Client, kinds []Request) *Load {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	l := &Load{stop: cancel}
+	l := &Load{stop: cancel, underWay: map[time.Time]int{}}
 	for _, k := range kinds {
 		c := client(k.KeepAlive)
 		l.done.Go(func() {
@@ -81,12 +83,18 @@ func Start(tb testing.TB, client func(keepAlive bool) *http.Client, kinds []Requ
 func (l *Load) one(client *http.Client, k Request) {
 	l.requests.Add(1)
 	start := time.Now()
-	if err := Fetch(client, k); err != nil {
+	l.mu.Lock()
+	l.underWay[start]++
+	l.mu.Unlock()
+	err := Fetch(client, k)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
 		l.failed.Add(1)
-		f := Failure{From: start, To: time.Now(), Text: fmt.Sprintf("%s: %v", k.Name, err)}
-		l.mu.Lock()
-		l.failures = append(l.failures, f)
-		l.mu.Unlock()
+		l.failures = append(l.failures, Failure{From: start, To: time.Now(), Text: fmt.Sprintf("%s: %v", k.Name, err)})
+	}
+	if l.underWay[start]--; l.underWay[start] == 0 {
+		delete(l.underWay, start)
 	}
 }
 
@@ -146,11 +154,19 @@ func Some(failures []Failure) string {
 	return b.String()
 }
 
-// Failures are those until now.
+// Failures are those of requests that were begun until now; it waits for how they end.
 func (l *Load) Failures() []Failure {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.failures)
+	now := time.Now()
+	for {
+		l.mu.Lock()
+		waits := slices.ContainsFunc(slices.Collect(maps.Keys(l.underWay)), now.After)
+		failures := slices.Clone(l.failures)
+		l.mu.Unlock()
+		if !waits {
+			return slices.DeleteFunc(failures, func(f Failure) bool { return f.From.After(now) })
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // Made is how many requests were made until now.
