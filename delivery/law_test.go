@@ -186,7 +186,7 @@ func (w *world) do(act delivery.Action) cluster.DeliveryState {
 			l.Release = w.release(content)
 		}
 		return delivery.Looked(act.Item, l, w.now)
-	case delivery.Forget:
+	case delivery.Forget, delivery.End: // nothing is gone, or under way
 	}
 	w.t.Fatalf("unexpected %T", act)
 	return cluster.DeliveryState{}
@@ -590,7 +590,7 @@ func TestTheLongestDueComesFirst(t *testing.T) {
 	for n := range 10 {
 		items = append(items, item(cluster.DeliveryName(fmt.Sprintf("d%d", n)), cluster.DeliveryState{Next: now.Add(-time.Duration(n) * time.Minute)}))
 	}
-	acts := delivery.Plan(delivery.Snapshot{Now: now, Deliveries: items, Free: 2, Busy: map[cluster.DeliveryName]cluster.StoreRev{"d9": 0}})
+	acts := delivery.Plan(delivery.Snapshot{Now: now, Deliveries: items, Free: 2, Busy: map[cluster.DeliveryName]cluster.StoreRev{"d9": items[9].Spec.Rev}})
 	if len(acts) != 2 || acts[0].(delivery.Fetch).Spec.Name != "d8" || acts[1].(delivery.Fetch).Spec.Name != "d7" {
 		t.Errorf("%v", acts)
 	}

@@ -63,7 +63,7 @@ func TestForgettingAServer(t *testing.T) {
 
 // One that has stopped is forgotten; it is no member of that etcd, which is not asked.
 func TestAServerOnAnExternalEtcdIsForgotten(t *testing.T) {
-	_, mirror := holds(t, map[string]any{
+	mirror := holds(t, map[string]any{
 		store.ServerSpecKey("n1"): cluster.ServerSpec{Node: "n1"}, store.ServerSpecKey("n2"): cluster.ServerSpec{Node: "n2"},
 	})
 	m := &machine{local: local{Config: Config{Node: "n1", EtcdEndpoints: []string{"https://10.0.0.5:2379"}}}}

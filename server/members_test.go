@@ -301,7 +301,7 @@ func TestAServerIsOfOneCluster(t *testing.T) {
 // A server that was let in and never became a member is one that can be forgotten: its
 // name is free then. It has no vote, so that no other one's removal depends on it.
 func TestAServerThatNeverCameIsForgotten(t *testing.T) {
-	_, mirror := holds(t, map[string]any{
+	mirror := holds(t, map[string]any{
 		store.ServerInfoKey("n1"): cluster.ServerInfo{Node: "n1", API: "10.0.0.1:7420"},
 		store.ServerInfoKey("n2"): cluster.ServerInfo{Node: "n2", API: "10.0.0.2:7420"},
 		store.ServerSpecKey("n2"): cluster.ServerSpec{Node: "n2"},
@@ -360,7 +360,7 @@ func TestServersWithoutAMajority(t *testing.T) {
 	for _, n := range []cluster.NodeID{"n1", "n2", "n3"} {
 		records[store.ServerInfoKey(n)] = cluster.ServerInfo{Node: n, API: string(n) + ":7420", Etcd: "https://" + string(n) + ":7421"}
 	}
-	_, mirror := holds(t, records)
+	mirror := holds(t, records)
 	r := &roster{admission: &admission{machine: &machine{local: local{Config: Config{Node: "n1"}}}, mirror: mirror}, members: &noMajority{}}
 	_, err := r.List(t.Context())
 	if cluster.KindOf(err) != cluster.KindTransient || !strings.Contains(err.Error(), "n2 (n2:7420), n3 (n3:7420) of 3 do not. Bring servers back until 2 answer") {
@@ -368,8 +368,8 @@ func TestServersWithoutAMajority(t *testing.T) {
 	}
 }
 
-// holds is a store with these records, and a mirror that follows it.
-func holds(t *testing.T, records map[string]any) (*store.Memory, *store.Mirror) {
+// holds is a mirror of a store with these records.
+func holds(t *testing.T, records map[string]any) *store.Mirror {
 	t.Helper()
 	mem := store.NewMemory()
 	for key, v := range records {
@@ -384,5 +384,5 @@ func holds(t *testing.T, records map[string]any) (*store.Memory, *store.Mirror) 
 	mirror := store.NewMirror(mem, store.Root, hclog.NewNullLogger())
 	go func() { _ = mirror.Run(t.Context()) }()
 	<-mirror.Ready()
-	return mem, mirror
+	return mirror
 }
