@@ -459,16 +459,16 @@ func operations() []operation {
 	}
 }
 
-// large is a bundle that fits into no single transaction of the store: 150 services of
-// which web alone has tasks, and two megabytes of configs.
+// large is a bundle that fits into no single transaction of the store: 111 services of
+// which web alone has tasks, and 1.6 megabytes of configs.
 func large(version string, pkg *v1.Package) v1.Bundle {
 	b := packaged(version, map[cluster.ServiceName]string{"web": "web:" + version})
 	b.Package, b.Configs = pkg, map[string][]byte{}
-	for i := range 150 {
+	for i := range 110 {
 		b.Services[cluster.ServiceName(fmt.Sprintf("s%03d", i))] = cluster.ServiceSpec{Mode: cluster.Replicated, Task: cluster.TaskSpec{Image: "s:" + version}}
 	}
 	for _, n := range []cluster.ServiceName{"web", "s000", "s001"} {
-		b.Configs[string(n)] = bytes.Repeat([]byte(version), 150<<10)
+		b.Configs[string(n)] = bytes.Repeat([]byte(version), 110<<10)
 		spec := b.Services[n]
 		spec.Task.Configs = []cluster.FileRef{{Name: string(n), Target: "/file"}}
 		b.Services[n] = spec
@@ -480,7 +480,7 @@ func large(version string, pkg *v1.Package) v1.Bundle {
 func largeOperations() []operation {
 	picture := func(version string) string {
 		var out []string
-		for i := range 150 {
+		for i := range 110 {
 			out = append(out, fmt.Sprintf("s%03d is s:%s", i, version))
 		}
 		return strings.Join(out, ", ") + fmt.Sprintf(", web is web:%s, 2 of web=web:%[1]s, complete, uninstalled false", version)
@@ -716,7 +716,7 @@ func TestKillPointsOfLargeApps(t *testing.T) {
 			}
 			at := firstPoints(min(writes, 12))
 			if !everyPoint() { // some, as large apps take long: before a write and after it in turn
-				at = slices.DeleteFunc(at, func(p killPoint) bool { return p.n%4 != 2 || p.after != (p.n%8 == 2) })
+				at = slices.DeleteFunc(at, func(p killPoint) bool { return p.n%6 != 3 || p.after != (p.n%12 == 3) })
 			}
 			killEach(t, at, o.try)
 		})
