@@ -335,7 +335,7 @@ services:
     image: demo-web
     environment: {VERSION: %q}
     deploy: %s
-    x-fairlead: {health: {port: 8080, http: /health, interval: 1s, timeout: 10s}, routes: [{host: demo.example.com, port: 8080}]}
+    x-fairlead: {health: {port: 8080, http: /health, interval: 1s, timeout: 10s, start_period: 20s}, routes: [{host: demo.example.com, port: 8080}]}
 %s`, version, how, more)))
 }
 

@@ -40,7 +40,7 @@ const steady = `  steady:
     image: demo-web
     environment: {VERSION: steady}
     deploy: {replicas: 2, placement: {constraints: [node.hostname == n1]}}
-    x-fairlead: {health: {port: 8080, http: /health, interval: 1s, timeout: 10s}, routes: [{host: steady.example.com, port: 8080}]}
+    x-fairlead: {health: {port: 8080, http: /health, interval: 1s, timeout: 10s, start_period: 20s}, routes: [{host: steady.example.com, port: 8080}]}
 `
 
 // gate is a gateway of the lab as this machine reaches it.
