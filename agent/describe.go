@@ -19,6 +19,7 @@ type description struct {
 	known    bool      // the engine was asked
 	gone     time.Time // since when it does not answer; zero: it does
 	disk     string    // why the assignment cannot be kept; "": it can
+	overlap  string    // what of the machine overlaps with the cluster's ranges; "": nothing
 	networks map[cluster.NetworkName]netip.Prefix
 	wake     chan struct{}
 }
@@ -59,6 +60,18 @@ func (d *description) setDisk(failure string) {
 	d.again()
 }
 
+// SetOverlap takes note of which of the machine's own networks overlap with the
+// cluster's ranges; "": none does.
+func (a *Agent) SetOverlap(text string) {
+	a.about.mu.Lock()
+	same := a.about.overlap == text
+	a.about.overlap = text
+	a.about.mu.Unlock()
+	if !same {
+		a.about.again()
+	}
+}
+
 // setNetworks takes note of the networks that the node made; those of others are
 // nobody's to reach.
 func (d *description) setNetworks(nets []Network) {
@@ -92,7 +105,7 @@ func (d *description) info(cfg *Config) (cluster.NodeInfo, bool) {
 		ID: cfg.Node, Hostname: i.Hostname, Address: cfg.Address, OS: i.OS, Arch: i.Arch, Engine: i.Version,
 		Version: cfg.Version, CPU: i.CPU, Memory: i.Memory, PublicKey: cfg.Identity.Recipient().String(),
 		Roles: cfg.Roles, Labels: i.Labels, Networks: maps.Clone(d.networks), EngineAway: !d.gone.IsZero() && cfg.Now().Sub(d.gone) >= engineAway,
-		DiskFailure: d.disk,
+		DiskFailure: d.disk, Overlap: d.overlap,
 	}
 	if info.OS == "" {
 		info.OS = runtime.GOOS

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -251,6 +252,12 @@ func (n *netset) make(ctx context.Context, name string, ref cluster.NetworkRef, 
 // bridge is the name of a network's interface: the same each time it is made, so
 // that rules that name it stay true. Interfaces have at most 15 characters.
 func (n *netset) bridge(name cluster.NetworkName) string { return "fl" + n.hash(string(name)) }
+
+var bridgeRE = regexp.MustCompile(`^fl[a-z2-7]{10}$`)
+
+// IsBridge reports whether an interface's name is that of a network which an agent made,
+// of this cluster or of another on the machine.
+func IsBridge(name string) bool { return bridgeRE.MatchString(name) }
 
 func (n *netset) suffix() string { return n.hash("")[:6] }
 

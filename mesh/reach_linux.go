@@ -58,7 +58,7 @@ func within(p netip.Prefix, blocks []netip.Prefix) bool {
 }
 
 func (k *kernel) reach(peers []Peer) error {
-	all, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+	all, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Protocol: RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
@@ -84,7 +84,7 @@ func (k *kernel) reach(peers []Peer) error {
 			continue
 		}
 		r := netlink.Route{
-			Dst: &net.IPNet{IP: h.to.Addr().AsSlice(), Mask: net.CIDRMask(h.to.Bits(), 32)}, Gw: h.via.AsSlice(), Protocol: routeProtocol, Priority: k.metric(),
+			Dst: &net.IPNet{IP: h.to.Addr().AsSlice(), Mask: net.CIDRMask(h.to.Bits(), 32)}, Gw: h.via.AsSlice(), Protocol: RouteProtocol, Priority: k.metric(),
 		}
 		if err := netlink.RouteReplace(&r); err != nil {
 			errs = append(errs, fmt.Errorf("route %s by %s: %w (is that node on this machine's own network?)", h.to, h.via, err))

@@ -7,6 +7,9 @@ import (
 	"github.com/fairlead/fairlead/cluster"
 )
 
+// RouteProtocol marks our routes among those of a container and of a node.
+const RouteProtocol = 0xf1
+
 // Container is a running container on this node's networks.
 type Container struct {
 	Task cluster.TaskID

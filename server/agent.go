@@ -307,9 +307,13 @@ func (j *joined) join(ctx context.Context, dir string, token func() (string, err
 	if err != nil {
 		return err
 	}
+	var nets []cluster.HostNet
+	if j.membership.Node == "" { // else it is a member, and what overlaps an alarm
+		nets = j.joinNets()
+	}
 	m, err := j.admitted(ctx, func() (v1.Membership, error) {
 		return askPinned[v1.Membership](ctx, j.Join, t.Fingerprint, "/v1/join",
-			v1.Join{Token: t.Secret, Node: node, Request: string(csr), Version: j.Version, Gateway: !j.NoGateway})
+			v1.Join{Token: t.Secret, Node: node, Request: string(csr), Version: j.Version, Gateway: !j.NoGateway, Networks: nets})
 	})
 	if err != nil {
 		return err

@@ -141,6 +141,7 @@ func (n *nodeParts) startAgent() error {
 		return err
 	}
 	n.g.Go(func() error { return n.agent.Run(n.ctx) })
+	n.g.Go(func() error { return n.watchOverlap(n.ctx, n.ownNets, n.agent.SetOverlap) })
 	n.startUsage()
 	return nil
 }

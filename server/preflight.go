@@ -22,6 +22,9 @@ func preflight(ctx context.Context, cfg Config) (traefik string, err error) {
 	if _, err := exec.LookPath("nft"); err != nil {
 		return "", cluster.Invalidf("nft is not on this machine: install the package nftables; service addresses and the gateway need it")
 	}
+	if err := cfg.chooseRanges(cfg.ownNets); err != nil {
+		return "", err
+	}
 	if !cfg.NoAgent {
 		if err := engineAnswers(ctx, cfg); err != nil {
 			return "", err

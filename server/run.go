@@ -67,6 +67,9 @@ func Run(ctx context.Context, cfg Config, token func() (string, error), now func
 
 func run(ctx context.Context, cfg Config, token func() (string, error), now func() time.Time) error {
 	keepDescriptors()
+	if err := cfg.chooseRanges(cfg.ownNets); err != nil {
+		return err
+	}
 	m, release, err := openMachine(ctx, cfg, token, now)
 	if err != nil {
 		return err
@@ -153,7 +156,10 @@ func openMachine(ctx context.Context, cfg Config, token func() (string, error), 
 		return nil, nil, err
 	}
 	m := &machine{local: local{Config: cfg, now: now}}
-	if err = m.joinServers(ctx, token); err == nil {
+	if err = m.joinServers(ctx, token); err == nil && m.settings == nil {
+		err = m.keepRanges()
+	}
+	if err == nil {
 		err = m.readKeys()
 	}
 	if err != nil {
