@@ -102,6 +102,8 @@ func runAgent(ctx context.Context, cfg Config, token func() (string, error), now
 		return err
 	}
 	defer release()
+	find := j.own(true, j.servers)
+	j.settleAddress(find, true)
 	j.Log.Info("starting", "version", j.Version, "node", j.Node, "cluster", j.cluster, "address", j.Advertise, "servers", j.membership.Servers)
 	if err := j.onlyOne(ctx); err != nil {
 		return err
@@ -115,6 +117,13 @@ func runAgent(ctx context.Context, cfg Config, token func() (string, error), now
 	if err := n.startJoined(); err != nil {
 		return errors.Join(err, st.Close())
 	}
+	g.Go(func() error {
+		return j.watchAddress(gctx, find, func(from, to string) error {
+			j.Log.Info("this node's address has changed; the other nodes are told", "from", from, "to", to)
+			n.agent.SetAddress(to)
+			return nil
+		})
+	})
 	t := &tunnels{dialer: j.dialer(n.handler())}
 	t.set(gctx, g, j.membership.Servers)
 	mirror := store.NewMirror(st, store.PrefixServers, j.Log.Named("mirror"))

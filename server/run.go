@@ -62,7 +62,7 @@ func Run(ctx context.Context, cfg Config, token func() (string, error), now func
 	if err := requireRoot("fairlead server"); err != nil {
 		return err
 	}
-	return explainFull(run(ctx, cfg, token, now), cfg.DataDir)
+	return explainFull(whileMoved(ctx, func() error { return run(ctx, cfg, token, now) }), cfg.DataDir)
 }
 
 func run(ctx context.Context, cfg Config, token func() (string, error), now func() time.Time) error {
@@ -105,6 +105,12 @@ func run(ctx context.Context, cfg Config, token func() (string, error), now func
 	})
 	g.Go(func() error { return wait(gctx) })
 	g.Go(func() error { return m.renew(gctx) })
+	g.Go(func() error {
+		return m.watchAddress(gctx, m.own(false, m.others), func(from, to string) error {
+			m.Log.Warn("this server's address has changed; beginning again with the new one, and what runs runs on", "from", from, "to", to)
+			return errMoved
+		})
+	})
 	if m.alarms.embedded == nil {
 		g.Go(func() error { return m.watchAlarms(gctx, st) })
 	}
@@ -160,6 +166,7 @@ func openMachine(ctx context.Context, cfg Config, token func() (string, error), 
 		err = m.keepRanges()
 	}
 	if err == nil {
+		m.settleAddress(m.own(false, m.others), false)
 		err = m.readKeys()
 	}
 	if err != nil {
@@ -167,6 +174,14 @@ func openMachine(ctx context.Context, cfg Config, token func() (string, error), 
 		return nil, nil, err
 	}
 	return m, release, nil
+}
+
+// others are the servers that this one joined, where it did.
+func (m *machine) others() []string {
+	if m.settings == nil {
+		return nil
+	}
+	return m.settings.Servers
 }
 
 // openDirs makes the directories and takes them for this process.
@@ -273,7 +288,7 @@ func (m *machine) openStore(ctx context.Context) (*store.Etcd, <-chan error, err
 			return nil, nil, m.emptied()
 		}
 		cfg := embedded.Config{
-			Dir: dir, Name: m.Node, Address: m.Advertise, Token: m.cluster,
+			Dir: dir, Name: m.Node, Address: m.Advertise, Unsettled: m.unsettled(), Token: m.cluster,
 			ClientPort: m.EtcdClientPort, PeerPort: m.EtcdPeerPort,
 			CAFile: m.pki.CAFile(), ServerFile: m.pki.ServerFile(), PeerFile: m.pki.PeerFile(), PeerName: pki.NamePeer,
 			Quota: m.quota, Now: m.now,
