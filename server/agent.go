@@ -97,6 +97,9 @@ func RunAgent(ctx context.Context, cfg Config, token func() (string, error), now
 }
 
 func runAgent(ctx context.Context, cfg Config, token func() (string, error), now func() time.Time) error {
+	if err := cfg.awaitClock(ctx, now); err != nil {
+		return ignoreCancel(err)
+	}
 	j, release, err := openJoined(ctx, cfg, token, now, true)
 	if err != nil {
 		return err
@@ -139,6 +142,7 @@ func runAgent(ctx context.Context, cfg Config, token func() (string, error), now
 	})
 	g.Go(func() error { return j.findServers(gctx, lookAfter, t.connected, use) })
 	g.Go(func() error { return j.renew(gctx) })
+	g.Go(func() error { return j.watchClock(gctx) })
 	if err := j.serveStatus(gctx, g, t); err != nil {
 		j.Log.Error("cannot say on the local socket how this node is", "error", err)
 	}
@@ -321,8 +325,9 @@ func (j *joined) join(ctx context.Context, dir string, token func() (string, err
 		nets = j.joinNets()
 	}
 	m, err := j.admitted(ctx, func() (v1.Membership, error) {
-		return askPinned[v1.Membership](ctx, j.Join, t.Fingerprint, "/v1/join",
+		m, err := askPinned[v1.Membership](ctx, j.Join, t.Fingerprint, "/v1/join",
 			v1.Join{Token: t.Secret, Node: node, Request: string(csr), Version: j.Version, Gateway: !j.NoGateway, Networks: nets})
+		return m, blameClock(err, j.now())
 	})
 	if err != nil {
 		return err

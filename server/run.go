@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -70,12 +71,22 @@ func run(ctx context.Context, cfg Config, token func() (string, error), now func
 	if err := cfg.chooseRanges(cfg.ownNets); err != nil {
 		return err
 	}
+	if err := cfg.awaitClock(ctx, now); err != nil {
+		return ignoreCancel(err)
+	}
 	m, release, err := openMachine(ctx, cfg, token, now)
 	if err != nil {
 		return err
 	}
 	defer release()
 	m.Log.Info("starting", "version", m.Version, "node", m.Node, "cluster", m.cluster, "address", m.Advertise)
+
+	// Certificates are looked after from the beginning: without good ones the store does
+	// not answer, and is waited for.
+	rctx, endRenewal := context.WithCancel(ctx)
+	var renewal sync.WaitGroup
+	renewal.Go(func() { m.renew(rctx) })
+	defer func() { endRenewal(); renewal.Wait() }()
 
 	// The store outlives what uses it, so that the others can end in order.
 	sctx, stopStore := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -104,7 +115,6 @@ func run(ctx context.Context, cfg Config, token func() (string, error), now func
 		}
 	})
 	g.Go(func() error { return wait(gctx) })
-	g.Go(func() error { return m.renew(gctx) })
 	g.Go(func() error {
 		return m.watchAddress(gctx, m.own(false, m.others), func(from, to string) error {
 			m.Log.Warn("this server's address has changed; beginning again with the new one, and what runs runs on", "from", from, "to", to)
@@ -125,26 +135,6 @@ func run(ctx context.Context, cfg Config, token func() (string, error), now func
 	m.Log.Info("stopping")
 	stopStore(context.Canceled)
 	return errors.Join(err, st.Close(), ignoreCancel(<-storeDone))
-}
-
-// renew renews certificates while the server runs, long before they end.
-func (m *machine) renew(ctx context.Context) error {
-	tick := time.NewTicker(12 * time.Hour)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-		replaced, err := m.pki.Renew()
-		switch {
-		case err != nil:
-			m.Log.Error("could not renew certificates; will retry", "error", err)
-		case len(replaced) > 0:
-			m.Log.Info("renewed certificates", "files", replaced)
-		}
-	}
 }
 
 func ignoreCancel(err error) error {
