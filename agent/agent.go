@@ -44,7 +44,7 @@ func New(cfg Config) (*Agent, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
-	about := newDescription()
+	about := newDescription(cfg.Address)
 	serve := cfg.OnNetworks
 	cfg.OnNetworks = func(nets []Network) {
 		about.setNetworks(nets)
@@ -56,6 +56,7 @@ func New(cfg Config) (*Agent, error) {
 		slots: make(chan struct{}, cfg.Concurrency), execs: make(chan struct{}, 4),
 	}
 	a.nets = newNetset(&a.cfg, a.externalInUse)
+	a.nets.address = about.where
 	a.images = newImageCache(&a.cfg)
 	a.files = newPayloads(&a.cfg)
 	a.writer = newStatusWriter(&a.cfg)

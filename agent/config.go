@@ -19,7 +19,7 @@ import (
 type Config struct {
 	Node      cluster.NodeID
 	ClusterID string // on every container, network and volume it makes
-	Address   string // IP that other nodes reach
+	Address   string // IP that other nodes reach; "": SetAddress tells it, and nothing is said of the node before
 	Store     Store
 	Engine    Engine
 	StateDir  string // where the assignment is kept; made when missing
@@ -52,8 +52,9 @@ type Config struct {
 	// Alone reports whether the cluster has no other node; an error says that this is not
 	// known yet. Nil: it has none.
 	Alone func() (bool, error)
-	// Trusted are host interfaces that may bring packets to containers from other nodes.
-	Trusted []string
+	// Trusted returns the host interfaces that may bring packets to containers from other
+	// nodes, which reach this one at an address; nil: none may.
+	Trusted func(address string) []string
 	// TTL of the heartbeat; 0 means 5s.
 	TTL time.Duration
 	// Concurrency is how many containers are made, started or removed at a time; 0 means 8.

@@ -19,11 +19,15 @@ type description struct {
 	known    bool      // the engine was asked
 	gone     time.Time // since when it does not answer; zero: it does
 	disk     string    // why the assignment cannot be kept; "": it can
+	address  string    // that other nodes reach; "": there is none yet
+	overlap  string    // what of the machine overlaps with the cluster's ranges; "": nothing
 	networks map[cluster.NetworkName]netip.Prefix
 	wake     chan struct{}
 }
 
-func newDescription() *description { return &description{wake: make(chan struct{}, 1)} }
+func newDescription(address string) *description {
+	return &description{address: address, wake: make(chan struct{}, 1)}
+}
 
 func (d *description) setEngine(i docker.Info) {
 	d.mu.Lock()
@@ -59,6 +63,33 @@ func (d *description) setDisk(failure string) {
 	d.again()
 }
 
+// where is the address that other nodes reach this one by.
+func (d *description) where() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.address
+}
+
+// SetAddress takes note of the address that other nodes reach this one by now.
+func (a *Agent) SetAddress(address string) {
+	a.about.mu.Lock()
+	a.about.address = address
+	a.about.mu.Unlock()
+	a.about.again()
+}
+
+// SetOverlap takes note of which of the machine's own networks overlap with the
+// cluster's ranges; "": none does.
+func (a *Agent) SetOverlap(text string) {
+	a.about.mu.Lock()
+	same := a.about.overlap == text
+	a.about.overlap = text
+	a.about.mu.Unlock()
+	if !same {
+		a.about.again()
+	}
+}
+
 // setNetworks takes note of the networks that the node made; those of others are
 // nobody's to reach.
 func (d *description) setNetworks(nets []Network) {
@@ -89,15 +120,15 @@ func (d *description) info(cfg *Config) (cluster.NodeInfo, bool) {
 	defer d.mu.Unlock()
 	i := d.engine
 	info := cluster.NodeInfo{
-		ID: cfg.Node, Hostname: i.Hostname, Address: cfg.Address, OS: i.OS, Arch: i.Arch, Engine: i.Version,
+		ID: cfg.Node, Hostname: i.Hostname, Address: d.address, OS: i.OS, Arch: i.Arch, Engine: i.Version,
 		Version: cfg.Version, CPU: i.CPU, Memory: i.Memory, PublicKey: cfg.Identity.Recipient().String(),
 		Roles: cfg.Roles, Labels: i.Labels, Networks: maps.Clone(d.networks), EngineAway: !d.gone.IsZero() && cfg.Now().Sub(d.gone) >= engineAway,
-		DiskFailure: d.disk,
+		DiskFailure: d.disk, Overlap: d.overlap,
 	}
 	if info.OS == "" {
 		info.OS = runtime.GOOS
 	}
-	return info, d.known
+	return info, d.known && d.address != ""
 }
 
 // describe writes what the node says about itself whenever that changes.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -36,6 +37,7 @@ type netset struct {
 	addresses *addresses
 	// external returns the networks of others that placements use.
 	external func() map[cluster.NetworkName]bool
+	address  func() string // where other nodes reach this one
 
 	mu     sync.Mutex // held while networks are made and removed
 	known  map[cluster.NetworkName]docker.Network
@@ -51,6 +53,7 @@ func newNetset(cfg *Config, external func() map[cluster.NetworkName]bool) *netse
 	return &netset{
 		cfg: cfg, external: external, addresses: newAddresses(), known: map[cluster.NetworkName]docker.Network{},
 		unused: map[cluster.NetworkName]time.Time{}, names: map[string]cluster.NetworkName{},
+		address: func() string { return cfg.Address },
 	}
 }
 
@@ -233,7 +236,7 @@ func (n *netset) make(ctx context.Context, name string, ref cluster.NetworkRef, 
 			Name: name, Driver: "bridge", Bridge: n.bridge(ref.Name), Subnets: []netip.Prefix{subnet},
 			Gateway: subnet.Addr().Next(), Dynamic: dynamicOf(subnet), Internal: ref.Internal, Labels: labels,
 		}
-		id, err := n.cfg.Engine.CreateNetwork(ctx, x, n.cfg.Trusted)
+		id, err := n.cfg.Engine.CreateNetwork(ctx, x, n.trusted())
 		if err == nil {
 			x.ID = id
 			n.others = append(n.others, subnet)
@@ -248,9 +251,23 @@ func (n *netset) make(ctx context.Context, name string, ref cluster.NetworkRef, 
 	return docker.Network{}, errors.New("every free subnet overlaps with one that the engine uses")
 }
 
+// trusted are the interfaces that may bring packets from other nodes now.
+func (n *netset) trusted() []string {
+	if n.cfg.Trusted == nil {
+		return nil
+	}
+	return n.cfg.Trusted(n.address())
+}
+
 // bridge is the name of a network's interface: the same each time it is made, so
 // that rules that name it stay true. Interfaces have at most 15 characters.
 func (n *netset) bridge(name cluster.NetworkName) string { return "fl" + n.hash(string(name)) }
+
+var bridgeRE = regexp.MustCompile(`^fl[a-z2-7]{10}$`)
+
+// IsBridge reports whether an interface's name is that of a network which an agent made,
+// of this cluster or of another on the machine.
+func IsBridge(name string) bool { return bridgeRE.MatchString(name) }
 
 func (n *netset) suffix() string { return n.hash("")[:6] }
 

@@ -43,6 +43,8 @@ type Config struct {
 	Alarms func() []string
 	// Entry are the ports of the gateways' entry points.
 	Entry plan.EntryPoints
+	// Ranges are the cluster's: a machine that has addresses of them does not join.
+	Ranges []cluster.Range
 	// Admission lets nodes join; nil: none can.
 	Admission Admission
 	// Servers are the cluster's servers; nil: they cannot be changed.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -106,6 +107,7 @@ func newBench(t *testing.T) *bench {
 		Store: b.hook, Mirror: m, Hosts: b.host, Keeper: b.key, Resolver: secrets.Providers{secrets.ProviderSealed: b.key, secrets.ProviderVault: b.vault},
 		CA: "sha256:ca", Node: "n1", Now: time.Now, Log: log, Version: "test", Domain: "example.test",
 		Entry: plan.EntryPoints{Web: 80, WebSecure: 443, Internal: 8080}, Admission: b.door, Servers: b.seats,
+		Ranges: []cluster.Range{{Flag: "--pool", Prefix: netip.MustParsePrefix("10.213.0.0/16")}},
 		Logins: func(_ context.Context, registry string) (string, string, error) {
 			return "ci", "pw of " + registry, nil
 		},

@@ -178,6 +178,9 @@ func (s *Server) join(ctx context.Context, in *joinInput) (out v1.Membership, er
 	if err := cluster.ValidName("node", string(id)); err != nil {
 		return out, err
 	}
+	if err := s.fits(in.Body.Networks); err != nil {
+		return out, err
+	}
 	csr := []byte(in.Body.Request)
 	key, err := s.Admission.Key(csr)
 	if err != nil {
@@ -200,6 +203,15 @@ func (s *Server) join(ctx context.Context, in *joinInput) (out v1.Membership, er
 	}
 	s.Log.Info("a node joined", "node", id, "version", in.Body.Version, "gateway", out.Gateway)
 	return out, nil
+}
+
+// fits refuses a machine whose own networks overlap with the cluster's ranges: it would
+// cut itself off from the one or the other.
+func (s *Server) fits(host []cluster.HostNet) error {
+	if text := cluster.Overlap(s.Ranges, host); text != "" {
+		return cluster.Invalidf("this machine cannot join, nothing was changed: of the cluster's ranges, %s. Give the machine other addresses, or remove the route; or begin a cluster with other ranges, by these flags of its first server", text)
+	}
+	return nil
 }
 
 // admit decides whether a node may join, and what to write. A node that asks again

@@ -179,6 +179,9 @@ func (s *Server) status(_ context.Context, _ *noInput) (v1.ClusterStatus, error)
 		if n.Alive && n.Info.DiskFailure != "" {
 			out.Alarms = append(out.Alarms, fmt.Sprintf("node %s cannot keep on its disk what it runs, and would not start it after a reboot while no server answers; make room there: %s", n.ID, n.Info.DiskFailure))
 		}
+		if n.Alive && n.Info.Overlap != "" {
+			out.Alarms = append(out.Alarms, fmt.Sprintf("node %s has networks of its own among the cluster's addresses, and cannot reach all of both; give that machine other addresses, or remove the route: %s", n.ID, n.Info.Overlap))
+		}
 	}
 	out.Alarms = append(out.Alarms, m.stranded()...)
 	for _, svc := range m.services {

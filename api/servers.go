@@ -132,6 +132,9 @@ func (s *Server) joinServer(ctx context.Context, in *joinServerInput) (out v1.Se
 	if err := cluster.ValidName("node", string(id)); err != nil {
 		return out, err
 	}
+	if err := s.fits(in.Body.Networks); err != nil {
+		return out, err
+	}
 	err = s.decide(ctx, func(ctx context.Context) error {
 		steps, err := s.admitServer(id, in.Body.Recipient, in.Body.Token)
 		if err != nil {

@@ -115,6 +115,41 @@ func TestServersJoin(t *testing.T) {
 	}
 }
 
+// A machine whose own networks overlap with the cluster's ranges becomes neither node nor
+// server, and costs no use of a token.
+func TestAMachineAmongTheClustersAddressesDoesNotJoin(t *testing.T) {
+	b := newBench(t)
+	for _, i := range []v1.Invite{{}, {Server: true}} { // "s", "ss"
+		if _, err := b.Invite(t.Context(), i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	join := func(networks string) string {
+		return b.asNode(nil, http.MethodPost, "/v1/join", `{"token":"s","node":"n2","request":"k2","networks":`+networks+`}`)
+	}
+	serve := func(networks string) string {
+		return b.asNode(nil, http.MethodPost, "/v1/join-server", `{"token":"ss","node":"n3","recipient":"age1","networks":`+networks+`}`)
+	}
+	const beside = `{"prefix":"192.168.1.0/24","by":"on interface eth0"}`
+	const within = `[` + beside + `,{"prefix":"10.213.0.0/20","by":"routed by 192.168.1.1 on eth0"}]`
+	for _, got := range []string{join(within), serve(within)} {
+		for _, says := range []string{`"status":422`, "10.213.0.0/20", "routed by 192.168.1.1 on eth0", "--pool"} {
+			if !strings.Contains(got, says) {
+				t.Errorf("%s: want %q", got, says)
+			}
+		}
+	}
+	if len(b.seats.given) > 0 || len(b.door.open) > 0 {
+		t.Errorf("keys for %v, the store open to %v", b.seats.given, b.door.open)
+	}
+	if got := join(`[` + beside + `]`); !strings.Contains(got, "cert of k2") {
+		t.Errorf("joined with %s", got)
+	}
+	if got := serve(`[` + beside + `]`); !strings.Contains(got, `"sealed"`) {
+		t.Errorf("joined with %s", got)
+	}
+}
+
 func TestServersListedAndRemoved(t *testing.T) {
 	b := newBench(t)
 	b.put(store.ServerSpecKey("n2"), cluster.ServerSpec{Node: "n2"})

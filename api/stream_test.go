@@ -468,6 +468,12 @@ func TestStates(t *testing.T) {
 		alarms := strings.Join(st.Alarms, "\n")
 		return err == nil && st.NodesAlive == 1 && strings.Contains(alarms, "node n1 cannot keep on its disk") && strings.Contains(alarms, "no space left on device")
 	})
+	b.put(store.NodeInfoKey("n1"), cluster.NodeInfo{ID: "n1", Overlap: "10.213.0.0/16 (--pool) overlaps with 10.213.4.0/24, which is on interface eth1"})
+	b.await(func() bool {
+		st, err := b.Status(ctx)
+		alarms := strings.Join(st.Alarms, "\n")
+		return err == nil && strings.Contains(alarms, "node n1 has networks of its own among the cluster's addresses") && strings.Contains(alarms, "eth1")
+	})
 	// The node goes away: what it said no longer counts.
 	rev, err := b.store.Commit(ctx, store.Txn{Then: []store.Op{{Key: store.AliveKey("n1"), Delete: true}}})
 	if err != nil {

@@ -56,13 +56,15 @@ type NodeInfo struct {
 	// EngineAway: the Docker engine does not answer. What runs, runs on; nothing new starts.
 	EngineAway bool `json:"engine_away,omitempty"`
 	// DiskFailure says why the agent cannot keep on disk what the node runs.
-	DiskFailure string            `json:"disk_failure,omitempty"`
-	Version     string            `json:"version"`          // of fairlead
-	CPU         int64             `json:"cpu"`              // thousandths of a core
-	Memory      int64             `json:"memory"`           // bytes
-	PublicKey   string            `json:"public_key"`       // age recipient
-	Roles       []string          `json:"roles,omitempty"`  // "server", "agent", "gateway"
-	Labels      map[string]string `json:"labels,omitempty"` // engine labels
+	DiskFailure string `json:"disk_failure,omitempty"`
+	// Overlap says which of the machine's own networks overlap with the cluster's ranges.
+	Overlap   string            `json:"overlap,omitempty"`
+	Version   string            `json:"version"`          // of fairlead
+	CPU       int64             `json:"cpu"`              // thousandths of a core
+	Memory    int64             `json:"memory"`           // bytes
+	PublicKey string            `json:"public_key"`       // age recipient
+	Roles     []string          `json:"roles,omitempty"`  // "server", "agent", "gateway"
+	Labels    map[string]string `json:"labels,omitempty"` // engine labels
 	// Networks are the subnets of the networks that the node made.
 	Networks map[NetworkName]netip.Prefix `json:"networks,omitempty"`
 }

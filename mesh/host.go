@@ -24,8 +24,9 @@ type host interface {
 	// hands plan the namespace's default gateway, invalid when there is none.
 	setRoutes(netns string, plan func(gateway netip.Addr) []route) error
 	// reach makes these the only routes of ours to other nodes' containers, and has
-	// the engine let in what the rules mark.
-	reach(peers []Peer) error
+	// the engine let in what the rules mark, and past its filters what goes to this
+	// node's own networks.
+	reach(peers []Peer, own []netip.Prefix) error
 	// dropFlows forgets the flows to these addresses (none: to any) for which
 	// gone returns true.
 	dropFlows(to []netip.Addr, gone func(flow) bool) error

@@ -84,9 +84,6 @@ func (k *kernel) hairpin(bridges []string) error {
 	return nil
 }
 
-// routeProtocol marks our routes among those of a container.
-const routeProtocol = 0xf1
-
 func (*kernel) setRoutes(path string, plan func(netip.Addr) []route) error {
 	ns, err := netns.GetFromPath(path)
 	if err != nil {
@@ -106,7 +103,7 @@ func (*kernel) setRoutes(path string, plan func(netip.Addr) []route) error {
 	have := map[route]netlink.Route{}
 	for _, r := range all {
 		switch {
-		case r.Protocol == routeProtocol && r.Dst != nil:
+		case r.Protocol == RouteProtocol && r.Dst != nil:
 			have[route{addr(r.Dst.IP), addr(r.Gw)}] = r
 		case r.Gw != nil && (r.Dst == nil || r.Dst.IP.IsUnspecified()):
 			gateway = addr(r.Gw)
@@ -125,7 +122,7 @@ func (*kernel) setRoutes(path string, plan func(netip.Addr) []route) error {
 			continue
 		}
 		r := netlink.Route{
-			Dst: &net.IPNet{IP: k.to.AsSlice(), Mask: net.CIDRMask(32, 32)}, Gw: k.via.AsSlice(), Protocol: routeProtocol,
+			Dst: &net.IPNet{IP: k.to.AsSlice(), Mask: net.CIDRMask(32, 32)}, Gw: k.via.AsSlice(), Protocol: RouteProtocol,
 		}
 		if err := h.RouteReplace(&r); err != nil {
 			return fmt.Errorf("add the route to %s by %s: %w", k.to, k.via, err)

@@ -136,7 +136,7 @@ func Cleanup(ctx context.Context, clusterID string) error {
 	if err := nft.Run(ctx, tx); err != nil {
 		return fmt.Errorf("remove nft table %s: %w", TableName(clusterID), err)
 	}
-	return (&kernel{cluster: clusterID}).reach(nil)
+	return (&kernel{cluster: clusterID}).reach(nil, nil)
 }
 
 // SetNetworks says which container networks this node has. It returns once the
@@ -165,7 +165,7 @@ func (m *Mesh) reach() {
 	if m.reached {
 		return
 	}
-	if err := m.host.reach(m.peers); err != nil {
+	if err := m.host.reach(m.peers, calledNets(m.networks)); err != nil {
 		if text := err.Error(); text != m.unreached {
 			m.unreached = text
 			m.cfg.Log.Error("cannot route to another node's containers; will retry", "error", err)

@@ -47,6 +47,7 @@ func (f *fakeNFT) Run(ctx context.Context, tx *knftables.Transaction) error {
 
 type fakeHost struct {
 	peers   []Peer
+	called  []netip.Prefix
 	flows   []flow
 	bridges error
 	routes  map[string][]route
@@ -56,7 +57,10 @@ type fakeHost struct {
 
 func (h *fakeHost) filterBridges() error     { return h.bridges }
 func (h *fakeHost) hairpin(_ []string) error { return nil }
-func (h *fakeHost) reach(peers []Peer) error { h.peers = peers; return nil }
+func (h *fakeHost) reach(peers []Peer, own []netip.Prefix) error {
+	h.peers, h.called = peers, own
+	return nil
+}
 func (h *fakeHost) dropFlows(to []netip.Addr, gone func(flow) bool) error {
 	h.flows = slices.DeleteFunc(h.flows, func(f flow) bool {
 		return (len(to) == 0 || slices.Contains(to, f.to)) && gone(f)

@@ -57,8 +57,8 @@ func within(p netip.Prefix, blocks []netip.Prefix) bool {
 	return false
 }
 
-func (k *kernel) reach(peers []Peer) error {
-	all, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+func (k *kernel) reach(peers []Peer, own []netip.Prefix) error {
+	all, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Protocol: RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
@@ -84,13 +84,58 @@ func (k *kernel) reach(peers []Peer) error {
 			continue
 		}
 		r := netlink.Route{
-			Dst: &net.IPNet{IP: h.to.Addr().AsSlice(), Mask: net.CIDRMask(h.to.Bits(), 32)}, Gw: h.via.AsSlice(), Protocol: routeProtocol, Priority: k.metric(),
+			Dst: &net.IPNet{IP: h.to.Addr().AsSlice(), Mask: net.CIDRMask(h.to.Bits(), 32)}, Gw: h.via.AsSlice(), Protocol: RouteProtocol, Priority: k.metric(),
 		}
 		if err := netlink.RouteReplace(&r); err != nil {
 			errs = append(errs, fmt.Errorf("route %s by %s: %w (is that node on this machine's own network?)", h.to, h.via, err))
 		}
 	}
-	return errors.Join(append(errs, k.openDocker(len(want) > 0))...)
+	if len(want) == 0 {
+		own = nil
+	}
+	return errors.Join(append(errs, k.openDocker(len(want) > 0), k.letPast(own))...)
+}
+
+// engineRaw is where an engine drops, since version 28, what comes to a container from
+// elsewhere than its bridge and the interface that was named when the network was made:
+// the way to other nodes may be by another one now, and a network is never changed.
+const engineRaw = "PREROUTING"
+
+// pass is the rule that takes a network of ours out of that filter. Nothing is let in by
+// it: the forward chain, and the engine's own, decide on what other nodes send. What our
+// own bridges send to each other is left to the filter.
+func (k *kernel) pass(to netip.Prefix) []string {
+	return []string{"-d", to.String(), "!", "-i", "fl+", "-m", "comment", "--comment", passMark + k.cluster, "-j", "ACCEPT"}
+}
+
+// letPast takes these networks, and no others, out of the engine's filter.
+func (k *kernel) letPast(own []netip.Prefix) error {
+	ipt, err := iptables.New()
+	if err != nil {
+		return nil //nolint:nilerr // openDocker says so where it matters
+	}
+	for {
+		have, err := ipt.List("raw", engineRaw)
+		if err != nil {
+			return nil //nolint:nilerr // a kernel without that table: nothing is filtered there
+		}
+		add, at, remove := passes(have, k.cluster, own)
+		var errs []error
+		for _, p := range remove {
+			errs = append(errs, ipt.Delete("raw", engineRaw, k.pass(p)...))
+		}
+		if len(remove) == 0 {
+			for _, p := range add {
+				errs = append(errs, ipt.Insert("raw", engineRaw, at, k.pass(p)...))
+			}
+		}
+		if err := errors.Join(errs...); err != nil {
+			return fmt.Errorf("let other nodes' packets past the engine's filter: %w", err)
+		}
+		if len(remove) == 0 {
+			return nil
+		}
+	}
 }
 
 // openDocker has the engine let in what the mesh marked, or takes that back. An

@@ -3,9 +3,71 @@ package mesh
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/fairlead/fairlead/cluster"
 )
+
+// RouteProtocol marks our routes among those of a container and of a node.
+const RouteProtocol = 0xf1
+
+// calledNets are the subnets that other nodes call: those of networks that agents made
+// and that have a way in.
+func calledNets(nets []Network) (out []netip.Prefix) {
+	for _, n := range nets {
+		if !n.External && !n.Internal && n.Subnet.IsValid() {
+			out = append(out, n.Subnet.Masked())
+		}
+	}
+	return out
+}
+
+// passMark begins the comment of our rules in the engine's filter.
+const passMark = "fairlead-"
+
+// passes says which networks' rules are missing in the chain of an engine's filter, as
+// iptables lists it, and at which place they belong: before the engine drops what goes to
+// any of them, and behind all else that is there. Those of this cluster's that are too
+// many, or behind that, are to be removed first: then it is to be asked again.
+func passes(have []string, cluster string, own []netip.Prefix) (add []netip.Prefix, at int, remove []netip.Prefix) {
+	there := map[netip.Prefix]bool{}
+	place := 0 // of the rule in the chain
+	for _, line := range have {
+		words := strings.Fields(line)
+		after := func(option string) string {
+			if i := slices.Index(words, option); i >= 0 && i+1 < len(words) {
+				return strings.Trim(words[i+1], `"`)
+			}
+			return ""
+		}
+		if after("-A") == "" {
+			continue // the chain's policy
+		}
+		place++
+		to, err := netip.ParsePrefix(after("-d"))
+		if err != nil {
+			continue
+		}
+		ours := after("--comment") == passMark+cluster
+		switch {
+		case ours && (at > 0 || there[to] || !slices.Contains(own, to)):
+			remove = append(remove, to)
+		case ours:
+			there[to] = true
+		case at == 0 && after("-j") == "DROP" && slices.ContainsFunc(own, to.Overlaps):
+			at = place
+		}
+	}
+	for _, p := range own {
+		if !there[p] {
+			add = append(add, p)
+		}
+	}
+	if at == 0 {
+		at = place + 1
+	}
+	return add, at, remove
+}
 
 // Container is a running container on this node's networks.
 type Container struct {

@@ -65,6 +65,8 @@ func openAuthority(dir string, now time.Time) (*Authority, error) {
 	keyPEM, keyErr := read(keyPath)
 	switch {
 	case certErr == nil && keyErr == nil:
+	case errors.Is(certErr, fs.ErrNotExist) && unset(now) != nil:
+		return nil, unset(now)
 	case errors.Is(certErr, fs.ErrNotExist) && keyErr == nil:
 	case errors.Is(certErr, fs.ErrNotExist) && errors.Is(keyErr, fs.ErrNotExist):
 		key, err := newKey()

@@ -125,7 +125,7 @@ type Member struct {
 	mu   sync.RWMutex
 	pair *tls.Certificate
 	pool *x509.CertPool
-	ca   string // fingerprint
+	root *x509.Certificate // the authority
 }
 
 // memberKeyFile is kept from before the first join on, so that a join whose
@@ -239,7 +239,7 @@ func (m *Member) Reload() error {
 	pool.AddCert(root)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.pair, m.pool, m.ca = &pair, pool, fingerprint(root.Raw)
+	m.pair, m.pool, m.root = &pair, pool, root
 	return nil
 }
 
@@ -247,7 +247,7 @@ func (m *Member) Reload() error {
 func (m *Member) Fingerprint() string {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return m.ca
+	return fingerprint(m.root.Raw)
 }
 
 // Ended returns when the certificate ended; false while it is good, or not yet.

@@ -82,8 +82,8 @@ func lockDir(dir string) (unlock func() error, err error) {
 }
 
 // Renew replaces each certificate that is missing, damaged, of another
-// authority, lacks one of the host's names, or has less than a third of its
-// life left. It returns the files it replaced. What serves already (the TLS
+// authority, lacks one of the host's names, is not good yet, or has less than a third
+// of its life left. It returns the files it replaced. What serves already (the TLS
 // configurations of this PKI, the embedded etcd) uses them from its next connection.
 func (p *PKI) Renew() (replaced []string, err error) {
 	unlock, err := lockDir(p.dir)
@@ -144,9 +144,7 @@ func (p *PKI) ensure(file string, r Request) (made bool, err error) {
 // due reports whether a certificate must be replaced to satisfy r.
 func (p *PKI) due(c *x509.Certificate, r Request) bool {
 	names, ips := split(r.Hosts)
-	life := c.NotAfter.Sub(c.NotBefore)
-	return c.CheckSignatureFrom(p.cert) != nil || c.Subject.CommonName != r.Name ||
-		r.Now.Before(c.NotBefore) || c.NotAfter.Sub(r.Now) < life/3 ||
+	return c.CheckSignatureFrom(p.cert) != nil || c.Subject.CommonName != r.Name || !timely(c, r.Now) ||
 		!slices.Equal(c.DNSNames, names) || !slices.EqualFunc(c.IPAddresses, ips, net.IP.Equal)
 }
 

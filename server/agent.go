@@ -97,11 +97,16 @@ func RunAgent(ctx context.Context, cfg Config, token func() (string, error), now
 }
 
 func runAgent(ctx context.Context, cfg Config, token func() (string, error), now func() time.Time) error {
+	if err := cfg.awaitClock(ctx, now); err != nil {
+		return ignoreCancel(err)
+	}
 	j, release, err := openJoined(ctx, cfg, token, now, true)
 	if err != nil {
 		return err
 	}
 	defer release()
+	find := j.own(true, j.servers)
+	j.settleAddress(find, true)
 	j.Log.Info("starting", "version", j.Version, "node", j.Node, "cluster", j.cluster, "address", j.Advertise, "servers", j.membership.Servers)
 	if err := j.onlyOne(ctx); err != nil {
 		return err
@@ -115,6 +120,13 @@ func runAgent(ctx context.Context, cfg Config, token func() (string, error), now
 	if err := n.startJoined(); err != nil {
 		return errors.Join(err, st.Close())
 	}
+	g.Go(func() error {
+		return j.watchAddress(gctx, find, func(from, to string) error {
+			j.Log.Info("this node's address has changed; the other nodes are told", "from", from, "to", to)
+			n.agent.SetAddress(to)
+			return nil
+		})
+	})
 	t := &tunnels{dialer: j.dialer(n.handler())}
 	t.set(gctx, g, j.membership.Servers)
 	mirror := store.NewMirror(st, store.PrefixServers, j.Log.Named("mirror"))
@@ -130,6 +142,7 @@ func runAgent(ctx context.Context, cfg Config, token func() (string, error), now
 	})
 	g.Go(func() error { return j.findServers(gctx, lookAfter, t.connected, use) })
 	g.Go(func() error { return j.renew(gctx) })
+	g.Go(func() error { return j.watchClock(gctx) })
 	if err := j.serveStatus(gctx, g, t); err != nil {
 		j.Log.Error("cannot say on the local socket how this node is", "error", err)
 	}
@@ -307,9 +320,14 @@ func (j *joined) join(ctx context.Context, dir string, token func() (string, err
 	if err != nil {
 		return err
 	}
+	var nets []cluster.HostNet
+	if j.membership.Node == "" { // else it is a member, and what overlaps an alarm
+		nets = j.joinNets()
+	}
 	m, err := j.admitted(ctx, func() (v1.Membership, error) {
-		return askPinned[v1.Membership](ctx, j.Join, t.Fingerprint, "/v1/join",
-			v1.Join{Token: t.Secret, Node: node, Request: string(csr), Version: j.Version, Gateway: !j.NoGateway})
+		m, err := askPinned[v1.Membership](ctx, j.Join, t.Fingerprint, "/v1/join",
+			v1.Join{Token: t.Secret, Node: node, Request: string(csr), Version: j.Version, Gateway: !j.NoGateway, Networks: nets})
+		return m, blameClock(err, j.now())
 	})
 	if err != nil {
 		return err

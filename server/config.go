@@ -28,7 +28,7 @@ type Config struct {
 	DataDir   string // /var/lib/fairlead: etcd, keys, the agent's assignment
 	RunDir    string // /run/fairlead: sockets, and what must never be on disk
 	Node      string // this node's name; the host name
-	Advertise string // the address that other machines reach; the one of the default route
+	Advertise string // the address that other machines reach; chosen when it runs
 	Listen    string // the API's TLS address; :7420. "none" serves the local socket alone
 	Domain    string // default host of routes is <service>.<app>.<domain>; localhost
 
@@ -48,7 +48,8 @@ type Config struct {
 	AutoscalePeriod              cluster.Duration // 15s
 	SocketGroup                  string           // group that may use the local socket beside root; fairlead
 
-	quota int64 // EtcdQuota in bytes
+	quota  int64 // EtcdQuota in bytes
+	chosen bool  // Advertise was not given
 
 	LogLevel string // info
 	Version  string
@@ -94,13 +95,6 @@ func (c *Config) SetDefaults() error {
 		}
 		c.Node = normalNode(host)
 	}
-	if c.Advertise == "" {
-		addr, err := defaultAddress()
-		if err != nil {
-			return err
-		}
-		c.Advertise = addr
-	}
 	return c.validate()
 }
 
@@ -108,7 +102,7 @@ func (c *Config) validate() error {
 	if err := cluster.ValidName("node", c.Node); err != nil {
 		return err
 	}
-	if _, err := netip.ParseAddr(c.Advertise); err != nil {
+	if _, err := netip.ParseAddr(c.Advertise); err != nil && c.Advertise != "" {
 		return cluster.Invalidf("--advertise %q: give an IP address that other machines reach", c.Advertise)
 	}
 	for flag, s := range map[string]string{"--pool": c.Pool, "--service-range": c.ServiceRange} {

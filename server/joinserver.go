@@ -146,10 +146,11 @@ func (m *machine) askToServe(ctx context.Context, dir string, token func() (stri
 	if err != nil {
 		return s, err
 	}
+	nets := m.joinNets()
 	s.ServerMembership, err = askPinned[v1.ServerMembership](ctx, m.Join, t.Fingerprint, "/v1/join-server",
-		v1.ServerJoin{Token: t.Secret, Node: cluster.NodeID(m.Node), Recipient: identity.Recipient().String(), Version: m.Version, External: m.external()})
+		v1.ServerJoin{Token: t.Secret, Node: cluster.NodeID(m.Node), Recipient: identity.Recipient().String(), Version: m.Version, External: m.external(), Networks: nets})
 	if err != nil {
-		return s, err
+		return s, blameClock(err, m.now())
 	}
 	m.Log.Info("was given the cluster's keys", "cluster", s.Cluster, "servers", s.Servers)
 	return s, s.write(m.DataDir)

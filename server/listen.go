@@ -45,7 +45,7 @@ func (m *machine) serveAPI(ctx context.Context, g *errgroup.Group, st store.Stor
 	handler, err := api.New(api.Config{
 		Store: store.Guarded(st, store.WriterAPI), Mirror: mirror, Hosts: n, Keeper: m.key, Resolver: m.resolver(),
 		CA: m.pki.Fingerprint(), URL: reachedAt(n.api, m.Advertise), Node: cluster.NodeID(m.Node), Now: m.now, Log: m.Log, Version: m.Version, Cluster: m.cluster, Domain: m.Domain,
-		Admission: door, Servers: servers, Logins: n.credentials, Images: n.image, Sources: src,
+		Ranges: m.ranges(), Admission: door, Servers: servers, Logins: n.credentials, Images: n.image, Sources: src,
 		Entry:   plan.EntryPoints{Web: m.HTTPPort, WebSecure: m.HTTPSPort, Internal: m.InternalPort},
 		Alarms:  func() []string { return append(m.alarmList(), n.hub.Alarms()...) },
 		Preview: control.Preview(mirror, m.now),

@@ -40,6 +40,9 @@ const (
 // into cfg what its first start needs. An interrupted join is resumed; what is left
 // of one that the others gave up is removed.
 func (m *machine) become(ctx context.Context, cfg *embedded.Config) error {
+	if m.unsettled() { // the others would be told of an address where this machine is not
+		return m.watchAddress(ctx, m.own(false, m.others), func(_, _ string) error { return errMoved })
+	}
 	st, err := store.NewEtcd(store.EtcdConfig{Endpoints: m.settings.Etcd, TLS: m.pki.RootTLS()}, m.Log)
 	if err != nil {
 		return err

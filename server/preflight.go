@@ -14,6 +14,7 @@ import (
 	"github.com/fairlead/fairlead/agent/docker"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/gateway"
+	"github.com/fairlead/fairlead/pki"
 )
 
 // preflight looks for what the server needs before anything of the machine is
@@ -21,6 +22,12 @@ import (
 func preflight(ctx context.Context, cfg Config) (traefik string, err error) {
 	if _, err := exec.LookPath("nft"); err != nil {
 		return "", cluster.Invalidf("nft is not on this machine: install the package nftables; service addresses and the gateway need it")
+	}
+	if err := cfg.chooseRanges(cfg.ownNets); err != nil {
+		return "", err
+	}
+	if err := pki.Clock(filepath.Join(cfg.DataDir, "pki"), time.Now()); err != nil { //nolint:forbidigo // the command's own clock
+		return "", err
 	}
 	if !cfg.NoAgent {
 		if err := engineAnswers(ctx, cfg); err != nil {

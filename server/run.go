@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -62,17 +63,30 @@ func Run(ctx context.Context, cfg Config, token func() (string, error), now func
 	if err := requireRoot("fairlead server"); err != nil {
 		return err
 	}
-	return explainFull(run(ctx, cfg, token, now), cfg.DataDir)
+	return explainFull(whileMoved(ctx, func() error { return run(ctx, cfg, token, now) }), cfg.DataDir)
 }
 
 func run(ctx context.Context, cfg Config, token func() (string, error), now func() time.Time) error {
 	keepDescriptors()
+	if err := cfg.chooseRanges(cfg.ownNets); err != nil {
+		return err
+	}
+	if err := cfg.awaitClock(ctx, now); err != nil {
+		return ignoreCancel(err)
+	}
 	m, release, err := openMachine(ctx, cfg, token, now)
 	if err != nil {
 		return err
 	}
 	defer release()
 	m.Log.Info("starting", "version", m.Version, "node", m.Node, "cluster", m.cluster, "address", m.Advertise)
+
+	// Certificates are looked after from the beginning: without good ones the store does
+	// not answer, and is waited for.
+	rctx, endRenewal := context.WithCancel(ctx)
+	var renewal sync.WaitGroup
+	renewal.Go(func() { m.renew(rctx) })
+	defer func() { endRenewal(); renewal.Wait() }()
 
 	// The store outlives what uses it, so that the others can end in order.
 	sctx, stopStore := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -101,7 +115,12 @@ func run(ctx context.Context, cfg Config, token func() (string, error), now func
 		}
 	})
 	g.Go(func() error { return wait(gctx) })
-	g.Go(func() error { return m.renew(gctx) })
+	g.Go(func() error {
+		return m.watchAddress(gctx, m.own(false, m.others), func(from, to string) error {
+			m.Log.Warn("this server's address has changed; beginning again with the new one, and what runs runs on", "from", from, "to", to)
+			return errMoved
+		})
+	})
 	if m.alarms.embedded == nil {
 		g.Go(func() error { return m.watchAlarms(gctx, st) })
 	}
@@ -116,26 +135,6 @@ func run(ctx context.Context, cfg Config, token func() (string, error), now func
 	m.Log.Info("stopping")
 	stopStore(context.Canceled)
 	return errors.Join(err, st.Close(), ignoreCancel(<-storeDone))
-}
-
-// renew renews certificates while the server runs, long before they end.
-func (m *machine) renew(ctx context.Context) error {
-	tick := time.NewTicker(12 * time.Hour)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-		replaced, err := m.pki.Renew()
-		switch {
-		case err != nil:
-			m.Log.Error("could not renew certificates; will retry", "error", err)
-		case len(replaced) > 0:
-			m.Log.Info("renewed certificates", "files", replaced)
-		}
-	}
 }
 
 func ignoreCancel(err error) error {
@@ -153,7 +152,11 @@ func openMachine(ctx context.Context, cfg Config, token func() (string, error), 
 		return nil, nil, err
 	}
 	m := &machine{local: local{Config: cfg, now: now}}
-	if err = m.joinServers(ctx, token); err == nil {
+	if err = m.joinServers(ctx, token); err == nil && m.settings == nil {
+		err = m.keepRanges()
+	}
+	if err == nil {
+		m.settleAddress(m.own(false, m.others), false)
 		err = m.readKeys()
 	}
 	if err != nil {
@@ -161,6 +164,14 @@ func openMachine(ctx context.Context, cfg Config, token func() (string, error), 
 		return nil, nil, err
 	}
 	return m, release, nil
+}
+
+// others are the servers that this one joined, where it did.
+func (m *machine) others() []string {
+	if m.settings == nil {
+		return nil
+	}
+	return m.settings.Servers
 }
 
 // openDirs makes the directories and takes them for this process.
@@ -267,7 +278,7 @@ func (m *machine) openStore(ctx context.Context) (*store.Etcd, <-chan error, err
 			return nil, nil, m.emptied()
 		}
 		cfg := embedded.Config{
-			Dir: dir, Name: m.Node, Address: m.Advertise, Token: m.cluster,
+			Dir: dir, Name: m.Node, Address: m.Advertise, Unsettled: m.unsettled(), Token: m.cluster,
 			ClientPort: m.EtcdClientPort, PeerPort: m.EtcdPeerPort,
 			CAFile: m.pki.CAFile(), ServerFile: m.pki.ServerFile(), PeerFile: m.pki.PeerFile(), PeerName: pki.NamePeer,
 			Quota: m.quota, Now: m.now,

@@ -22,6 +22,7 @@ type storeAlarms struct {
 	mu       sync.Mutex
 	external []string
 	servers  []string // what is wrong with other servers
+	clock    string   // what is wrong with this machine's clock
 }
 
 // list returns the present alarms.
@@ -29,12 +30,21 @@ func (a *storeAlarms) list() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := append(slices.Clone(a.external), a.servers...)
+	if a.clock != "" {
+		out = append(out, a.clock)
+	}
 	if a.embedded != nil {
 		if text := a.embedded(); text != "" {
 			out = append(out, text)
 		}
 	}
 	return out
+}
+
+func (a *storeAlarms) setClock(text string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.clock = text
 }
 
 // alarmList is what an operator should know of what this server depends on.

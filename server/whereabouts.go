@@ -72,6 +72,9 @@ func (m *machine) announce(ctx context.Context, st store.Store, info cluster.Ser
 		if err != nil && cluster.KindOf(err) != cluster.KindNotFound {
 			return err
 		}
+		if e.Rev > 0 && m.unsettled() {
+			return nil // where it was is more likely right than where nobody reaches it
+		}
 		op, err := store.PutJSON(key, info)
 		if err != nil || string(op.Value) == string(e.Value) {
 			return err

@@ -39,7 +39,12 @@ type Join struct {
 	Request string         `json:"request" maxLength:"4096" doc:"a certificate request in PEM, of the node's own key"`
 	Version string         `json:"version,omitempty" maxLength:"100"`
 	Gateway bool           `json:"gateway,omitempty" doc:"run a gateway there too"`
+	// Networks are the machine's own: one that has addresses of the cluster's is refused.
+	Networks []cluster.HostNet `json:"networks,omitempty" maxItems:"5000" doc:"what the machine reaches by itself"`
 }
+
+// MostNetworks is how many networks a machine that joins tells of at most.
+const MostNetworks = 5000
 
 // Renew is a node's request for its next certificate, of the same key.
 type Renew struct {
@@ -91,6 +96,8 @@ type ServerJoin struct {
 	Recipient string         `json:"recipient" maxLength:"200" doc:"the age public key that the cluster's keys are encrypted to"`
 	Version   string         `json:"version,omitempty" maxLength:"100"`
 	External  bool           `json:"external,omitempty" doc:"it was told of an external etcd, as every server of a cluster on one is"`
+	// Networks are as those of Join.
+	Networks []cluster.HostNet `json:"networks,omitempty" maxItems:"5000" doc:"what the machine reaches by itself"`
 }
 
 // ServerMembership is what a server needs to take part.

@@ -42,6 +42,9 @@ type Config struct {
 	// Address is the node's address, which other machines reach. Peers and
 	// clients are served on it and clients on 127.0.0.1 too.
 	Address string
+	// Unsettled says that Address is only what there is until the machine has one that
+	// others reach: they keep to the one before.
+	Unsettled bool
 	// ClientPort and PeerPort; 0 means 2379 and 2380.
 	ClientPort, PeerPort int
 	// Initial are the members of the cluster that this one joins at its first start,
@@ -231,7 +234,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) announce(ctx context.Context, e *embed.Etcd) {
 	want := []string{s.cfg.url(s.cfg.Address, s.cfg.peerPort()).String()}
 	m := e.Server.Cluster().Member(e.Server.MemberID())
-	if m == nil || slices.Equal(m.PeerURLs, want) {
+	if m == nil || s.cfg.Unsettled || slices.Equal(m.PeerURLs, want) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, announceTimeout)

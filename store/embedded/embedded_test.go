@@ -201,8 +201,11 @@ func TestOrderlyStopIsQuiet(t *testing.T) {
 func TestPeerAddressIsTheNodesAndFollowsIt(t *testing.T) {
 	t.Parallel()
 	srv := etcdtest.New(t)
-	for _, address := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.1"} {
+	for _, address := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.1", "unsettled"} {
 		srv.Config.Address = address
+		if srv.Config.Unsettled = address == "unsettled"; srv.Config.Unsettled {
+			address, srv.Config.Address = "127.0.0.1", "127.0.0.3" // the others keep to the one before
+		}
 		stop := srv.Start(t)
 		put(t, srv.Client(t), "a", address)
 		c, err := clientv3.New(clientv3.Config{Endpoints: []string{srv.Config.Endpoint()}, TLS: srv.PKI.RootTLS()})
