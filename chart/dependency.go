@@ -162,8 +162,15 @@ func (r Repositories) dependency(have *repo.File, ref string, t Transfer) (*Repo
 			return &x, nil
 		}
 	}
-	sum := sha256.Sum256([]byte(ref))
+	return unnamed(ref, t), nil
+}
+
+const unnamedPrefix = "url-"
+
+// unnamed is a repository that was not added.
+func unnamed(at string, t Transfer) *Repository {
+	sum := sha256.Sum256([]byte(at))
 	return &Repository{
-		Name: "url-" + hex.EncodeToString(sum[:8]), URL: ref, Username: t.Username, Password: t.Password, CAFile: t.CAFile, Insecure: t.Insecure,
-	}, nil
+		Name: unnamedPrefix + hex.EncodeToString(sum[:8]), URL: at, Username: t.Username, Password: t.Password, CAFile: t.CAFile, Insecure: t.Insecure,
+	}
 }

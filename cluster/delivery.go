@@ -384,7 +384,7 @@ const (
 	EventFailed     = "failed"      // it is not, or nothing could be deployed
 	EventRolledBack = "rolled-back" // to the last good release
 	EventDrift      = "drift"
-	EventForced     = "forced" // the branch's history was replaced
+	EventForced     = "forced" // the branch's history was replaced, or a version published again
 )
 
 // DeliveryEvents are all events.
@@ -393,6 +393,9 @@ var DeliveryEvents = []string{EventDeployed, EventReady, EventFailed, EventRolle
 // ShortRevision is a commit, a digest or a version as people write it.
 func ShortRevision(revision string) string {
 	const digits, commit, sha256 = 8, 40, 64
+	if version, digest, of := strings.Cut(revision, "@"); of {
+		return version + "@" + ShortRevision(digest)
+	}
 	algorithm, sum, digest := strings.Cut(revision, ":")
 	switch {
 	case digest && len(sum) == sha256:

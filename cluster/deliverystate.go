@@ -9,7 +9,8 @@ type Origin struct {
 	Delivery DeliveryName `json:"delivery"`
 	URL      string       `json:"url"`
 	Ref      string       `json:"ref,omitempty"` // "main", "v1.4.0"
-	// Revision is the commit, a package's version, or the digest of what a registry has.
+	// Revision is the commit, VERSION@DIGEST of a repository's package, or the digest of what
+	// a registry has.
 	Revision string    `json:"revision"`
 	Author   string    `json:"author,omitempty"`
 	Subject  string    `json:"subject,omitempty"` // the first line of the commit's message
