@@ -124,11 +124,13 @@ func (s *Server) setDelivery(ctx context.Context, in *setDeliveryInput) (v1.Deli
 		if err != nil {
 			return err
 		}
-		rev, err := fits(d, all, in.Body.Replace)
+		old, err := fits(d, all, in.Body.Replace)
 		if err != nil {
 			return err
 		}
-		st, err := following(d, rev, counted)
+		d := d
+		d.Suspend = d.Suspend || old.Suspend && !in.Body.Resume
+		st, err := following(d, int64(old.Rev), counted)
 		if err != nil {
 			return err
 		}
@@ -160,22 +162,21 @@ func following(d cluster.Delivery, rev int64, counted store.Value[int]) (step, e
 	return step{append(st.conds, count.conds...), append(st.ops, count.ops...)}, err
 }
 
-// fits refuses a delivery that the others leave no room for, and returns the store
-// revision of the one that it replaces.
-func fits(d cluster.Delivery, all []v1.DeliveryStatus, replace bool) (int64, error) {
-	rev := int64(0)
+// fits refuses a delivery that the others leave no room for, and returns the one that it
+// replaces.
+func fits(d cluster.Delivery, all []v1.DeliveryStatus, replace bool) (old cluster.Delivery, _ error) {
 	needs := map[cluster.DeliveryName][]cluster.DeliveryName{d.Name: d.DependsOn}
 	for _, o := range all {
 		switch {
 		case o.Name == d.Name && !replace:
-			return 0, cluster.Invalidf("the delivery %s is there already; --replace changes it", d.Name)
+			return old, cluster.Invalidf("the delivery %s is there already; --replace changes it", d.Name)
 		case o.Name == d.Name && o.App != d.App: // what it knows are releases of that app
-			return 0, cluster.Invalidf("the delivery %s is of the app %s: to deliver %s, `fairlead delivery rm %s` first, and create it then", d.Name, o.App, d.App, d.Name)
+			return old, cluster.Invalidf("the delivery %s is of the app %s: to deliver %s, `fairlead delivery rm %s` first, and create it then", d.Name, o.App, d.App, d.Name)
 		case o.Name == d.Name:
-			rev = int64(o.Rev)
+			old = o.Delivery
 			continue
 		case o.App == d.App:
-			return 0, cluster.Invalidf("the app %s follows the delivery %s already: an app has one source", d.App, o.Name)
+			return old, cluster.Invalidf("the app %s follows the delivery %s already: an app has one source", d.App, o.Name)
 		}
 		needs[o.Name] = o.DependsOn
 	}
@@ -183,14 +184,14 @@ func fits(d cluster.Delivery, all []v1.DeliveryStatus, replace bool) (int64, err
 	for todo := slices.Clone(d.DependsOn); len(todo) > 0; todo = todo[1:] {
 		n := todo[0]
 		if n == d.Name {
-			return 0, cluster.Invalidf("the delivery %s would depend on itself, by way of %s", d.Name, join(d.DependsOn))
+			return old, cluster.Invalidf("the delivery %s would depend on itself, by way of %s", d.Name, join(d.DependsOn))
 		}
 		if !seen[n] {
 			seen[n] = true
 			todo = append(todo, needs[n]...)
 		}
 	}
-	return rev, nil
+	return old, nil
 }
 
 // unfollowed refuses to remove an app that a delivery would bring back. What it returns holds

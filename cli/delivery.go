@@ -65,6 +65,10 @@ names one; a registry's may be kept by fairlead image login. Over ssh the keys o
 Files in the source that SOPS or age encrypted are read with the keys in the secret
 that --decrypt names; what is in them can only become secrets of the app.
 
+With --replace, one that is there becomes what the flags say: what they leave out is as if
+it had never been given. Each line that changes is shown. One that is suspended stays so;
+--suspend=false resumes it.
+
 It waits until the app is healthy, unless told otherwise.`,
 		Example: `  fairlead delivery create shop https://git.example.com/shop.git --branch main --on-failure rollback
   fairlead secret set shop/deploy-key <id_ed25519
@@ -86,11 +90,12 @@ It waits until the app is healthy, unless told otherwise.`,
 			if err := d.Validate(); err != nil {
 				return err
 			}
-			got, err := cl.SetDelivery(cmd.Context(), d.Name, v1.DeliverySet{Delivery: d, Replace: x.replace})
+			resume := cmd.Flags().Changed("suspend") && !d.Suspend
+			got, err := a.setDelivery(cmd.Context(), cl, v1.DeliverySet{Delivery: d, Replace: x.replace, Resume: resume})
 			if err != nil {
 				return err
 			}
-			if x.wait.detach || d.Suspend {
+			if x.wait.detach || got.Suspend {
 				return a.print(got, func() *table { return a.deliveryTable([]v1.DeliveryStatus{got}) })
 			}
 			asked, err := cl.Reconcile(cmd.Context(), d.Name)
@@ -140,7 +145,7 @@ func (x *deliveryFlags) register(c *cobra.Command) {
 	f.StringArrayVar(&x.slack, "notify-slack", nil, "send news in Slack's format to this `URL`, or to that in secret:NAME")
 	f.StringSliceVar(&x.on, "notify-on", nil, "only these `events`: "+strings.Join(cluster.DeliveryEvents, ", "))
 	x.registerImages(c)
-	f.BoolVar(&x.replace, "replace", false, "change the delivery if it is there already")
+	f.BoolVar(&x.replace, "replace", false, "change the delivery if it is there already: all that is not given anew is the default again, but for --suspend")
 	x.wait.register(c)
 	for _, name := range []string{"on-failure", "drift"} {
 		words := map[string][]string{"on-failure": {cluster.OnFailureRetry, cluster.OnFailureRollback}, "drift": {cluster.DriftCorrect, cluster.DriftReport}}[name]
