@@ -209,13 +209,26 @@ func (s *Server) unfollowed(app cluster.AppName) (store.Cond, error) {
 	return store.Cond{Key: store.FollowsKey, Rev: counted.Rev}, nil
 }
 
-func (s *Server) removeDelivery(ctx context.Context, in *DeliveryPath) (nothing, error) {
+type removeDeliveryInput struct {
+	DeliveryPath
+	Force bool `query:"force" doc:"also where others depend on it, which wait for it then"`
+}
+
+func (s *Server) removeDelivery(ctx context.Context, in *removeDeliveryInput) (nothing, error) {
 	return nothing{}, s.decide(ctx, func(ctx context.Context) error {
-		d, err := s.delivery(in.name())
+		all, counted, err := s.follows()
 		if err != nil {
 			return err
 		}
-		steps := []step{remove(store.DeliveryKey(d.Name), int64(d.Rev))}
+		i := slices.IndexFunc(all, func(d v1.DeliveryStatus) bool { return d.Name == in.name() })
+		if i < 0 {
+			return noDelivery(in.name())
+		}
+		d := all[i]
+		if needy := dependents(d.Name, all); len(needy) > 0 && !in.Force {
+			return cluster.Invalidf("other deliveries depend on %s and would wait for it for ever: %s; change them first (`fairlead delivery create … --replace`), or remove it all the same with --force", d.Name, join(needy))
+		}
+		steps := []step{{conds: []store.Cond{{Key: store.FollowsKey, Rev: counted.Rev}}}, remove(store.DeliveryKey(d.Name), int64(d.Rev))}
 		s.Mirror.Read(func(v store.View) {
 			if e, ok := v.Entry(store.DeliveryAskKey(d.Name)); ok {
 				steps = append(steps, remove(e.Key, e.Rev))
@@ -224,6 +237,16 @@ func (s *Server) removeDelivery(ctx context.Context, in *DeliveryPath) (nothing,
 		s.Log.Info("removed a delivery", "delivery", d.Name, "by", who(ctx))
 		return s.commit(ctx, nil, steps)
 	})
+}
+
+// dependents are the deliveries that depend on one.
+func dependents(n cluster.DeliveryName, all []v1.DeliveryStatus) (names []cluster.DeliveryName) {
+	for _, d := range all {
+		if slices.Contains(d.DependsOn, n) {
+			names = append(names, d.Name)
+		}
+	}
+	return names
 }
 
 func (s *Server) reconcile(ctx context.Context, in *DeliveryPath) (v1.DeliveryAsked, error) {

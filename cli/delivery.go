@@ -334,15 +334,19 @@ func (a *app) deliverySwitch(word, what string, do func(*client.Client, context.
 }
 
 func (a *app) deliveryRemove() *cobra.Command {
-	return &cobra.Command{
+	force := false
+	c := &cobra.Command{
 		Use: "rm NAME", Short: "Follow a source no longer; the app stays as it is", Args: oneArg("the delivery"),
+		Long:    "It is refused where other deliveries depend on this one (--depends-on): they would wait for it.",
 		Example: "  fairlead delivery rm shop", ValidArgsFunction: a.completeDeliveries(),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
-			if err := cl.RemoveDelivery(cmd.Context(), cluster.DeliveryName(args[0])); err != nil {
+			if err := cl.RemoveDelivery(cmd.Context(), cluster.DeliveryName(args[0]), force); err != nil {
 				return err
 			}
 			a.note("%s is followed no longer; its app stays", args[0])
 			return nil
 		}),
 	}
+	c.Flags().BoolVar(&force, "force", false, "also where others depend on it")
+	return c
 }
