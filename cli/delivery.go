@@ -74,6 +74,7 @@ It waits until the app is healthy, unless told otherwise.`,
   fairlead secret set shop/deploy-key <id_ed25519
   ssh-keyscan git.example.com >hosts      # and compare with what the host's owner says
   fairlead delivery create shop git@git.example.com:shop.git --secret deploy-key --known-hosts hosts --semver '^1'
+  fairlead delivery create shop https://git.example.com/mono.git --path shop --semver 1.x --tag-prefix shop/
   fairlead secret set shop/age <key.txt && fairlead delivery create shop https://git.example.com/shop.git --decrypt age --env-file prod.enc.env
   fairlead delivery create web https://git.example.com/web.git --image 'web=registry.example.com/shop/web semver 1.x' --image-write commit --secret token
   fairlead delivery create db https://charts.example.com --chart postgres --semver 1.x --values-file prod.yaml --set replicas=1
@@ -114,6 +115,7 @@ func (x *deliveryFlags) register(c *cobra.Command) {
 	f.StringVar(&d.Source.Branch, "branch", "", "follow this branch; default: the repository's own")
 	f.StringVar(&d.Source.Tag, "tag", "", "follow this tag")
 	f.StringVar(&d.Source.Semver, "semver", "", "follow the highest tag, or version of a package, in this `range`: ^1.2, 1.x")
+	f.StringVar(&d.Source.TagPrefix, "tag-prefix", "", "with --semver, only tags of Git that begin so, the version behind it: app-a/ for app-a/v1.2.3")
 	f.StringVar(&d.Source.Commit, "commit", "", "stay at this commit")
 	f.StringVar(&d.Source.Digest, "digest", "", "stay at this digest, of what is in a registry: sha256:…")
 	f.StringVar(&d.Source.Chart, "chart", "", "the package, of a repository of packages")

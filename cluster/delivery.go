@@ -43,8 +43,10 @@ type SourceSpec struct {
 	Branch string `json:"branch,omitempty" maxLength:"250"`
 	Tag    string `json:"tag,omitempty" maxLength:"250"`
 	Semver string `json:"semver,omitempty" maxLength:"250"` // of a package too
-	Commit string `json:"commit,omitempty" maxLength:"64"`
-	Digest string `json:"digest,omitempty" maxLength:"100"` // in a registry
+	// TagPrefix is what stands before the version in the tags that count, in Git.
+	TagPrefix string `json:"tag_prefix,omitempty" maxLength:"250"`
+	Commit    string `json:"commit,omitempty" maxLength:"64"`
+	Digest    string `json:"digest,omitempty" maxLength:"100"` // in a registry
 	// Chart names the package in its repository.
 	Chart string `json:"chart,omitempty" maxLength:"250"`
 	// User and Secret are the login; Secret names a secret of the app, which holds a
@@ -298,6 +300,8 @@ func (s SourceSpec) validate() error {
 	switch {
 	case which > 1:
 		return Invalidf("give a branch, a tag, a semver range, a commit or a digest: one of them")
+	case s.TagPrefix != "" && (s.Kind != SourceGit || s.Semver == ""):
+		return Invalidf("tag_prefix %s is for the tags of a Git repository that are versions in a semver range: give the range, with --semver", quote(s.TagPrefix))
 	case s.Kind == SourceGit && !slices.Contains([]string{"https", "http", "ssh", "file"}, t):
 		return Invalidf("%s is no Git repository: https://…, ssh://…, user@host:path or file:///…", quote(s.URL))
 	case s.Kind == SourceGit && t == "ssh" && strings.TrimSpace(s.KnownHosts) == "":
