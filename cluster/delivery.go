@@ -170,6 +170,18 @@ func (s SourceSpec) Transport() string {
 	return u.Scheme
 }
 
+// Host is where the source is, as the URL says it; "" on the servers' own disk.
+func (s SourceSpec) Host() string {
+	if m := scpRE.FindStringSubmatch(s.URL); m != nil && s.Transport() == "ssh" {
+		return m[2]
+	}
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
 // Clear reports whether a password would go to the source without TLS; to this machine's own
 // repositories of packages and registries it may.
 func (s SourceSpec) Clear() bool {

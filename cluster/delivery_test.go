@@ -63,3 +63,15 @@ func TestShortRevision(t *testing.T) {
 		}
 	}
 }
+
+func TestHostOfASource(t *testing.T) {
+	for url, want := range map[string]string{
+		"https://git.example.com:8443/shop.git": "git.example.com:8443", "git@git.example.com:shop.git": "git.example.com",
+		"ssh://git@git.example.com/shop.git": "git.example.com", "file:///srv/git/shop.git": "", "oci://registry.example.com:5000/shop/config:1": "registry.example.com:5000",
+	} {
+		s := SourceSpec{Kind: SourceGit, URL: url}
+		if got := s.Host(); got != want {
+			t.Errorf("%s is at %q, not %q", url, got, want)
+		}
+	}
+}
