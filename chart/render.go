@@ -40,6 +40,8 @@ type Request struct {
 	Lint bool `json:"lint,omitempty"`
 	// SkipSchema leaves the values unchecked.
 	SkipSchema bool `json:"skip_schema,omitempty"`
+	// SkipCRDs passes over what crds/ has.
+	SkipCRDs bool `json:"skip_crds,omitempty"`
 }
 
 // Release is .Release. Its namespace is its name: an app's name is its address.
@@ -70,6 +72,8 @@ type Rendered struct {
 	// Values are what the user gave, merged, as YAML.
 	Values   string   `json:"values"`
 	Warnings []string `json:"warnings,omitempty"`
+	// CRDs are the files of crds/, of the charts that are used, by "chart/crds/name".
+	CRDs []string `json:"crds,omitempty"`
 }
 
 // Notes is what the chart tells the user.
@@ -160,7 +164,13 @@ func render(ctx context.Context, r Request) (*Rendered, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Rendered{Chart: info(c.Metadata), Files: files, Values: string(kept)}, nil
+	out := &Rendered{Chart: info(c.Metadata), Files: files, Values: string(kept)}
+	for _, d := range c.CRDObjects() {
+		if !r.SkipCRDs {
+			out.CRDs = append(out.CRDs, d.Filename)
+		}
+	}
+	return out, nil
 }
 
 // capabilities are Helm's, as helm template has them without a cluster.

@@ -29,6 +29,7 @@ type installFlags struct {
 	reset     bool
 	install   bool // upgrade: of what is not there
 	skipCheck bool
+	skipCRDs  bool
 }
 
 func (i *installFlags) register(c *cobra.Command) {
@@ -40,6 +41,7 @@ func (i *installFlags) register(c *cobra.Command) {
 	f.BoolVar(&i.atomic, "rollback-on-failure", false, "the same as --atomic, as Helm 4 has it")
 	f.BoolVar(&i.waits, "wait", true, "wait until it is healthy, which is what happens without it too; --wait=false is --detach")
 	f.BoolVar(&i.noHooks, "no-hooks", false, "run none of the package's hooks")
+	f.BoolVar(&i.skipCRDs, "skip-crds", false, skipCRDsUsage)
 	f.BoolVar(&i.skipCheck, "skip-schema-validation", false, "do not check the values against the package's schema")
 	f.StringVar(&i.note, "note", "", "what history shows beside this release")
 	f.StringVar(&i.note, "description", "", "the same as --note, as Helm has it")
@@ -47,7 +49,7 @@ func (i *installFlags) register(c *cobra.Command) {
 	f.Lookup("dry-run").NoOptDefVal = "client"
 	f.StringP("namespace", "n", "", "Helm's; an app has none: its name is its address")
 	f.Int("history-max", 0, "Helm's; the last 50 are kept")
-	for _, name := range []string{"create-namespace", "wait-for-jobs", "cleanup-on-fail", "skip-crds", "debug", "render-subchart-notes", "disable-openapi-validation"} {
+	for _, name := range []string{"create-namespace", "wait-for-jobs", "cleanup-on-fail", "debug", "render-subchart-notes", "disable-openapi-validation"} {
 		f.Bool(name, false, "Helm's; there is nothing here that it could mean")
 		_ = f.MarkHidden(name)
 	}
@@ -126,12 +128,15 @@ app back then.`,
 	return c
 }
 
+const skipCRDsUsage = "pass over what crds/ of the package has for Kubernetes; without it that is refused"
+
 // registerPlan registers what plan takes for a package: its -f is that of Compose files.
 func (i *installFlags) registerPlan(c *cobra.Command) {
 	i.values.registerLong(c)
 	i.from.register(c)
 	f := c.Flags()
 	f.BoolVar(&i.noHooks, "no-hooks", false, "run none of the package's hooks")
+	f.BoolVar(&i.skipCRDs, "skip-crds", false, skipCRDsUsage)
 	f.BoolVar(&i.reuse, "reuse-values", false, "take the values of the release before, below those given")
 	f.BoolVar(&i.reset, "reset-values", false, "begin from the package's own values, also where none is given")
 }
@@ -277,7 +282,7 @@ func (a *app) fromPackage(ctx context.Context, cl *client.Client, name cluster.A
 	if err != nil {
 		return packaged{}, err
 	}
-	req := chart.Request{Release: chart.Release{Name: string(name), Revision: 1}, SkipSchema: i.skipCheck}
+	req := chart.Request{Release: chart.Release{Name: string(name), Revision: 1}, SkipSchema: i.skipCheck, SkipCRDs: i.skipCRDs}
 	var before []chart.File
 	if now != nil {
 		req.Release.Revision, req.Release.Upgrade = now.Release+1, now.State != "uninstalled" && now.Release > 0
