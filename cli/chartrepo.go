@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -311,16 +312,31 @@ func (a *app) repoUpdate() *cobra.Command {
 					args = append(args, x.Name)
 				}
 			}
-			for _, name := range args {
-				if err := r.Update(cmd.Context(), name); err != nil {
-					return err
-				}
-			}
-			return nil
+			return a.updateRepositories(cmd.Context(), r, args)
 		},
 	}
 	c.ValidArgsFunction = a.completeRepositories(-1)
 	return c
+}
+
+// updateRepositories goes on past those that cannot be read, and names them.
+func (a *app) updateRepositories(ctx context.Context, r chart.Repositories, names []string) error {
+	var failed []string
+	for _, name := range names {
+		err := r.Update(ctx, name)
+		if err == nil {
+			continue
+		}
+		if len(names) == 1 || ctx.Err() != nil {
+			return err
+		}
+		failed = append(failed, name)
+		a.note("%s", err)
+	}
+	if failed != nil {
+		return failedf("%d of %d repositories were not updated: %s", len(failed), len(names), strings.Join(failed, ", "))
+	}
+	return nil
 }
 
 func (a *app) repoRemove() *cobra.Command {
