@@ -228,6 +228,47 @@ func (r Repositories) archive(ctx context.Context, name, version string, how Tra
 	return r.from(ctx, x, name, version, how)
 }
 
+// inside fetches a package of the repository that t names: with the login that this was added
+// with, if it was, and that of t says no other.
+func (r Repositories) inside(ctx context.Context, name, version string, t Transfer) (archived, error) {
+	u, err := url.Parse(t.Repo)
+	switch {
+	case err != nil || u.User != nil || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "file":
+		return archived{}, cluster.Invalidf("--repo %q: it takes the URL of a repository, https://… or file:///…; a package in a registry is named as oci://REGISTRY/PATH/NAME alone", t.Repo)
+	case name == "" || strings.ContainsAny(name, "/:"):
+		return archived{}, cluster.Invalidf("%.80q is no name of a package in %s: with --repo it is named alone", name, t.Repo)
+	}
+	f, err := r.load()
+	if err != nil {
+		return archived{}, err
+	}
+	x, err := r.dependency(f, t.Repo, t)
+	if err != nil {
+		return archived{}, err
+	}
+	if x == nil {
+		x = unnamed(t.Repo, t)
+	}
+	if t.Username != "" {
+		x.Username, x.Password = t.Username, t.Password
+	}
+	if t.CAFile != "" {
+		x.CAFile = t.CAFile
+	}
+	x.Insecure = x.Insecure || t.Insecure
+	i, err := r.refresh(ctx, *x)
+	if err != nil {
+		return archived{}, err
+	}
+	o, err := x.offer(i, name, version)
+	if err != nil {
+		return archived{}, err
+	}
+	own := x.transfer()
+	own.Keyring = t.Keyring
+	return r.bring(ctx, *x, o, own)
+}
+
 // from fetches a package of a repository by its name. Where the index that is
 // kept does not have it, a fresh one is asked. Of how, the keyring alone counts: the
 // repository has a login of its own.

@@ -32,6 +32,9 @@ type Transfer struct {
 	CAFile             string // certificates to trust, PEM
 	Insecure           bool   // any certificate
 	PlainHTTP          bool   // of a registry
+	// Repo is the URL of a repository that what is fetched is the name of a package in; "": the
+	// name says all.
+	Repo string
 	// Keyring is a file of public keys, one of which must have signed the package;
 	// "": none must.
 	Keyring string
@@ -43,7 +46,7 @@ type Transfer struct {
 // Fetch reads the package that ref names: a directory or archive of this machine,
 // REPOSITORY/NAME, a URL, or oci://REGISTRY/PATH.
 func (r Repositories) Fetch(ctx context.Context, ref, version string, t Transfer) ([]File, error) {
-	if _, err := os.Stat(ref); err == nil && t.Keyring == "" {
+	if _, err := os.Stat(ref); err == nil && t.Keyring == "" && t.Repo == "" {
 		return Read(ref)
 	}
 	name, data, err := r.Archive(ctx, ref, version, t)
@@ -71,6 +74,9 @@ func (r Repositories) Archive(ctx context.Context, ref, version string, t Transf
 }
 
 func (r Repositories) locate(ctx context.Context, ref, version string, t Transfer) (archived, error) {
+	if t.Repo != "" {
+		return r.inside(ctx, ref, version, t)
+	}
 	info, err := os.Stat(ref)
 	switch {
 	case err == nil && info.IsDir():

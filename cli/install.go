@@ -35,6 +35,7 @@ type installFlags struct {
 func (i *installFlags) register(c *cobra.Command) {
 	i.values.register(c)
 	i.from.register(c)
+	i.from.registerDependencies(c)
 	i.wait.register(c)
 	f := c.Flags()
 	f.BoolVar(&i.atomic, "atomic", false, "undo all of it when a service does not become healthy in time, or a hook fails; the server does, whatever becomes of this command")
@@ -134,6 +135,7 @@ const skipCRDsUsage = "pass over what crds/ of the package has for Kubernetes; w
 func (i *installFlags) registerPlan(c *cobra.Command) {
 	i.values.registerLong(c)
 	i.from.register(c)
+	i.from.registerDependencies(c)
 	f := c.Flags()
 	f.BoolVar(&i.noHooks, "no-hooks", false, "run none of the package's hooks")
 	f.BoolVar(&i.skipCRDs, "skip-crds", false, skipCRDsUsage)
@@ -370,60 +372,6 @@ func problems(err error, name cluster.AppName, ref string) error {
 	return err
 }
 
-func (a *app) uninstallCommand() *cobra.Command {
-	var keep, purge, yes bool
-	var hooks hookFlags
-	c := &cobra.Command{
-		Use: "uninstall NAME", Short: "Remove an app that came from a package; its volumes and secrets stay", Args: oneArg("the app"), ValidArgsFunction: a.completeApps(),
-		Long:    "Removes the app and waits until its tasks are gone. With --keep-history, `fairlead rollback`\nbrings it back.",
-		Example: "  fairlead uninstall shop\n  fairlead uninstall shop --keep-history",
-		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
-			name := cluster.AppName(args[0])
-			if err := cluster.ValidAppName(name); err != nil {
-				return err
-			}
-			if purge && keep {
-				return usagef("--purge-secrets and --keep-history exclude each other: without its secrets the app cannot come back")
-			}
-			if purge && !yes {
-				if err := a.ask(cmd.Context(), fmt.Sprintf("Remove app %s and its secrets?", name)); err != nil {
-					return err
-				}
-			}
-			res, err := cl.Remove(cmd.Context(), name, v1.RemoveOptions{PurgeSecrets: purge, KeepHistory: keep, NoHooks: hooks.none, Timeout: hooks.timeout})
-			if err != nil {
-				return err
-			}
-			if err := a.waitGone(cmd, cl, res); err != nil {
-				return err
-			}
-			return a.printRemoved(res)
-		}),
-	}
-	f := c.Flags()
-	f.BoolVar(&keep, "keep-history", false, "keep its releases, so that a rollback brings it back")
-	f.BoolVar(&purge, "purge-secrets", false, "remove its secrets too")
-	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
-	hooks.register(c)
-	return c
-}
-
-func (a *app) printRemoved(res v1.RemoveResult) error {
-	return a.print(res, func() *table {
-		t := &table{columns: columns("WHAT", "NAME")}
-		for _, s := range res.Services {
-			t.add("removed service", string(s))
-		}
-		for _, s := range res.KeptSecrets {
-			t.add("kept secret", s)
-		}
-		for _, v := range res.KeptVolumes {
-			t.add("kept volume", v)
-		}
-		return t
-	})
-}
-
 func (a *app) getCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "get", Short: "Show what an app was installed with",
@@ -436,6 +384,7 @@ func (a *app) getCommand() *cobra.Command {
 		{"values", "Show the values that were given", func(p v1.PackageDetail) string { return p.Values }},
 		{"manifest", "Show the Compose document that the package made", func(p v1.PackageDetail) string { return p.Manifest }},
 		{"notes", "Show what the package has to say", func(p v1.PackageDetail) string { return printable(p.Notes) }},
+		{"all", "Show values, document and notes", allOf},
 	} {
 		var release int
 		sub := &cobra.Command{
@@ -468,6 +417,17 @@ func (a *app) getCommand() *cobra.Command {
 		c.AddCommand(sub)
 	}
 	return c
+}
+
+// allOf are the parts below each other, named as Helm names them.
+func allOf(p v1.PackageDetail) string {
+	out := fmt.Sprintf("PACKAGE: %s %s\nRELEASE: %d\n", p.Chart, p.Version, p.Release)
+	for _, part := range [][2]string{{"VALUES", p.Values}, {"MANIFEST", p.Manifest}, {"NOTES", printable(p.Notes)}} {
+		if text := strings.TrimRight(part[1], "\n"); text != "" {
+			out += part[0] + ":\n" + text + "\n"
+		}
+	}
+	return out
 }
 
 // completeAppThenFiles offers apps, then leaves it to the shell.
