@@ -216,10 +216,13 @@ func (d Delivery) Validate() error {
 	if err := d.Source.validate(); err != nil {
 		return err
 	}
-	files := slices.Concat([]string{d.Path, d.Package}, d.Compose, d.EnvFiles, d.Values)
+	if d.Path != "" && !local(d.Path) {
+		return Invalidf("%s leads out of the source: the path is relative to it", quote(d.Path))
+	}
+	files := slices.Concat([]string{d.Package}, d.Compose, d.EnvFiles, d.Values)
 	for _, f := range files {
-		if f != "" && !local(f) {
-			return Invalidf("%s leads out of the source: files are named relative to it", quote(f))
+		if f != "" && !staysIn(d.Path, f) {
+			return Invalidf("%s leads out of the source: files are named relative to its %s", quote(f), quote("./"+d.Path))
 		}
 	}
 	var fits error
@@ -285,6 +288,13 @@ func (s SourceSpec) Reference() (repository, tag, digest string) {
 
 func local(f string) bool {
 	return !path.IsAbs(f) && !slices.Contains(strings.Split(f, "/"), "..") && !strings.ContainsRune(f, 0)
+}
+
+// staysIn reports whether a file that is named relative to a directory of the source is in it:
+// beside that directory there may be what several apps share.
+func staysIn(dir, f string) bool {
+	at := path.Join(dir, f)
+	return !path.IsAbs(f) && at != ".." && !strings.HasPrefix(at, "../") && !strings.ContainsRune(f, 0)
 }
 
 func (s SourceSpec) validate() error {

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fairlead/fairlead/chart"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/delivery/work"
 )
@@ -43,5 +44,77 @@ func TestTagsOfOneAppAmongOthers(t *testing.T) {
 	d.Source.Semver = ""
 	if err := d.Validate(); err == nil || !strings.Contains(err.Error(), "--semver") {
 		t.Errorf("a prefix of no versions: %v", err)
+	}
+}
+
+// TestFilesBesideThePath: what several apps of a repository share is beside their directories.
+func TestFilesBesideThePath(t *testing.T) {
+	f := newForge(t)
+	f.write("app/compose.yaml", "services:\n  web:\n    image: ${REGISTRY}/web:${TAG}\n")
+	f.write("app/prod.env", "TAG=2\n")
+	f.write("common.env", "REGISTRY=r.io\nTAG=1\n")
+	f.write("base/compose.yaml", "services:\n  web:\n    user: \"7\"\n")
+	f.write("app/chart/Chart.yaml", "apiVersion: v2\nname: pkg\nversion: 1.0.0\n")
+	f.write("app/chart/templates/app.yaml", compose("r.io/web:{{ .Values.tag }}"))
+	f.write("shared/values.yaml", "tag: 3\n")
+	f.push("a repository of several apps")
+	d := f.local()
+	d.Path, d.EnvFiles, d.Compose = "app", []string{"../common.env", "prod.env"}, []string{"../base/compose.yaml", "compose.yaml"}
+	pkg := f.local()
+	pkg.Path, pkg.Package, pkg.Values = "app", "chart", []string{"../shared/values.yaml"}
+	for want, d := range map[string]cluster.Delivery{"r.io/web:2": d, "r.io/web:3": pkg} {
+		if err := d.Validate(); err != nil {
+			t.Error(err)
+		}
+		r := f.must(work.Task{Delivery: d, Release: 1})
+		if web := r.Bundle.Services["web"].Task; web.Image != want || d.Package == "" && web.User != "7" {
+			t.Errorf("%+v", web)
+		}
+	}
+	d.EnvFiles = []string{"../none.env"}
+	f.refused(work.Task{Delivery: d}, cluster.KindInvalid, "none.env")
+}
+
+// TestSubmodulesAreNotFetched: what uses one is refused by its name, and nothing else is.
+func TestSubmodulesAreNotFetched(t *testing.T) {
+	f := newForge(t)
+	f.write("compose.yaml", compose("web:1"))
+	f.write("chart/Chart.yaml", "apiVersion: v2\nname: pkg\nversion: 1.0.0\n")
+	f.write("chart/templates/app.yaml", compose("web:1"))
+	commit := f.push("the first")
+	for _, dir := range []string{"lib", "chart/sub"} {
+		f.git(f.tree, "update-index", "--add", "--cacheinfo", "160000,"+commit+","+dir)
+	}
+	push := func(message string) {
+		f.git(f.tree, "add", "compose.yaml")
+		f.git(f.tree, "commit", "-q", "-m", message)
+		f.git(f.tree, "push", "-q", "origin", "HEAD")
+	}
+	push("submodules")
+	d := f.local()
+	f.must(work.Task{Delivery: d})
+	within := d
+	within.Path = "lib/app"
+	f.refused(work.Task{Delivery: within}, cluster.KindInvalid, "lib: it is a submodule of Git")
+	within = d
+	within.EnvFiles = []string{"lib/prod.env"}
+	f.refused(work.Task{Delivery: within}, cluster.KindInvalid, "lib: it is a submodule of Git")
+	f.write("compose.yaml", "services:\n  web:\n    image: a\n    configs: [c]\nconfigs:\n  c: {file: lib/web.conf}\n")
+	push("one is used")
+	f.refused(work.Task{Delivery: d}, cluster.KindInvalid, "lib: it is a submodule of Git")
+
+	pkg := f.local()
+	pkg.Package = "chart"
+	f.refused(work.Task{Delivery: pkg, Release: 1}, cluster.KindInvalid, "chart/sub: it is a submodule of Git")
+	g := work.GitPackage{URL: pkg.Source.URL, Dir: "chart"}
+	if _, _, err := g.Fetch(t.Context(), "", chart.Transfer{}); err == nil || !strings.Contains(err.Error(), "sub: it is a submodule of Git") {
+		t.Errorf("of an installation: %v", err)
+	}
+	f.write("chart/.helmignore", "sub\n")
+	f.git(f.tree, "add", "chart/.helmignore")
+	push("it is none of the package's")
+	f.must(work.Task{Delivery: pkg, Release: 1})
+	if _, _, err := g.Fetch(t.Context(), "", chart.Transfer{}); err != nil {
+		t.Error(err)
 	}
 }

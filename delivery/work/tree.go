@@ -89,16 +89,30 @@ func unpackChart(files []chart.File, tree string) (chart.Info, error) {
 	return info, err
 }
 
-// astray is a link that leads out of the source.
-type astray struct{ name, target string }
+// astray is a link that leads out of the source, or a submodule: another repository within this
+// one, which is not fetched.
+type astray struct {
+	name, target string
+	submodule    bool
+}
+
+func (l astray) why() string {
+	if l.submodule {
+		return "it is a submodule of Git, another repository, which is not fetched: keep what is used of it in the source itself"
+	}
+	return fmt.Sprintf("it is a link of the source that leads out of it, to %.100q", l.target)
+}
 
 func (l astray) refusal() error {
+	if l.submodule {
+		return cluster.Invalidf("%s: %s", l.name, l.why())
+	}
 	return cluster.Invalidf("the source has a link %.100q that leads out of it, to %.100q", l.name, l.target)
 }
 
-// checkout writes the files of a commit's tree below dir. Links that lead out of it are
-// returned: each leads to itself there, so that nobody can use it, or pass it over. Other
-// repositories within this one are left out.
+// checkout writes the files of a commit's tree below dir. Links that lead out of it, and
+// submodules, are returned: each is a link to itself there, so that nobody can use it, or pass it
+// over.
 func checkout(top *object.Tree, commit plumbing.Hash, dir string) (out []astray, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -126,6 +140,8 @@ func checkout(top *object.Tree, commit plumbing.Hash, dir string) (out []astray,
 		case filemode.Dir:
 			err = root.MkdirAll(name, 0o700)
 		case filemode.Submodule:
+			out = append(out, astray{name: name, submodule: true})
+			err = root.Symlink(path.Base(name), name)
 		default:
 			err = write(root, top, name, &entry, &left)
 		}
@@ -211,7 +227,7 @@ func link(root *os.Root, name string, r io.Reader) error {
 	target := string(b)
 	to := path.Join(path.Dir(name), target)
 	if path.IsAbs(target) || to == ".." || strings.HasPrefix(to, "../") || len(b) > maxTarget || strings.ContainsRune(target, 0) {
-		return &leadsOut{astray{name, target}}
+		return &leadsOut{astray{name: name, target: target}}
 	}
 	return root.Symlink(target, name)
 }
