@@ -28,6 +28,7 @@ type Fetched struct {
 	Forced   bool // its branch's history was replaced
 	Bundle   v1.Bundle
 	Warnings []string
+	Varies   bool // its package makes something else each time that it is rendered
 	// Images are what the image policies chose; Wrote says what of it was committed, or
 	// would be.
 	Images []cluster.ImageState

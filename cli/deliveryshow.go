@@ -89,6 +89,9 @@ func (a *app) described(d v1.DeliveryStatus) *table {
 	if st.Good != nil {
 		add("last good", fmt.Sprintf("%s, release %d", commitLine(st.Good.Origin), st.Good.Release))
 	}
+	if st.Varies {
+		add("rendering", "the package's templates draw at random, and make something else each time: what they made first stays until its files or values change")
+	}
 	a.describeImages(d, add)
 	for _, x := range st.Drift {
 		add("drift", x)

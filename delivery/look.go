@@ -46,6 +46,8 @@ type Look struct {
 	Made bool
 	// Forced: the branch's history was replaced.
 	Forced bool
+	// Varies: the package makes something else each time that it is rendered.
+	Varies bool
 	// Images are what the image policies chose; Wrote says what of it was committed.
 	Images []cluster.ImageState
 	Wrote  string
@@ -57,6 +59,7 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	key := d.KeyOf(l.Origin)
 	l = bounded(l)
 	st, st.Checked = seeing(st, l, now), now
+	st.Varies = l.Varies
 	later := now.Add(spread(d.Name, st.Checks, d.Interval.D()))
 	applied := &cluster.Applied{Origin: l.Origin, Key: key, Release: l.Release}
 	st = imaged(st, l, applied, now)

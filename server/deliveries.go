@@ -123,7 +123,7 @@ func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 		f.Images = work.Noted(r.Images, kept.Images)
 		return f, nil
 	}
-	f := api.Fetched{Origin: r.Origin, Forced: r.Forced, Bundle: *r.Bundle, Warnings: r.Warnings, Images: r.Images, Wrote: wrote(r)}
+	f := api.Fetched{Origin: r.Origin, Forced: r.Forced, Bundle: *r.Bundle, Warnings: r.Warnings, Varies: r.Varies, Images: r.Images, Wrote: wrote(r)}
 	if len(r.Edits) > 0 && r.Pushed == "" || work.Unwritten(r.Images) != "" {
 		return f, nil // it is not what the source has, or is to have
 	}
@@ -213,7 +213,7 @@ func (d *deliverer) Look(ctx context.Context, spec cluster.Delivery, st cluster.
 		return control.Proposal{Look: delivery.Look{Origin: f.Origin, Forced: f.Forced}}, err
 	}
 	return control.Proposal{
-		Look: delivery.Look{Origin: f.Origin, Changes: changes(p), Release: p.Release, Forced: f.Forced, Images: f.Images, Wrote: commitNews(st.Images, f)},
+		Look: delivery.Look{Origin: f.Origin, Changes: changes(p), Release: p.Release, Forced: f.Forced, Varies: f.Varies, Images: f.Images, Wrote: commitNews(st.Images, f)},
 		Deploy: func(ctx context.Context) (int, error) {
 			res, err := d.api.Deliver(ctx, spec, f, p.Release)
 			return res.Release, err

@@ -76,6 +76,8 @@ type Result struct {
 	// Bundle is what to deploy; nil where Known is the newest revision.
 	Bundle   *v1.Bundle `json:"bundle,omitempty"`
 	Warnings []string   `json:"warnings,omitempty"`
+	// Varies: the package's templates make something else each time.
+	Varies bool `json:"varies,omitempty"`
 	// Images are what the policies chose; Waits says which
 	// registries want to be left alone, and for how long.
 	Images []cluster.ImageState     `json:"images,omitempty"`
