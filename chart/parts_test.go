@@ -20,6 +20,21 @@ func parts(more ...chart.File) chart.Request {
 	return r
 }
 
+// TestSchemasOfPartsThatAreOff: what is switched off is not checked, nor is where its schema
+// leads looked at, as in Helm.
+func TestSchemasOfPartsThatAreOff(t *testing.T) {
+	for _, schema := range []string{`{"$ref": "https://example.com/schema.json"}`, `{"required": ["password"]}`, `no JSON`} {
+		r := parts(chart.File{Name: "charts/sub/values.schema.json", Data: []byte(schema)})
+		if _, err := renderer(t).Render(t.Context(), r); err != nil {
+			t.Errorf("%s, switched off: %v", schema, err)
+		}
+		r.Values.Set = []string{"sub.enabled=true"}
+		if _, err := renderer(t).Render(t.Context(), r); cluster.KindOf(err) != cluster.KindInvalid {
+			t.Errorf("%s, switched on: %v", schema, err)
+		}
+	}
+}
+
 // TestCustomResourcesAreRefused, of the parts that are used, unless they are passed over.
 func TestCustomResourcesAreRefused(t *testing.T) {
 	crd := []byte("apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\n")

@@ -139,9 +139,6 @@ func render(ctx context.Context, r Request) (*Rendered, error) {
 	if err := fit(c, caps); err != nil {
 		return nil, err
 	}
-	if err := closedSchemas(c); err != nil {
-		return nil, err
-	}
 	given, err := r.Values.Merge()
 	if err != nil {
 		return nil, err
@@ -152,6 +149,9 @@ func render(ctx context.Context, r Request) (*Rendered, error) {
 	}
 	if err := chartutil.ProcessDependencies(c, given); err != nil {
 		return nil, fmt.Errorf("chart dependencies processing failed: %w", err)
+	}
+	if err := closedSchemas(c); err != nil { // of the charts that are left: the others' are not looked at
+		return nil, err
 	}
 	vals, err := util.ToRenderValuesWithSchemaValidation(c, given, common.ReleaseOptions{
 		Name: r.Release.Name, Namespace: r.Release.Name, Revision: r.Release.Revision,
