@@ -426,6 +426,7 @@ func (s *Server) history(_ context.Context, in *AppPath) ([]v1.ReleaseSummary, e
 func releaseSummary(v store.View, r cluster.Release, current int) v1.ReleaseSummary {
 	out := v1.ReleaseSummary{
 		Number: r.Number, Current: r.Number == current, Created: r.Created, By: r.By, Note: r.Note, Origin: r.Origin, Services: len(r.Services),
+		Tries: r.Tries, First: r.First,
 	}
 	if r.Package != nil {
 		out.Chart = r.Package.String()

@@ -28,6 +28,7 @@ type Fetched struct {
 	Forced   bool // its branch's history was replaced
 	Bundle   v1.Bundle
 	Warnings []string
+	Varies   bool // its package makes something else each time that it is rendered
 	// Images are what the image policies chose; Wrote says what of it was committed, or
 	// would be.
 	Images []cluster.ImageState
@@ -124,11 +125,13 @@ func (s *Server) setDelivery(ctx context.Context, in *setDeliveryInput) (v1.Deli
 		if err != nil {
 			return err
 		}
-		rev, err := fits(d, all, in.Body.Replace)
+		old, err := fits(d, all, in.Body.Replace)
 		if err != nil {
 			return err
 		}
-		st, err := following(d, rev, counted)
+		d := d
+		d.Suspend = d.Suspend || old.Suspend && !in.Body.Resume
+		st, err := following(d, int64(old.Rev), counted)
 		if err != nil {
 			return err
 		}
@@ -160,22 +163,21 @@ func following(d cluster.Delivery, rev int64, counted store.Value[int]) (step, e
 	return step{append(st.conds, count.conds...), append(st.ops, count.ops...)}, err
 }
 
-// fits refuses a delivery that the others leave no room for, and returns the store
-// revision of the one that it replaces.
-func fits(d cluster.Delivery, all []v1.DeliveryStatus, replace bool) (int64, error) {
-	rev := int64(0)
+// fits refuses a delivery that the others leave no room for, and returns the one that it
+// replaces.
+func fits(d cluster.Delivery, all []v1.DeliveryStatus, replace bool) (old cluster.Delivery, _ error) {
 	needs := map[cluster.DeliveryName][]cluster.DeliveryName{d.Name: d.DependsOn}
 	for _, o := range all {
 		switch {
 		case o.Name == d.Name && !replace:
-			return 0, cluster.Invalidf("the delivery %s is there already; --replace changes it", d.Name)
+			return old, cluster.Invalidf("the delivery %s is there already; --replace changes it", d.Name)
 		case o.Name == d.Name && o.App != d.App: // what it knows are releases of that app
-			return 0, cluster.Invalidf("the delivery %s is of the app %s: to deliver %s, `fairlead delivery rm %s` first, and create it then", d.Name, o.App, d.App, d.Name)
+			return old, cluster.Invalidf("the delivery %s is of the app %s: to deliver %s, `fairlead delivery rm %s` first, and create it then", d.Name, o.App, d.App, d.Name)
 		case o.Name == d.Name:
-			rev = int64(o.Rev)
+			old = o.Delivery
 			continue
 		case o.App == d.App:
-			return 0, cluster.Invalidf("the app %s follows the delivery %s already: an app has one source", d.App, o.Name)
+			return old, cluster.Invalidf("the app %s follows the delivery %s already: an app has one source", d.App, o.Name)
 		}
 		needs[o.Name] = o.DependsOn
 	}
@@ -183,14 +185,14 @@ func fits(d cluster.Delivery, all []v1.DeliveryStatus, replace bool) (int64, err
 	for todo := slices.Clone(d.DependsOn); len(todo) > 0; todo = todo[1:] {
 		n := todo[0]
 		if n == d.Name {
-			return 0, cluster.Invalidf("the delivery %s would depend on itself, by way of %s", d.Name, join(d.DependsOn))
+			return old, cluster.Invalidf("the delivery %s would depend on itself, by way of %s", d.Name, join(d.DependsOn))
 		}
 		if !seen[n] {
 			seen[n] = true
 			todo = append(todo, needs[n]...)
 		}
 	}
-	return rev, nil
+	return old, nil
 }
 
 // unfollowed refuses to remove an app that a delivery would bring back. What it returns holds
@@ -208,13 +210,26 @@ func (s *Server) unfollowed(app cluster.AppName) (store.Cond, error) {
 	return store.Cond{Key: store.FollowsKey, Rev: counted.Rev}, nil
 }
 
-func (s *Server) removeDelivery(ctx context.Context, in *DeliveryPath) (nothing, error) {
+type removeDeliveryInput struct {
+	DeliveryPath
+	Force bool `query:"force" doc:"also where others depend on it, which wait for it then"`
+}
+
+func (s *Server) removeDelivery(ctx context.Context, in *removeDeliveryInput) (nothing, error) {
 	return nothing{}, s.decide(ctx, func(ctx context.Context) error {
-		d, err := s.delivery(in.name())
+		all, counted, err := s.follows()
 		if err != nil {
 			return err
 		}
-		steps := []step{remove(store.DeliveryKey(d.Name), int64(d.Rev))}
+		i := slices.IndexFunc(all, func(d v1.DeliveryStatus) bool { return d.Name == in.name() })
+		if i < 0 {
+			return noDelivery(in.name())
+		}
+		d := all[i]
+		if needy := dependents(d.Name, all); len(needy) > 0 && !in.Force {
+			return cluster.Invalidf("other deliveries depend on %s and would wait for it for ever: %s; change them first (`fairlead delivery create … --replace`), or remove it all the same with --force", d.Name, join(needy))
+		}
+		steps := []step{{conds: []store.Cond{{Key: store.FollowsKey, Rev: counted.Rev}}}, remove(store.DeliveryKey(d.Name), int64(d.Rev))}
 		s.Mirror.Read(func(v store.View) {
 			if e, ok := v.Entry(store.DeliveryAskKey(d.Name)); ok {
 				steps = append(steps, remove(e.Key, e.Rev))
@@ -223,6 +238,16 @@ func (s *Server) removeDelivery(ctx context.Context, in *DeliveryPath) (nothing,
 		s.Log.Info("removed a delivery", "delivery", d.Name, "by", who(ctx))
 		return s.commit(ctx, nil, steps)
 	})
+}
+
+// dependents are the deliveries that depend on one.
+func dependents(n cluster.DeliveryName, all []v1.DeliveryStatus) (names []cluster.DeliveryName) {
+	for _, d := range all {
+		if slices.Contains(d.DependsOn, n) {
+			names = append(names, d.Name)
+		}
+	}
+	return names
 }
 
 func (s *Server) reconcile(ctx context.Context, in *DeliveryPath) (v1.DeliveryAsked, error) {

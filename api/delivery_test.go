@@ -84,8 +84,14 @@ func TestDeliveriesAreKept(t *testing.T) {
 	if list, err := b.Deliveries(ctx); err != nil || len(list) != 2 || list[0].Name != "db" {
 		t.Errorf("%+v, %v", list, err)
 	}
-	if err := b.RemoveDelivery(ctx, "shop"); err != nil {
+	if err := b.RemoveDelivery(ctx, "shop", false); cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "other deliveries depend on shop and would wait for it for ever: db;") {
+		t.Errorf("one that another depends on: %v", err)
+	}
+	if err := b.RemoveDelivery(ctx, "shop", true); err != nil {
 		t.Fatal(err)
+	}
+	if err := b.RemoveDelivery(ctx, "shop", true); cluster.KindOf(err) != cluster.KindNotFound {
+		t.Errorf("one that is not there: %v", err)
 	}
 	if left := b.keys(store.PrefixDeliveries + "shop/"); len(left) > 0 {
 		t.Errorf("left: %v", left)
@@ -99,7 +105,7 @@ func TestDeliveriesAreKept(t *testing.T) {
 // at, the last moment before the deploy is written being one of them.
 func TestADeliveryThatIsNoMoreDeploysNothing(t *testing.T) {
 	ends := map[string]func(*bench) error{
-		"removed": func(b *bench) error { return b.RemoveDelivery(t.Context(), "shop") },
+		"removed": func(b *bench) error { return b.RemoveDelivery(t.Context(), "shop", false) },
 		"suspended": func(b *bench) error {
 			_, err := b.Suspend(t.Context(), "shop")
 			return err
@@ -252,7 +258,7 @@ func TestADeliveryMadeAgainHasNoState(t *testing.T) {
 	if d, err := b.Delivery(ctx, "shop"); err != nil || d.State.Asked != 3 {
 		t.Fatalf("%+v, %v", d.State, err)
 	}
-	if err := b.RemoveDelivery(ctx, "shop"); err != nil {
+	if err := b.RemoveDelivery(ctx, "shop", false); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.SetDelivery(ctx, "shop", fromGit("shop")); err != nil {
@@ -378,12 +384,16 @@ func TestOneDeliveryOfAnApp(t *testing.T) {
 	if err := set("y", "y"); err != nil {
 		t.Error(err)
 	}
+	meanwhile(func() error { return set("needy", "needy", "x") })
+	if err := b.RemoveDelivery(ctx, "x", false); cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), ": needy;") {
+		t.Errorf("one that another depends on since a moment: %v", err)
+	}
 
 	deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service("web:1")}))
 	for what, do := range map[string]func() error{
 		"is resumed": func() error { _, err := b.Resume(ctx, "second"); return err },
 		"is made": func() error {
-			if err := b.RemoveDelivery(ctx, "second"); err != nil {
+			if err := b.RemoveDelivery(ctx, "second", false); err != nil {
 				return err
 			}
 			return set("second", "shop")

@@ -242,7 +242,7 @@ func (s *Server) planned(ctx context.Context, app cluster.AppName, meant func(cu
 	r, err := s.plan(ctx, c, input)
 	if err == nil {
 		// What is too large for the store is refused here as a deploy would.
-		_, err = s.releaseStep(ctx, c, r, input)
+		_, err = releaseStep(s.next(ctx, c, r, input))
 	}
 	return r.Plan, err
 }
@@ -315,16 +315,21 @@ func (s *Server) change(ctx context.Context, app cluster.AppName, build func(cur
 
 const maxRelease = store.MaxBytes - 64<<10
 
-// releaseStep is the release that a plan makes.
-func (s *Server) releaseStep(ctx context.Context, c current, r plan.Result, in plan.Input) (step, error) {
+// next is the release that a plan makes.
+func (s *Server) next(ctx context.Context, c current, r plan.Result, in plan.Input) cluster.Release {
 	note := in.Bundle.Note
 	if note == "" {
 		note = "deploy"
 	}
-	st, err := put(store.ReleaseKey(c.app, r.Plan.Next), cluster.Release{
+	return s.counted(c, cluster.Release{
 		App: c.app, Number: r.Plan.Next, Created: s.Now().UTC(), By: who(ctx), Note: note,
 		Source: in.Bundle.Rendered, Package: in.Package, Origin: in.Origin, Services: r.Rendered, Hooks: r.Hooks,
-	}, 0)
+	})
+}
+
+// releaseStep writes the release that a plan makes.
+func releaseStep(next cluster.Release) (step, error) {
+	st, err := put(store.ReleaseKey(next.App, next.Number), next, 0)
 	if err != nil {
 		return st, err
 	}
@@ -353,8 +358,13 @@ func (s *Server) steps(ctx context.Context, c current, r plan.Result, in plan.In
 		return nil, err
 	}
 	out = append(out, files...)
-	if !r.Plan.Empty() && in.Number == 0 {
-		add(s.releaseStep(ctx, c, r, in))
+	var next cluster.Release
+	switch {
+	case in.Number > 0: // it is written
+		next, _ = s.release(c.app, in.Number)
+	case !r.Plan.Empty():
+		next = s.next(ctx, c, r, in)
+		add(releaseStep(next))
 	}
 	scales := map[cluster.ServiceName]cluster.Scale{}
 	for _, sc := range r.Scales {
@@ -390,6 +400,7 @@ func (s *Server) steps(ctx context.Context, c current, r plan.Result, in plan.In
 		app.Release, app.Uninstalled = r.Plan.Next, false
 		add(put(store.AppKey(c.app), app, c.appRev))
 		out = append(out, s.prune(c, r.Plan.Next, r, in.Package)...)
+		out = append(out, s.superseded(c, r, next)...)
 	}
 	return out, failure
 }

@@ -139,7 +139,8 @@ func (s *Server) pending(ctx context.Context, c current, r plan.Result, in plan.
 		return nil, err
 	}
 	// Together: a release that nobody makes would look like one that was.
-	one, err := s.releaseStep(ctx, c, r, in)
+	next := s.next(ctx, c, r, in)
+	one, err := releaseStep(next)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +163,11 @@ func (s *Server) pending(ctx context.Context, c current, r plan.Result, in plan.
 	if size > maxRelease {
 		return nil, cluster.Invalidf("the app's description and its hooks are %d bytes: at most %d; move large values into configs", size, maxRelease)
 	}
-	return append(out, one), nil
+	out = append(out, one)
+	if c.App != nil && c.App.Release < next.Number-1 { // the try before never came to be the app's
+		out = append(out, s.superseded(c, r, next)...)
+	}
+	return out, nil
 }
 
 // pend writes a pending change in place of the one before it.

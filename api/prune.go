@@ -62,11 +62,12 @@ func (s *Server) prune(c current, next int, r plan.Result, pkg *cluster.Package)
 		for _, t := range store.All[cluster.Task](v, store.PrefixTasks+string(c.app)+"/", nil) {
 			use(t.V.Spec)
 		}
-		kept := store.ReleaseKey(c.app, max(0, next-cluster.KeptReleases+1))
-		good := c.good(v)
+		// Those that are there are counted, and no numbers: tries of one commit have many.
+		releases := slices.DeleteFunc(slices.Clone(v.Keys(own+"releases/")), func(k string) bool { return k == store.ReleaseKey(c.app, next) })
+		good, newest := c.good(v), len(releases)-cluster.KeptReleases+1
 		var old []string
-		for _, k := range v.Keys(own + "releases/") {
-			if k < kept && !good[k] {
+		for i, k := range releases {
+			if i < newest && !good[k] {
 				old = append(old, k)
 				continue
 			}

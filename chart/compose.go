@@ -24,6 +24,12 @@ func (r *Rendered) Compose(ctx context.Context, app cluster.AppName, o compose.O
 		foreign = append(foreign, kubernetes(name, content)...)
 		docs = append(docs, compose.Document{Name: name, Content: content})
 	}
+	for _, name := range r.CRDs {
+		foreign = append(foreign, compose.Problem{
+			File: name, Message: "crds/ has what Kubernetes is taught before a chart is installed, and there is none here",
+			Advice: "leave it out of the package, or pass it over with --skip-crds; a chart for both worlds has it among its templates, below {{ if not (.Capabilities.APIVersions.Has \"" + APIVersion + "\") }}",
+		})
+	}
 	if foreign != nil {
 		return nil, &compose.Problems{List: foreign}
 	}

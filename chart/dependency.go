@@ -92,6 +92,26 @@ func (r Repositories) UpdateDependencies(ctx context.Context, dir string, locked
 	return err
 }
 
+// MissingDependencies fetches the dependencies of a package's directory, where charts/ lacks
+// one of them; of any other package it fetches none.
+func (r Repositories) MissingDependencies(ctx context.Context, dir string, t Transfer) error {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() || t.Repo != "" {
+		return nil
+	}
+	files, err := Read(dir)
+	if err != nil {
+		return err
+	}
+	deps, err := Dependencies(files)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(deps, func(d Dependency) bool { return d.Status == "missing" }) {
+		return nil
+	}
+	return r.UpdateDependencies(ctx, dir, false, t)
+}
+
 // dependencies writes a file of the repositories that a chart's dependencies are in, for
 // Helm's manager, and fetches their indexes: with the login that they were added with, or
 // with that of t.
@@ -162,8 +182,15 @@ func (r Repositories) dependency(have *repo.File, ref string, t Transfer) (*Repo
 			return &x, nil
 		}
 	}
-	sum := sha256.Sum256([]byte(ref))
+	return unnamed(ref, t), nil
+}
+
+const unnamedPrefix = "url-"
+
+// unnamed is a repository that was not added.
+func unnamed(at string, t Transfer) *Repository {
+	sum := sha256.Sum256([]byte(at))
 	return &Repository{
-		Name: "url-" + hex.EncodeToString(sum[:8]), URL: ref, Username: t.Username, Password: t.Password, CAFile: t.CAFile, Insecure: t.Insecure,
-	}, nil
+		Name: unnamedPrefix + hex.EncodeToString(sum[:8]), URL: at, Username: t.Username, Password: t.Password, CAFile: t.CAFile, Insecure: t.Insecure,
+	}
 }

@@ -40,6 +40,8 @@ type Request struct {
 	Lint bool `json:"lint,omitempty"`
 	// SkipSchema leaves the values unchecked.
 	SkipSchema bool `json:"skip_schema,omitempty"`
+	// SkipCRDs passes over what crds/ has.
+	SkipCRDs bool `json:"skip_crds,omitempty"`
 }
 
 // Release is .Release. Its namespace is its name: an app's name is its address.
@@ -70,6 +72,8 @@ type Rendered struct {
 	// Values are what the user gave, merged, as YAML.
 	Values   string   `json:"values"`
 	Warnings []string `json:"warnings,omitempty"`
+	// CRDs are the files of crds/, of the charts that are used, by "chart/crds/name".
+	CRDs []string `json:"crds,omitempty"`
 }
 
 // Notes is what the chart tells the user.
@@ -135,9 +139,6 @@ func render(ctx context.Context, r Request) (*Rendered, error) {
 	if err := fit(c, caps); err != nil {
 		return nil, err
 	}
-	if err := closedSchemas(c); err != nil {
-		return nil, err
-	}
 	given, err := r.Values.Merge()
 	if err != nil {
 		return nil, err
@@ -148,6 +149,9 @@ func render(ctx context.Context, r Request) (*Rendered, error) {
 	}
 	if err := chartutil.ProcessDependencies(c, given); err != nil {
 		return nil, fmt.Errorf("chart dependencies processing failed: %w", err)
+	}
+	if err := closedSchemas(c); err != nil { // of the charts that are left: the others' are not looked at
+		return nil, err
 	}
 	vals, err := util.ToRenderValuesWithSchemaValidation(c, given, common.ReleaseOptions{
 		Name: r.Release.Name, Namespace: r.Release.Name, Revision: r.Release.Revision,
@@ -160,7 +164,13 @@ func render(ctx context.Context, r Request) (*Rendered, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Rendered{Chart: info(c.Metadata), Files: files, Values: string(kept)}, nil
+	out := &Rendered{Chart: info(c.Metadata), Files: files, Values: string(kept)}
+	for _, d := range c.CRDObjects() {
+		if !r.SkipCRDs {
+			out.CRDs = append(out.CRDs, d.Filename)
+		}
+	}
+	return out, nil
 }
 
 // capabilities are Helm's, as helm template has them without a cluster.

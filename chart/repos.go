@@ -1,10 +1,7 @@
 package chart
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -38,6 +35,14 @@ type Repository struct {
 	// Packages is how many its index has, Updated when that was fetched; of a list.
 	Packages int       `json:"packages"`
 	Updated  time.Time `json:"updated,omitzero"`
+}
+
+// called is how a person knows it.
+func (r Repository) called() string {
+	if strings.HasPrefix(r.Name, unnamedPrefix) {
+		return r.URL
+	}
+	return r.Name
 }
 
 func (r Repository) transfer() Transfer {
@@ -165,48 +170,52 @@ func (r Repositories) Update(ctx context.Context, name string) error {
 
 // refresh fetches the index of a repository, and keeps it.
 func (r Repositories) refresh(ctx context.Context, x Repository) (*repo.IndexFile, error) {
+	i, _, err := r.refreshed(ctx, x, Validator{})
+	return i, err
+}
+
+// refreshed fetches the index of a repository, and keeps it, with what was said of it; nil:
+// it is the one that is known.
+func (r Repositories) refreshed(ctx context.Context, x Repository, known Validator) (*repo.IndexFile, Validator, error) {
 	if err := os.MkdirAll(r.cache(), 0o700); err != nil {
-		return nil, fmt.Errorf("keep an index: %w", err)
+		return nil, known, fmt.Errorf("keep an index: %w", err)
 	}
 	tmp := r.index(x.Name) + ".new"
 	defer func() { _ = os.Remove(tmp) }() // gone when it is kept
+	var said Validator
 	if dir, local := strings.CutPrefix(x.URL, "file://"); local {
 		i, err := repo.IndexDirectory(dir, x.URL)
 		if err == nil {
 			_, err = os.Stat(dir)
 		}
 		if err != nil {
-			return nil, cluster.Invalidf("repository %s: %w", x.Name, err)
+			return nil, known, cluster.Invalidf("repository %s: %w", x.called(), err)
 		}
 		if err := i.WriteFile(tmp, 0o600); err != nil {
-			return nil, fmt.Errorf("keep an index: %w", err)
+			return nil, known, fmt.Errorf("keep an index: %w", err)
 		}
 	} else {
-		b, err := x.transfer().get(ctx, strings.TrimSuffix(x.URL, "/")+"/index.yaml")
+		var b []byte
+		var err error
+		b, said, err = x.transfer().changed(ctx, strings.TrimSuffix(x.URL, "/")+"/index.yaml", known)
 		if err != nil {
-			return nil, fmt.Errorf("repository %s: %w", x.Name, err)
+			return nil, known, fmt.Errorf("repository %s: %w", x.called(), err)
+		}
+		if b == nil {
+			return nil, known, nil
 		}
 		if err := os.WriteFile(tmp, b, 0o600); err != nil {
-			return nil, fmt.Errorf("keep an index: %w", err)
+			return nil, known, fmt.Errorf("keep an index: %w", err)
 		}
 	}
 	i, err := repo.LoadIndexFile(tmp)
 	if err != nil {
-		return nil, cluster.Invalidf("repository %s: its index cannot be read: %w", x.Name, err)
+		return nil, known, cluster.Invalidf("repository %s: its index cannot be read: %w", x.called(), err)
 	}
 	if err := os.Rename(tmp, r.index(x.Name)); err != nil {
-		return nil, fmt.Errorf("keep an index: %w", err)
+		return nil, known, fmt.Errorf("keep an index: %w", err)
 	}
-	return i, nil
-}
-
-// FetchFrom reads a package of a repository that need not be among those that are kept.
-func (r Repositories) FetchFrom(ctx context.Context, x Repository, name, version string) ([]File, error) {
-	a, err := r.from(ctx, x, name, version, Transfer{})
-	if err != nil {
-		return nil, err
-	}
-	return ReadArchive(a.name, bytes.NewReader(a.data))
+	return i, said, nil
 }
 
 // archive fetches a package of a repository by the names of both.
@@ -219,51 +228,110 @@ func (r Repositories) archive(ctx context.Context, name, version string, how Tra
 	return r.from(ctx, x, name, version, how)
 }
 
+// inside fetches a package of the repository that t names: with the login that this was added
+// with, if it was, and that of t says no other.
+func (r Repositories) inside(ctx context.Context, name, version string, t Transfer) (archived, error) {
+	u, err := url.Parse(t.Repo)
+	switch {
+	case err != nil || u.User != nil || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "file":
+		return archived{}, cluster.Invalidf("--repo %q: it takes the URL of a repository, https://… or file:///…; a package in a registry is named as oci://REGISTRY/PATH/NAME alone", t.Repo)
+	case name == "" || strings.ContainsAny(name, "/:"):
+		return archived{}, cluster.Invalidf("%.80q is no name of a package in %s: with --repo it is named alone", name, t.Repo)
+	}
+	f, err := r.load()
+	if err != nil {
+		return archived{}, err
+	}
+	x, err := r.dependency(f, t.Repo, t)
+	if err != nil {
+		return archived{}, err
+	}
+	if x == nil {
+		x = unnamed(t.Repo, t)
+	}
+	if t.Username != "" {
+		x.Username, x.Password = t.Username, t.Password
+	}
+	if t.CAFile != "" {
+		x.CAFile = t.CAFile
+	}
+	x.Insecure = x.Insecure || t.Insecure
+	i, err := r.refresh(ctx, *x)
+	if err != nil {
+		return archived{}, err
+	}
+	o, err := x.offer(i, name, version)
+	if err != nil {
+		return archived{}, err
+	}
+	own := x.transfer()
+	own.Keyring = t.Keyring
+	return r.bring(ctx, *x, o, own)
+}
+
 // from fetches a package of a repository by its name. Where the index that is
 // kept does not have it, a fresh one is asked. Of how, the keyring alone counts: the
 // repository has a login of its own.
 func (r Repositories) from(ctx context.Context, x Repository, name, version string, how Transfer) (archived, error) {
-	repository := x.Name
-	i, err := repo.LoadIndexFile(r.index(repository))
-	var v *repo.ChartVersion
+	i, err := repo.LoadIndexFile(r.index(x.Name))
 	if err == nil {
-		v, err = i.Get(name, version)
+		_, err = i.Get(name, version)
 	}
 	if err != nil {
 		if i, err = r.refresh(ctx, x); err != nil {
 			return archived{}, err
 		}
-		v, err = i.Get(name, version)
 	}
-	switch {
-	case errors.Is(err, repo.ErrNoChartName):
-		return archived{}, cluster.NotFoundf("the repository %s has no package %s", repository, name)
-	case err != nil:
-		return archived{}, cluster.NotFoundf("the repository %s has no version of %s that is %q: %w", repository, name, version, err)
-	case len(v.URLs) == 0:
-		return archived{}, cluster.Invalidf("the repository %s does not say where %s %s is", repository, name, v.Version)
-	}
-	at, err := repo.ResolveReferenceURL(x.URL, v.URLs[0])
+	o, err := x.offer(i, name, version)
 	if err != nil {
-		return archived{}, cluster.Invalidf("the repository %s: %w", repository, err)
-	}
-	if onDisk(at) && !onDisk(x.URL) { // whoever wrote the index chooses no files here
-		return archived{}, cluster.Invalidf("the repository %s says that %s %s is %s: a file of this machine, which is not read for it", repository, name, v.Version, at)
+		return archived{}, err
 	}
 	t := x.transfer()
 	t.Keyring = how.Keyring
-	if !sameHost(at, x.URL) {
-		t.Username, t.Password = "", "" // no other host is told
+	return r.bring(ctx, x, o, t)
+}
+
+// offer is a package that an index has: where its archive is, and that archive's digest, "" where
+// that is not said.
+type offer struct{ version, at, digest string }
+
+// offer finds a package in an index of the repository.
+func (r Repository) offer(i *repo.IndexFile, name, version string) (offer, error) {
+	v, err := i.Get(name, version)
+	switch {
+	case errors.Is(err, repo.ErrNoChartName):
+		return offer{}, cluster.NotFoundf("the repository %s has no package %s", r.called(), name)
+	case err != nil:
+		return offer{}, cluster.NotFoundf("the repository %s has no version of %s that is %q: %w", r.called(), name, version, err)
+	case len(v.URLs) == 0:
+		return offer{}, cluster.Invalidf("the repository %s does not say where %s %s is", r.called(), name, v.Version)
 	}
-	a, err := r.at(ctx, at, v.Version, t)
+	at, err := repo.ResolveReferenceURL(r.URL, v.URLs[0])
 	if err != nil {
+		return offer{}, cluster.Invalidf("the repository %s: %w", r.called(), err)
+	}
+	if onDisk(at) && !onDisk(r.URL) { // whoever wrote the index chooses no files here
+		return offer{}, cluster.Invalidf("the repository %s says that %s %s is %s: a file of this machine, which is not read for it", r.called(), name, v.Version, at)
+	}
+	o := offer{version: v.Version, at: at}
+	if sum := strings.TrimPrefix(v.Digest, "sha256:"); sum != "" {
+		o.digest = "sha256:" + sum
+	}
+	return o, nil
+}
+
+// bring fetches the archive of what is offered; t is the repository's own, and its password
+// for no other host.
+func (r Repositories) bring(ctx context.Context, x Repository, o offer, t Transfer) (archived, error) {
+	if !sameHost(o.at, x.URL) {
+		t.Username, t.Password = "", ""
+	}
+	a, err := r.at(ctx, o.at, o.version, t)
+	if err != nil || a.data == nil || o.digest == "" {
 		return a, err
 	}
-	if want := strings.TrimPrefix(v.Digest, "sha256:"); want != "" {
-		sum := sha256.Sum256(a.data)
-		if got := hex.EncodeToString(sum[:]); got != want {
-			return a, cluster.Invalidf("%s is another archive than the repository's index says: its digest is %s, not %s", at, got, want)
-		}
+	if got := digestOf(a.data); got != o.digest {
+		return a, cluster.Invalidf("%s is another archive than the repository's index says: its digest is %s, not %s", o.at, got, o.digest)
 	}
 	return a, nil
 }

@@ -254,7 +254,7 @@ func TestRepositoryNamesNoFiles(t *testing.T) {
 			return strings.ReplaceAll(s, "charts/shop-1.3.0.tgz", scheme+there)
 		}, map[string][]byte{})
 		x := chart.Repository{Name: "stable", URL: srv.URL, Username: "ann", Password: "pw"}
-		_, err := chart.Repositories{Dir: t.TempDir()}.FetchFrom(t.Context(), x, "shop", "1.3.0")
+		_, _, err := chart.Repositories{Dir: t.TempDir()}.Newer(t.Context(), x, "shop", "1.3.0", chart.Seen{})
 		if cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "a file of this machine") {
 			t.Errorf("%s: %v", scheme, err)
 		}

@@ -32,16 +32,21 @@ type Transfer struct {
 	CAFile             string // certificates to trust, PEM
 	Insecure           bool   // any certificate
 	PlainHTTP          bool   // of a registry
+	// Repo is the URL of a repository that what is fetched is the name of a package in; "": the
+	// name says all.
+	Repo string
 	// Keyring is a file of public keys, one of which must have signed the package;
 	// "": none must.
 	Keyring string
 	Signed  func(Signature) // is told of a signature that holds; may be nil
+
+	have Validator // of the archive that is there already
 }
 
 // Fetch reads the package that ref names: a directory or archive of this machine,
 // REPOSITORY/NAME, a URL, or oci://REGISTRY/PATH.
 func (r Repositories) Fetch(ctx context.Context, ref, version string, t Transfer) ([]File, error) {
-	if _, err := os.Stat(ref); err == nil && t.Keyring == "" {
+	if _, err := os.Stat(ref); err == nil && t.Keyring == "" && t.Repo == "" {
 		return Read(ref)
 	}
 	name, data, err := r.Archive(ctx, ref, version, t)
@@ -69,6 +74,9 @@ func (r Repositories) Archive(ctx context.Context, ref, version string, t Transf
 }
 
 func (r Repositories) locate(ctx context.Context, ref, version string, t Transfer) (archived, error) {
+	if t.Repo != "" {
+		return r.inside(ctx, ref, version, t)
+	}
 	info, err := os.Stat(ref)
 	switch {
 	case err == nil && info.IsDir():
@@ -102,7 +110,7 @@ func local(name string) (archived, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return archived{}, cluster.Invalidf("%w", err)
 	}
-	return archived{filepath.Base(name), b, prov}, nil
+	return archived{name: filepath.Base(name), data: b, prov: prov}, nil
 }
 
 // at fetches an archive by its URL.
@@ -120,11 +128,11 @@ func (r Repositories) at(ctx context.Context, at, version string, t Transfer) (a
 	default:
 		return archived{}, cluster.Invalidf("%s: packages come by https, oci and file", at)
 	}
-	b, err := t.get(ctx, at)
+	b, said, err := t.changed(ctx, at, t.have)
 	if err != nil {
 		return archived{}, err
 	}
-	a := archived{name: path.Base(u.Path), data: b}
+	a := archived{name: path.Base(u.Path), data: b, said: said}
 	if t.Keyring != "" {
 		u.Path += ".prov"
 		if a.prov, err = t.get(ctx, u.String()); err != nil && cluster.KindOf(err) != cluster.KindNotFound {
@@ -136,38 +144,48 @@ func (r Repositories) at(ctx context.Context, at, version string, t Transfer) (a
 
 // get reads what is at a URL, of at most MaxSize bytes.
 func (t Transfer) get(ctx context.Context, at string) ([]byte, error) {
+	b, _, err := t.changed(ctx, at, Validator{})
+	return b, err
+}
+
+// changed reads what is at a URL, of at most MaxSize bytes, and what is said of it; nil: it
+// is what is known.
+func (t Transfer) changed(ctx context.Context, at string, known Validator) ([]byte, Validator, error) {
 	c, err := t.client(ctx)
 	if err != nil {
-		return nil, err
+		return nil, known, err
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
-		return nil, cluster.Invalidf("%w", err)
+		return nil, known, cluster.Invalidf("%w", err)
 	}
+	known.ask(req)
 	if t.Username != "" {
 		req.SetBasicAuth(t.Username, t.Password)
 	}
 	res, err := c.Do(req)
 	if refused, is := errors.AsType[*cluster.Error](err); is {
-		return nil, refused
+		return nil, known, refused
 	}
 	if err != nil {
-		return nil, cluster.Transientf("%w", err)
+		return nil, known, cluster.Transientf("%w", err)
 	}
 	defer func() { _ = res.Body.Close() }() // read only
 	switch {
+	case res.StatusCode == http.StatusNotModified && known != (Validator{}):
+		return nil, known, nil
 	case res.StatusCode == http.StatusUnauthorized, res.StatusCode == http.StatusForbidden:
-		return nil, &cluster.Error{Kind: cluster.KindForbidden, Err: fmt.Errorf("%s: %s; add the repository with --username", at, res.Status)}
+		return nil, known, &cluster.Error{Kind: cluster.KindForbidden, Err: fmt.Errorf("%s: %s; add the repository with --username", at, res.Status)}
 	case res.StatusCode == http.StatusNotFound:
-		return nil, cluster.NotFoundf("%s: %s", at, res.Status)
+		return nil, known, cluster.NotFoundf("%s: %s", at, res.Status)
 	case res.StatusCode != http.StatusOK:
-		return nil, cluster.Transientf("%s: %s", at, res.Status)
+		return nil, known, cluster.Transientf("%s: %s", at, res.Status)
 	}
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
-		return nil, cluster.Transientf("%s: %w", at, err)
+		return nil, known, cluster.Transientf("%s: %w", at, err)
 	}
-	return b, nil
+	return b, validator(res.Header), nil
 }
 
 // answerTimeout is how long a server may take to begin an answer: one that is stuck, or

@@ -21,8 +21,9 @@ type Signature struct {
 // archived is a package as it was fetched.
 type archived struct {
 	name string // of the file
-	data []byte
+	data []byte // nil: it is what is there already
 	prov []byte // its signature
+	said Validator
 }
 
 // verify refuses an archive that no key of the transfer's keyring signed; ref is for errors.

@@ -377,6 +377,14 @@ and that differs from the current one, unless a number is given.`,
 	return c
 }
 
+// tried says of a release that a delivery made several times how often, and since when.
+func tried(r v1.ReleaseSummary, now time.Time) string {
+	if r.Tries < 2 {
+		return ""
+	}
+	return fmt.Sprintf(", tried %d times in %s", r.Tries, age(now, r.First))
+}
+
 func (a *app) historyCommand() *cobra.Command {
 	var release int
 	c := &cobra.Command{
@@ -410,7 +418,7 @@ func (a *app) historyCommand() *cobra.Command {
 					if r.Current {
 						n += " *"
 					}
-					t.add(n, r.State, age(a.now(), r.Created), r.By, fmt.Sprint(r.Services), r.Chart, r.Note, r.Message)
+					t.add(n, r.State, age(a.now(), r.Created), r.By, fmt.Sprint(r.Services), r.Chart, r.Note+tried(r, a.now()), r.Message)
 				}
 				return t
 			})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -59,17 +60,35 @@ func (t *transferFlags) transfer(ctx context.Context, a *app, where string) (cha
 // fetchFlags say which package is meant, where a reference leaves it open, and how it
 // is fetched.
 type fetchFlags struct {
-	version string
-	verify  bool
-	keyring string
+	version      string
+	repo         string
+	devel        bool
+	dependencies bool // of a directory, those that are missing are fetched
+	verify       bool
+	keyring      string
 	transferFlags
 }
 
 func (f *fetchFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.version, "version", "", "`version` of the package, or a range such as ^1.2; default: the newest, and of Git its own branch")
+	c.Flags().StringVar(&f.repo, "repo", "", "`URL` of the repository that has the package, which then is its name alone")
+	c.Flags().BoolVar(&f.devel, "devel", false, "without --version, the newest may be a pre-release: --version '>0.0.0-0'")
 	c.Flags().BoolVar(&f.verify, "verify", false, "refuse a package that none of the keys of --keyring signed")
 	c.Flags().StringVar(&f.keyring, "keyring", "", "`file` of public keys (gpg --export), for --verify; default: ~/.gnupg/pubring.gpg, if there is one")
 	f.transferFlags.register(c)
+}
+
+// registerDependencies registers what is for packages that are rendered.
+func (f *fetchFlags) registerDependencies(c *cobra.Command) {
+	c.Flags().BoolVar(&f.dependencies, "dependency-update", false, "fetch what is missing in charts/ of the package's directory first, as `chart dependency update` does")
+}
+
+// versions are those that are meant.
+func (f *fetchFlags) versions() string {
+	if f.version == "" && f.devel {
+		return ">0.0.0-0"
+	}
+	return f.version
 }
 
 // transfer checks the flags.
@@ -84,7 +103,7 @@ func (f *fetchFlags) transfer(ctx context.Context, a *app, ref string) (chart.Re
 		}
 	}
 	r, t, err := f.transferFlags.transfer(ctx, a, ref)
-	t.Keyring = ring
+	t.Keyring, t.Repo = ring, f.repo
 	t.Signed = func(s chart.Signature) { a.note("%s: signed by %s, key %s", s.File, printable(s.By), s.Key) }
 	return r, t, err
 }
@@ -110,7 +129,7 @@ func keyring(name string) string {
 // fetch reads a package from where its reference says; at is that with what was chosen:
 // a branch of Git is another one tomorrow.
 func (a *app) fetch(ctx context.Context, ref string, from fetchFlags) (files []chart.File, at string, err error) {
-	g, inGit, err := gitPackage(ref)
+	g, inGit, err := from.gitPackage(ref)
 	if err != nil {
 		return nil, "", err
 	}
@@ -118,17 +137,26 @@ func (a *app) fetch(ctx context.Context, ref string, from fetchFlags) (files []c
 	if err != nil {
 		return nil, "", err
 	}
-	if !inGit {
-		files, err = r.Fetch(ctx, ref, from.version, t)
-		return files, ref, err
+	if inGit {
+		files, g, err = g.Fetch(ctx, from.version, t)
+		return files, g.String(), err
 	}
-	files, g, err = g.Fetch(ctx, from.version, t)
-	return files, g.String(), err
+	if from.dependencies {
+		if err := r.MissingDependencies(ctx, ref, t); err != nil {
+			return nil, "", err
+		}
+	}
+	files, err = r.Fetch(ctx, ref, from.versions(), t)
+	if t.Repo != "" {
+		ref = strings.TrimSuffix(t.Repo, "/") + "/" + ref
+	}
+	return files, ref, err
 }
 
-// gitPackage reads a reference to Git, where it is one and not the name of a file here.
-func gitPackage(ref string) (g work.GitPackage, is bool, err error) {
-	if _, err := os.Lstat(ref); err == nil {
+// gitPackage reads a reference to Git, where it is one and not the name of a file here, or in a
+// repository.
+func (f *fetchFlags) gitPackage(ref string) (g work.GitPackage, is bool, err error) {
+	if _, err := os.Lstat(ref); err == nil || f.repo != "" {
 		return g, false, nil
 	}
 	return work.ParseGit(ref)
@@ -136,7 +164,7 @@ func gitPackage(ref string) (g work.GitPackage, is bool, err error) {
 
 // archive fetches a package as an archive; one in Git is packed.
 func (a *app) archive(ctx context.Context, ref string, from fetchFlags) (name string, data []byte, err error) {
-	_, inGit, err := gitPackage(ref)
+	_, inGit, err := from.gitPackage(ref)
 	if err != nil {
 		return "", nil, err
 	}
@@ -151,7 +179,7 @@ func (a *app) archive(ctx context.Context, ref string, from fetchFlags) (name st
 	if err != nil {
 		return "", nil, err
 	}
-	return r.Archive(ctx, ref, from.version, t)
+	return r.Archive(ctx, ref, from.versions(), t)
 }
 
 func (a *app) chartPull() *cobra.Command {
@@ -311,16 +339,31 @@ func (a *app) repoUpdate() *cobra.Command {
 					args = append(args, x.Name)
 				}
 			}
-			for _, name := range args {
-				if err := r.Update(cmd.Context(), name); err != nil {
-					return err
-				}
-			}
-			return nil
+			return a.updateRepositories(cmd.Context(), r, args)
 		},
 	}
 	c.ValidArgsFunction = a.completeRepositories(-1)
 	return c
+}
+
+// updateRepositories goes on past those that cannot be read, and names them.
+func (a *app) updateRepositories(ctx context.Context, r chart.Repositories, names []string) error {
+	var failed []string
+	for _, name := range names {
+		err := r.Update(ctx, name)
+		if err == nil {
+			continue
+		}
+		if len(names) == 1 || ctx.Err() != nil {
+			return err
+		}
+		failed = append(failed, name)
+		a.note("%s", err)
+	}
+	if failed != nil {
+		return failedf("%d of %d repositories were not updated: %s", len(failed), len(names), strings.Join(failed, ", "))
+	}
+	return nil
 }
 
 func (a *app) repoRemove() *cobra.Command {

@@ -209,6 +209,7 @@ would become one. NAME is .Release.Name. No cluster is asked: lookup finds nothi
 	v.register(c)
 	k.register(c)
 	from.register(c)
+	from.registerDependencies(c)
 	f := c.Flags()
 	f.StringArrayVarP(&only, "show-only", "s", nil, "only this `template`, as templates/app.yaml")
 	f.BoolVar(&upgrade, "is-upgrade", false, "let .Release.IsUpgrade be true")

@@ -65,11 +65,16 @@ names one; a registry's may be kept by fairlead image login. Over ssh the keys o
 Files in the source that SOPS or age encrypted are read with the keys in the secret
 that --decrypt names; what is in them can only become secrets of the app.
 
+With --replace, one that is there becomes what the flags say: what they leave out is as if
+it had never been given. Each line that changes is shown. One that is suspended stays so;
+--suspend=false resumes it.
+
 It waits until the app is healthy, unless told otherwise.`,
 		Example: `  fairlead delivery create shop https://git.example.com/shop.git --branch main --on-failure rollback
   fairlead secret set shop/deploy-key <id_ed25519
   ssh-keyscan git.example.com >hosts      # and compare with what the host's owner says
   fairlead delivery create shop git@git.example.com:shop.git --secret deploy-key --known-hosts hosts --semver '^1'
+  fairlead delivery create shop https://git.example.com/mono.git --path shop --semver 1.x --tag-prefix shop/
   fairlead secret set shop/age <key.txt && fairlead delivery create shop https://git.example.com/shop.git --decrypt age --env-file prod.enc.env
   fairlead delivery create web https://git.example.com/web.git --image 'web=registry.example.com/shop/web semver 1.x' --image-write commit --secret token
   fairlead delivery create db https://charts.example.com --chart postgres --semver 1.x --values-file prod.yaml --set replicas=1
@@ -86,11 +91,12 @@ It waits until the app is healthy, unless told otherwise.`,
 			if err := d.Validate(); err != nil {
 				return err
 			}
-			got, err := cl.SetDelivery(cmd.Context(), d.Name, v1.DeliverySet{Delivery: d, Replace: x.replace})
+			resume := cmd.Flags().Changed("suspend") && !d.Suspend
+			got, err := a.setDelivery(cmd.Context(), cl, v1.DeliverySet{Delivery: d, Replace: x.replace, Resume: resume})
 			if err != nil {
 				return err
 			}
-			if x.wait.detach || d.Suspend {
+			if x.wait.detach || got.Suspend {
 				return a.print(got, func() *table { return a.deliveryTable([]v1.DeliveryStatus{got}) })
 			}
 			asked, err := cl.Reconcile(cmd.Context(), d.Name)
@@ -109,6 +115,7 @@ func (x *deliveryFlags) register(c *cobra.Command) {
 	f.StringVar(&d.Source.Branch, "branch", "", "follow this branch; default: the repository's own")
 	f.StringVar(&d.Source.Tag, "tag", "", "follow this tag")
 	f.StringVar(&d.Source.Semver, "semver", "", "follow the highest tag, or version of a package, in this `range`: ^1.2, 1.x")
+	f.StringVar(&d.Source.TagPrefix, "tag-prefix", "", "with --semver, only tags of Git that begin so, the version behind it: app-a/ for app-a/v1.2.3")
 	f.StringVar(&d.Source.Commit, "commit", "", "stay at this commit")
 	f.StringVar(&d.Source.Digest, "digest", "", "stay at this digest, of what is in a registry: sha256:…")
 	f.StringVar(&d.Source.Chart, "chart", "", "the package, of a repository of packages")
@@ -140,7 +147,7 @@ func (x *deliveryFlags) register(c *cobra.Command) {
 	f.StringArrayVar(&x.slack, "notify-slack", nil, "send news in Slack's format to this `URL`, or to that in secret:NAME")
 	f.StringSliceVar(&x.on, "notify-on", nil, "only these `events`: "+strings.Join(cluster.DeliveryEvents, ", "))
 	x.registerImages(c)
-	f.BoolVar(&x.replace, "replace", false, "change the delivery if it is there already")
+	f.BoolVar(&x.replace, "replace", false, "change the delivery if it is there already: all that is not given anew is the default again, but for --suspend")
 	x.wait.register(c)
 	for _, name := range []string{"on-failure", "drift"} {
 		words := map[string][]string{"on-failure": {cluster.OnFailureRetry, cluster.OnFailureRollback}, "drift": {cluster.DriftCorrect, cluster.DriftReport}}[name]
@@ -329,15 +336,19 @@ func (a *app) deliverySwitch(word, what string, do func(*client.Client, context.
 }
 
 func (a *app) deliveryRemove() *cobra.Command {
-	return &cobra.Command{
+	force := false
+	c := &cobra.Command{
 		Use: "rm NAME", Short: "Follow a source no longer; the app stays as it is", Args: oneArg("the delivery"),
+		Long:    "It is refused where other deliveries depend on this one (--depends-on): they would wait for it.",
 		Example: "  fairlead delivery rm shop", ValidArgsFunction: a.completeDeliveries(),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
-			if err := cl.RemoveDelivery(cmd.Context(), cluster.DeliveryName(args[0])); err != nil {
+			if err := cl.RemoveDelivery(cmd.Context(), cluster.DeliveryName(args[0]), force); err != nil {
 				return err
 			}
 			a.note("%s is followed no longer; its app stays", args[0])
 			return nil
 		}),
 	}
+	c.Flags().BoolVar(&force, "force", false, "also where others depend on it")
+	return c
 }

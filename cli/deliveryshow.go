@@ -74,7 +74,7 @@ func (a *app) described(d v1.DeliveryStatus) *table {
 	add("state", d.Phase())
 	add("message", deliveryMessage(st))
 	add("source", strings.TrimSpace(d.Source.Kind+" "+d.Source.URL+" "+d.Source.Chart))
-	for _, w := range [][2]string{{"branch", d.Source.Branch}, {"tag", d.Source.Tag}, {"versions", d.Source.Semver}, {"commit", d.Source.Commit}, {"digest", d.Source.Digest}, {"path", d.Path}, {"package", d.Package}, {"decrypted with", d.Decrypt}} {
+	for _, w := range [][2]string{{"branch", d.Source.Branch}, {"tag", d.Source.Tag}, {"versions", d.Source.Semver}, {"of tags", d.Source.TagPrefix}, {"commit", d.Source.Commit}, {"digest", d.Source.Digest}, {"path", d.Path}, {"package", d.Package}, {"decrypted with", d.Decrypt}} {
 		add(w[0], w[1])
 	}
 	add("files", strings.Join(slices.Concat(d.Compose, d.EnvFiles, d.Values), ", "))
@@ -88,6 +88,9 @@ func (a *app) described(d v1.DeliveryStatus) *table {
 	}
 	if st.Good != nil {
 		add("last good", fmt.Sprintf("%s, release %d", commitLine(st.Good.Origin), st.Good.Release))
+	}
+	if st.Varies {
+		add("rendering", "the package's templates draw at random, and make something else each time: what they made first stays until its files or values change")
 	}
 	a.describeImages(d, add)
 	for _, x := range st.Drift {

@@ -2,24 +2,21 @@ package cli_test
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fairlead/fairlead/integration/gitd"
 )
 
 // git runs git where commands run.
 func (h *hub) git(args ...string) string {
 	h.t.Helper()
-	cmd := exec.CommandContext(h.t.Context(), "git", args...)
-	cmd.Dir = h.dir
-	cmd.Env = append(os.Environ(), "GIT_AUTHOR_NAME=Ann", "GIT_AUTHOR_EMAIL=ann@example.com", "GIT_COMMITTER_NAME=Ann",
-		"GIT_COMMITTER_EMAIL=ann@example.com", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
-	out, err := cmd.CombinedOutput()
+	out, err := gitd.Run(h.t.Context(), h.dir, args...)
 	if err != nil {
-		h.t.Fatalf("git %v: %v\n%s", args, err, out)
+		h.t.Fatal(err)
 	}
-	return strings.TrimSpace(string(out))
+	return out
 }
 
 // TestPackageInGit takes a package from wherever CHART is one.

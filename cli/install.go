@@ -29,17 +29,20 @@ type installFlags struct {
 	reset     bool
 	install   bool // upgrade: of what is not there
 	skipCheck bool
+	skipCRDs  bool
 }
 
 func (i *installFlags) register(c *cobra.Command) {
 	i.values.register(c)
 	i.from.register(c)
+	i.from.registerDependencies(c)
 	i.wait.register(c)
 	f := c.Flags()
 	f.BoolVar(&i.atomic, "atomic", false, "undo all of it when a service does not become healthy in time, or a hook fails; the server does, whatever becomes of this command")
 	f.BoolVar(&i.atomic, "rollback-on-failure", false, "the same as --atomic, as Helm 4 has it")
 	f.BoolVar(&i.waits, "wait", true, "wait until it is healthy, which is what happens without it too; --wait=false is --detach")
 	f.BoolVar(&i.noHooks, "no-hooks", false, "run none of the package's hooks")
+	f.BoolVar(&i.skipCRDs, "skip-crds", false, skipCRDsUsage)
 	f.BoolVar(&i.skipCheck, "skip-schema-validation", false, "do not check the values against the package's schema")
 	f.StringVar(&i.note, "note", "", "what history shows beside this release")
 	f.StringVar(&i.note, "description", "", "the same as --note, as Helm has it")
@@ -47,7 +50,7 @@ func (i *installFlags) register(c *cobra.Command) {
 	f.Lookup("dry-run").NoOptDefVal = "client"
 	f.StringP("namespace", "n", "", "Helm's; an app has none: its name is its address")
 	f.Int("history-max", 0, "Helm's; the last 50 are kept")
-	for _, name := range []string{"create-namespace", "wait-for-jobs", "cleanup-on-fail", "skip-crds", "debug", "render-subchart-notes", "disable-openapi-validation"} {
+	for _, name := range []string{"create-namespace", "wait-for-jobs", "cleanup-on-fail", "debug", "render-subchart-notes", "disable-openapi-validation"} {
 		f.Bool(name, false, "Helm's; there is nothing here that it could mean")
 		_ = f.MarkHidden(name)
 	}
@@ -126,12 +129,16 @@ app back then.`,
 	return c
 }
 
+const skipCRDsUsage = "pass over what crds/ of the package has for Kubernetes; without it that is refused"
+
 // registerPlan registers what plan takes for a package: its -f is that of Compose files.
 func (i *installFlags) registerPlan(c *cobra.Command) {
 	i.values.registerLong(c)
 	i.from.register(c)
+	i.from.registerDependencies(c)
 	f := c.Flags()
 	f.BoolVar(&i.noHooks, "no-hooks", false, "run none of the package's hooks")
+	f.BoolVar(&i.skipCRDs, "skip-crds", false, skipCRDsUsage)
 	f.BoolVar(&i.reuse, "reuse-values", false, "take the values of the release before, below those given")
 	f.BoolVar(&i.reset, "reset-values", false, "begin from the package's own values, also where none is given")
 }
@@ -277,7 +284,7 @@ func (a *app) fromPackage(ctx context.Context, cl *client.Client, name cluster.A
 	if err != nil {
 		return packaged{}, err
 	}
-	req := chart.Request{Release: chart.Release{Name: string(name), Revision: 1}, SkipSchema: i.skipCheck}
+	req := chart.Request{Release: chart.Release{Name: string(name), Revision: 1}, SkipSchema: i.skipCheck, SkipCRDs: i.skipCRDs}
 	var before []chart.File
 	if now != nil {
 		req.Release.Revision, req.Release.Upgrade = now.Release+1, now.State != "uninstalled" && now.Release > 0
@@ -365,60 +372,6 @@ func problems(err error, name cluster.AppName, ref string) error {
 	return err
 }
 
-func (a *app) uninstallCommand() *cobra.Command {
-	var keep, purge, yes bool
-	var hooks hookFlags
-	c := &cobra.Command{
-		Use: "uninstall NAME", Short: "Remove an app that came from a package; its volumes and secrets stay", Args: oneArg("the app"), ValidArgsFunction: a.completeApps(),
-		Long:    "Removes the app and waits until its tasks are gone. With --keep-history, `fairlead rollback`\nbrings it back.",
-		Example: "  fairlead uninstall shop\n  fairlead uninstall shop --keep-history",
-		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
-			name := cluster.AppName(args[0])
-			if err := cluster.ValidAppName(name); err != nil {
-				return err
-			}
-			if purge && keep {
-				return usagef("--purge-secrets and --keep-history exclude each other: without its secrets the app cannot come back")
-			}
-			if purge && !yes {
-				if err := a.ask(cmd.Context(), fmt.Sprintf("Remove app %s and its secrets?", name)); err != nil {
-					return err
-				}
-			}
-			res, err := cl.Remove(cmd.Context(), name, v1.RemoveOptions{PurgeSecrets: purge, KeepHistory: keep, NoHooks: hooks.none, Timeout: hooks.timeout})
-			if err != nil {
-				return err
-			}
-			if err := a.waitGone(cmd, cl, res); err != nil {
-				return err
-			}
-			return a.printRemoved(res)
-		}),
-	}
-	f := c.Flags()
-	f.BoolVar(&keep, "keep-history", false, "keep its releases, so that a rollback brings it back")
-	f.BoolVar(&purge, "purge-secrets", false, "remove its secrets too")
-	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
-	hooks.register(c)
-	return c
-}
-
-func (a *app) printRemoved(res v1.RemoveResult) error {
-	return a.print(res, func() *table {
-		t := &table{columns: columns("WHAT", "NAME")}
-		for _, s := range res.Services {
-			t.add("removed service", string(s))
-		}
-		for _, s := range res.KeptSecrets {
-			t.add("kept secret", s)
-		}
-		for _, v := range res.KeptVolumes {
-			t.add("kept volume", v)
-		}
-		return t
-	})
-}
-
 func (a *app) getCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "get", Short: "Show what an app was installed with",
@@ -431,6 +384,7 @@ func (a *app) getCommand() *cobra.Command {
 		{"values", "Show the values that were given", func(p v1.PackageDetail) string { return p.Values }},
 		{"manifest", "Show the Compose document that the package made", func(p v1.PackageDetail) string { return p.Manifest }},
 		{"notes", "Show what the package has to say", func(p v1.PackageDetail) string { return printable(p.Notes) }},
+		{"all", "Show values, document and notes", allOf},
 	} {
 		var release int
 		sub := &cobra.Command{
@@ -463,6 +417,17 @@ func (a *app) getCommand() *cobra.Command {
 		c.AddCommand(sub)
 	}
 	return c
+}
+
+// allOf are the parts below each other, named as Helm names them.
+func allOf(p v1.PackageDetail) string {
+	out := fmt.Sprintf("PACKAGE: %s %s\nRELEASE: %d\n", p.Chart, p.Version, p.Release)
+	for _, part := range [][2]string{{"VALUES", p.Values}, {"MANIFEST", p.Manifest}, {"NOTES", printable(p.Notes)}} {
+		if text := strings.TrimRight(part[1], "\n"); text != "" {
+			out += part[0] + ":\n" + text + "\n"
+		}
+	}
+	return out
 }
 
 // completeAppThenFiles offers apps, then leaves it to the shell.

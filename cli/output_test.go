@@ -98,6 +98,7 @@ var printing = map[string]struct {
 	"get values":              {args: []string{"pkg"}, table: "replicas: 3"},
 	"get manifest":            {args: []string{"pkg"}, table: "traefik/whoami:1.10"},
 	"get notes":               {args: []string{"pkg"}, table: "is the app pkg"},
+	"get all":                 {args: []string{"pkg"}, table: "VALUES:\nreplicas: 3"},
 	"chart create":            {args: []string{"another"}, table: "another"},
 	"chart lint":              {args: []string{"demo"}, table: "demo is fine"},
 	"chart template":          {args: []string{"demo"}, table: "# Source: demo/templates/app.yaml"},

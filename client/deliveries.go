@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"net/http"
+	"net/url"
 
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/cluster"
@@ -23,9 +24,14 @@ func (c *Client) SetDelivery(ctx context.Context, n cluster.DeliveryName, d v1.D
 	return call[v1.DeliveryStatus](ctx, c, http.MethodPut, path("deliveries", string(n)), nil, d)
 }
 
-// RemoveDelivery ends that; the app stays.
-func (c *Client) RemoveDelivery(ctx context.Context, n cluster.DeliveryName) error {
-	_, err := call[struct{}](ctx, c, http.MethodDelete, path("deliveries", string(n)), nil, nil)
+// RemoveDelivery ends that; the app stays. It is refused where others depend on it, unless
+// forced.
+func (c *Client) RemoveDelivery(ctx context.Context, n cluster.DeliveryName, force bool) error {
+	q := url.Values{}
+	if force {
+		q.Set("force", "true")
+	}
+	_, err := call[struct{}](ctx, c, http.MethodDelete, path("deliveries", string(n)), q, nil)
 	return err
 }
 

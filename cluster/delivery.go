@@ -43,8 +43,10 @@ type SourceSpec struct {
 	Branch string `json:"branch,omitempty" maxLength:"250"`
 	Tag    string `json:"tag,omitempty" maxLength:"250"`
 	Semver string `json:"semver,omitempty" maxLength:"250"` // of a package too
-	Commit string `json:"commit,omitempty" maxLength:"64"`
-	Digest string `json:"digest,omitempty" maxLength:"100"` // in a registry
+	// TagPrefix is what stands before the version in the tags that count, in Git.
+	TagPrefix string `json:"tag_prefix,omitempty" maxLength:"250"`
+	Commit    string `json:"commit,omitempty" maxLength:"64"`
+	Digest    string `json:"digest,omitempty" maxLength:"100"` // in a registry
 	// Chart names the package in its repository.
 	Chart string `json:"chart,omitempty" maxLength:"250"`
 	// User and Secret are the login; Secret names a secret of the app, which holds a
@@ -168,6 +170,18 @@ func (s SourceSpec) Transport() string {
 	return u.Scheme
 }
 
+// Host is where the source is, as the URL says it; "" on the servers' own disk.
+func (s SourceSpec) Host() string {
+	if m := scpRE.FindStringSubmatch(s.URL); m != nil && s.Transport() == "ssh" {
+		return m[2]
+	}
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
 // Clear reports whether a password would go to the source without TLS; to this machine's own
 // repositories of packages and registries it may.
 func (s SourceSpec) Clear() bool {
@@ -202,10 +216,13 @@ func (d Delivery) Validate() error {
 	if err := d.Source.validate(); err != nil {
 		return err
 	}
-	files := slices.Concat([]string{d.Path, d.Package}, d.Compose, d.EnvFiles, d.Values)
+	if d.Path != "" && !local(d.Path) {
+		return Invalidf("%s leads out of the source: the path is relative to it", quote(d.Path))
+	}
+	files := slices.Concat([]string{d.Package}, d.Compose, d.EnvFiles, d.Values)
 	for _, f := range files {
-		if f != "" && !local(f) {
-			return Invalidf("%s leads out of the source: files are named relative to it", quote(f))
+		if f != "" && !staysIn(d.Path, f) {
+			return Invalidf("%s leads out of the source: files are named relative to its %s", quote(f), quote("./"+d.Path))
 		}
 	}
 	var fits error
@@ -273,6 +290,13 @@ func local(f string) bool {
 	return !path.IsAbs(f) && !slices.Contains(strings.Split(f, "/"), "..") && !strings.ContainsRune(f, 0)
 }
 
+// staysIn reports whether a file that is named relative to a directory of the source is in it:
+// beside that directory there may be what several apps share.
+func staysIn(dir, f string) bool {
+	at := path.Join(dir, f)
+	return !path.IsAbs(f) && at != ".." && !strings.HasPrefix(at, "../") && !strings.ContainsRune(f, 0)
+}
+
 func (s SourceSpec) validate() error {
 	which := 0
 	words := []string{s.Branch, s.Tag, s.Semver, s.Commit, s.Digest}
@@ -298,6 +322,8 @@ func (s SourceSpec) validate() error {
 	switch {
 	case which > 1:
 		return Invalidf("give a branch, a tag, a semver range, a commit or a digest: one of them")
+	case s.TagPrefix != "" && (s.Kind != SourceGit || s.Semver == ""):
+		return Invalidf("tag_prefix %s is for the tags of a Git repository that are versions in a semver range: give the range, with --semver", quote(s.TagPrefix))
 	case s.Kind == SourceGit && !slices.Contains([]string{"https", "http", "ssh", "file"}, t):
 		return Invalidf("%s is no Git repository: https://…, ssh://…, user@host:path or file:///…", quote(s.URL))
 	case s.Kind == SourceGit && t == "ssh" && strings.TrimSpace(s.KnownHosts) == "":
@@ -384,7 +410,7 @@ const (
 	EventFailed     = "failed"      // it is not, or nothing could be deployed
 	EventRolledBack = "rolled-back" // to the last good release
 	EventDrift      = "drift"
-	EventForced     = "forced" // the branch's history was replaced
+	EventForced     = "forced" // the branch's history was replaced, or a version published again
 )
 
 // DeliveryEvents are all events.
@@ -393,6 +419,9 @@ var DeliveryEvents = []string{EventDeployed, EventReady, EventFailed, EventRolle
 // ShortRevision is a commit, a digest or a version as people write it.
 func ShortRevision(revision string) string {
 	const digits, commit, sha256 = 8, 40, 64
+	if version, digest, of := strings.Cut(revision, "@"); of {
+		return version + "@" + ShortRevision(digest)
+	}
 	algorithm, sum, digest := strings.Cut(revision, ":")
 	switch {
 	case digest && len(sum) == sha256:

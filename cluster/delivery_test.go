@@ -56,9 +56,22 @@ func TestShortRevision(t *testing.T) {
 		"71a07a35ed255da4e198d125aad0e31e4f1d6562":                                "71a07a35",
 		"sha256:64b2de06a4dd94fe60768a3ffebcbc3f19599a23c605f10ab862a32c2270e8dd": "sha256:64b2de06",
 		"1.10.0-rc.1": "1.10.0-rc.1",
+		"1.2.0+b@sha256:64b2de06a4dd94fe60768a3ffebcbc3f19599a23c605f10ab862a32c2270e8dd": "1.2.0+b@sha256:64b2de06",
 	} {
 		if got := ShortRevision(long); got != want {
 			t.Errorf("%s: %s, not %s", long, got, want)
+		}
+	}
+}
+
+func TestHostOfASource(t *testing.T) {
+	for url, want := range map[string]string{
+		"https://git.example.com:8443/shop.git": "git.example.com:8443", "git@git.example.com:shop.git": "git.example.com",
+		"ssh://git@git.example.com/shop.git": "git.example.com", "file:///srv/git/shop.git": "", "oci://registry.example.com:5000/shop/config:1": "registry.example.com:5000",
+	} {
+		s := SourceSpec{Kind: SourceGit, URL: url}
+		if got := s.Host(); got != want {
+			t.Errorf("%s is at %q, not %q", url, got, want)
 		}
 	}
 }

@@ -9,7 +9,8 @@ type Origin struct {
 	Delivery DeliveryName `json:"delivery"`
 	URL      string       `json:"url"`
 	Ref      string       `json:"ref,omitempty"` // "main", "v1.4.0"
-	// Revision is the commit, a package's version, or the digest of what a registry has.
+	// Revision is the commit, VERSION@DIGEST of a repository's package, or the digest of what
+	// a registry has.
 	Revision string    `json:"revision"`
 	Author   string    `json:"author,omitempty"`
 	Subject  string    `json:"subject,omitempty"` // the first line of the commit's message
@@ -75,6 +76,9 @@ type DeliveryState struct {
 	Looked time.Time `json:"looked,omitzero"`
 	// Stuck is why the app cannot be gone back to Good from what failed.
 	Stuck string `json:"stuck,omitempty"`
+	// Varies says that the package makes something else each time that it is rendered; what it
+	// made first stays.
+	Varies bool `json:"varies,omitempty"`
 	// History is what happened, the newest last; Outbox is what is still to be sent.
 	// Told are sums of what was told of a revision that does not become healthy.
 	History []DeliveryEvent `json:"history,omitempty"`

@@ -69,6 +69,10 @@ type Release struct {
 	Services map[ServiceName]ServiceSpec `json:"services"`
 	// Hooks are the package's, which run around changes.
 	Hooks []Hook `json:"hooks,omitempty"`
+	// Tries is how often a delivery has made this one: each try that fails takes the place of
+	// the one before, the first of which was at First. 0: once.
+	Tries int       `json:"tries,omitempty"`
+	First time.Time `json:"first,omitzero"`
 }
 
 // KeptReleases is how many releases of an app are kept, with what became of them;

@@ -156,11 +156,17 @@ func (l *load) schemaProblem(d *doc, root *node, path []string, c complaint) {
 		steps = append(steps, step)
 	}
 	if len(c.keys) == 0 {
-		text := c.text
+		text, advice := c.text, ""
 		if rest, is := strings.CutPrefix(text, "must be "); is {
+			if n.kind == nullNode && l.unsaid(d, steps) {
+				return
+			}
 			text = "must be " + rest + ", this is " + n.describe()
+			if n.kind == nullNode && l.packaged() {
+				advice = "where a range or with of the template may leave nothing below it, put the key within that too, or write {} or [] in its {{ else }}"
+			}
 		}
-		l.refuse(cluster.Source{File: d.file, Line: line}, dotted(steps...), text, "")
+		l.refuse(cluster.Source{File: d.file, Line: line}, dotted(steps...), text, advice)
 		n.bad = true
 		return
 	}
@@ -172,6 +178,22 @@ func (l *load) schemaProblem(d *doc, root *node, path []string, c complaint) {
 		}
 		l.refuse(at, dotted(append(slices.Clone(steps), key)...), c.text, "")
 	}
+}
+
+// unsaid reports whether a key with nothing below it changes nothing, as a weaker file says it
+// too: merged, it stays what it is there. The list of services is always to be one.
+func (l *load) unsaid(d *doc, path []string) bool {
+	docs := l.idx.docs
+	for _, weaker := range docs[slices.Index(docs, d)+1:] {
+		n := weaker.root
+		for _, step := range path {
+			n = n.get(step)
+		}
+		if n != nil && n.kind != nullNode && n.tag != "!reset" && len(path) > 0 && !slices.Equal(path, []string{"services"}) && slices.Contains(l.files, weaker.abs) {
+			return true
+		}
+	}
+	return false
 }
 
 // step goes one step of a schema's path: list items count without the refused ones.

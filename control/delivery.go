@@ -67,8 +67,9 @@ type Deliveries struct {
 
 // piece is what is being done for a delivery, as it was then.
 type piece struct {
-	spec cluster.StoreRev
-	end  context.CancelFunc
+	spec  cluster.StoreRev
+	since time.Time
+	end   context.CancelFunc
 }
 
 // unwritten is a delivery whose state the store does not take: it is left alone until then,
@@ -118,14 +119,14 @@ func (d *Deliveries) signal() {
 }
 
 func (d *Deliveries) snapshot(ctx context.Context) (delivery.Snapshot, error) {
-	s := delivery.Snapshot{Now: d.opts.Now().UTC(), Busy: map[cluster.DeliveryName]cluster.StoreRev{}}
+	s := delivery.Snapshot{Now: d.opts.Now().UTC(), Busy: map[cluster.DeliveryName]cluster.StoreRev{}, Since: map[cluster.DeliveryName]time.Time{}}
 	d.mu.Lock()
 	committed := d.committed
 	for n, p := range d.busy {
-		s.Busy[n] = p.spec
+		s.Busy[n], s.Since[n] = p.spec, p.since
 	}
 	d.mu.Unlock()
-	s.Free = max(0, d.opts.AtOnce-len(s.Busy))
+	s.Free = d.opts.AtOnce - len(s.Busy)
 	if err := caughtUp(ctx, d.mirror, committed); err != nil {
 		return s, err
 	}
@@ -277,7 +278,7 @@ func (d *Deliveries) apply(ctx context.Context, s delivery.Snapshot, acts []deli
 func (d *Deliveries) start(ctx context.Context, i delivery.Item, do func(context.Context, delivery.Item) cluster.DeliveryState) {
 	ctx, end := context.WithCancel(ctx)
 	d.mu.Lock()
-	d.busy[i.Spec.Name] = piece{i.Spec.Rev, end}
+	d.busy[i.Spec.Name] = piece{i.Spec.Rev, d.opts.Now().UTC(), end}
 	d.mu.Unlock()
 	d.work.Go(func() {
 		defer end()

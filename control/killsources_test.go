@@ -30,9 +30,8 @@ import (
 	"github.com/fairlead/fairlead/control"
 	"github.com/fairlead/fairlead/delivery"
 	"github.com/fairlead/fairlead/delivery/work"
+	"github.com/fairlead/fairlead/integration/gitd"
 )
-
-const gitBackend = "/usr/lib/git-core/git-http-backend"
 
 // beyond is what a world's app really follows: a Git repository over https and a registry,
 // fetched from by processes of their own. A server may be killed with each of their requests.
@@ -63,7 +62,7 @@ func newBeyond(t *testing.T, program string) *beyond {
 	b.git(dir, "clone", "-q", b.bare, b.tree)
 	b.git(b.tree, "checkout", "-q", "-B", "main")
 	env := []string{"GIT_PROJECT_ROOT=" + filepath.Dir(b.bare), "GIT_HTTP_EXPORT_ALL=1"}
-	forge := httptest.NewTLSServer(b.gate(&cgi.Handler{Path: gitBackend, Env: env, Stderr: io.Discard}))
+	forge := httptest.NewTLSServer(b.gate(&cgi.Handler{Path: gitd.Backend, Env: env, Stderr: io.Discard}))
 	t.Cleanup(forge.Close)
 	shelf := httptest.NewServer(b.gate(b.registry))
 	t.Cleanup(shelf.Close)
@@ -121,15 +120,11 @@ func (b *beyond) fetching() (pids []int) {
 
 func (b *beyond) git(dir string, args ...string) string {
 	b.t.Helper()
-	cmd := exec.CommandContext(b.t.Context(), "git", args...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GIT_AUTHOR_NAME=Ann", "GIT_AUTHOR_EMAIL=ann@example.com", "GIT_COMMITTER_NAME=Ann",
-		"GIT_COMMITTER_EMAIL=ann@example.com", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
-	out, err := cmd.CombinedOutput()
+	out, err := gitd.Run(b.t.Context(), dir, args...)
 	if err != nil {
-		b.t.Fatalf("git %v: %v\n%s", args, err, out)
+		b.t.Fatal(err)
 	}
-	return strings.TrimSpace(string(out))
+	return out
 }
 
 // composed is a Compose file whose image, of the registry, is marked.
@@ -409,7 +404,7 @@ func TestKillPointsOfSources(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("confining a process takes root")
 	}
-	if _, err := os.Stat(gitBackend); err != nil {
+	if _, err := os.Stat(gitd.Backend); err != nil {
 		t.Skipf("needs git: %v", err)
 	}
 	// The race detector's memory would not fit into the limits of what fetches.

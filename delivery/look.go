@@ -46,6 +46,8 @@ type Look struct {
 	Made bool
 	// Forced: the branch's history was replaced.
 	Forced bool
+	// Varies: the package makes something else each time that it is rendered.
+	Varies bool
 	// Images are what the image policies chose; Wrote says what of it was committed.
 	Images []cluster.ImageState
 	Wrote  string
@@ -57,6 +59,7 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	key := d.KeyOf(l.Origin)
 	l = bounded(l)
 	st, st.Checked = seeing(st, l, now), now
+	st.Varies = l.Varies
 	later := now.Add(spread(d.Name, st.Checks, d.Interval.D()))
 	applied := &cluster.Applied{Origin: l.Origin, Key: key, Release: l.Release}
 	st = imaged(st, l, applied, now)
@@ -117,7 +120,30 @@ func seeing(st cluster.DeliveryState, l Look, now time.Time) cluster.DeliverySta
 		st = event(st, now, cluster.EventForced, &cluster.Applied{Origin: seen, Release: l.Release},
 			fmt.Sprintf("%s no longer has %s in its history", seen.Ref, cluster.ShortRevision(was.Revision)))
 	}
+	if v := republished(was, seen); v != "" {
+		st = event(st, now, cluster.EventForced, &cluster.Applied{Origin: seen, Release: l.Release},
+			fmt.Sprintf("%s was published again with other content: it was %s", v, cluster.ShortRevision(was.Revision)))
+	}
 	return st
+}
+
+// republished is the version of a package that a source has with other content than before; "":
+// there is none. The revision is VERSION@DIGEST in a repository; in a registry it is the digest,
+// and the version stands behind the package's name.
+func republished(was *cluster.Origin, is cluster.Origin) string {
+	if was == nil || was.URL != is.URL || was.Ref != is.Ref || was.Revision == is.Revision {
+		return ""
+	}
+	old, _, before := strings.Cut(was.Revision, "@")
+	version, _, packaged := strings.Cut(is.Revision, "@")
+	if packaged && before && old == version {
+		return version
+	}
+	_, version, packaged = strings.Cut(is.Ref, " ")
+	if packaged {
+		return version
+	}
+	return ""
 }
 
 // held says of a revision that failed where the app stays.

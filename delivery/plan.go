@@ -18,9 +18,11 @@ type Snapshot struct {
 	// Orphans are states of deliveries that are gone.
 	Orphans []cluster.DeliveryState
 	// Busy are the deliveries that something is being done for, at the revision of them
-	// that it is for; Free is how many more there may be.
-	Busy map[cluster.DeliveryName]cluster.StoreRev
-	Free int
+	// that it is for, and Since when that began; Free is how many more there may be, not
+	// counting that what takes long has a place of its own.
+	Busy  map[cluster.DeliveryName]cluster.StoreRev
+	Since map[cluster.DeliveryName]time.Time
+	Free  int
 	// Later are the deliveries that are left alone until then, as what became of them could
 	// not be written.
 	Later map[cluster.DeliveryName]time.Time
@@ -80,6 +82,42 @@ func (s Snapshot) busy(n cluster.DeliveryName) bool {
 	return is
 }
 
+// What takes longer than slowAfter hangs, or is large: it gives its hand back to the others, as
+// long as there are no more than maxSlow.
+const (
+	slowAfter = 10 * time.Second
+	maxSlow   = 8
+)
+
+func (s Snapshot) slow(n cluster.DeliveryName) bool {
+	at, is := s.Since[n]
+	return is && s.busy(n) && !s.Now.Before(at.Add(slowAfter))
+}
+
+// hands is how many more may be begun.
+func (s Snapshot) hands() int {
+	slow := 0
+	for n := range s.Busy {
+		if s.slow(n) {
+			slow++
+		}
+	}
+	return s.Free + min(slow, maxSlow)
+}
+
+// doubtful says of which deliveries a look may take long: they failed, or another one hangs now
+// that is from the same host. Somebody who asks is believed.
+func (s Snapshot) doubtful() func(Item) bool {
+	hosts := map[string]bool{}
+	for _, i := range s.Deliveries {
+		if s.slow(i.Spec.Name) {
+			hosts[i.Spec.Source.Host()] = true
+		}
+	}
+	delete(hosts, "")
+	return func(i Item) bool { return retried(i) || hosts[i.Spec.Source.Host()] && !i.asked() }
+}
+
 // ended is what is being done for nothing.
 func ended(s Snapshot) (out []Action) {
 	now := map[cluster.DeliveryName]cluster.StoreRev{}
@@ -95,8 +133,8 @@ func ended(s Snapshot) (out []Action) {
 }
 
 // Plan returns what is to be done now, the longest due first where not all of it can be. A
-// source that hangs takes its time at each try: those that are tried again have half of the
-// hands at most, so that the others are looked at meanwhile.
+// source that hangs takes its time at each try: those that are tried again, or are from a host
+// where one hangs, have half of the hands at most, so that the others are looked at meanwhile.
 func Plan(s Snapshot) []Action {
 	out := ended(s)
 	old := map[cluster.DeliveryName]bool{}
@@ -114,9 +152,9 @@ func Plan(s Snapshot) []Action {
 	slices.SortFunc(items, func(a, b Item) int {
 		return cmp.Or(a.State.Next.Compare(b.State.Next), cmp.Compare(a.Spec.Name, b.Spec.Name))
 	})
-	free, again := s.Free, max(1, (s.Free+len(s.Busy))/2)
+	free, again, doubtful := s.hands(), max(1, (s.Free+len(s.Busy))/2), s.doubtful()
 	for _, i := range items {
-		if s.busy(i.Spec.Name) && retried(i) {
+		if s.busy(i.Spec.Name) && !s.slow(i.Spec.Name) && doubtful(i) {
 			again--
 		}
 	}
@@ -131,8 +169,8 @@ func Plan(s Snapshot) []Action {
 		}
 		if _, quick := act.(Save); !quick {
 			fetch, is := act.(Fetch)
-			retry := is && retried(fetch.Item)
-			if free == 0 || retry && again <= 0 {
+			retry := is && doubtful(fetch.Item)
+			if free <= 0 || retry && again <= 0 {
 				continue
 			}
 			free--
@@ -154,8 +192,11 @@ func Wake(s Snapshot) time.Duration {
 		}
 	}
 	for _, i := range s.Deliveries {
-		if s.busy(i.Spec.Name) {
-			continue // its end is a change
+		if s.busy(i.Spec.Name) { // its end is a change
+			if at, is := s.Since[i.Spec.Name]; is && !s.slow(i.Spec.Name) {
+				sooner(at.Add(slowAfter))
+			}
+			continue
 		}
 		if at := s.Later[i.Spec.Name]; s.Now.Before(at) {
 			sooner(at)

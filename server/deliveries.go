@@ -18,6 +18,7 @@ import (
 
 	"github.com/fairlead/fairlead/api"
 	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/chart"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/control"
 	"github.com/fairlead/fairlead/delivery"
@@ -42,6 +43,7 @@ type sources struct {
 // keptSource is what was made of a revision; key is that of what was asked for.
 type keptSource struct {
 	key string
+	pkg chart.Seen
 	api.Fetched
 }
 
@@ -104,7 +106,7 @@ func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 	kept, have := s.kept[d.Name]
 	s.mu.Unlock()
 	if have && kept.key == d.Key("")+t.Domain {
-		t.Known, t.KnownImages = kept.Origin.Revision, work.ImagesKey(kept.Images)
+		t.Known, t.KnownImages, t.Package = kept.Origin.Revision, work.ImagesKey(kept.Images), kept.pkg
 	}
 	asked, err := s.scanning(ctx, &t, st, !commit)
 	if err != nil {
@@ -116,11 +118,12 @@ func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 		return api.Fetched{Origin: r.Origin, Forced: r.Forced}, err
 	}
 	if r.Bundle == nil {
+		s.known(d.Name, kept, r.Package)
 		f := kept.Fetched
 		f.Images = work.Noted(r.Images, kept.Images)
 		return f, nil
 	}
-	f := api.Fetched{Origin: r.Origin, Forced: r.Forced, Bundle: *r.Bundle, Warnings: r.Warnings, Images: r.Images, Wrote: wrote(r)}
+	f := api.Fetched{Origin: r.Origin, Forced: r.Forced, Bundle: *r.Bundle, Warnings: r.Warnings, Varies: r.Varies, Images: r.Images, Wrote: wrote(r)}
 	if len(r.Edits) > 0 && r.Pushed == "" || work.Unwritten(r.Images) != "" {
 		return f, nil // it is not what the source has, or is to have
 	}
@@ -128,8 +131,18 @@ func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 	defer s.mu.Unlock()
 	keep := f
 	keep.Forced, keep.Wrote = false, nil // that is news once
-	s.kept[d.Name] = keptSource{d.Key("") + t.Domain, keep}
+	s.kept[d.Name] = keptSource{d.Key("") + t.Domain, r.Package, keep}
 	return f, nil
+}
+
+// known takes in what a repository said now of the package that is kept.
+func (s *sources) known(n cluster.DeliveryName, kept keptSource, pkg chart.Seen) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now, is := s.kept[n]; is && now.key == kept.key && now.Origin.Revision == kept.Origin.Revision {
+		now.pkg = pkg
+		s.kept[n] = now
+	}
 }
 
 // secret reads a secret of the delivery's app.
@@ -200,7 +213,7 @@ func (d *deliverer) Look(ctx context.Context, spec cluster.Delivery, st cluster.
 		return control.Proposal{Look: delivery.Look{Origin: f.Origin, Forced: f.Forced}}, err
 	}
 	return control.Proposal{
-		Look: delivery.Look{Origin: f.Origin, Changes: changes(p), Release: p.Release, Forced: f.Forced, Images: f.Images, Wrote: commitNews(st.Images, f)},
+		Look: delivery.Look{Origin: f.Origin, Changes: changes(p), Release: p.Release, Forced: f.Forced, Varies: f.Varies, Images: f.Images, Wrote: commitNews(st.Images, f)},
 		Deploy: func(ctx context.Context) (int, error) {
 			res, err := d.api.Deliver(ctx, spec, f, p.Release)
 			return res.Release, err

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead/fairlead/api"
+	"github.com/fairlead/fairlead/chart"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/delivery"
 )
@@ -83,5 +85,24 @@ func TestReceiversHearEachEventOnce(t *testing.T) {
 	}
 	if gone.asked != 4 || !strings.Contains(i.State.NotifyErr, "404") || i.State.Outbox != nil {
 		t.Errorf("one that refuses was asked %d times; %+v", gone.asked, i.State)
+	}
+}
+
+// What a repository said of the package that is kept is noted, unless another one is kept by then.
+func TestWhatARepositorySaidIsNoted(t *testing.T) {
+	kept := keptSource{key: "k", Fetched: api.Fetched{Origin: cluster.Origin{Revision: "1.0.0@sha256:a"}}}
+	said := chart.Seen{Version: "1.0.0", Digest: "sha256:a", Index: chart.Validator{ETag: `"2"`}}
+	newer := kept
+	newer.Origin.Revision = "1.1.0@sha256:b"
+	for what, tc := range map[string]struct {
+		now  keptSource
+		want chart.Seen
+	}{"the same": {kept, said}, "a newer one": {newer, chart.Seen{}}} {
+		s := &sources{kept: map[cluster.DeliveryName]keptSource{"shop": tc.now}}
+		s.known("shop", kept, said)
+		s.known("gone", kept, said)
+		if got := s.kept["shop"].pkg; got != tc.want || len(s.kept) != 1 {
+			t.Errorf("%s: %+v of %d", what, got, len(s.kept))
+		}
 	}
 }

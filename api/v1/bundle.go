@@ -313,6 +313,10 @@ type ReleaseSummary struct {
 	// Origin is the commit that a delivery brought.
 	Origin   *cluster.Origin `json:"origin,omitempty"`
 	Services int             `json:"services"`
+	// Tries is how often a delivery made this release, whose tries before are none of their
+	// own; the first was at First.
+	Tries int       `json:"tries,omitempty"`
+	First time.Time `json:"first,omitzero"`
 	// State is "running", "complete", "failed", or "" when nothing is known.
 	State   string    `json:"state,omitempty"`
 	Message string    `json:"message,omitempty"`

@@ -30,8 +30,10 @@ func (d DeliveryStatus) Settled(n int64) bool {
 // DeliverySet is a delivery to make, or to change.
 type DeliverySet struct {
 	cluster.Delivery
-	// Replace changes one that is there.
+	// Replace changes one that is there: all of it is as it says here. One that is suspended
+	// stays so, unless Resume is given.
 	Replace bool `json:"replace,omitempty"`
+	Resume  bool `json:"resume,omitempty"`
 }
 
 // DeliveryAsked is a request that was noted.

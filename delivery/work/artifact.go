@@ -68,6 +68,9 @@ func fetchOCI(ctx context.Context, t *Task, tree string) (Result, error) {
 	if err != nil {
 		return Result{}, a.wrong(ctx, "", err)
 	}
+	if t.Known != "" && a.has(ref, t.Known) {
+		return Result{Origin: cluster.Origin{Delivery: t.Delivery.Name, URL: src.URL, Revision: t.Known}}, nil
+	}
 	got, err := remote.Get(ref, a.how...)
 	if err != nil {
 		return Result{}, a.wrong(ctx, ref.Identifier(), err)
@@ -101,6 +104,13 @@ func fetchOCI(ctx context.Context, t *Task, tree string) (Result, error) {
 		err = a.archive(ctx, m, tree)
 	}
 	return r, err
+}
+
+// has asks for a digest alone, which registries do not count as a pull. One that does not say
+// is asked for all of the manifest.
+func (a *artifact) has(ref name.Reference, digest string) bool {
+	is, err := remote.Head(ref, a.how...)
+	return err == nil && is.Digest.String() == digest
 }
 
 func (t Task) artifact(ctx context.Context) (*artifact, error) {

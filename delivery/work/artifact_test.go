@@ -150,8 +150,9 @@ func TestArtifacts(t *testing.T) {
 			t.Errorf("moved: %+v", r.Origin)
 		}
 		task.Known = three
-		if r := f.must(task); r.Bundle != nil || r.Origin.Revision != three {
-			t.Errorf("what is known is read again: %+v", r)
+		before := s.reads()
+		if r := f.must(task); r.Bundle != nil || r.Origin.Revision != three || s.reads() != before {
+			t.Errorf("what is known is read again, %d times: %+v", s.reads()-before, r)
 		}
 	}
 	f.refused(at(func(s *cluster.SourceSpec) { s.Tag = "none" }), cluster.KindNotFound, "config:none")

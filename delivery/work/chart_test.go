@@ -2,6 +2,9 @@ package work_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -42,7 +45,8 @@ func TestPasswordOfARepository(t *testing.T) {
 	t.Cleanup(charts.Close)
 	d := cluster.Delivery{Name: "shop", App: "shop", Source: cluster.SourceSpec{Kind: cluster.SourceChart, URL: charts.URL, Chart: "shop", User: "ann", Secret: "pw"}}
 	task := work.Task{Delivery: d, Password: []byte("geheim\n"), Release: 1}
-	if r := f.must(task); r.Origin.Revision != "1.0.0" || r.Origin.Ref != "shop" || r.Bundle.Services["web"].Task.Image != "c:1" || asked != 1 {
+	sum := sha256.Sum256([]byte(packed))
+	if r := f.must(task); r.Origin.Revision != "1.0.0@sha256:"+hex.EncodeToString(sum[:]) || r.Origin.Ref != "shop" || r.Bundle.Services["web"].Task.Image != "c:1" || asked != 1 {
 		t.Errorf("%+v, asked %d times", r.Origin, asked)
 	}
 	task.Password = []byte("wrong")
@@ -57,5 +61,40 @@ func TestPasswordOfARepository(t *testing.T) {
 	} {
 		task.Delivery.Source = src
 		f.refused(task, cluster.KindInvalid, "a password is not sent", says)
+	}
+}
+
+// TestARepositoryIsNotFetchedAgain: what is known is not fetched, and a version that is published
+// again is another revision.
+func TestARepositoryIsNotFetchedAgain(t *testing.T) {
+	f := newForge(t)
+	packed, asked := "", 0
+	publish := func(image string) {
+		packed = archive(t, map[string]string{"shop/Chart.yaml": "apiVersion: v2\nname: shop\nversion: 1.0.0\n", "shop/templates/app.yaml": compose(image)})
+	}
+	charts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sum := sha256.Sum256([]byte(packed))
+		if r.URL.Path == "/index.yaml" {
+			_, _ = fmt.Fprintf(w, "apiVersion: v1\nentries:\n  shop:\n  - {apiVersion: v2, name: shop, version: 1.0.0, urls: [shop-1.0.0.tgz], digest: %x}\n", sum)
+			return
+		}
+		asked++
+		_, _ = w.Write([]byte(packed))
+	}))
+	t.Cleanup(charts.Close)
+	publish("c:1")
+	task := work.Task{Release: 1, Delivery: cluster.Delivery{Name: "shop", App: "shop", Source: cluster.SourceSpec{Kind: cluster.SourceChart, URL: charts.URL, Chart: "shop"}}}
+	first := f.must(task)
+	task.Known, task.Package = first.Origin.Revision, first.Package
+	if r := f.must(task); r.Bundle != nil || r.Origin.Revision != first.Origin.Revision || asked != 1 {
+		t.Errorf("%+v, asked %d times", r, asked)
+	}
+	publish("c:2")
+	if r := f.must(task); r.Bundle == nil || r.Origin.Revision == first.Origin.Revision || r.Bundle.Services["web"].Task.Image != "c:2" || asked != 2 {
+		t.Errorf("%+v, asked %d times", r, asked)
+	}
+	task.Known = "" // other images are chosen: it is rendered again
+	if r := f.must(task); r.Bundle == nil {
+		t.Errorf("%+v", r)
 	}
 }

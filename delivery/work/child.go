@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/chart"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/delivery/image"
 )
@@ -29,9 +30,10 @@ type Task struct {
 	// Keys is what the secret holds that the delivery decrypts with.
 	Keys []byte `json:"keys,omitempty"`
 	// Known is the revision that the caller has the bundle of; Seen the newest one
-	// that was seen.
-	Known string          `json:"known,omitempty"`
-	Seen  *cluster.Origin `json:"seen,omitempty"`
+	// that was seen. Package is what is known of that of a repository.
+	Known   string          `json:"known,omitempty"`
+	Package chart.Seen      `json:"package,omitzero"`
+	Seen    *cluster.Origin `json:"seen,omitempty"`
 	// Release is the number a package is told, from 1; where the newest revision is
 	// AppliedRevision, it is AppliedRelease.
 	Release         int    `json:"release"`
@@ -69,9 +71,13 @@ type Result struct {
 	Origin cluster.Origin `json:"origin"`
 	// Forced: the revision that was seen is no longer in the branch's history.
 	Forced bool `json:"forced,omitempty"`
+	// Package is what is known of a repository's package then.
+	Package chart.Seen `json:"package,omitzero"`
 	// Bundle is what to deploy; nil where Known is the newest revision.
 	Bundle   *v1.Bundle `json:"bundle,omitempty"`
 	Warnings []string   `json:"warnings,omitempty"`
+	// Varies: the package's templates make something else each time.
+	Varies bool `json:"varies,omitempty"`
 	// Images are what the policies chose; Waits says which
 	// registries want to be left alone, and for how long.
 	Images []cluster.ImageState     `json:"images,omitempty"`

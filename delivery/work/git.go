@@ -279,11 +279,14 @@ func resolve(src cluster.SourceSpec, refs []*plumbing.Reference) (plumbing.Refer
 	case src.Tag != "":
 		name = plumbing.NewTagReferenceName(src.Tag)
 	case src.Semver != "":
-		tag, err := highest(src.Semver, versionTags(refs))
+		tag, err := highest(src.Semver, versionTags(refs, src.TagPrefix))
+		if err != nil && src.TagPrefix != "" {
+			err = fmt.Errorf("of the tags that begin with %q: %w", src.TagPrefix, err)
+		}
 		if err != nil {
 			return "", plumbing.ZeroHash, err
 		}
-		name = plumbing.NewTagReferenceName(tag)
+		name = plumbing.NewTagReferenceName(src.TagPrefix + tag)
 	default:
 		i := slices.IndexFunc(refs, func(r *plumbing.Reference) bool { return r.Name() == plumbing.HEAD })
 		if i < 0 {
@@ -323,9 +326,11 @@ func highest(within string, tags []string) (string, error) {
 	return tag, nil
 }
 
-func versionTags(refs []*plumbing.Reference) (tags []string) {
+// versionTags are the tags that begin with the prefix, without it.
+func versionTags(refs []*plumbing.Reference, prefix string) (tags []string) {
 	for _, r := range refs {
-		if name := r.Name().Short(); r.Name().IsTag() && !strings.HasSuffix(name, "^{}") {
+		name, is := strings.CutPrefix(string(r.Name()), "refs/tags/"+prefix)
+		if is && !strings.HasSuffix(name, "^{}") {
 			tags = append(tags, name)
 		}
 	}

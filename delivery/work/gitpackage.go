@@ -156,17 +156,33 @@ func (g GitPackage) fetch(ctx context.Context, src cluster.SourceSpec, dir strin
 		return nil, "", fmt.Errorf("fetch: %w", err)
 	}
 	out, err := checkout(top, c.Hash, tree)
-	if err == nil && len(out) > 0 { // all of it is the package
-		err = out[0].refusal()
+	modules, links := split(out)
+	if err == nil && len(links) > 0 { // all of it is the package
+		err = links[0].refusal()
 	}
 	if err != nil {
 		return nil, "", err
 	}
 	files, err := chart.Read(tree)
-	if err != nil { // named as the user does
+	switch {
+	case err != nil && len(modules) > 0: // which .helmignore does not leave out
+		err = modules[0].refusal()
+	case err != nil: // named as the user does
 		err = &cluster.Error{Kind: cluster.KindOf(err), Msg: strings.ReplaceAll(err.Error(), tree, orElse(g.Dir, g.URL))}
 	}
 	return files, c.Hash.String(), err
+}
+
+// split tells submodules from links.
+func split(list []astray) (modules, links []astray) {
+	for _, l := range list {
+		if l.submodule {
+			modules = append(modules, l)
+		} else {
+			links = append(links, l)
+		}
+	}
+	return modules, links
 }
 
 // choose says whether the reference is a commit, a tag or a branch, in git's own order.

@@ -42,7 +42,15 @@ type shelf struct {
 	page     int
 	pages    int // given
 	asked    int
+	read     int // manifests and layers that were sent whole
 	forged   int // as many tags are made up
+}
+
+// reads is how many manifests and layers were sent whole.
+func (s *shelf) reads() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.read
 }
 
 func newShelf(t *testing.T) *shelf {
@@ -58,6 +66,9 @@ func (s *shelf) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.asked++
 	password, busy, forged := s.password, "", s.forged
+	if r.Method == http.MethodGet && (strings.Contains(r.URL.Path, "/manifests/") || strings.Contains(r.URL.Path, "/blobs/")) {
+		s.read++
+	}
 	if len(s.busy) > 0 && strings.HasSuffix(r.URL.Path, "/tags/list") {
 		busy, s.busy = s.busy[0], s.busy[1:]
 	}

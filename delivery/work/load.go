@@ -146,9 +146,14 @@ func packaged(ctx context.Context, t Task, r *Result, o compose.Options) (*compo
 		t.Release = t.AppliedRelease
 	}
 	release := chart.Release{Name: string(d.App), Revision: max(t.Release, 1), Upgrade: t.Release > 1}
-	got, err := chart.Render(ctx, chart.Request{Files: files, Values: values, Release: release})
+	req := chart.Request{Files: files, Values: values, Release: release}
+	got, err := chart.Render(ctx, req)
 	if err != nil {
 		return nil, nil, err
+	}
+	if !t.decrypts() { // there it is refused
+		again, err := chart.Render(ctx, req)
+		r.Varies = err == nil && !maps.Equal(got.Files, again.Files)
 	}
 	if t.decrypts() {
 		o.SecretFiles = map[string][]byte{}

@@ -3,7 +3,6 @@ package work
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,10 +20,10 @@ type locked struct {
 	why     string
 }
 
-// leftOut notes links that cannot be used.
+// leftOut notes links and submodules that cannot be used.
 func (o *opened) leftOut(links []astray) {
 	for _, l := range links {
-		o.locked = append(o.locked, locked{name: root(l.name), file: root(l.name), why: fmt.Sprintf("it is a link of the source that leads out of it, to %.100q", l.target)})
+		o.locked = append(o.locked, locked{name: root(l.name), file: root(l.name), why: l.why()})
 	}
 }
 

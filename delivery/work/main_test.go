@@ -17,6 +17,7 @@ import (
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/delivery/work"
+	"github.com/fairlead/fairlead/integration/gitd"
 )
 
 // program is Fairlead's own, built once: the race detector's memory would not fit into
@@ -80,15 +81,11 @@ func newForge(t *testing.T) *forge {
 
 func (f *forge) git(dir string, args ...string) string {
 	f.t.Helper()
-	cmd := exec.CommandContext(f.t.Context(), "git", args...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GIT_AUTHOR_NAME=Ann", "GIT_AUTHOR_EMAIL=ann@example.com", "GIT_COMMITTER_NAME=Ann",
-		"GIT_COMMITTER_EMAIL=ann@example.com", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
-	out, err := cmd.CombinedOutput()
+	out, err := gitd.Run(f.t.Context(), dir, args...)
 	if err != nil {
-		f.t.Fatalf("git %v: %v\n%s", args, err, out)
+		f.t.Fatal(err)
 	}
-	return strings.TrimSpace(string(out))
+	return out
 }
 
 func (f *forge) write(name, content string) {
@@ -162,11 +159,10 @@ func (f *forge) refusal(task work.Task, kind cluster.Kind, words ...string) erro
 // behind what else is given.
 func (f *forge) https(password string, behind ...func(http.Handler) http.Handler) (url, ca string) {
 	f.t.Helper()
-	backend := "/usr/lib/git-core/git-http-backend"
-	if _, err := os.Stat(backend); err != nil {
+	if _, err := os.Stat(gitd.Backend); err != nil {
 		f.t.Skip("git's http-backend is not here")
 	}
-	h := &cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + filepath.Dir(f.dir), "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}, Stderr: os.Stderr}
+	h := &cgi.Handler{Path: gitd.Backend, Env: []string{"GIT_PROJECT_ROOT=" + filepath.Dir(f.dir), "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}, Stderr: os.Stderr}
 	all := guarded(h, password)
 	for _, b := range behind {
 		all = b(all)

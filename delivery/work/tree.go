@@ -33,11 +33,11 @@ func fetch(ctx context.Context, t *Task, images []cluster.ImageState, tree strin
 	if src := t.Delivery.Source; len(t.Password) > 0 && src.Kind != cluster.SourceGit && src.Clear() { // it was made when that was not refused
 		return Result{Images: images}, cluster.InClear(src)
 	}
-	switch t.Delivery.Source.Kind {
-	case cluster.SourceChart:
-		r, err = fetchChart(ctx, *t, tree)
-	case cluster.SourceOCI:
+	switch src := t.Delivery.Source; {
+	case src.Kind == cluster.SourceOCI, src.Kind == cluster.SourceChart && src.Transport() == "oci":
 		r, err = fetchOCI(ctx, t, tree)
+	case src.Kind == cluster.SourceChart:
+		r, err = fetchChart(ctx, *t, tree)
 	default:
 		return fetchGit(ctx, *t, images, tree)
 	}
@@ -45,32 +45,36 @@ func fetch(ctx context.Context, t *Task, images []cluster.ImageState, tree strin
 	return r, err
 }
 
+// fetchChart brings a package of a repository, unless it is the one that is known. A version may
+// be published again with other content: the archive's digest is a part of the revision.
 func fetchChart(ctx context.Context, t Task, tree string) (Result, error) {
 	src := t.Delivery.Source
-	repos := chart.Repositories{Dir: filepath.Join(t.Dir, "charts")}
-	tr := chart.Transfer{PlainHTTP: src.PlainHTTP}
+	from := chart.Repository{Name: "source", URL: src.URL} // not kept, as its password would be
 	if len(t.Password) > 0 {
-		tr.Username, tr.Password = src.User, strings.TrimSpace(string(t.Password))
+		from.Username, from.Password = src.User, strings.TrimSpace(string(t.Password))
 	}
 	if src.CA != "" {
-		tr.CAFile = filepath.Join(t.Dir, "ca.pem")
-		if err := os.WriteFile(tr.CAFile, []byte(src.CA), 0o600); err != nil {
+		from.CAFile = filepath.Join(t.Dir, "ca.pem")
+		if err := os.WriteFile(from.CAFile, []byte(src.CA), 0o600); err != nil {
 			return Result{}, fmt.Errorf("fetch: %w", err)
 		}
 	}
-	var files []chart.File
-	var err error
-	if src.Transport() == "oci" {
-		files, err = repos.Fetch(ctx, src.URL, src.Semver, tr)
-	} else { // not kept, as its password would be
-		from := chart.Repository{Name: "source", URL: src.URL, Username: tr.Username, Password: tr.Password, CAFile: tr.CAFile}
-		files, err = repos.FetchFrom(ctx, from, src.Chart, src.Semver)
+	var seen chart.Seen
+	if t.Known != "" {
+		seen = t.Package
 	}
+	repos := chart.Repositories{Dir: filepath.Join(t.Dir, "charts")}
+	files, now, err := repos.Newer(ctx, from, src.Chart, src.Semver, seen)
 	if err != nil {
 		return Result{}, err
 	}
+	r := Result{Package: now, Origin: cluster.Origin{Delivery: t.Delivery.Name, URL: src.URL, Ref: src.Chart, Revision: now.Version + "@" + now.Digest}}
+	if files == nil {
+		return r, nil
+	}
 	info, err := unpackChart(files, tree)
-	return Result{Origin: cluster.Origin{Delivery: t.Delivery.Name, URL: src.URL, Ref: info.Name, Revision: info.Version}}, err
+	r.Origin.Ref = info.Name
+	return r, err
 }
 
 func unpackChart(files []chart.File, tree string) (chart.Info, error) {
@@ -85,16 +89,30 @@ func unpackChart(files []chart.File, tree string) (chart.Info, error) {
 	return info, err
 }
 
-// astray is a link that leads out of the source.
-type astray struct{ name, target string }
+// astray is a link that leads out of the source, or a submodule: another repository within this
+// one, which is not fetched.
+type astray struct {
+	name, target string
+	submodule    bool
+}
+
+func (l astray) why() string {
+	if l.submodule {
+		return "it is a submodule of Git, another repository, which is not fetched: keep what is used of it in the source itself"
+	}
+	return fmt.Sprintf("it is a link of the source that leads out of it, to %.100q", l.target)
+}
 
 func (l astray) refusal() error {
+	if l.submodule {
+		return cluster.Invalidf("%s: %s", l.name, l.why())
+	}
 	return cluster.Invalidf("the source has a link %.100q that leads out of it, to %.100q", l.name, l.target)
 }
 
-// checkout writes the files of a commit's tree below dir. Links that lead out of it are
-// returned: each leads to itself there, so that nobody can use it, or pass it over. Other
-// repositories within this one are left out.
+// checkout writes the files of a commit's tree below dir. Links that lead out of it, and
+// submodules, are returned: each is a link to itself there, so that nobody can use it, or pass it
+// over.
 func checkout(top *object.Tree, commit plumbing.Hash, dir string) (out []astray, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -122,6 +140,8 @@ func checkout(top *object.Tree, commit plumbing.Hash, dir string) (out []astray,
 		case filemode.Dir:
 			err = root.MkdirAll(name, 0o700)
 		case filemode.Submodule:
+			out = append(out, astray{name: name, submodule: true})
+			err = root.Symlink(path.Base(name), name)
 		default:
 			err = write(root, top, name, &entry, &left)
 		}
@@ -207,7 +227,7 @@ func link(root *os.Root, name string, r io.Reader) error {
 	target := string(b)
 	to := path.Join(path.Dir(name), target)
 	if path.IsAbs(target) || to == ".." || strings.HasPrefix(to, "../") || len(b) > maxTarget || strings.ContainsRune(target, 0) {
-		return &leadsOut{astray{name, target}}
+		return &leadsOut{astray{name: name, target: target}}
 	}
 	return root.Symlink(target, name)
 }

@@ -1,5 +1,5 @@
 // Package gitd is a Git server over https for tests and benchmarks: git's own
-// http-backend, with a password.
+// http-backend, with a password. Run runs git as all of them do.
 package gitd
 
 import (
@@ -47,7 +47,7 @@ func New(ctx context.Context, dir, name, password string) (*Server, error) {
 		{"clone", "-q", bare, s.Tree},
 		{"-C", s.Tree, "checkout", "-q", "-B", "main"},
 	} {
-		if _, err := s.git(ctx, dir, args...); err != nil {
+		if _, err := Run(ctx, dir, args...); err != nil {
 			return nil, err
 		}
 	}
@@ -131,10 +131,11 @@ func (s *Server) Push(ctx context.Context) error {
 
 // Git runs git in the work tree.
 func (s *Server) Git(ctx context.Context, args ...string) (string, error) {
-	return s.git(ctx, s.Tree, args...)
+	return Run(ctx, s.Tree, args...)
 }
 
-func (s *Server) git(ctx context.Context, dir string, args ...string) (string, error) {
+// Run runs git in a directory, as Ann, with nothing of the settings of this machine.
+func Run(ctx context.Context, dir string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GIT_AUTHOR_NAME=Ann", "GIT_AUTHOR_EMAIL=ann@example.com", "GIT_COMMITTER_NAME=Ann",
