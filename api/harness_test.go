@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,6 +45,7 @@ type bench struct {
 	door  *fakeDoor
 	seats *fakeSeats
 	vault fakeVault
+	stale atomic.Int64 // for how long nothing was confirmed
 }
 
 // fakeVault has values by their places.
@@ -113,6 +115,7 @@ func newBench(t *testing.T) *bench {
 			return nil, cluster.NotFoundf("no other node has %s", ref)
 		},
 		Alarms: func() []string { return []string{"the store is full"} },
+		Stale:  func() time.Duration { return time.Duration(b.stale.Load()) },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -55,6 +55,8 @@ type hub struct {
 	templates chart.Engine
 	// before is called with each request that the server is about to answer.
 	before atomic.Pointer[func(*http.Request)]
+	// stale is for how long the server has not heard from a majority.
+	stale atomic.Int64
 }
 
 func newHub(t *testing.T) *hub {
@@ -100,6 +102,7 @@ func (h *hub) serve() {
 		Now: now, Log: hclog.NewNullLogger(), Version: "test", Cluster: "c1", Domain: "example.test",
 		Entry: plan.EntryPoints{Web: 80, WebSecure: 443, Internal: 8088}, Admission: door{}, Servers: fakeServers{},
 		Preview: control.Preview(h.mirror, now),
+		Node:    "n1", Stale: func() time.Duration { return time.Duration(h.stale.Load()) },
 	})
 	if err != nil {
 		h.t.Fatal(err)

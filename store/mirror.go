@@ -26,6 +26,7 @@ type Mirror struct {
 	rev     int64
 	byKey   map[string]*item
 	sorted  []string // keys in order; nil when it must be made again
+	follows bool     // a watch goes on where the list ended
 	changed chan struct{}
 	ready   chan struct{}
 }
@@ -68,6 +69,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 			m.apply(b)
 		}
 		cancel()
+		m.left()
 		pause(ctx, relist)
 	}
 	return context.Cause(ctx)
@@ -93,6 +95,20 @@ func (m *Mirror) Rev() int64 {
 	return m.rev
 }
 
+// Follows reports whether the mirror is told of changes. From the end of a watch until
+// the store is listed again, which takes as long as the store does not answer, it is not.
+func (m *Mirror) Follows() bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.follows
+}
+
+func (m *Mirror) left() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.follows = false
+}
+
 func (m *Mirror) replace(entries []Entry, rev int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -104,7 +120,7 @@ func (m *Mirror) replace(entries []Entry, rev int64) {
 		}
 		next[e.Key] = &item{Entry: e}
 	}
-	m.byKey, m.sorted, m.rev = next, nil, rev
+	m.byKey, m.sorted, m.rev, m.follows = next, nil, rev, true
 	m.announce()
 	select {
 	case <-m.ready:

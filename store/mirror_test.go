@@ -195,6 +195,26 @@ func TestMirrorLeavesOutWhatDoesNotDecode(t *testing.T) {
 	})
 }
 
+// From the end of a watch to the next list a mirror holds what was.
+func TestMirrorFollowsUnlessTheStoreIsAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		st := store.NewMemory()
+		m := store.NewMirror(st, "p/", hclog.NewNullLogger())
+		if m.Follows() {
+			t.Error("before it was listed")
+		}
+		defer start(t, m)()
+		for _, down := range []bool{false, true, false} {
+			st.Down(down)
+			time.Sleep(time.Second)
+			if m.Follows() == down {
+				t.Errorf("down %v: follows %v", down, m.Follows())
+			}
+		}
+	})
+}
+
 // A store that is away for an hour is told of a few times, and that it is back once.
 func TestMirrorDoesNotRepeatItself(t *testing.T) {
 	t.Parallel()
