@@ -158,7 +158,9 @@ func (a *app) labStatus(l *labFlags) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				list = append(list, s)
+				if list = append(list, s); s.Doubt != "" {
+					a.note("lab %s: %s", name, s.Doubt)
+				}
 			}
 			if cmd.Flags().Changed("name") && !a.human() {
 				return a.print(list[0], nil)
@@ -212,6 +214,8 @@ func unitWord(n lab.NodeStatus, unit string, good bool, well string) string {
 	switch {
 	case good:
 		return well
+	case unit == lab.UnitFairlead && n.Unknown && n.Runs(unit):
+		return "unknown"
 	case n.Runs(unit):
 		return "runs"
 	case n.Stopped.Has(unit):
