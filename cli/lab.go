@@ -275,12 +275,20 @@ func (a *app) labShell(l *labFlags) *cobra.Command {
 	return &cobra.Command{
 		Use: "shell NODE", Short: "Open a shell on a node, as root", Args: oneArg("NODE"),
 		Example: "  sudo fairlead lab shell n2", ValidArgsFunction: l.completeNode,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			shell := os.Getenv("SHELL")
 			if shell == "" {
 				shell = "/bin/sh"
 			}
-			return lab.Enter(l.root, l.name, args[0], []string{shell}, os.Environ())
+			var at lab.Streams
+			at.In, _ = a.in.(*os.File)
+			at.Out, _ = a.out.(*os.File)
+			at.Err, _ = a.errw.(*os.File)
+			code, err := lab.Shell(cmd.Context(), l.root, l.name, args[0], shell, at)
+			if err == nil && code != 0 {
+				err = &exitError{code: code}
+			}
+			return err
 		},
 	}
 }
