@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,7 +56,7 @@ type hub struct {
 	templates chart.Engine
 	// before is called with each request that the server is about to answer.
 	before atomic.Pointer[func(*http.Request)]
-	// stale is for how long the server has not heard from a majority.
+	// stale is for how many seconds the server says that it has not heard from a majority.
 	stale atomic.Int64
 }
 
@@ -102,7 +103,6 @@ func (h *hub) serve() {
 		Now: now, Log: hclog.NewNullLogger(), Version: "test", Cluster: "c1", Domain: "example.test",
 		Entry: plan.EntryPoints{Web: 80, WebSecure: 443, Internal: 8088}, Admission: door{}, Servers: fakeServers{},
 		Preview: control.Preview(h.mirror, now),
-		Node:    "n1", Stale: func() time.Duration { return time.Duration(h.stale.Load()) },
 	})
 	if err != nil {
 		h.t.Fatal(err)
@@ -116,6 +116,10 @@ func (h *hub) serve() {
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if f := h.before.Load(); f != nil {
 				(*f)(r)
+			}
+			if since := h.stale.Load(); since > 0 {
+				w.Header().Set(v1.HeaderStale, strconv.FormatInt(since, 10))
+				w.Header().Set(v1.HeaderStaleServer, "n1")
 			}
 			h.api.ServeHTTP(w, r)
 		}), ReadHeaderTimeout: time.Minute,

@@ -20,7 +20,7 @@ func TestWhatMayBeOldIsSaidToBe(t *testing.T) {
 		}
 	}
 	for since, says := range map[time.Duration]string{42 * time.Second: "42 s", 3 * time.Minute: "3 min", 50 * time.Hour: "50 h"} {
-		h.stale.Store(int64(since))
+		h.stale.Store(int64(since / time.Second))
 		for i, args := range commands {
 			s := h.must("", args...)
 			if want := "server n1 has not heard from a majority for " + says + ": what follows may be old\n"; strings.Count(s.err, want) != 1 || s.out != current[i] {
