@@ -4,6 +4,7 @@
 package outage
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
@@ -29,7 +30,7 @@ func (o *Outage) Failed(log hclog.Logger, msg string, args ...any) {
 		return
 	}
 	if n > 1 {
-		args = append(args[:len(args):len(args)], "attempts", n)
+		args = append(slices.Clip(args), "attempts", n)
 	}
 	log.Warn(msg, args...)
 }
@@ -44,6 +45,6 @@ func (o *Outage) Over(log hclog.Logger, msg string, args ...any) {
 	o.failed = 0
 	o.mu.Unlock()
 	if n > 0 {
-		log.Info(msg, append(args[:len(args):len(args)], "attempts", n)...)
+		log.Info(msg, append(slices.Clip(args), "attempts", n)...)
 	}
 }
