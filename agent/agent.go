@@ -12,6 +12,7 @@ import (
 
 	"github.com/fairlead/fairlead/agent/docker"
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/outage"
 )
 
 // Agent runs the tasks of one node.
@@ -210,13 +211,15 @@ func (a *Agent) settle(ctx context.Context) error {
 		return context.Cause(ctx)
 	case <-a.read:
 	}
+	var away outage.Outage
 	for ctx.Err() == nil {
 		old, err := a.cfg.Store.Statuses(ctx, a.cfg.Node)
 		if err != nil {
-			a.cfg.Log.Warn("could not read this node's statuses; will retry", "error", err)
+			away.Failed(a.cfg.Log, "could not read this node's statuses; will retry", "error", err)
 			pause(ctx, time.Second)
 			continue
 		}
+		away.Over(a.cfg.Log, "read this node's statuses")
 		known := map[cluster.TaskID]cluster.Status{}
 		for _, s := range old {
 			known[s.Task] = s

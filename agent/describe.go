@@ -10,6 +10,7 @@ import (
 
 	"github.com/fairlead/fairlead/agent/docker"
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/outage"
 )
 
 // description is what the node says about itself, and that it has to say it again.
@@ -133,6 +134,7 @@ func (d *description) info(cfg *Config) (cluster.NodeInfo, bool) {
 
 // describe writes what the node says about itself whenever that changes.
 func (a *Agent) describe(ctx context.Context) error {
+	var away outage.Outage
 	for wait := 100 * time.Millisecond; ; {
 		select {
 		case <-ctx.Done():
@@ -147,12 +149,13 @@ func (a *Agent) describe(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			a.cfg.Log.Warn("could not write the node's description; will retry", "error", err)
+			away.Failed(a.cfg.Log, "could not write the node's description; will retry", "error", err)
 			pause(ctx, wait)
 			wait = min(2*wait, 5*time.Second)
 			a.about.again()
 			continue
 		}
+		away.Over(a.cfg.Log, "wrote the node's description")
 		wait = 100 * time.Millisecond
 	}
 }

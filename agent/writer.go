@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/outage"
 )
 
 // gather is the least time between two writes of statuses: what changes
@@ -86,6 +87,7 @@ func (w *statusWriter) back(batch map[cluster.TaskID]*cluster.Status) {
 // if it may not wait; what waits goes out with it.
 func (w *statusWriter) run(ctx context.Context) error {
 	wait := gather
+	var away outage.Outage
 	for {
 		select {
 		case <-ctx.Done():
@@ -107,12 +109,13 @@ func (w *statusWriter) run(ctx context.Context) error {
 			continue
 		}
 		if err := w.cfg.Store.WriteStatus(ctx, w.cfg.Node, put, gone); err != nil && ctx.Err() == nil {
-			w.cfg.Log.Warn("could not write statuses; will retry", "error", err)
+			away.Failed(w.cfg.Log, "could not write statuses; will retry", "error", err)
 			w.back(batch)
 			w.again()
 			w.wrote(false)
 			wait = min(max(2*wait, 100*time.Millisecond), 2*time.Second)
 		} else {
+			away.Over(w.cfg.Log, "wrote statuses")
 			w.wrote(true)
 			wait = gather
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,6 +42,9 @@ type Config struct {
 	Domain string
 	// Alarms says what is wrong with the store itself; may be nil.
 	Alarms func() []string
+	// Stale is for how long the store has not confirmed what Mirror holds, 0 while what is
+	// answered is current; nil: it always is.
+	Stale func() time.Duration
 	// Entry are the ports of the gateways' entry points.
 	Entry plan.EntryPoints
 	// Ranges are the cluster's: a machine that has addresses of them does not join.
@@ -141,6 +145,7 @@ func humaConfig(version string) huma.Config {
 			},
 			Components: &huma.Components{
 				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+				Headers: staleDocs(),
 				SecuritySchemes: map[string]*huma.SecurityScheme{
 					"token": {Type: "http", Scheme: "bearer", Description: "not needed on the local socket"},
 				},
@@ -195,6 +200,7 @@ func (s *Server) authenticated(next http.Handler) http.Handler {
 			writeProblem(w, newProblem(http.StatusServiceUnavailable, cluster.KindTransient, notRead))
 			return
 		}
+		s.markStale(w.Header(), r.URL.Path)
 		open := about || r.URL.Path == joinPath || r.URL.Path == joinServerPath || strings.HasPrefix(r.URL.Path, hooksPrefix)
 		if trusted || open {
 			next.ServeHTTP(w, r)
@@ -217,6 +223,18 @@ func (s *Server) authenticated(next http.Handler) http.Handler {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="fairlead"`)
 		writeProblem(w, newProblem(http.StatusUnauthorized, cluster.KindForbidden, msg))
 	})
+}
+
+// markStale says in an answer's header that it may be old, and for how long. Nothing is
+// asked for it: that would be a request to the store before each answer.
+func (s *Server) markStale(h http.Header, path string) {
+	if s.Stale == nil || path == "/v1/health" || strings.HasPrefix(path, "/openapi") {
+		return
+	}
+	if d := s.Stale(); d > 0 {
+		h.Set(v1.HeaderStale, strconv.Itoa(int(d/time.Second)))
+		h.Set(v1.HeaderStaleServer, string(s.Node))
+	}
 }
 
 const notRead = "this server has not read its store yet: it is starting, or most of the servers do not answer"
@@ -251,6 +269,9 @@ func op(method, path, id, tag, summary string) huma.Operation {
 // handle registers an operation that answers with T as JSON.
 func handle[I, T any](api huma.API, o huma.Operation, f func(ctx context.Context, in *I) (T, error)) {
 	addProblem(api, &o)
+	if o.Method == http.MethodGet {
+		o.Responses["200"] = &huma.Response{Headers: staleHeaders()}
+	}
 	huma.Register(api, o, func(ctx context.Context, in *I) (*answer[T], error) {
 		v, err := f(ctx, in)
 		if err != nil {
@@ -258,6 +279,30 @@ func handle[I, T any](api huma.API, o huma.Operation, f func(ctx context.Context
 		}
 		return &answer[T]{Body: v}, nil
 	})
+}
+
+// staleHeaders are the headers of what is read.
+func staleHeaders() map[string]*huma.Param {
+	out := map[string]*huma.Param{}
+	for name := range staleDocs() {
+		out[name] = &huma.Param{Ref: "#/components/headers/" + name}
+	}
+	return out
+}
+
+// staleDocs documents what marks an answer as old.
+func staleDocs() map[string]*huma.Header {
+	zero := 0.0
+	return map[string]*huma.Header{
+		v1.HeaderStale: {
+			Description: "only where the answer may be old: for how many seconds the server has not heard from a majority. Another server may be current",
+			Schema:      &huma.Schema{Type: huma.TypeInteger, Minimum: &zero},
+		},
+		v1.HeaderStaleServer: {
+			Description: "with " + v1.HeaderStale + ": the name of the server that answers",
+			Schema:      &huma.Schema{Type: huma.TypeString},
+		},
+	}
 }
 
 // addProblem documents errors as our problems.

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,6 +46,7 @@ type bench struct {
 	door  *fakeDoor
 	seats *fakeSeats
 	vault fakeVault
+	stale atomic.Int64 // for how long nothing was confirmed
 }
 
 // fakeVault has values by their places.
@@ -115,6 +117,7 @@ func newBench(t *testing.T) *bench {
 			return nil, cluster.NotFoundf("no other node has %s", ref)
 		},
 		Alarms: func() []string { return []string{"the store is full"} },
+		Stale:  func() time.Duration { return time.Duration(b.stale.Load()) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -191,6 +194,14 @@ func (b *bench) rev(key string) cluster.StoreRev {
 	return cluster.StoreRev(e.Rev)
 }
 
+// remove removes a key as its owner would.
+func (b *bench) remove(key string) {
+	b.t.Helper()
+	if _, err := b.store.Commit(b.t.Context(), store.Txn{Then: []store.Op{{Key: key, Delete: true}}}); err != nil {
+		b.t.Error(err)
+	}
+}
+
 func (b *bench) keys(prefix string) []string {
 	b.t.Helper()
 	entries, _, err := b.store.List(b.t.Context(), prefix)
@@ -221,6 +232,7 @@ type fakeHost struct {
 	mu     sync.Mutex
 	lines  map[cluster.TaskID][]cluster.LogLine
 	more   chan cluster.LogLine // followed
+	ended  chan struct{}        // closed: so are containers, and with them their logs
 	exec   func(ctx context.Context, o cluster.ExecOptions, s api.Streams) (int, error)
 	files  map[string][]byte
 	addr   string // that Dial connects to
@@ -230,7 +242,7 @@ type fakeHost struct {
 }
 
 func newFakeHost() *fakeHost {
-	return &fakeHost{lines: map[cluster.TaskID][]cluster.LogLine{}, files: map[string][]byte{}, more: make(chan cluster.LogLine)}
+	return &fakeHost{lines: map[cluster.TaskID][]cluster.LogLine{}, files: map[string][]byte{}, more: make(chan cluster.LogLine), ended: make(chan struct{})}
 }
 
 var (
@@ -267,6 +279,8 @@ func (h *fakeHost) Logs(ctx context.Context, task cluster.TaskID, o cluster.LogO
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case <-h.ended:
+			return nil
 		case l := <-h.more:
 			if err := emit(l); err != nil {
 				return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,7 +25,39 @@ type logsInput struct {
 	Follow bool      `query:"follow" doc:"go on with what is written from now on, also by tasks that start later"`
 	Tail   int       `query:"tail" default:"-1" doc:"last lines of each task; negative means all"`
 	Since  time.Time `query:"since"`
+	After  []string  `query:"after,explode" doc:"TASK@TIME: of this task only what was written after that; tail and since are for the others. A client whose stream broke goes on with it"`
 }
+
+// logRequest is a request for logs that was read.
+type logRequest struct {
+	*logsInput
+	after map[cluster.TaskID]time.Time
+}
+
+func (in *logsInput) request() (*logRequest, error) {
+	r := &logRequest{in, map[cluster.TaskID]time.Time{}}
+	for _, a := range in.After {
+		task, text, _ := strings.Cut(a, "@")
+		at, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil || task == "" {
+			return nil, cluster.Invalidf("after=%q: write TASK@TIME, with a time such as 2024-01-31T08:00:00.123456789Z", a)
+		}
+		r.after[cluster.TaskID(task)] = at
+	}
+	return r, nil
+}
+
+// from is what is wanted of a task's log, at the first look at it.
+func (in *logRequest) from(task cluster.TaskID) cluster.LogOptions {
+	o := cluster.LogOptions{Follow: in.Follow, Timestamps: true, Tail: in.Tail, Since: in.Since}
+	if at, known := in.after[task]; known {
+		o.Since, o.Tail = behind(at), -1
+	}
+	return o
+}
+
+// behind is when the next line after one of that time can have been written.
+func behind(at time.Time) time.Time { return at.Add(time.Nanosecond) }
 
 // source is a task whose log can be read.
 type source struct {
@@ -57,6 +90,10 @@ func (m *model) nodeOf(t cluster.Task) cluster.NodeID {
 }
 
 func (s *Server) logs(_ context.Context, in *logsInput) (func(context.Context, *events) error, error) {
+	r, err := in.request()
+	if err != nil {
+		return nil, err
+	}
 	m := s.read(in.app())
 	id := cluster.ServiceID{App: in.app(), Name: cluster.ServiceName(in.Service)}
 	if len(in.sources(m)) == 0 {
@@ -70,12 +107,11 @@ func (s *Server) logs(_ context.Context, in *logsInput) (func(context.Context, *
 			return nil, cluster.NotFoundf("there is no task %q in app %s", in.Task, in.App)
 		}
 	}
-	o := cluster.LogOptions{Follow: in.Follow, Timestamps: true, Tail: in.Tail, Since: in.Since}
 	return func(ctx context.Context, e *events) error {
 		if in.Follow {
-			return s.follow(ctx, in, o, e)
+			return s.follow(ctx, r, e)
 		}
-		return s.merge(ctx, in.sources(m), o, e)
+		return s.merge(ctx, r, in.sources(m), e)
 	}, nil
 }
 
@@ -103,7 +139,7 @@ func (s *Server) copyLogs(ctx context.Context, src source, o cluster.LogOptions,
 const logBuffer = 64
 
 // merge sends the lines of several tasks in the order of their times.
-func (s *Server) merge(ctx context.Context, sources []source, o cluster.LogOptions, e *events) error {
+func (s *Server) merge(ctx context.Context, in *logRequest, sources []source, e *events) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -119,7 +155,7 @@ func (s *Server) merge(ctx context.Context, sources []source, o cluster.LogOptio
 		open = append(open, st)
 		wg.Go(func() {
 			defer close(st.lines)
-			st.err = s.copyLogs(ctx, src, o, st.lines)
+			st.err = s.copyLogs(ctx, src, in.from(src.task), st.lines)
 		})
 	}
 	var failure error
@@ -152,8 +188,7 @@ func (s *Server) merge(ctx context.Context, sources []source, o cluster.LogOptio
 // follower follows the tasks of one request.
 type follower struct {
 	server  *Server
-	in      *logsInput
-	options cluster.LogOptions
+	in      *logRequest
 	out     *events
 	lines   chan cluster.LogLine
 	ended   chan source
@@ -161,14 +196,15 @@ type follower struct {
 	last    map[source]time.Time // the time of the last line sent of a source
 }
 
-// follow sends lines as they arrive, and takes up tasks that appear.
-func (s *Server) follow(ctx context.Context, in *logsInput, o cluster.LogOptions, e *events) error {
+// follow sends lines as they arrive, and takes up tasks that appear, until what is
+// followed is gone.
+func (s *Server) follow(ctx context.Context, in *logRequest, e *events) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
 	f := &follower{
-		server: s, in: in, options: o, out: e,
+		server: s, in: in, out: e,
 		lines: make(chan cluster.LogLine, logBuffer), ended: make(chan source),
 		reading: map[source]bool{}, last: map[source]time.Time{},
 	}
@@ -176,7 +212,8 @@ func (s *Server) follow(ctx context.Context, in *logsInput, o cluster.LogOptions
 	defer ping.Stop()
 	for {
 		changed := s.Mirror.Changed()
-		sources := in.sources(s.read(in.app()))
+		m := s.read(in.app())
+		sources := in.sources(m)
 		for _, src := range sources {
 			if !f.reading[src] {
 				f.reading[src] = true
@@ -184,8 +221,8 @@ func (s *Server) follow(ctx context.Context, in *logsInput, o cluster.LogOptions
 				wg.Go(func() { f.read(ctx, src, from) })
 			}
 		}
-		if in.Task != "" && len(sources) == 0 && len(f.reading) == 0 {
-			return nil // the one task is over
+		if len(sources) == 0 && len(f.reading) == 0 && in.over(m) {
+			return nil
 		}
 		if err := f.pump(ctx, changed, ping.C); err != nil {
 			return err
@@ -193,12 +230,26 @@ func (s *Server) follow(ctx context.Context, in *logsInput, o cluster.LogOptions
 	}
 }
 
+// over reports whether nothing more can come, once no task is left: of one task, of a
+// service that was removed, or of an app.
+func (in *logsInput) over(m *model) bool {
+	if in.Task != "" {
+		return true
+	}
+	for _, svc := range m.servicesOf(in.app()) {
+		if in.Service == "" || string(svc.Name) == in.Service {
+			return false
+		}
+	}
+	return true
+}
+
 // from says where to begin: behind the last line, when the stream broke or the
 // container was started again.
 func (f *follower) from(src source) cluster.LogOptions {
-	o := f.options
+	o := f.in.from(src.task)
 	if at, again := f.last[src]; again {
-		o.Since, o.Tail = at.Add(time.Nanosecond), -1
+		o.Since, o.Tail = behind(at), -1
 	}
 	return o
 }

@@ -56,6 +56,7 @@ func handleEvents[I, T any](api huma.API, o huma.Operation, event string, open f
 	addProblem(api, &o)
 	o.Responses["200"] = &huma.Response{
 		Description: "Events named " + event + ", then end; or error with a problem",
+		Headers:     staleHeaders(),
 		Content:     map[string]*huma.MediaType{"text/event-stream": {Schema: schemaOf[T](api.OpenAPI().Components.Schemas)}},
 	}
 	huma.Register(api, o, func(ctx context.Context, in *I) (*huma.StreamResponse, error) {

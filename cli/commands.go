@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"fmt"
 	"runtime"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -32,7 +34,28 @@ func (a *app) client() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.New(e.options())
+	o := e.options()
+	o.Stale = a.sayStale
+	return client.New(o)
+}
+
+// sayStale tells, once and beside what is printed, that it may be old.
+func (a *app) sayStale(server string, since time.Duration) {
+	if !a.saidStale.Swap(true) {
+		a.note("server %s has not heard from a majority for %s: what follows may be old", server, forHowLong(since))
+	}
+}
+
+// forHowLong is a duration as one says it.
+func forHowLong(d time.Duration) string {
+	switch {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%d s", int(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	default:
+		return fmt.Sprintf("%d h", int(d.Hours()))
+	}
 }
 
 func (a *app) versionCommand() *cobra.Command {

@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,6 +56,8 @@ type hub struct {
 	templates chart.Engine
 	// before is called with each request that the server is about to answer.
 	before atomic.Pointer[func(*http.Request)]
+	// stale is for how many seconds the server says that it has not heard from a majority.
+	stale atomic.Int64
 }
 
 func newHub(t *testing.T) *hub {
@@ -113,6 +116,10 @@ func (h *hub) serve() {
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if f := h.before.Load(); f != nil {
 				(*f)(r)
+			}
+			if since := h.stale.Load(); since > 0 {
+				w.Header().Set(v1.HeaderStale, strconv.FormatInt(since, 10))
+				w.Header().Set(v1.HeaderStaleServer, "n1")
 			}
 			h.api.ServeHTTP(w, r)
 		}), ReadHeaderTimeout: time.Minute,

@@ -32,7 +32,11 @@ func (a *app) logsCommand() *cobra.Command {
 		Use: "logs [APP | ADDRESS]", Short: "Print what the tasks of an app, a service or a slot have written",
 		Long: `Prints what the containers there have written. Where there is no container any
 more, of a job that is done or a task that failed, it prints the last lines that
-were kept of it, and says so on standard error.`,
+were kept of it, and says so on standard error.
+
+With -f it goes on, without a line lost or repeated, when the server that it asks
+restarts or dies: through another one, where the context knows several, or the
+same. It ends when what it follows is removed.`,
 		Example:           "  fairlead logs -f web\n  fairlead logs shop/web.2 --tail 50\n  fairlead logs --since 10m   # the whole app here",
 		Args:              rangeArgs(0, 1, ""),
 		ValidArgsFunction: a.withTasks(1, a.completeTargets(1)),
@@ -72,12 +76,16 @@ func (a *app) logs(ctx context.Context, cl *client.Client, addr cluster.Address,
 			return err
 		}
 	}
-	err := cl.Logs(ctx, addr, client.LogQuery{LogOptions: o}, func(l cluster.LogLine) error {
+	broken := func(err error) { a.note("%v; going on where it was as soon as a server answers", err) }
+	err := cl.Logs(ctx, addr, client.LogQuery{LogOptions: o, Broken: broken}, func(l cluster.LogLine) error {
 		heard[l.Task] = true
 		return a.logLine(l, o.Timestamps)
 	})
 	if o.Follow && ctx.Err() != nil {
 		return nil // the user has seen enough
+	}
+	if o.Follow && err == nil && a.human() {
+		a.note("%s was removed: its log ends", strings.TrimSuffix(addr.String(), "/"))
 	}
 	if err != nil || o.Follow {
 		return err

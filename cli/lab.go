@@ -158,7 +158,9 @@ func (a *app) labStatus(l *labFlags) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				list = append(list, s)
+				if list = append(list, s); s.Doubt != "" {
+					a.note("lab %s: %s", name, s.Doubt)
+				}
 			}
 			if cmd.Flags().Changed("name") && !a.human() {
 				return a.print(list[0], nil)
@@ -212,6 +214,8 @@ func unitWord(n lab.NodeStatus, unit string, good bool, well string) string {
 	switch {
 	case good:
 		return well
+	case unit == lab.UnitFairlead && n.Unknown && n.Runs(unit):
+		return "unknown"
 	case n.Runs(unit):
 		return "runs"
 	case n.Stopped.Has(unit):
@@ -271,12 +275,20 @@ func (a *app) labShell(l *labFlags) *cobra.Command {
 	return &cobra.Command{
 		Use: "shell NODE", Short: "Open a shell on a node, as root", Args: oneArg("NODE"),
 		Example: "  sudo fairlead lab shell n2", ValidArgsFunction: l.completeNode,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			shell := os.Getenv("SHELL")
 			if shell == "" {
 				shell = "/bin/sh"
 			}
-			return lab.Enter(l.root, l.name, args[0], []string{shell}, os.Environ())
+			var at lab.Streams
+			at.In, _ = a.in.(*os.File)
+			at.Out, _ = a.out.(*os.File)
+			at.Err, _ = a.errw.(*os.File)
+			code, err := lab.Shell(cmd.Context(), l.root, l.name, args[0], shell, at)
+			if err == nil && code != 0 {
+				err = &exitError{code: code}
+			}
+			return err
 		},
 	}
 }

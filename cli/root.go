@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -33,7 +34,9 @@ type app struct {
 	// bareLogs leaves out whose line it is.
 	bareLogs bool
 	conn     connFlags
-	took     current // where the app of this command came from, when its arguments name none
+	// saidStale: it was said that what is shown may be old.
+	saidStale atomic.Bool
+	took      current // where the app of this command came from, when its arguments name none
 }
 
 // Streams are the program's standard streams and its clock; tests give their own.

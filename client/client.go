@@ -41,6 +41,9 @@ type Options struct {
 	// Learn is told where the cluster's servers are when a server says something
 	// else than URL and Others; nil: nobody is. It must not block.
 	Learn func(servers []string)
+	// Stale is told when an answer may be old, before it is read: the server that gives it
+	// has not heard from a majority for a time, nor is there another that has. nil: nobody is.
+	Stale func(server string, since time.Duration)
 	// Timeout bounds calls that are not streams; 0 means 60s.
 	Timeout time.Duration
 }
@@ -52,13 +55,16 @@ type Client struct {
 	dial  func(ctx context.Context) (net.Conn, error)
 	token string
 	learn func(servers []string)
-	where string
-	limit time.Duration
+	stale func(server string, since time.Duration)
+	// servers are where another server may be asked; nil: there is one alone.
+	servers *servers
+	where   string
+	limit   time.Duration
 }
 
 // New makes a client. It does not connect yet.
 func New(o Options) (*Client, error) {
-	c := &Client{token: o.Token, limit: o.Timeout, learn: o.Learn}
+	c := &Client{token: o.Token, limit: o.Timeout, learn: o.Learn, stale: o.Stale}
 	if c.limit == 0 {
 		c.limit = 60 * time.Second
 	}
@@ -96,7 +102,7 @@ func New(o Options) (*Client, error) {
 		servers.add(o.Others)
 	}
 	if c.dial = servers.dial; len(servers.list) > 1 {
-		c.where = strings.Join(servers.list, ", ")
+		c.where, c.servers = strings.Join(servers.list, ", "), servers
 	}
 	// HTTP/1.1 alone: exec and port-forward take over the connection, which HTTP/2
 	// does not allow.
@@ -213,6 +219,12 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.unreachable(req.Context(), err)
+	}
+	if doubtful(resp) && req.Method == http.MethodGet && c.servers != nil {
+		resp = c.current(req, resp)
+	}
+	if since, old := staleFor(resp); old && c.stale != nil {
+		c.stale(resp.Header.Get(v1.HeaderStaleServer), since)
 	}
 	if list := resp.Header.Get(v1.HeaderServers); list != "" && c.learn != nil {
 		c.learn(strings.Split(list, ","))

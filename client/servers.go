@@ -5,10 +5,15 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
 )
 
 // moveOn is how long one server may take to be connected to where there are others.
@@ -70,4 +75,78 @@ func (s *servers) prefer(server string) {
 	if i := slices.Index(s.list, server); i > 0 {
 		s.list = slices.Insert(slices.Delete(s.list, i, i+1), 0, server)
 	}
+}
+
+// current is the answer of another server to req, of the first that is sure of it, else
+// resp. Commands that follow then ask that one first.
+func (c *Client) current(req *http.Request, resp *http.Response) *http.Response {
+	for _, server := range c.servers.others() {
+		better, err := c.servers.ask(req, server)
+		if err != nil {
+			continue
+		}
+		if doubtful(better) {
+			_ = better.Body.Close()
+			continue
+		}
+		_ = resp.Body.Close()
+		c.servers.prefer(server)
+		c.http.CloseIdleConnections() // they lead to the one before
+		return better
+	}
+	return resp
+}
+
+// doubtful reports whether another server may know better: this one has not heard from a
+// majority for a while, or not at all since it started.
+func doubtful(resp *http.Response) bool {
+	_, old := staleFor(resp)
+	return old || resp.StatusCode == http.StatusServiceUnavailable
+}
+
+// staleFor reads for how long an answer may be old already.
+func staleFor(resp *http.Response) (time.Duration, bool) {
+	n, err := strconv.Atoi(resp.Header.Get(v1.HeaderStale))
+	return time.Duration(n) * time.Second, err == nil
+}
+
+// others are the servers but for the one that answered last.
+func (s *servers) others() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.list[1:])
+}
+
+// ask sends a request without a body to one server, which has a moment to answer. The
+// connection ends with the answer's body.
+func (s *servers) ask(req *http.Request, server string) (*http.Response, error) {
+	ctx, cancel := context.WithCancel(req.Context())
+	tr := &http.Transport{
+		DialTLSContext:    func(ctx context.Context, _, _ string) (net.Conn, error) { return s.one(ctx, server, true) },
+		DisableKeepAlives: true,
+	}
+	late := time.AfterFunc(moveOn, cancel)
+	resp, err := tr.RoundTrip(req.Clone(ctx))
+	if err == nil && !late.Stop() {
+		_ = resp.Body.Close()
+		err = context.DeadlineExceeded
+	}
+	if err != nil {
+		late.Stop()
+		cancel()
+		return nil, err
+	}
+	resp.Body = &lastBody{resp.Body, cancel}
+	return resp, nil
+}
+
+// lastBody is the body of the only answer on a connection.
+type lastBody struct {
+	io.ReadCloser
+	end context.CancelFunc
+}
+
+func (b *lastBody) Close() error {
+	defer b.end()
+	return b.ReadCloser.Close()
 }

@@ -3,7 +3,6 @@ package client_test
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"io"
 	"log"
 	"net/http"
@@ -62,9 +61,12 @@ func TestMovesToAnotherServer(t *testing.T) {
 // serving is a server that answers with its name as its version.
 func serving(t *testing.T, p *pki.PKI, name string) *httptest.Server {
 	t.Helper()
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(map[string]string{"version": name})
-	}))
+	return servingBy(t, p, named(name))
+}
+
+func servingBy(t *testing.T, p *pki.PKI, h http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	s := httptest.NewUnstartedServer(h)
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	s.Listener = tls.NewListener(s.Listener, p.ServerTLS()) // StartTLS would show a certificate of its own
 	s.Start()

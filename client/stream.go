@@ -21,7 +21,7 @@ import (
 // it is done; release 0 means the current one. The last Progress says how it ended.
 func (c *Client) Watch(ctx context.Context, app cluster.AppName, release int, emit func(v1.Progress) error) error {
 	q := url.Values{"release": {strconv.Itoa(release)}}
-	return stream(ctx, c, path("apps", string(app), "watch"), q, "progress", emit)
+	return stream(ctx, c, request{path: path("apps", string(app), "watch"), query: q, event: "progress"}, emit)
 }
 
 // LogQuery selects log lines.
@@ -29,34 +29,33 @@ type LogQuery struct {
 	cluster.LogOptions
 	// Task, when set, is the one task to read, whatever the address.
 	Task cluster.TaskID
-}
-
-// Logs calls emit with the log lines of an app (empty service), a service or a
-// slot. Without Follow the lines of all tasks come in the order of their times;
-// with Follow as they arrive, also from tasks that start later.
-func (c *Client) Logs(ctx context.Context, a cluster.Address, o LogQuery, emit func(cluster.LogLine) error) error {
-	q := addressQuery(a)
-	q.Set("tail", strconv.Itoa(o.Tail))
-	if o.Follow {
-		q.Set("follow", "true")
-	}
-	if !o.Since.IsZero() {
-		q.Set("since", o.Since.Format(time.RFC3339Nano))
-	}
-	if o.Task != "" {
-		q.Set("task", string(o.Task))
-	}
-	return stream(ctx, c, path("apps", string(a.App), "logs"), q, "line", emit)
+	// Broken, when set, makes a log that is followed go on through another server, or the
+	// same when it is back, from where it was: nothing is lost, nothing repeated. It is told
+	// once each time why the log stopped.
+	Broken func(error)
 }
 
 // Events calls emit with every change in the cluster (or of an app) until ctx ends.
 func (c *Client) Events(ctx context.Context, app cluster.AppName, emit func(v1.Event) error) error {
-	return stream(ctx, c, path("events"), appQuery(app), "change", emit)
+	return stream(ctx, c, request{path: path("events"), query: appQuery(app), event: "change"}, emit)
+}
+
+// request is a question that is answered by a stream of events.
+type request struct {
+	path  string
+	query url.Values
+	event string // their name
+	// silence is how long the server may say nothing at all; 0: for ever.
+	silence time.Duration
+	// began is told when the server answered, by the server's own clock; may be nil.
+	began func(time.Time)
 }
 
 // stream reads server-sent events of one type until the server says "end".
-func stream[T any](ctx context.Context, c *Client, p string, q url.Values, event string, emit func(T) error) error {
-	req, err := c.request(ctx, http.MethodGet, p, q, nil)
+func stream[T any](ctx context.Context, c *Client, r request, emit func(T) error) error {
+	sctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	req, err := c.request(sctx, http.MethodGet, r.path, r.query, nil)
 	if err != nil {
 		return err
 	}
@@ -66,9 +65,16 @@ func stream[T any](ctx context.Context, c *Client, p string, q url.Values, event
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	err = readEvents(resp.Body, func(name string, data []byte) (bool, error) {
+	if at, err := http.ParseTime(resp.Header.Get("Date")); err == nil && r.began != nil {
+		r.began(at)
+	}
+	body := io.Reader(resp.Body)
+	if r.silence > 0 {
+		body = &heard{body, r.silence, cancel}
+	}
+	err = readEvents(body, func(name string, data []byte) (bool, error) {
 		switch name {
-		case event:
+		case r.event:
 			var v T
 			if err := json.Unmarshal(data, &v); err != nil {
 				return false, fmt.Errorf("read an event of %s: %w", c.where, err)
@@ -90,6 +96,20 @@ func stream[T any](ctx context.Context, c *Client, p string, q url.Values, event
 		return cluster.Transientf("the server at %s ended the stream: %w", c.where, broken.err)
 	}
 	return err
+}
+
+// heard is a stream that ends when nothing comes for a time: a server whose machine lost
+// its power does not say that it is gone.
+type heard struct {
+	io.Reader
+	silence time.Duration
+	end     func()
+}
+
+func (h *heard) Read(b []byte) (int, error) {
+	t := time.AfterFunc(h.silence, h.end)
+	defer t.Stop()
+	return h.Reader.Read(b)
 }
 
 // brokenError is the connection's end, as opposed to what the caller's emit returned.

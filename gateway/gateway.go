@@ -15,6 +15,7 @@ import (
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/nftwatch"
+	"github.com/fairlead/fairlead/outage"
 )
 
 // Cluster is what a gateway needs of the cluster's store.
@@ -199,12 +200,14 @@ func (g *Gateway) listen(ctx context.Context) (net.Listener, error) {
 func (g *Gateway) follow(ctx context.Context) error {
 	const firstPause, maxPause = 100 * time.Millisecond, 5 * time.Second
 	pause := firstPause
+	var away outage.Outage
 	for {
 		err := g.cluster.Follow(ctx, func(whole bool, put map[string][]byte, deleted []string) {
 			g.awaitUsers(ctx, put)
 			g.tree.apply(whole, put, deleted)
 			if whole {
 				pause = firstPause
+				away.Over(g.log, "the cluster's routes are in sight again")
 				select {
 				case <-g.first:
 				default:
@@ -215,7 +218,7 @@ func (g *Gateway) follow(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		g.log.Warn("lost sight of the cluster's routes; serving the last ones", "error", err, "retry_in", pause)
+		away.Failed(g.log, "lost sight of the cluster's routes; serving the last ones", "error", err, "retry_in", pause)
 		if !wait(ctx, pause) {
 			return context.Cause(ctx)
 		}

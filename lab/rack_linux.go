@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	v1 "github.com/fairlead/fairlead/api/v1"
-	"github.com/fairlead/fairlead/client"
 	"github.com/fairlead/fairlead/cluster"
 )
 
@@ -224,22 +223,6 @@ func (r *rack) snapshot(ctx context.Context) Snapshot {
 	return s
 }
 
-// apiAnswers reports whether the first server takes invitations.
-func (r *rack) apiAnswers(ctx context.Context) bool {
-	cl, err := r.api()
-	if err != nil {
-		return false
-	}
-	defer cl.Close()
-	h, err := cl.Health(ctx)
-	return err == nil && h.Ready
-}
-
-// api is a client of the lab's first server.
-func (r *rack) api() (*client.Client, error) {
-	return client.New(client.Options{Socket: r.dir.APISocket(r.state.Spec.Machines()[0].Name), Timeout: 2 * time.Second})
-}
-
 func (r *rack) do(ctx context.Context, s Step) error {
 	switch s := s.(type) {
 	case SetRules:
@@ -261,15 +244,14 @@ func (r *rack) do(ctx context.Context, s Step) error {
 	return nil
 }
 
-// invite asks the server for a token, as `fairlead node invite` and `server invite`
+// invite asks a server for a token, as `fairlead node invite` and `server invite`
 // do, and gives it to the machines.
 func (r *rack) invite(ctx context.Context, s Invite) error {
-	cl, err := r.api()
-	if err != nil {
+	var inv v1.Invitation
+	err := r.askAny(ctx, func(server *voice) (err error) {
+		inv, err = server.Invite(ctx, v1.Invite{TTL: cluster.Duration(10 * time.Minute), Uses: len(s.Nodes), Server: s.Server})
 		return err
-	}
-	defer cl.Close()
-	inv, err := cl.Invite(ctx, v1.Invite{TTL: cluster.Duration(10 * time.Minute), Uses: len(s.Nodes), Server: s.Server})
+	})
 	if err != nil {
 		return err
 	}
@@ -305,44 +287,20 @@ func (r *rack) status(ctx context.Context) Status {
 	}
 	r.mu.Unlock()
 	s.Running, s.Snapshots = true, snapshots(r.dir)
-	alive, gateways := r.clusterSays(ctx)
+	said := r.clusterSays(ctx)
+	s.Doubt = said.doubt
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		h := r.hosts[n.Name]
 		seen := h.seen()
 		n.Power, n.Units = seen.Running, h.units()
 		n.Docker = seen.Running && answers(r.dir.DockerSocket(n.Name))
-		n.Alive = alive[n.Name]
+		n.Alive, n.Unknown = said.alive[n.Name], said.nothing
 		if n.Gateway {
-			problem, ok := gateways[n.Name]
+			problem, ok := said.gateways[n.Name]
 			n.GatewayServes, n.GatewayProblem = ok && problem == "", problem
 		}
 	}
 	s.Ready = s.Waiting() == ""
 	return s
-}
-
-// clusterSays asks the cluster which of its nodes are alive, and what is wrong with
-// each gateway that it knows.
-func (r *rack) clusterSays(ctx context.Context) (alive map[string]bool, gateways map[string]string) {
-	alive, gateways = map[string]bool{}, map[string]string{}
-	cl, err := r.api()
-	if err != nil {
-		return alive, gateways
-	}
-	defer cl.Close()
-	if nodes, err := cl.Nodes(ctx); err == nil {
-		for _, n := range nodes {
-			alive[string(n.ID)] = n.Alive
-		}
-	}
-	if st, err := cl.Status(ctx); err == nil {
-		for _, g := range st.Gateways {
-			gateways[string(g.Node)] = g.Error
-			if g.Error == "" && g.Traefik == "" {
-				gateways[string(g.Node)] = "Traefik does not serve yet"
-			}
-		}
-	}
-	return alive, gateways
 }

@@ -66,28 +66,33 @@ func snapshots(d Dir) []string {
 // Enter becomes a program on a node, as nsenter does; it returns only when it
 // could not.
 func Enter(root, name, node string, args, env []string) error {
-	if err := requireRoot(); err != nil {
+	args, env, err := entering(root, name, node, here(args), env)
+	if err != nil {
 		return err
+	}
+	return unix.Exec(args[0], args, env)
+}
+
+// entering is what runs a program on a node, and its environment.
+func entering(root, name, node string, args, env []string) (_, _ []string, err error) {
+	if err := requireRoot(); err != nil {
+		return nil, nil, err
 	}
 	d := DirOf(root, name)
 	st, err := Read(d)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	if _, err := st.Spec.Machine(node); err != nil {
-		return err
+		return nil, nil, err
 	}
 	found := labProcesses("machine", d, node)
 	if len(found) == 0 {
-		return cluster.Transientf("%s has no power: `fairlead lab start %s` gives it some", node, node)
+		return nil, nil, cluster.Transientf("%s has no power: `fairlead lab start %s` gives it some", node, node)
 	}
 	nsenter, err := exec.LookPath("nsenter")
 	if err != nil {
-		return cluster.Invalidf("nsenter is not on this machine: install the package util-linux")
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		dir = "/"
+		return nil, nil, cluster.Invalidf("nsenter is not on this machine: install the package util-linux")
 	}
 	own := Environment(d, st, node)
 	env = slices.DeleteFunc(slices.Clone(env), func(e string) bool {
@@ -95,12 +100,18 @@ func Enter(root, name, node string, args, env []string) error {
 		return strings.HasPrefix(name, "DOCKER_") || strings.HasPrefix(name, "FAIRLEAD_") ||
 			slices.ContainsFunc(own, func(o string) bool { return strings.HasPrefix(o, name+"=") })
 	})
-	// The shell goes to the directory by its name: it is the node's own, where it has one.
-	args = append([]string{
-		nsenter, "--target", strconv.Itoa(found[0].PID), "--mount", "--uts", "--ipc", "--net", "--pid", "--",
-		"/bin/sh", "-c", `cd -- "$0" 2>/dev/null; exec "$@"`, dir,
-	}, args...)
-	return unix.Exec(nsenter, args, append(env, own...))
+	in := []string{nsenter, "--target", strconv.Itoa(found[0].PID), "--mount", "--uts", "--ipc", "--net", "--pid", "--"}
+	return slices.Concat(in, args), append(env, own...), nil
+}
+
+// here is a program that is run in this directory, by its name: it is the node's own,
+// where it has one.
+func here(args []string) []string {
+	dir, err := os.Getwd()
+	if err != nil {
+		dir = "/"
+	}
+	return append([]string{"/bin/sh", "-c", `cd -- "$0" 2>/dev/null; exec "$@"`, dir}, args...)
 }
 
 // LoadImage copies an image of this machine's engine to the engines of nodes; with

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -140,3 +141,6 @@ func (d Dir) DockerSocket(node string) string { return d.path("run", node, "dock
 
 // APISocket is where the API of a server of the lab answers on this machine.
 func (d Dir) APISocket(node string) string { return d.path("run", node, "fairlead.sock") }
+
+// Streams are the standard streams of a program.
+type Streams struct{ In, Out, Err *os.File }

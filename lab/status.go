@@ -17,6 +17,8 @@ type Status struct {
 	Ready bool `json:"ready"`
 	// Trouble is what the lab could not do.
 	Trouble string `json:"trouble,omitempty"`
+	// Doubt is why what the cluster says of its nodes may be old, or is not known.
+	Doubt string `json:"doubt,omitempty"`
 	// Socket is where the API answers on this machine, URLs where each gateway does.
 	Socket    string       `json:"socket"`
 	URLs      []string     `json:"urls"`
@@ -32,8 +34,10 @@ type NodeStatus struct {
 	// Wanted says that it should have power.
 	Wanted bool `json:"wanted"`
 	// Docker says that the engine answers, Alive that the cluster counts on the node.
-	Docker         bool        `json:"docker"`
-	Alive          bool        `json:"alive"`
+	Docker bool `json:"docker"`
+	Alive  bool `json:"alive"`
+	// Unknown says that no server answers: Alive and GatewayServes say nothing.
+	Unknown        bool        `json:"unknown,omitempty"`
 	GatewayServes  bool        `json:"gateway_serves,omitempty"`
 	GatewayProblem string      `json:"gateway_problem,omitempty"`
 	DockerHost     string      `json:"docker_host"`
@@ -104,6 +108,9 @@ func (s Status) reasons() string {
 	var out strings.Builder
 	if s.Trouble != "" {
 		out.WriteString("\n" + s.Trouble)
+	}
+	if s.Doubt != "" {
+		out.WriteString("\n" + s.Doubt)
 	}
 	for _, n := range s.Nodes {
 		if n.GatewayProblem != "" {

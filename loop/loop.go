@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/outage"
 )
 
 // Loop runs a planner against the store.
@@ -41,6 +42,7 @@ const (
 // Run plans until ctx ends and returns the context's cause.
 func (l *Loop[S, A]) Run(ctx context.Context) error {
 	backoff := time.Duration(0)
+	var away outage.Outage
 	for ctx.Err() == nil {
 		changed := l.Changed()
 		wait, err := l.once(ctx)
@@ -50,11 +52,14 @@ func (l *Loop[S, A]) Run(ctx context.Context) error {
 			if cluster.KindOf(err) == cluster.KindConflict {
 				l.Log.Debug("state moved on while planning; planning again", "loop", l.Name, "error", err)
 			} else {
-				l.Log.Warn("could not apply the plan; planning again", "loop", l.Name, "error", err, "retry_in", backoff)
+				away.Failed(l.Log, "could not apply the plan; planning again", "loop", l.Name, "error", err, "retry_in", backoff)
 			}
 			wait, changed = backoff, nil
 		default:
 			backoff = 0
+			if err == nil {
+				away.Over(l.Log, "applied the plan", "loop", l.Name)
+			}
 		}
 		timer := time.NewTimer(wait)
 		select {

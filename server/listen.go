@@ -42,6 +42,8 @@ func (m *machine) serveAPI(ctx context.Context, g *errgroup.Group, st store.Stor
 		g.Go(func() error { return r.watch(ctx) })
 		door, servers = a, r
 	}
+	heard := newHeard(st, mirror, m.now, m.Log.Named("store"))
+	g.Go(func() error { return heard.run(ctx) })
 	handler, err := api.New(api.Config{
 		Store: store.Guarded(st, store.WriterAPI), Mirror: mirror, Hosts: n, Keeper: m.key, Resolver: m.resolver(),
 		CA: m.pki.Fingerprint(), URL: reachedAt(n.api, m.Advertise), Node: cluster.NodeID(m.Node), Now: m.now, Log: m.Log, Version: m.Version, Cluster: m.cluster, Domain: m.Domain,
@@ -49,6 +51,7 @@ func (m *machine) serveAPI(ctx context.Context, g *errgroup.Group, st store.Stor
 		Entry:   plan.EntryPoints{Web: m.HTTPPort, WebSecure: m.HTTPSPort, Internal: m.InternalPort},
 		Alarms:  func() []string { return append(m.alarmList(), n.hub.Alarms()...) },
 		Preview: control.Preview(mirror, m.now),
+		Stale:   heard.stale,
 	})
 	if err != nil {
 		return nil, err

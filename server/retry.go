@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/outage"
 )
 
 const (
@@ -25,12 +26,14 @@ var errEnded = errors.New("it ended")
 // one with an external etcd, whose address may be wrong. ended receives the end of
 // the embedded one.
 func (m *machine) insist(ctx context.Context, ended <-chan error, ask func(context.Context) error) error {
+	var away outage.Outage
 	for {
 		err := ask(ctx)
 		if cluster.KindOf(err) != cluster.KindTransient || m.etcd == "" || m.served() {
+			away.Over(m.Log, "the embedded etcd answers")
 			return err
 		}
-		m.Log.Warn("the embedded etcd is slow to answer; asking again", "error", err)
+		away.Failed(m.Log, "the embedded etcd is slow to answer; asking again", "error", err)
 		t := time.NewTimer(firstRetry)
 		select {
 		case <-ctx.Done():

@@ -11,21 +11,22 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/outage"
 	"github.com/fairlead/fairlead/store"
 	"github.com/fairlead/fairlead/tunnel"
 )
 
 // untilDone repeats f until it succeeds or ctx ends.
 func untilDone(ctx context.Context, log hclog.Logger, what string, f func() error) error {
-	said := ""
+	var away outage.Outage
 	for {
 		err := f()
 		if err == nil {
+			away.Over(log, "could "+what+" after all")
 			return nil
 		}
-		if ctx.Err() == nil && err.Error() != said {
-			said = err.Error()
-			log.Warn("could not "+what+"; will retry", "error", err)
+		if ctx.Err() == nil {
+			away.Failed(log, "could not "+what+"; will retry", "error", err)
 		}
 		t := time.NewTimer(time.Second)
 		select {

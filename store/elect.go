@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/outage"
 )
 
 // ErrLostLead is the cause with which a leader's context ends when it leads no more.
@@ -43,13 +44,14 @@ const leadRetry = 200 * time.Millisecond
 // since is from when on this candidate saw another one lead, until it did itself: about
 // now where nobody led, and where the store was away.
 func (c Candidate) Lead(ctx context.Context, run func(ctx context.Context, st Store, since time.Time) error) error {
+	var away outage.Outage
 	for ctx.Err() == nil {
-		done, err := c.term(ctx, run)
+		done, err := c.term(ctx, run, func() { away.Over(c.Log, "somebody leads again", "lead", c.Name) })
 		switch {
 		case done && ctx.Err() == nil:
 			return err
 		case err != nil && ctx.Err() == nil:
-			c.Log.Warn("could not take or keep the lead; will try again", "lead", c.Name, "error", err)
+			away.Failed(c.Log, "could not take or keep the lead; will try again", "lead", c.Name, "error", err)
 			pause(ctx, leadRetry)
 		}
 	}
@@ -64,8 +66,9 @@ func Leader(ctx context.Context, st Store, name string) (string, error) {
 
 // term waits for the lead, takes it and runs run once. done means that run
 // returned by itself; without an error and not done, the lead went to another.
-func (c Candidate) term(ctx context.Context, run func(ctx context.Context, st Store, since time.Time) error) (done bool, err error) {
-	held, since, err := c.free(ctx)
+// led is called once somebody leads.
+func (c Candidate) term(ctx context.Context, run func(ctx context.Context, st Store, since time.Time) error, led func()) (done bool, err error) {
+	held, since, err := c.free(ctx, led)
 	if err != nil {
 		return false, err
 	}
@@ -85,11 +88,13 @@ func (c Candidate) term(ctx context.Context, run func(ctx context.Context, st St
 		Then: []Op{{Key: key, Value: []byte(c.ID), Lease: lease}},
 	})
 	if cluster.KindOf(err) == cluster.KindConflict {
+		led()
 		return false, nil // another was faster
 	}
 	if err != nil {
 		return false, fmt.Errorf("take the lead %s: %w", c.Name, err)
 	}
+	led()
 	defer c.release(ctx, rev)
 	c.Log.Info("leading", "lead", c.Name, "id", c.ID, "revision", rev)
 	return c.serve(ctx, rev, lost, func(ctx context.Context, st Store) error { return run(ctx, st, since) })
@@ -138,7 +143,7 @@ func (c Candidate) release(ctx context.Context, rev int64) {
 
 // free waits until the lock may be taken and returns the revision it then has, 0
 // when it is free, and since when the store has answered.
-func (c Candidate) free(ctx context.Context) (rev int64, since time.Time, err error) {
+func (c Candidate) free(ctx context.Context, led func()) (rev int64, since time.Time, err error) {
 	since = c.Now()
 	for {
 		e, err := c.Store.Get(ctx, LockKey(c.Name))
@@ -150,6 +155,7 @@ func (c Candidate) free(ctx context.Context) (rev int64, since time.Time, err er
 		case c.Unique && string(e.Value) == c.ID:
 			return e.Rev, since, nil
 		}
+		led()
 		c.Log.Debug("waiting for the lead", "lead", c.Name, "leader", string(e.Value))
 		if err := c.changed(ctx, e.Rev, func() { since = c.Now() }); err != nil {
 			return 0, since, err

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/fairlead/fairlead/outage"
 )
 
 // Mirror keeps one prefix of the store in memory, from one list and one watch,
@@ -24,6 +26,7 @@ type Mirror struct {
 	rev     int64
 	byKey   map[string]*item
 	sorted  []string // keys in order; nil when it must be made again
+	follows bool     // a watch goes on where the list ended
 	changed chan struct{}
 	ready   chan struct{}
 }
@@ -45,12 +48,17 @@ func NewMirror(s Store, prefix string, log hclog.Logger) *Mirror {
 
 // Run keeps the mirror current until ctx ends, and returns the context's cause.
 func (m *Mirror) Run(ctx context.Context) error {
+	var away outage.Outage
 	for ctx.Err() == nil {
 		entries, rev, err := m.store.List(ctx, m.prefix)
 		if err != nil {
-			m.pause(ctx, "could not list the store; will retry", err)
+			if ctx.Err() == nil {
+				away.Failed(m.log, "could not list the store; will retry", "prefix", m.prefix, "error", err)
+			}
+			pause(ctx, relist)
 			continue
 		}
+		away.Over(m.log, "the store answers again", "prefix", m.prefix)
 		m.replace(entries, rev)
 		wctx, cancel := context.WithCancel(ctx)
 		for b := range m.store.Watch(wctx, m.prefix, rev) {
@@ -61,24 +69,14 @@ func (m *Mirror) Run(ctx context.Context) error {
 			m.apply(b)
 		}
 		cancel()
-		if ctx.Err() == nil {
-			m.pause(ctx, "", nil)
-		}
+		m.left()
+		pause(ctx, relist)
 	}
 	return context.Cause(ctx)
 }
 
-func (m *Mirror) pause(ctx context.Context, msg string, err error) {
-	if err != nil && ctx.Err() == nil {
-		m.log.Warn(msg, "prefix", m.prefix, "error", err)
-	}
-	t := time.NewTimer(200 * time.Millisecond)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
-}
+// relist is the pause before the store is listed again.
+const relist = 200 * time.Millisecond
 
 // Ready is closed once the first list is in.
 func (m *Mirror) Ready() <-chan struct{} { return m.ready }
@@ -97,6 +95,20 @@ func (m *Mirror) Rev() int64 {
 	return m.rev
 }
 
+// Follows reports whether the mirror is told of changes. From the end of a watch until
+// the store is listed again, which takes as long as the store does not answer, it is not.
+func (m *Mirror) Follows() bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.follows
+}
+
+func (m *Mirror) left() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.follows = false
+}
+
 func (m *Mirror) replace(entries []Entry, rev int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -108,7 +120,7 @@ func (m *Mirror) replace(entries []Entry, rev int64) {
 		}
 		next[e.Key] = &item{Entry: e}
 	}
-	m.byKey, m.sorted, m.rev = next, nil, rev
+	m.byKey, m.sorted, m.rev, m.follows = next, nil, rev, true
 	m.announce()
 	select {
 	case <-m.ready:

@@ -194,3 +194,53 @@ func TestMirrorLeavesOutWhatDoesNotDecode(t *testing.T) {
 		}
 	})
 }
+
+// From the end of a watch to the next list a mirror holds what was.
+func TestMirrorFollowsUnlessTheStoreIsAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		st := store.NewMemory()
+		m := store.NewMirror(st, "p/", hclog.NewNullLogger())
+		if m.Follows() {
+			t.Error("before it was listed")
+		}
+		defer start(t, m)()
+		for _, down := range []bool{false, true, false} {
+			st.Down(down)
+			time.Sleep(time.Second)
+			if m.Follows() == down {
+				t.Errorf("down %v: follows %v", down, m.Follows())
+			}
+		}
+	})
+}
+
+// A store that is away for an hour is told of a few times, and that it is back once.
+func TestMirrorDoesNotRepeatItself(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var said bytes.Buffer
+		log := hclog.New(&hclog.LoggerOptions{Output: &said})
+		st := store.NewMemory()
+		m := store.NewMirror(st, "p/", log)
+		c := store.Candidate{Store: st, Name: "x", ID: "n1", Now: time.Now, Log: log}
+		ctx, cancel := context.WithCancel(t.Context())
+		led := make(chan error, 1)
+		go func() {
+			led <- c.Lead(ctx, func(ctx context.Context, _ store.Store, _ time.Time) error { <-ctx.Done(); return context.Cause(ctx) })
+		}()
+		stop := start(t, m)
+		st.Down(true)
+		time.Sleep(time.Hour)
+		st.Down(false)
+		time.Sleep(time.Minute)
+		cancel()
+		_ = <-led
+		stop()
+		for says, most := range map[string]int{"could not list the store": 50, "could not take or keep the lead": 50, "the store answers again": 1, "somebody leads again": 1} {
+			if n := strings.Count(said.String(), says); n == 0 || n > most {
+				t.Errorf("%d times: %s", n, says)
+			}
+		}
+	})
+}

@@ -81,6 +81,13 @@ type Login struct {
 // commas: clients with a token are told with each answer.
 const HeaderServers = "Fairlead-Servers"
 
+// HeaderStale says that an answer may be old: for how many seconds the server that gives it
+// has not heard from a majority. HeaderStaleServer is the name of that server.
+const (
+	HeaderStale       = "Fairlead-Stale-Seconds"
+	HeaderStaleServer = "Fairlead-Stale-Server"
+)
+
 // HeaderNode says which server's node opens a tunnel: its certificate is the control
 // plane's, as every server's is.
 const HeaderNode = "Fairlead-Node"

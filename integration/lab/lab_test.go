@@ -122,29 +122,29 @@ func reaches(b *bed, from, to string) bool {
 func shells(t *testing.T, b *bed) {
 	t.Helper()
 	const commands = "hostname\nif [ -t 0 ]; then echo at a terminal; fi\nip -o -4 addr show eth0\ndocker ps --format '{{.Names}}'\nexit 3\n"
-	for _, terminal := range []bool{false, true} {
+	// At a terminal /bin/sh too, which is dash on many machines.
+	for _, shell := range []string{"", "/bin/sh", "/bin/bash"} {
+		terminal := shell != ""
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		cmd := b.command(ctx, "shell", "n2")
 		cmd.Env = append(cmd.Env, "SHELL=") // then it is what every machine has
 		if terminal {
-			// Of script too. Not dash: it cannot give a terminal back to who is outside its
-			// processes' namespace, and ends with 2.
-			env := append(cmd.Env, "SHELL=/bin/bash")
+			env := append(cmd.Env, "SHELL="+shell) // of script too
 			cmd = exec.CommandContext(ctx, "script", "-qec", strings.Join(cmd.Args, " "), "/dev/null")
 			cmd.Env = env
 		}
 		cmd.Stdin = strings.NewReader(commands)
 		out, err := output(cmd)
 		if e, ok := errors.AsType[*exec.ExitError](err); !ok || e.ExitCode() != 3 {
-			t.Errorf("at a terminal %v: the shell's exit code 3 comes as %v", terminal, err)
+			t.Errorf("%q at a terminal %v: the shell's exit code 3 comes as %v", shell, terminal, err)
 		}
 		said := strings.Fields(strings.ReplaceAll(out, "/24", ""))
 		if !slices.Contains(said, "n2") || !slices.Contains(said, b.address("n2")) || strings.Count(out, "demo_web") != 2 {
-			t.Errorf("at a terminal %v: a shell on n2 says\n%s", terminal, out)
+			t.Errorf("%q at a terminal %v: a shell on n2 says\n%s", shell, terminal, out)
 		}
 		if strings.Contains(out, "at a terminal\n") != terminal && strings.Contains(out, "at a terminal\r\n") != terminal {
-			t.Errorf("at a terminal %v: it is not\n%s", terminal, out)
+			t.Errorf("%q at a terminal %v: it is not\n%s", shell, terminal, out)
 		}
 	}
 	if out, err := b.try("shell", "n9"); err == nil || !strings.Contains(out, "it has n1, n2, n3") {

@@ -1,7 +1,9 @@
 // Package zaplog passes what etcd logs with zap on to hclog.
 //
 // etcd calls much "info" that interests nobody but etcd's own developers: info
-// becomes debug and debug becomes trace; warnings and errors keep their level.
+// becomes debug and debug becomes trace; warnings and errors keep their level, but
+// warnings that come again and again, as they do each half second while there is no
+// leader, are passed on more and more rarely.
 package zaplog
 
 import (
@@ -16,18 +18,19 @@ import (
 
 // New returns a zap logger that writes to log.
 func New(log hclog.Logger, opts ...zap.Option) *zap.Logger {
-	return zap.New(core{log: log, stopping: func() bool { return false }}, opts...)
+	return NewServer(log, func() bool { return false }, opts...)
 }
 
 // NewServer is New for a server that says when it is stopping: etcd then calls
 // it an error that the listeners which it closes itself are closed.
 func NewServer(log hclog.Logger, stopping func() bool, opts ...zap.Option) *zap.Logger {
-	return zap.New(core{log: log, stopping: stopping}, opts...)
+	return zap.New(core{log: log, stopping: stopping, said: &said{}}, opts...)
 }
 
 type core struct {
 	log      hclog.Logger
 	stopping func() bool
+	said     *said
 }
 
 func level(l zapcore.Level) hclog.Level {
@@ -47,7 +50,7 @@ func (c core) Enabled(l zapcore.Level) bool { return level(l) >= c.log.GetLevel(
 
 // With implements zapcore.Core.
 func (c core) With(fields []zapcore.Field) zapcore.Core {
-	return core{log: c.log.With(pairs(fields)...), stopping: c.stopping}
+	return core{log: c.log.With(pairs(fields)...), stopping: c.stopping, said: c.said}
 }
 
 // Check implements zapcore.Core.
@@ -64,7 +67,17 @@ func (c core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	if l > hclog.Debug && c.stopping() && aboutClosed(fields) {
 		l = hclog.Debug
 	}
-	c.log.Log(l, e.Message, pairs(fields)...)
+	args := pairs(fields)
+	if l == hclog.Warn {
+		withheld, now := c.said.again(subject(e, fields), e.Time)
+		if !now {
+			return nil
+		}
+		if withheld > 0 {
+			args = append(args, "withheld", withheld)
+		}
+	}
+	c.log.Log(l, e.Message, args...)
 	return nil
 }
 

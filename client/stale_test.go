@@ -1,0 +1,99 @@
+package client_test
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/client"
+	"github.com/fairlead/fairlead/pki"
+)
+
+// old makes a server's answers old.
+func old(name string, next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(v1.HeaderStale, "42")
+		w.Header().Set(v1.HeaderStaleServer, name)
+		next(w, r)
+	}
+}
+
+func named(name string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_ = json.NewEncoder(w).Encode(map[string]string{"version": name})
+	}
+}
+
+func starting(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
+
+// What a server says that is cut off from the majority is asked of another one; where none
+// is current, it is said that it may be old.
+func TestAsksAServerThatIsCurrent(t *testing.T) {
+	for name, c := range map[string]struct {
+		servers []http.HandlerFunc
+		want    string // what answers
+		then    string // what answers the next question
+		said    string
+	}{
+		"current":               {servers: []http.HandlerFunc{named("n1"), named("n2")}, want: "n1", then: "n1"},
+		"cut off":               {servers: []http.HandlerFunc{old("n1", named("n1")), named("n2")}, want: "n2", then: "n2"},
+		"the second too":        {servers: []http.HandlerFunc{old("n1", named("n1")), old("n2", named("n2")), named("n3")}, want: "n3", then: "n3"},
+		"all of them":           {servers: []http.HandlerFunc{old("n1", named("n1")), old("n2", named("n2"))}, want: "n1", then: "n1", said: "n1 42s"},
+		"the only one":          {servers: []http.HandlerFunc{old("n1", named("n1"))}, want: "n1", then: "n1", said: "n1 42s"},
+		"it has read nothing":   {servers: []http.HandlerFunc{starting, named("n2")}, want: "n2", then: "n2"},
+		"the other one has not": {servers: []http.HandlerFunc{old("n1", named("n1")), starting}, want: "n1", then: "n1", said: "n1 42s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			said := ""
+			cl := clusterOf(t, client.Options{Stale: func(server string, since time.Duration) { said = server + " " + since.String() }}, c.servers...)
+			got, err := cl.Server(t.Context())
+			if err != nil || got.Version != c.want || said != c.said {
+				t.Fatalf("asked %q, %v, and said %q; want %s and %q", got.Version, err, said, c.want, c.said)
+			}
+			if next, err := cl.Server(t.Context()); err != nil || next.Version != c.then {
+				t.Errorf("then asked %q, %v; want %s", next.Version, err, c.then)
+			}
+		})
+	}
+}
+
+// A change is asked for once, of the server that was asked: it may have been made.
+func TestAsksForAChangeOnce(t *testing.T) {
+	asked := 0
+	count := func(next http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) { asked++; next(w, r) }
+	}
+	cl := clusterOf(t, client.Options{}, count(old("n1", named("n1"))), count(named("n2")))
+	if _, err := cl.Rollback(t.Context(), "shop", 0); err != nil || asked != 1 {
+		t.Errorf("asked %d times, %v", asked, err)
+	}
+}
+
+// clusterOf is a client of servers that share an authority.
+func clusterOf(t *testing.T, o client.Options, handlers ...http.HandlerFunc) *client.Client {
+	t.Helper()
+	p, err := pki.Open(filepath.Join(t.TempDir(), "pki"), pki.Host{Node: "n1"}, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Fingerprint = p.Fingerprint()
+	for i, h := range handlers {
+		s := servingBy(t, p, h)
+		if i == 0 {
+			o.URL = s.URL
+		}
+		o.Others = append(o.Others, strings.TrimPrefix(s.URL, "https://"))
+	}
+	cl, err := client.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	return cl
+}
