@@ -80,7 +80,7 @@ func (f *fetchFlags) register(c *cobra.Command) {
 
 // registerDependencies registers what is for packages that are rendered.
 func (f *fetchFlags) registerDependencies(c *cobra.Command) {
-	c.Flags().BoolVar(&f.dependencies, "dependency-update", false, "fetch what is missing in charts/ of the package's directory first, as `chart dependency update` does")
+	c.Flags().BoolVar(&f.dependencies, "dependency-update", false, "fetch what is missing in charts/ of the package's directory first, as \"chart dependency update\" does")
 }
 
 // versions are those that are meant.

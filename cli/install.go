@@ -421,13 +421,14 @@ func (a *app) getCommand() *cobra.Command {
 
 // allOf are the parts below each other, named as Helm names them.
 func allOf(p v1.PackageDetail) string {
-	out := fmt.Sprintf("PACKAGE: %s %s\nRELEASE: %d\n", p.Chart, p.Version, p.Release)
+	var out strings.Builder
+	_, _ = fmt.Fprintf(&out, "PACKAGE: %s %s\nRELEASE: %d\n", p.Chart, p.Version, p.Release)
 	for _, part := range [][2]string{{"VALUES", p.Values}, {"MANIFEST", p.Manifest}, {"NOTES", printable(p.Notes)}} {
 		if text := strings.TrimRight(part[1], "\n"); text != "" {
-			out += part[0] + ":\n" + text + "\n"
+			_, _ = fmt.Fprintf(&out, "%s:\n%s\n", part[0], text)
 		}
 	}
-	return out
+	return out.String()
 }
 
 // completeAppThenFiles offers apps, then leaves it to the shell.

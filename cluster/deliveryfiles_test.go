@@ -8,8 +8,18 @@ func TestFilesAreInTheSource(t *testing.T) {
 		path, file string
 		ok         bool
 	}{
-		{"", "a.env", true}, {"app", "../a.env", true}, {"apps/web", "../../a.env", true}, {"app/", "./../b/a.env", true}, {"", "b/../a.env", true},
-		{"", "../a.env", false}, {"app", "../../a.env", false}, {"app", "x/../../../a.env", false}, {"app", "/a.env", false}, {"app", "..", true}, {"", "..", false}, {"..", "a.env", false},
+		{"", "a.env", true},
+		{"app", "../a.env", true},
+		{"apps/web", "../../a.env", true},
+		{"app/", "./../b/a.env", true},
+		{"", "b/../a.env", true},
+		{"", "../a.env", false},
+		{"app", "../../a.env", false},
+		{"app", "x/../../../a.env", false},
+		{"app", "/a.env", false},
+		{"app", "..", true},
+		{"", "..", false},
+		{"..", "a.env", false},
 	} {
 		d := Delivery{Name: "x", App: "x", Source: SourceSpec{Kind: SourceGit, URL: "https://git.example.com/x.git"}, Path: tc.path, EnvFiles: []string{tc.file}}
 		if err := d.Validate(); (err == nil) != tc.ok {

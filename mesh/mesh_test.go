@@ -61,6 +61,7 @@ func (h *fakeHost) reach(peers []Peer, own []netip.Prefix) error {
 	h.peers, h.called = peers, own
 	return nil
 }
+
 func (h *fakeHost) dropFlows(to []netip.Addr, gone func(flow) bool) error {
 	h.flows = slices.DeleteFunc(h.flows, func(f flow) bool {
 		return (len(to) == 0 || slices.Contains(to, f.to)) && gone(f)

@@ -167,14 +167,18 @@ func (c *Config) chooseRanges(host func() []cluster.HostNet) error {
 	if text == "" {
 		return nil
 	}
-	advice := "choose other ranges by these flags"
+	var free []string
 	for i, r := range ranges {
 		other := ranges[1-i].Prefix
-		free := cluster.FreeRange(nets, other)
-		if cluster.Overlap(ranges[i:i+1], nets) != "" && free.IsValid() {
-			ranges[i].Prefix = free
-			advice += fmt.Sprintf(", such as %s %s", r.Flag, free)
+		p := cluster.FreeRange(nets, other)
+		if cluster.Overlap(ranges[i:i+1], nets) != "" && p.IsValid() {
+			ranges[i].Prefix = p
+			free = append(free, r.Flag+" "+p.String())
 		}
+	}
+	advice := "choose other ranges by these flags"
+	if len(free) > 0 {
+		advice += ", such as " + strings.Join(free, ", ")
 	}
 	return cluster.Invalidf("the cluster's addresses must not be in use on this machine, which would no longer reach what has them now: %s. Nothing was changed: %s", text, advice)
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -161,7 +162,9 @@ func TestAMembersOverlapIsSaid(t *testing.T) {
 		comes(cluster.HostNet{Prefix: netip.MustParsePrefix("10.212.0.0/24"), By: "on interface wg0"})
 		comes()
 		cancel()
-		<-done
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 		want := []string{"", "10.212.0.0/16 (--service-range) overlaps with 10.212.0.0/24, which is on interface wg0", ""}
 		if !slices.Equal(said, want) {
 			t.Errorf("said %q", said)

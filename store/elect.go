@@ -32,7 +32,7 @@ type Candidate struct {
 	Log    hclog.Logger
 }
 
-const leadRetry = 200 * time.Millisecond
+const retryPause = 200 * time.Millisecond
 
 // Lead runs run whenever this candidate leads, until ctx ends, and returns the
 // context's cause; or until run itself returns while it leads, and returns what
@@ -52,7 +52,7 @@ func (c Candidate) Lead(ctx context.Context, run func(ctx context.Context, st St
 			return err
 		case err != nil && ctx.Err() == nil:
 			away.Failed(c.Log, "could not take or keep the lead; will try again", "lead", c.Name, "error", err)
-			pause(ctx, leadRetry)
+			pause(ctx)
 		}
 	}
 	return context.Cause(ctx)
@@ -172,7 +172,7 @@ func (c Candidate) changed(ctx context.Context, rev int64, away func()) error {
 		entries, at, err := c.Store.List(ctx, key)
 		if err != nil {
 			away()
-			pause(ctx, leadRetry)
+			pause(ctx)
 			continue
 		}
 		if lockRev(entries, key) != rev {
@@ -181,7 +181,7 @@ func (c Candidate) changed(ctx context.Context, rev int64, away func()) error {
 		if c.watch(ctx, key, at) {
 			return nil
 		}
-		pause(ctx, leadRetry)
+		pause(ctx)
 	}
 	return context.Cause(ctx)
 }
@@ -212,8 +212,9 @@ func lockRev(entries []Entry, key string) int64 {
 	return 0
 }
 
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
+// pause waits a moment, before the store is asked again.
+func pause(ctx context.Context) {
+	t := time.NewTimer(retryPause)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():

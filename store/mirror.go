@@ -7,7 +7,6 @@ import (
 	"sort"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -55,7 +54,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 			if ctx.Err() == nil {
 				away.Failed(m.log, "could not list the store; will retry", "prefix", m.prefix, "error", err)
 			}
-			pause(ctx, relist)
+			pause(ctx)
 			continue
 		}
 		away.Over(m.log, "the store answers again", "prefix", m.prefix)
@@ -70,13 +69,10 @@ func (m *Mirror) Run(ctx context.Context) error {
 		}
 		cancel()
 		m.left()
-		pause(ctx, relist)
+		pause(ctx)
 	}
 	return context.Cause(ctx)
 }
-
-// relist is the pause before the store is listed again.
-const relist = 200 * time.Millisecond
 
 // Ready is closed once the first list is in.
 func (m *Mirror) Ready() <-chan struct{} { return m.ready }
