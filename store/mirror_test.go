@@ -235,7 +235,9 @@ func TestMirrorDoesNotRepeatItself(t *testing.T) {
 		st.Down(false)
 		time.Sleep(time.Minute)
 		cancel()
-		<-led
+		if err := <-led; !errors.Is(err, context.Canceled) {
+			t.Errorf("it ended with %v", err)
+		}
 		stop()
 		for says, most := range map[string]int{"could not list the store": 50, "could not take or keep the lead": 50, "the store answers again": 1, "somebody leads again": 1} {
 			if n := strings.Count(said.String(), says); n == 0 || n > most {
