@@ -260,13 +260,7 @@ func (r Repositories) inside(ctx context.Context, name, version string, t Transf
 	if err != nil {
 		return archived{}, err
 	}
-	o, err := x.offer(i, name, version)
-	if err != nil {
-		return archived{}, err
-	}
-	own := x.transfer()
-	own.Keyring = t.Keyring
-	return r.bring(ctx, *x, o, own)
+	return r.listed(ctx, *x, i, name, version, t.Keyring)
 }
 
 // from fetches a package of a repository by its name. Where the index that is
@@ -282,12 +276,17 @@ func (r Repositories) from(ctx context.Context, x Repository, name, version stri
 			return archived{}, err
 		}
 	}
+	return r.listed(ctx, x, i, name, version, how.Keyring)
+}
+
+// listed fetches a package that the repository's index has, with the repository's login.
+func (r Repositories) listed(ctx context.Context, x Repository, i *repo.IndexFile, name, version, keyring string) (archived, error) {
 	o, err := x.offer(i, name, version)
 	if err != nil {
 		return archived{}, err
 	}
 	t := x.transfer()
-	t.Keyring = how.Keyring
+	t.Keyring = keyring
 	return r.bring(ctx, x, o, t)
 }
 

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"runtime"
 	"time"
 
@@ -42,19 +41,7 @@ func (a *app) client() (*client.Client, error) {
 // sayStale tells, once and beside what is printed, that it may be old.
 func (a *app) sayStale(server string, since time.Duration) {
 	if !a.saidStale.Swap(true) {
-		a.note("server %s has not heard from a majority for %s: what follows may be old", server, forHowLong(since))
-	}
-}
-
-// forHowLong is a duration as one says it.
-func forHowLong(d time.Duration) string {
-	switch {
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%d s", int(d.Seconds()))
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%d min", int(d.Minutes()))
-	default:
-		return fmt.Sprintf("%d h", int(d.Hours()))
+		a.note("server %s has not heard from a majority for %s: what follows may be old", server, span(since))
 	}
 }
 

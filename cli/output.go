@@ -132,7 +132,11 @@ func age(now, t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	d := now.Sub(t)
+	return span(now.Sub(t))
+}
+
+// span prints a duration in one unit.
+func span(d time.Duration) string {
 	switch {
 	case d < 0:
 		return "0s"

@@ -19,7 +19,7 @@ func TestWhatMayBeOldIsSaidToBe(t *testing.T) {
 			t.Errorf("%v: %q", args, s.err)
 		}
 	}
-	for since, says := range map[time.Duration]string{42 * time.Second: "42 s", 3 * time.Minute: "3 min", 50 * time.Hour: "50 h"} {
+	for since, says := range map[time.Duration]string{42 * time.Second: "42s", 3 * time.Minute: "3m", 50 * time.Hour: "2d"} {
 		h.stale.Store(int64(since / time.Second))
 		for i, args := range commands {
 			s := h.must("", args...)
