@@ -118,6 +118,8 @@ func TestAPackageOfAnyCommit(t *testing.T) {
 	if err := os.WriteFile(known, []byte(s.Known()), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
 	t.Setenv("GIT_SSL_CAINFO", file)
 	configured(t, "credential.helper", "!f() { echo username=ann; echo password=geheim; }; f",
 		"core.sshCommand", fmt.Sprintf("ssh -F none -i %s -o UserKnownHostsFile=%s", key, known))
@@ -147,7 +149,7 @@ func TestAPackageOfAnyCommit(t *testing.T) {
 			}
 		}
 	}
-	if left, _ := filepath.Glob(filepath.Join(os.TempDir(), "fairlead-git-*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(tmp, "fairlead-git-*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }
