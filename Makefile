@@ -74,7 +74,8 @@ check: static unit ## the quick gate: format, lint, vet, tidy, unit and property
 
 # A program with the race detector sleeps a second at its end; there are as many as packages.
 unit: export GORACE := atexit_sleep_ms=50
-unit: ## unit and property tests
+# Tests run the program itself: what it is made of is compiled before their time counts.
+unit: build ## unit and property tests
 	go test -race -shuffle=on -timeout 5m $(PKGS)
 
 # Twenty times what the unit tests draw, and every kill point; without the race detector.

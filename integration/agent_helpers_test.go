@@ -53,10 +53,8 @@ var testapp = sync.OnceValues(func() ([]byte, error) {
 	}
 	defer os.RemoveAll(dir)
 	bin := filepath.Join(dir, "testapp")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "./testapp")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build testapp: %w: %s", err, out)
+	if err := need.Program(bin, "./testapp"); err != nil {
+		return nil, err
 	}
 	b, err := os.ReadFile(bin)
 	if err != nil {

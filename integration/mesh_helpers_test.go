@@ -39,10 +39,8 @@ var meshapp = sync.OnceValues(func() (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, "meshapp"), "./meshapp")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build meshapp: %w: %s", err, out)
+	if err := need.Program(filepath.Join(dir, "meshapp"), "./meshapp"); err != nil {
+		return "", err
 	}
 	file := "FROM scratch\nCOPY meshapp /meshapp\nENTRYPOINT [\"/meshapp\"]\n"
 	return dir, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(file), 0o600)

@@ -24,7 +24,7 @@ import (
 	"github.com/fairlead/fairlead/integration/need"
 )
 
-var fairlead string // the built program
+var fairlead, app string // the built programs; app is what is deployed
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -35,14 +35,10 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	fairlead = filepath.Join(dir, "fairlead")
-	for _, b := range [][]string{
-		{"build", "-trimpath", "-ldflags", "-s -w", "-o", fairlead, "github.com/fairlead/fairlead/cmd/fairlead"},
-	} {
-		cmd := exec.Command("go", b...)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "go %v: %v\n%s", b, err, out)
+	fairlead, app = filepath.Join(dir, "fairlead"), filepath.Join(dir, "app")
+	for path, pkg := range map[string]string{fairlead: "../../cmd/fairlead", app: "./app"} {
+		if err := need.Program(path, pkg); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 	}

@@ -16,15 +16,13 @@ import (
 	"github.com/fairlead/fairlead/integration/need"
 )
 
-// image builds the test application as an image of its own name, once a test.
+// image makes the test application an image of its own name, once a test.
 func (n *node) image() string {
 	n.t.Helper()
 	dir := filepath.Join(n.dir, "image")
 	n.write("image/Dockerfile", "FROM scratch\nCOPY app /app\nEXPOSE 8080\nENTRYPOINT [\"/app\"]\n")
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "app"), "./app")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		n.t.Fatalf("build the test application: %v\n%s", err, out)
+	if err := os.Link(app, filepath.Join(dir, "app")); err != nil {
+		n.t.Fatal(err)
 	}
 	ref := "fairlead-e2e:" + filepath.Base(n.dir)
 	if out, err := n.docker("build", "-q", "-t", ref, dir).CombinedOutput(); err != nil {
@@ -128,7 +126,8 @@ func TestShop(t *testing.T) {
 		t.Errorf("explain of a task prints\n%s", out)
 	}
 	t.Run("it grows under load and shrinks after it", func(t *testing.T) {
-		sooner := n.write("sooner.yaml", "services: {web: {x-fairlead: {autoscale: {down_window: 4s}}}}\n")
+		// A reservation that a busy machine's share is enough to outgrow.
+		sooner := n.write("sooner.yaml", `services: {web: {deploy: {resources: {reservations: {cpus: "0.1"}}}, x-fairlead: {autoscale: {down_window: 4s}}}}`)
 		n.do("deploy", "-f", "../../examples/shop/compose.yaml", "-f", sooner)
 		web := func() (have int) {
 			for _, x := range n.ready("shop") {

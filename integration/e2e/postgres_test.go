@@ -99,10 +99,8 @@ func readmeFile(t *testing.T) string {
 // readmeImages makes the web image in two versions, and the directory that api is built from.
 func (n *node) readmeImages() {
 	n.t.Helper()
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(n.dir, "api", "api"), "./readme")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		n.t.Fatalf("build the test application: %v\n%s", err, out)
+	if err := need.Program(filepath.Join(n.dir, "api", "api"), "./readme"); err != nil {
+		n.t.Fatal(err)
 	}
 	dockerfile := "FROM scratch\nCOPY api /api\nENTRYPOINT [\"/api\"]\n"
 	n.write("api/Dockerfile", dockerfile)

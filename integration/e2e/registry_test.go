@@ -43,12 +43,6 @@ func (r *registry) add(b []byte) string {
 // newRegistry serves an image of the program /app and returns its address.
 func newRegistry(t *testing.T, user, password string) (*registry, string) {
 	t.Helper()
-	app := filepath.Join(t.TempDir(), "app")
-	build := exec.Command("go", "build", "-o", app, "./app")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
 	program, err := os.ReadFile(app)
 	if err != nil {
 		t.Fatal(err)

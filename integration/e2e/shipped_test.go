@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/fairlead/fairlead/integration/need"
 	"github.com/fairlead/fairlead/integration/registryd"
 )
 
@@ -20,10 +19,8 @@ import (
 // takes the flags of the real one, whose module is not everywhere.
 func (n *node) whoami(tags ...string) {
 	n.t.Helper()
-	build := exec.CommandContext(n.t.Context(), "go", "build", "-trimpath", "-o", filepath.Join(n.dir, "whoami", "whoami"), "./testdata/whoami")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		n.t.Fatalf("%v\n%s", err, out)
+	if err := need.Program(filepath.Join(n.dir, "whoami", "whoami"), "./testdata/whoami"); err != nil {
+		n.t.Fatal(err)
 	}
 	for _, tag := range tags {
 		n.build("whoami", "FROM scratch\nCOPY whoami /\nLABEL version="+tag+"\nENTRYPOINT [\"/whoami\"]\n", "traefik/whoami:"+tag)

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -125,10 +124,8 @@ type Shelf struct {
 func NewShelf(tb testing.TB) *Shelf {
 	tb.Helper()
 	s := &Shelf{registryd.Start(tb, "ci", "a-registry's-password"), tb, filepath.Join(tb.TempDir(), "program")}
-	build := exec.Command("go", "build", "-o", s.program, "github.com/fairlead/fairlead/integration/e2e/app")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		tb.Fatalf("build the test application: %v\n%s", err, out)
+	if err := need.Program(s.program, "github.com/fairlead/fairlead/integration/e2e/app"); err != nil {
+		tb.Fatal(err)
 	}
 	return s
 }

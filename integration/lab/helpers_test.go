@@ -21,7 +21,7 @@ import (
 	"github.com/fairlead/fairlead/lab"
 )
 
-var fairlead string // the built program
+var fairlead, app string // the built programs; app is what is deployed
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -32,12 +32,12 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	fairlead = filepath.Join(dir, "fairlead")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", fairlead, "github.com/fairlead/fairlead/cmd/fairlead")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build fairlead: %v\n%s", err, out)
-		return 1
+	fairlead, app = filepath.Join(dir, "fairlead"), filepath.Join(dir, "app")
+	for path, pkg := range map[string]string{fairlead: "../../cmd/fairlead", app: "../e2e/app"} {
+		if err := need.Program(path, pkg); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 	}
 	return m.Run()
 }
@@ -314,10 +314,8 @@ func (b *bed) deployVersion(version string, replicas int, more string) {
 func (b *bed) deployWeb(version, how, more string) {
 	b.t.Helper()
 	dir := b.t.TempDir()
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "app"), "../e2e/app")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := output(build); err != nil {
-		b.t.Fatalf("build the test application: %v\n%s", err, out)
+	if err := os.Link(app, filepath.Join(dir, "app")); err != nil {
+		b.t.Fatal(err)
 	}
 	file := func(name, content string) string {
 		path := filepath.Join(dir, name)

@@ -27,9 +27,9 @@ func calling(name, upstream string) string {
 	return fmt.Sprintf(`  %[1]s:
     image: demo-web
     depends_on: {%[2]s: {condition: service_healthy}}
-    environment: {VERSION: %[1]s, UPSTREAM: "%[2]s:8080", EVERY: 30ms}
+    environment: {VERSION: %[1]s, UPSTREAM: "%[2]s:8080", EVERY: 60ms}
     deploy: {mode: global}
-    healthcheck: {test: [CMD, /app, check], interval: 1s, timeout: 10s, retries: 3, start_period: 20s}
+    healthcheck: {test: [CMD, /app, check], interval: 5s, timeout: 10s, retries: 3, start_period: 20s, start_interval: 1s}
     x-fairlead: {routes: [{host: %[1]s.example.com, port: 8080}]}
 `, name, upstream)
 }
@@ -62,12 +62,16 @@ func (g gate) client(keepAlive bool) *http.Client {
 	}
 }
 
-// start makes half of all kinds of requests: two gateways and three nodes are on one
-// machine, and what it can do is not what is tested.
+// start makes half of all kinds of requests, 100 a second: two gateways and three nodes
+// are on one machine, and what it can do is not what is tested.
 func (g gate) start(half int) *load.Load {
 	g.b.t.Helper()
 	all := load.EveryKind("http://demo.example.com/")
-	return load.Start(g.b.t, g.client, []load.Request{all[half], all[3-half]})
+	kinds := []load.Request{all[half], all[3-half]}
+	for i := range kinds {
+		kinds[i].Every = 20 * time.Millisecond
+	}
+	return load.Start(g.b.t, g.client, kinds)
 }
 
 func (g gate) serves() {

@@ -56,6 +56,16 @@ func Pause(look time.Duration) time.Duration {
 	return min(max(50*time.Millisecond, 3*look), time.Second)
 }
 
+// Program builds a program of this module, static and stripped.
+func Program(path, pkg string) error {
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+	}
+	return nil
+}
+
 // Root is the project's directory.
 func Root(tb testing.TB) string {
 	tb.Helper()
