@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -37,7 +38,7 @@ func (n *node) moves(link, from, to string, more ...string) {
 	}
 }
 
-// at waits until a node is alive and has an address.
+// at waits until a node is alive and has an address. The server may begin anew meanwhile.
 func (n *node) at(id, address string) {
 	n.t.Helper()
 	type row struct {
@@ -45,9 +46,13 @@ func (n *node) at(id, address string) {
 		Alive       bool
 	}
 	n.eventually(60*time.Second, id+" is at "+address, func() error {
-		all := get[[]row](n, "node", "ls")
-		if !slices.Contains(all, row{id, address, true}) {
-			return fmt.Errorf("%+v", all)
+		out, err := n.try("node", "ls", "-o", "json")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		var all []row
+		if err := json.Unmarshal([]byte(out), &all); err != nil || !slices.Contains(all, row{id, address, true}) {
+			return fmt.Errorf("%w: %s", err, out)
 		}
 		return nil
 	})
@@ -78,11 +83,18 @@ func TestAddressOfANodeChanges(t *testing.T) {
 	two.moves("lan", l.between+".2/24", l.between+".77/24")
 	one.at("n2", l.between+".77")
 	one.serves(url)
-	one.do("status", "--wait", "1m")
 	if after := one.started("ours"); len(after) != 4 || fmt.Sprint(after) != fmt.Sprint(before) {
 		t.Errorf("started %v, and before %v", after, before)
 	}
-	commandsReach(t, one.node, one.on("ours", "n2")[0].ID)
+	there := one.on("ours", "n2")[0]
+	one.eventually(30*time.Second, "n2's tunnel is of its new address", func() error {
+		out, err := one.try("logs", addressOf(there.ID))
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	commandsReach(t, one.node, there.ID)
 }
 
 // TestAddressOfAServerChanges: a server that was told no address has that of its default
@@ -110,13 +122,6 @@ func TestAddressOfAServerChanges(t *testing.T) {
 	n.moves("eth0", n.addr+"/30", net+".2/30",
 		"addr add "+net+".1/30 dev "+link, "-n "+filepath.Base(n.ns)+" route add default via "+net+".1")
 	n.addr = net + ".2"
-	n.eventually(30*time.Second, "the server answers", func() error {
-		out, err := n.try("node", "ls")
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		return nil
-	})
 	n.at(me, n.addr)
 	n.serves(url)
 	if after := n.started("ours"); len(after) != 2 || fmt.Sprint(after) != fmt.Sprint(before) {
