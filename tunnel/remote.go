@@ -46,6 +46,11 @@ type reply struct {
 	ended  error
 }
 
+// lost is what a call ends with when its tunnel fails.
+func lost(node cluster.NodeID, err error) error {
+	return cluster.Transientf("the tunnel to node %s failed (%w); the node opens another by itself: try again in some seconds", node, err)
+}
+
 // call makes a call. The caller closes the reply, which ends the call.
 func (r *Remote) call(ctx context.Context, path string, a args, body io.Reader) (*reply, error) {
 	b, err := json.Marshal(a)
@@ -65,7 +70,7 @@ func (r *Remote) call(ctx context.Context, path string, a args, body io.Reader) 
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, cluster.Transientf("ask node %s: %w", r.id, err)
+		return nil, lost(r.id, err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		msg, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
@@ -90,7 +95,7 @@ func (r *reply) next() (v1.FrameType, []byte, error) {
 	t, p, err := v1.ReadFrame(r.body, r.buf)
 	switch {
 	case err != nil:
-		r.ended = cluster.Transientf("the tunnel to node %s ended: %w", r.node, err)
+		r.ended = lost(r.node, err)
 	case t == v1.FrameExit:
 		r.result, r.ended = bytes.Clone(p), io.EOF
 	case t == v1.FrameError:
