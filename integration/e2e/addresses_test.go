@@ -104,8 +104,7 @@ func TestAddressOfAServerChanges(t *testing.T) {
 	n.args = unadvertised(n.args)
 	t.Cleanup(n.remove)
 	n.up()
-	me := get[[]nodeRow](n, "node", "ls")[0].ID
-	n.at(me, n.addr)
+	n.at("n1", n.addr)
 	image := n.image()
 	n.do("deploy", "-f", n.write("compose.yaml", web(image, "ours", "1", 2, "")))
 	const url = "http://ours.example.com/"
@@ -122,7 +121,7 @@ func TestAddressOfAServerChanges(t *testing.T) {
 	n.moves("eth0", n.addr+"/30", net+".2/30",
 		"addr add "+net+".1/30 dev "+link, "-n "+filepath.Base(n.ns)+" route add default via "+net+".1")
 	n.addr = net + ".2"
-	n.at(me, n.addr)
+	n.at("n1", n.addr)
 	n.serves(url)
 	if after := n.started("ours"); len(after) != 2 || fmt.Sprint(after) != fmt.Sprint(before) {
 		t.Errorf("started %v, and before %v", after, before)
