@@ -13,7 +13,6 @@ import (
 	"net/http/cgi"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -31,6 +30,7 @@ import (
 	"github.com/fairlead/fairlead/delivery"
 	"github.com/fairlead/fairlead/delivery/work"
 	"github.com/fairlead/fairlead/integration/gitd"
+	"github.com/fairlead/fairlead/integration/need"
 )
 
 // beyond is what a world's app really follows: a Git repository over https and a registry,
@@ -409,10 +409,8 @@ func TestKillPointsOfSources(t *testing.T) {
 	}
 	// The race detector's memory would not fit into the limits of what fetches.
 	program := filepath.Join(t.TempDir(), "fairlead")
-	build := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", program, "github.com/fairlead/fairlead/cmd/fairlead")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the program: %v\n%s", err, out)
+	if err := need.Program(program, "../cmd/fairlead"); err != nil {
+		t.Fatal(err)
 	}
 	for _, r := range reachings() {
 		t.Run(r.name, func(t *testing.T) {

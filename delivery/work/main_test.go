@@ -8,7 +8,6 @@ import (
 	"net/http/cgi"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,19 +17,14 @@ import (
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/delivery/work"
 	"github.com/fairlead/fairlead/integration/gitd"
+	"github.com/fairlead/fairlead/integration/need"
 )
 
 // program is Fairlead's own, built once: the race detector's memory would not fit into
 // the limits of a worker.
 var program = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(programDir, "fairlead")
-	cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", path, "github.com/fairlead/fairlead/cmd/fairlead")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%w: %s", err, out)
-	}
-	return path, err
+	return path, need.Program(path, "../../cmd/fairlead")
 })
 
 var programDir string
