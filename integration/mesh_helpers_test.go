@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -266,7 +267,7 @@ func (n *meshNode) serve(id cluster.ServiceID, vip string, nets []cluster.Networ
 	if n.mesh == nil {
 		return
 	}
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(need.Patience * 10 * time.Second)
 	for {
 		n.mu.Lock()
 		applied, acks := n.applied, n.acks
@@ -355,6 +356,27 @@ func (n *meshNode) try(name string, args ...string) (meshReport, error) {
 		return r, err
 	}
 	return r, json.Unmarshal([]byte(out), &r)
+}
+
+// datagrams returns how many UDP packets a container's programs have been given.
+func (n *meshNode) datagrams(name string) int {
+	n.t.Helper()
+	pid := n.docker("inspect", "-f", "{{.State.Pid}}", n.id+"_"+name)
+	b, err := os.ReadFile("/proc/" + pid + "/net/snmp")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	_, udp, _ := strings.Cut(string(b), "\nUdp: ")
+	titles, counts, _ := strings.Cut(udp, "\nUdp: ")
+	i := slices.Index(strings.Fields(titles), "InDatagrams")
+	if i < 0 {
+		n.t.Fatalf("no count of datagrams:\n%s", b)
+	}
+	count, err := strconv.Atoi(strings.Fields(counts)[i])
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return count
 }
 
 // dump shows the state when a test fails.

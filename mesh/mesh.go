@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -353,21 +354,81 @@ func (m *Mesh) sync(ctx context.Context, full bool) error {
 	return nil
 }
 
-// writeAll replaces the table in one transaction: packets see the old one or the
-// new one. Connections that stand are kept by conntrack, not by the table.
+// writeAll writes the whole table: over the one that is there, or anew where that is
+// not to be had. Connections that stand are kept by conntrack, not by the table.
 func (m *Mesh) writeAll(ctx context.Context, want Ruleset) error {
 	if err := m.hairpin(want); err != nil {
 		return err
 	}
-	tx := m.nft.NewTransaction()
-	tx.Add(&knftables.Table{})
-	tx.Delete(&knftables.Table{})
-	m.lay.writeBase(tx)
-	diff(Ruleset{}, want).write(tx, Ruleset{}, want)
-	if err := m.nft.Run(ctx, tx); err != nil {
+	err := m.rewrite(ctx, want)
+	if err != nil && ctx.Err() == nil {
+		if !knftables.IsNotFound(err) {
+			m.cfg.Log.Warn("cannot write over the nft table; making it anew", "table", TableName(m.cfg.Cluster), "error", err)
+		}
+		tx := m.nft.NewTransaction()
+		tx.Add(&knftables.Table{})
+		tx.Delete(&knftables.Table{})
+		m.lay.writeBase(tx)
+		diff(Ruleset{}, want).write(tx, Ruleset{}, want)
+		err = m.nft.Run(ctx, tx)
+	}
+	if err != nil {
 		return fmt.Errorf("write nft table %s: %w", TableName(m.cfg.Cluster), err)
 	}
 	return m.flush(nil, want)
+}
+
+// rewrite writes the whole table over the one that is there: a packet sees the old
+// rules or the new ones. What the sets of intervals lack is written before, and they
+// are not made anew: the kernel fills such a set a moment after the rules of the same
+// transaction are active, and until then whoever is to be in it is refused.
+func (m *Mesh) rewrite(ctx context.Context, want Ruleset) error {
+	have, err := m.nft.ListAll(ctx)
+	if err != nil {
+		return err
+	}
+	intervals, err := m.intervals(ctx)
+	if err != nil {
+		return err
+	}
+	change := diff(intervals, want.only(isInterval))
+	if len(change.addElements) > 0 {
+		tx := m.nft.NewTransaction()
+		for _, e := range change.addElements {
+			tx.Add(e.object(""))
+		}
+		if err := m.nft.Run(ctx, tx); err != nil {
+			return err
+		}
+	}
+	tx := m.nft.NewTransaction()
+	clearAll(tx, have, want)
+	for _, e := range change.delElements {
+		tx.Delete(e.object(""))
+	}
+	m.lay.writeBase(tx)
+	rest := want.only(func(set string) bool { return !isInterval(set) })
+	diff(Ruleset{}, rest).write(tx, Ruleset{}, rest)
+	return m.nft.Run(ctx, tx)
+}
+
+// intervals reads the sets of intervals.
+func (m *Mesh) intervals(ctx context.Context) (Ruleset, error) {
+	have := Ruleset{elements: map[element]string{}}
+	for _, set := range intervalSets {
+		elements, err := m.nft.ListElements(ctx, "set", set)
+		if err != nil {
+			return have, err
+		}
+		for _, e := range elements {
+			key := strings.Join(e.Key, " . ")
+			if !strings.Contains(key, "/") {
+				key += "/32" // a prefix of one address is listed as an address
+			}
+			have.elements[element{set, key}] = ""
+		}
+	}
+	return have, nil
 }
 
 func (m *Mesh) writeChange(ctx context.Context, have, want Ruleset) error {

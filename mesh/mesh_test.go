@@ -28,6 +28,7 @@ type fakeNFT struct {
 	mu   sync.Mutex
 	fail int
 	runs int
+	last string // the last transaction
 }
 
 func newFake() *fakeNFT {
@@ -38,6 +39,7 @@ func (f *fakeNFT) Run(ctx context.Context, tx *knftables.Transaction) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.runs++
+	f.last = tx.String()
 	if f.fail > 0 {
 		f.fail--
 		return errors.New("nft says no")
@@ -183,6 +185,50 @@ func TestChangesEndAtTheWholeTable(t *testing.T) {
 		before := nft.runs
 		if err := m.SetNetworks(t.Context(), m.networks); err != nil || nft.runs != before {
 			rt.Fatalf("no change, yet nft ran (%v)", err)
+		}
+	})
+}
+
+// The whole table is written over what is there, whatever that is: what is to stay in
+// a set of intervals is never out of it, and what is new is in it before the rules.
+func TestTheWholeTableIsWrittenOverAnother(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		w, nft := newWorld(), newFake()
+		eps, nets := drawState(rt, "before ")
+		w.set(2, eps...)
+		if err := ready(w.config(), nft, &fakeHost{}).SetNetworks(t.Context(), nets); err != nil {
+			rt.Fatal(err)
+		}
+		if rapid.Bool().Draw(rt, "others wrote into it") {
+			tx := nft.NewTransaction()
+			tx.Add(&knftables.Map{Name: "theirs", Type: "ipv4_addr : verdict"})
+			tx.Add(&knftables.Set{Name: "their", Type: "ipv4_addr"})
+			tx.Add(&knftables.Chain{Name: "their-chain"})
+			tx.Add(&knftables.Rule{Chain: "their-chain", Rule: "ip saddr @their drop"})
+			tx.Add(&knftables.Rule{Chain: chainForward, Rule: "drop"})
+			tx.Add(&knftables.Element{Map: "theirs", Key: []string{"192.0.2.1"}, Value: []string{"goto their-chain"}})
+			tx.Add(&knftables.Element{Set: setOwn, Key: []string{"theirs", "192.0.2.1/32"}})
+			if err := nft.Run(t.Context(), tx); err != nil {
+				rt.Fatal(err)
+			}
+		}
+		eps, nets = drawState(rt, "after ")
+		w.set(3, eps...)
+		if err := ready(w.config(), nft, &fakeHost{}).SetNetworks(t.Context(), nets); err != nil {
+			rt.Fatal(err)
+		}
+		for line := range strings.Lines(nft.last) {
+			f := strings.Fields(line)
+			if f[0] == "delete" && f[1] == "table" || f[0] == "add" && f[1] == "element" && isInterval(f[4]) {
+				rt.Errorf("with the rules: %s", line)
+			}
+		}
+		fresh := newFake()
+		if err := ready(w.config(), fresh, &fakeHost{}).SetNetworks(t.Context(), nets); err != nil {
+			rt.Fatal(err)
+		}
+		if got, want := sorted(nft.Dump()), sorted(fresh.Dump()); got != want {
+			rt.Fatalf("written over another:\n%s\nfrom nothing:\n%s", got, want)
 		}
 	})
 }

@@ -92,9 +92,9 @@ func Rules(eps []cluster.Endpoints, nets []Network, peers []Peer) Ruleset {
 		}
 		for _, p := range peers {
 			if s, ok := p.Networks[n.Name]; ok && s.IsValid() {
-				rs.elements[element{setPeers, n.Bridge + " . " + s.String()}] = ""
+				rs.elements[element{setPeers, n.Bridge + " . " + s.Masked().String()}] = ""
 				if n.Internal {
-					rs.elements[element{setHome, n.Bridge + " . " + s.String()}] = ""
+					rs.elements[element{setHome, n.Bridge + " . " + s.Masked().String()}] = ""
 				}
 			}
 		}
@@ -107,7 +107,7 @@ func Rules(eps []cluster.Endpoints, nets []Network, peers []Peer) Ruleset {
 	for _, p := range peers {
 		rs.elements[element{setNodes, p.Address.String()}] = ""
 		for _, b := range p.Blocks {
-			rs.elements[element{setBlocks, b.String()}] = ""
+			rs.elements[element{setBlocks, b.Masked().String()}] = ""
 		}
 	}
 	for _, e := range eps {
@@ -121,6 +121,13 @@ func Rules(eps []cluster.Endpoints, nets []Network, peers []Peer) Ruleset {
 			}
 		}
 	}
+	return rs
+}
+
+// only returns the ruleset with the elements of some sets alone.
+func (rs Ruleset) only(in func(set string) bool) Ruleset {
+	rs.elements = maps.Clone(rs.elements)
+	maps.DeleteFunc(rs.elements, func(e element, _ string) bool { return !in(e.set) })
 	return rs
 }
 

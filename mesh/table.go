@@ -39,6 +39,17 @@ const (
 	chainInput       = "input"
 )
 
+var baseChains = []string{chainEarly, chainSources, chainPrerouting, chainPostrouting, chainForward, chainOutput, chainInput}
+
+// The table's sets. A set, map or base chain that becomes another needs another name:
+// the table is written over the one that an earlier version left.
+var (
+	intervalSets = []string{setPeers, setBlocks, setHome, setOwn}
+	plainSets    = []string{setHairpin, setBridges, setSealed, setInside, setGuarded, setNodes}
+)
+
+func isInterval(set string) bool { return slices.Contains(intervalSets, set) }
+
 // writeBase adds the table and all in it that does not depend on endpoints.
 func (l layout) writeBase(tx *knftables.Transaction) {
 	tx.Add(&knftables.Table{})
@@ -119,6 +130,32 @@ func (l layout) inputRules() []string {
 		texts = append(texts, strconv.Itoa(int(p)))
 	}
 	return []string{fmt.Sprintf("iifname @%s tcp dport { %s } reject with tcp reset", setBridges, strings.Join(texts, ", "))}
+}
+
+// clearAll takes all out of the table that have lists, but the sets of intervals, and
+// the chains that stay.
+func clearAll(tx *knftables.Transaction, have map[string][]string, want Ruleset) {
+	for _, name := range have["chain"] {
+		tx.Flush(&knftables.Chain{Name: name})
+	}
+	for _, name := range have["map"] {
+		if tx.Flush(&knftables.Map{Name: name}); name != mapServices {
+			tx.Delete(&knftables.Map{Name: name})
+		}
+	}
+	for _, name := range have["set"] {
+		switch {
+		case slices.Contains(plainSets, name):
+			tx.Flush(&knftables.Set{Name: name})
+		case !isInterval(name):
+			tx.Delete(&knftables.Set{Name: name})
+		}
+	}
+	for _, name := range have["chain"] {
+		if want.chains[name] == "" && !slices.Contains(baseChains, name) {
+			tx.Delete(&knftables.Chain{Name: name})
+		}
+	}
 }
 
 // write adds a change to tx. from is what the kernel has, want what it shall have.

@@ -48,7 +48,7 @@ func run(args []string) error {
 		for range n {
 			r.once(ctx, args[0])
 		}
-	case cmd == "udp" && len(args) >= 2: // ADDRESS COUNT [one socket for all]
+	case cmd == "udp" && len(args) >= 2: // ADDRESS COUNT ["keep": one socket, until another server answers]
 		n, _ := strconv.Atoi(args[1])
 		udp(ctx, r, args[0], n, len(args) > 2)
 	case cmd == "forge" && len(args) == 2: // SOURCE ADDRESS
@@ -173,7 +173,7 @@ func ask(c net.Conn, in *bufio.Reader) (name, from string, err error) {
 
 func udp(ctx context.Context, r *recorder, addr string, n int, one bool) {
 	var c net.Conn
-	for i := range n {
+	for range n {
 		start := time.Now()
 		if c == nil || !one {
 			var err error
@@ -197,7 +197,10 @@ func udp(ctx context.Context, r *recorder, addr string, n int, one bool) {
 		var name, from string
 		_, _ = fmt.Sscan(string(buf[:k]), &name, &from)
 		r.ok(name, from, time.Since(start))
-		if one && i < n-1 {
+		if one {
+			if len(r.Names) > 1 && r.Names[name] >= 10 {
+				return
+			}
 			<-time.After(20 * time.Millisecond)
 		}
 	}
