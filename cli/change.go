@@ -281,7 +281,9 @@ func (a *app) appServices(ctx context.Context, cl *client.Client, args []string)
 	return name, services, nil
 }
 
-var imageRef = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._/:@+-]{0,511}$`)
+var imageRef = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._/:@+-]*$`)
+
+func validImage(ref string) bool { return len(ref) <= 512 && imageRef.MatchString(ref) }
 
 func (a *app) updateCommand() *cobra.Command {
 	var w waitFlags
@@ -325,7 +327,7 @@ func (a *app) newImages(name cluster.AppName, flags []string) (map[cluster.Servi
 		if !ok || service == "" || ref == "" {
 			return nil, usagef("--image %q: write SERVICE=REF, such as web=registry.example.com/shop/web:1.5", i)
 		}
-		if !imageRef.MatchString(ref) {
+		if !validImage(ref) {
 			return nil, usagef("--image %q: %q is no image reference (registry/name:tag)", i, ref)
 		}
 		at, err := cluster.ParseAddress(service, name)

@@ -90,7 +90,7 @@ func pushVerdict(res pushed) error {
 
 // push gives a local image to nodes.
 func (a *app) push(ctx context.Context, cl *client.Client, ref string, nodes []cluster.NodeID) (pushed, error) {
-	if !imageRef.MatchString(ref) || strings.Contains(ref, "@") {
+	if !validImage(ref) || strings.Contains(ref, "@") {
 		return pushed{}, usagef("%q is no name of an image (name:tag)", ref)
 	}
 	engine, err := docker.New("")

@@ -91,15 +91,32 @@ func ParseAddress(s string, current AppName) (Address, error) {
 	return a, ValidServiceName(a.Service)
 }
 
+// Lengths are counted apart: an expression that counts far takes milliseconds to
+// compile, at the start of every command.
 var (
-	appRE     = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)
-	serviceRE = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}$`)
-	nameRE    = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,99}$`)
+	appRE     = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+	serviceRE = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]*$`)
+	nameRE    = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+	headerRE  = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+	hostRE    = regexp.MustCompile(`^[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?)*$`)
 )
+
+// ValidHeader reports whether a text can be the name of a header.
+func ValidHeader(name string) bool { return len(name) <= 100 && headerRE.MatchString(name) }
+
+// ValidHost reports whether a text is a host name, without wildcard or last dot.
+func ValidHost(h string) bool {
+	for label := range strings.SplitSeq(h, ".") {
+		if len(label) > 63 {
+			return false
+		}
+	}
+	return len(h) <= 253 && hostRE.MatchString(h)
+}
 
 // ValidAppName refuses a name that cannot be a key, a DNS label and a prefix of container names.
 func ValidAppName(n AppName) error {
-	if !appRE.MatchString(string(n)) {
+	if len(n) > 40 || !appRE.MatchString(string(n)) {
 		return Invalidf("app name %s: use 1 to 40 lower-case letters, digits and -, starting with a letter or digit", quote(string(n)))
 	}
 	return nil
@@ -107,7 +124,7 @@ func ValidAppName(n AppName) error {
 
 // ValidServiceName refuses a name that cannot be a DNS label.
 func ValidServiceName(n ServiceName) error {
-	if !serviceRE.MatchString(string(n)) {
+	if len(n) > 63 || !serviceRE.MatchString(string(n)) {
 		return Invalidf("service name %s: use 1 to 63 letters, digits, _ and -, starting with a letter or digit", quote(string(n)))
 	}
 	return nil
@@ -115,7 +132,7 @@ func ValidServiceName(n ServiceName) error {
 
 // ValidName refuses a name of a secret, config, volume, network or node that cannot be part of a key.
 func ValidName(kind, n string) error {
-	if !nameRE.MatchString(n) {
+	if len(n) > 100 || !nameRE.MatchString(n) {
 		return Invalidf("%s name %s: use 1 to 100 letters, digits, _, . and -, starting with a letter or digit", kind, quote(n))
 	}
 	return nil

@@ -129,13 +129,13 @@ const EventImages = "images"
 const maxImagePolicies = 20
 
 var (
-	policyRE     = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$`)
+	policyRE     = regexp.MustCompile(`^[a-z]([a-z0-9-]*[a-z0-9])?$`)
 	repositoryRE = regexp.MustCompile(`^[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$`)
-	tagRE        = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+	tagRE        = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*$`)
 )
 
 // ValidTag reports whether an image may have it.
-func ValidTag(tag string) bool { return tagRE.MatchString(tag) }
+func ValidTag(tag string) bool { return len(tag) <= 128 && tagRE.MatchString(tag) }
 
 // Validate refuses what chooses no image. Ranges and expressions are not read.
 func (p ImagePolicy) Validate() error {
@@ -146,7 +146,7 @@ func (p ImagePolicy) Validate() error {
 		}
 	}
 	switch {
-	case !policyRE.MatchString(p.Name):
+	case len(p.Name) > 40 || !policyRE.MatchString(p.Name):
 		return Invalidf("image policy %s: a name has 1 to 40 lower-case letters, digits and -, starting with a letter", quote(p.Name))
 	case !repositoryRE.MatchString(ImageRepository(p.Repository)) || ImageRepository(p.Repository) != withHost(p.Repository):
 		return Invalidf("image policy %s: %s is no repository of images: registry.example.com/shop/web, without a tag", p.Name, quote(p.Repository))

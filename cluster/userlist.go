@@ -95,7 +95,7 @@ func AuthOf(m Middleware) (a Auth, is bool, err error) {
 			}
 			a.RemoveHeader = v == "true"
 		case option == "headerfield":
-			if !headerFieldRE.MatchString(v) {
+			if !ValidHeader(v) {
 				return a, true, Invalidf("%s is not the name of a header", k)
 			}
 			a.HeaderField = v
@@ -111,8 +111,6 @@ func AuthOf(m Middleware) (a Auth, is bool, err error) {
 	}
 	return a, true, a.check()
 }
-
-var headerFieldRE = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")
 
 // check says what is wrong with the users, without saying them.
 func (a Auth) check() error {

@@ -224,7 +224,7 @@ func (c *converter) networks(name string, s types.ServiceConfig, t *cluster.Task
 		if conf := s.Networks[n]; conf != nil {
 			ref.Aliases = conf.Aliases
 			for _, a := range conf.Aliases {
-				if !hostRE.MatchString(a) {
+				if !validName(a) {
 					c.no(quote(a)+" cannot be a name in DNS", "", name, "networks", n, "aliases")
 				}
 			}

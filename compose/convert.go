@@ -233,8 +233,11 @@ var (
 	templateRE = regexp.MustCompile(`\{\{[^}]*\}?\}?`)
 	ownRE      = regexp.MustCompile(`^\{\{-?\s*\.(Service|Node|Task)\.`)
 	knownRE    = regexp.MustCompile(`^\{\{\s*\.(Service\.(ID|Name)|Node\.(ID|Hostname)|Task\.(ID|Name|Slot))\s*\}\}$`)
-	hostRE     = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?$`)
+	hostRE     = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$`)
 )
+
+// validName reports whether a name can be asked for in DNS.
+func validName(n string) bool { return len(n) <= 253 && hostRE.MatchString(n) }
 
 func (c *converter) hostname(name, h string) {
 	if h == "" {
@@ -246,7 +249,7 @@ func (c *converter) hostname(name, h string) {
 			return
 		}
 	}
-	if plain := templateRE.ReplaceAllString(h, "x"); !hostRE.MatchString(plain) {
+	if plain := templateRE.ReplaceAllString(h, "x"); !validName(plain) {
 		c.no(quote(h)+" is not a host name", "", name, "hostname")
 	}
 }
@@ -445,7 +448,7 @@ func (c *converter) containerNames(names []string) {
 		if cn == "" {
 			continue
 		}
-		if !hostRE.MatchString(cn) {
+		if !validName(cn) {
 			c.no(quote(cn)+" cannot be a name in DNS", "", n, "container_name")
 		}
 		if first, dup := seen[cn]; dup {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -253,7 +252,5 @@ func (c *converter) probe(name string, h *healthExtension) *cluster.Health {
 	return out
 }
 
-var domainRE = regexp.MustCompile(`^([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
-
 // validHost reports whether a lower-case host can stand in a route.
-func validHost(h string) bool { return len(h) <= 253 && domainRE.MatchString(h) }
+func validHost(h string) bool { return h == strings.ToLower(h) && cluster.ValidHost(h) }

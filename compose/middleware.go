@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/fairlead/fairlead/cluster"
 )
 
 // middlewareOptions are Traefik 3's middlewares with their options, each with the
@@ -71,7 +73,7 @@ func middlewareOption(parts []string, value string) (key, val string, err error)
 		case typ == "m" && strings.HasPrefix(rest, name+"/"):
 			// a header's name keeps its capitals; it may hold dots
 			header := strings.Join(parts[2:], ".")
-			if !headerRE.MatchString(header) {
+			if !cluster.ValidHeader(header) {
 				return "", "", fmt.Errorf("%s is not the name of a header", quote(header))
 			}
 			return kind + "/" + name + "/" + header, value, nil
@@ -92,8 +94,6 @@ func middlewareOption(parts []string, value string) (key, val string, err error)
 	}
 	return "", "", fmt.Errorf("the middleware %s has no option %s that works here", kind, quote(strings.Join(parts[1:], ".")))
 }
-
-var headerRE = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")
 
 func exampleOption(kind, options string) string {
 	o, _, _ := strings.Cut(options, ":")

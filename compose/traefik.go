@@ -138,7 +138,7 @@ func (c *converter) traefikLabel(t *traefikApp, l tLabel) {
 		return
 	}
 	name := parts[3]
-	if !objectRE.MatchString(name) {
+	if len(name) > 100 || !objectRE.MatchString(name) {
 		c.refuse(l.at, l.path, quote(name)+" cannot be the name of something in Traefik", "use letters, digits, - and _")
 		return
 	}
@@ -167,7 +167,7 @@ func (c *converter) otherLabel(t *traefikApp, l tLabel, proto, what string, part
 	}
 }
 
-var objectRE = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
+var objectRE = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
 // certsField stands for the options of tls: they ask for TLS where tls itself says nothing.
 const certsField = "tls."

@@ -115,10 +115,8 @@ func oneOf(allowed ...string) check {
 	}
 }
 
-var headerRE = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")
-
 func headerName(v string) error {
-	if !headerRE.MatchString(v) {
+	if !cluster.ValidHeader(v) {
 		return fmt.Errorf("%q is not the name of a header", v)
 	}
 	return nil

@@ -140,10 +140,7 @@ func (c *checker) checkMounts(t cluster.TaskSpec) {
 	}
 }
 
-var (
-	hostRE = regexp.MustCompile(`^[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?)*\.?$`)
-	pathRE = regexp.MustCompile("^/[^\\s`\"\\\\?#\\x00-\\x1f\\x7f]*$")
-)
+var pathRE = regexp.MustCompile("^/[^\\s`\"\\\\?#\\x00-\\x1f\\x7f]*$")
 
 func (c *checker) checkRoutes(routes []cluster.Route) {
 	for i, r := range routes {
@@ -159,7 +156,7 @@ func (c *checker) checkRoutes(routes []cluster.Route) {
 				c.badAt(r.Source, field+".rule", "the rule is too long or holds a line break")
 			}
 		}
-		if r.Host != "" && (len(r.Host) > 253 || !hostRE.MatchString(r.Host)) {
+		if r.Host != "" && !cluster.ValidHost(strings.TrimSuffix(r.Host, ".")) {
 			c.badAt(r.Source, field+".host", "route host %q: write a host name such as shop.example.com, without scheme, port or wildcard", short(r.Host))
 		}
 		if r.Path != "" && (len(r.Path) > 2048 || !pathRE.MatchString(r.Path)) {
