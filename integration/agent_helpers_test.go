@@ -298,7 +298,7 @@ func (n *agentNode) await(id cluster.TaskID, what string, within time.Duration, 
 
 func (n *agentNode) until(what string, within time.Duration, ok func() bool, dump func() string) {
 	n.t.Helper()
-	deadline := time.After(within)
+	deadline := time.After(need.Patience * within)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

@@ -18,6 +18,8 @@ import (
 	"github.com/fairlead/fairlead/agent"
 	"github.com/fairlead/fairlead/agent/docker"
 	"github.com/fairlead/fairlead/cluster"
+
+	"github.com/fairlead/fairlead/integration/need"
 )
 
 func TestAgentDeliversSecretsThatNobodyElseSees(t *testing.T) {
@@ -193,7 +195,7 @@ func TestAgentStreams(t *testing.T) {
 	n.place(p)
 	n.await(p.Task, "ready", 20*time.Second, ready)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), need.Patience*20*time.Second)
 	defer cancel()
 	lines := make(chan cluster.LogLine, 10)
 	done := make(chan error, 1)

@@ -172,7 +172,7 @@ func (n *node) remove() {
 		n.dump()
 	}
 	n.stop(syscall.SIGTERM)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), need.Patience*2*time.Minute)
 	defer cancel()
 	out, err := n.inside(ctx, fairlead, "system", "uninstall", "--purge", "--yes", "--data-dir", n.data, "--run-dir", n.run, "--docker", n.engine).CombinedOutput()
 	switch {
@@ -234,7 +234,7 @@ func (n *node) command(ctx context.Context, args ...string) *exec.Cmd {
 }
 
 func (n *node) try(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), need.Patience*3*time.Minute)
 	defer cancel()
 	var out bytes.Buffer
 	cmd := n.command(ctx, args...)
@@ -256,7 +256,7 @@ func (n *node) do(args ...string) string {
 // get decodes what a command prints with -o json.
 func get[T any](n *node, args ...string) T {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(n.t.Context(), need.Patience*time.Minute)
 	defer cancel()
 	var out, errs bytes.Buffer
 	cmd := n.command(ctx, append(args, "-o", "json")...)

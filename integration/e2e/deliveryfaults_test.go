@@ -17,6 +17,7 @@ import (
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/integration/follow"
 	"github.com/fairlead/fairlead/integration/load"
+	"github.com/fairlead/fairlead/integration/need"
 )
 
 // state is where a delivery stands.
@@ -214,7 +215,7 @@ func TestServerKilledInAnImageUpdate(t *testing.T) {
 		}
 		select {
 		case <-kept:
-		case <-time.After(2 * time.Minute):
+		case <-time.After(need.Patience * 2 * time.Minute):
 			t.Fatalf("%s: it is not asked for", at.what)
 		}
 		n.stop(syscall.SIGKILL)

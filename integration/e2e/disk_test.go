@@ -76,7 +76,7 @@ func (n *node) ended(limit time.Duration) {
 
 // setSecret sets a secret of so many bytes.
 func (n *node) setSecret(name string, size int) (string, error) {
-	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(n.t.Context(), need.Patience*time.Minute)
 	defer cancel()
 	cmd := n.command(ctx, "secret", "set", name)
 	cmd.Stdin = strings.NewReader(strings.Repeat("x", size))
@@ -91,7 +91,7 @@ const advice = "is full: make room"
 // finds some room in files of its own.
 func (n *node) startedOnFullDisk(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), need.Patience*time.Minute)
 	defer cancel()
 	var out bytes.Buffer
 	cmd := n.inside(ctx, fairlead, n.args...)

@@ -141,7 +141,7 @@ func (m *machine) eventually(what string, f func() error) {
 
 // try runs a command on the machine.
 func (m *machine) try(stdin string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), need.Patience*2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--target", fmt.Sprint(m.pid), "-m", "-p", "-n", "-u", "-i", "-C", "--"}, args...)...)
 	cmd.Stdin = strings.NewReader(stdin)

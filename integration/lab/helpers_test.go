@@ -148,7 +148,7 @@ func output(cmd *exec.Cmd) (string, error) {
 }
 
 func (b *bed) try(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), need.Patience*3*time.Minute)
 	defer cancel()
 	return output(b.command(ctx, args...))
 }
@@ -166,7 +166,7 @@ func (b *bed) do(args ...string) string {
 // cluster runs a command of the cluster that must succeed.
 func (b *bed) cluster(args ...string) string {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(b.t.Context(), need.Patience*3*time.Minute)
 	defer cancel()
 	out, err := output(b.fairlead(ctx, args...))
 	if err != nil {
