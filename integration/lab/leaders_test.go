@@ -36,8 +36,8 @@ func leadersUnderLoad(b *bed) {
 	for node, g := range gates {
 		g.serves()
 		through[node] = load.Start(t, g.client, []load.Request{
-			{Name: "GET kept", Method: http.MethodGet, URL: "http://demo.example.com/", KeepAlive: true, Every: 20 * time.Millisecond},
-			{Name: "POST new", Method: http.MethodPost, URL: "http://demo.example.com/", Body: "hello", Every: 20 * time.Millisecond},
+			{Name: "GET kept", Method: http.MethodGet, URL: "http://demo.example.com/", KeepAlive: true},
+			{Name: "POST new", Method: http.MethodPost, URL: "http://demo.example.com/", Body: "hello"},
 		})
 	}
 	clients := map[string]*client.Client{}

@@ -63,15 +63,11 @@ func (g gate) client(keepAlive bool) *http.Client {
 }
 
 // start makes half of all kinds of requests, 100 a second: two gateways and three nodes
-// are on one machine, and what it can do is not what is tested.
+// are on one machine.
 func (g gate) start(half int) *load.Load {
 	g.b.t.Helper()
 	all := load.EveryKind("http://demo.example.com/")
-	kinds := []load.Request{all[half], all[3-half]}
-	for i := range kinds {
-		kinds[i].Every = 20 * time.Millisecond
-	}
-	return load.Start(g.b.t, g.client, kinds)
+	return load.Start(g.b.t, g.client, []load.Request{all[half], all[3-half]})
 }
 
 func (g gate) serves() {
@@ -388,7 +384,7 @@ func losses(b *bed, gates []gate) {
 	s.in, s.quiet = b.callers("caller", gates[0]), b.callers("watcher", gates[0])
 	for i, g := range gates {
 		s.web = append(s.web, g.start(i))
-		s.calm = append(s.calm, load.Start(b.t, g.client, []load.Request{{Name: "GET steady", Method: http.MethodGet, URL: "http://steady.example.com/", Every: 20 * time.Millisecond}}))
+		s.calm = append(s.calm, load.Start(b.t, g.client, []load.Request{{Name: "GET steady", Method: http.MethodGet, URL: "http://steady.example.com/"}}))
 	}
 	s.look("before", 0)
 	s.traefikKilled()
