@@ -106,7 +106,9 @@ type ReleaseOutcome struct {
 	// Created is the app's: another one means that the app was removed and made again.
 	Created StoreRev `json:"created,omitempty"`
 
-	Rev StoreRev `json:"-"`
+	// Released: the release is kept, and what became of it is with it.
+	Released bool     `json:"-"`
+	Rev      StoreRev `json:"-"`
 }
 
 // App is what the API keeps about an app besides its services. Writer: API.

@@ -547,17 +547,21 @@ func TestFirstDeployFailsAndHeals(t *testing.T) {
 	}
 }
 
+// What became of a release is kept as long as the release is, however many came since.
 func TestOldOutcomesAreForgotten(t *testing.T) {
 	w := busy(t, 1)
 	w.deploy(specs{"web": spec("v1", 1)})
 	w.run(nil)
-	for _, n := range []int{cluster.KeptReleases, cluster.KeptReleases + 1, cluster.KeptReleases + 2} {
+	for _, tc := range []struct {
+		release, pruned int
+		kept            bool
+	}{{2, 0, true}, {1000, 0, true}, {1001, 1, false}} {
 		svc, a := w.services[sid("web")], w.apps["shop"]
-		svc.Release, svc.Rev, a.Release = n, w.next(), n
-		w.services[sid("web")], w.apps["shop"] = svc, a
+		svc.Release, svc.Rev, a.Release = tc.release, w.next(), tc.release
+		w.services[sid("web")], w.apps["shop"], w.pruned = svc, a, tc.pruned
 		w.run(nil)
-		if _, kept := w.outcomes["shop1"]; kept != (n < cluster.KeptReleases+2) { // at 51 it is the last but two that became complete
-			t.Errorf("at release %d: kept %v", n, kept)
+		if _, kept := w.outcomes["shop1"]; kept != tc.kept {
+			t.Errorf("at release %d: kept %v", tc.release, kept)
 		}
 	}
 }

@@ -33,14 +33,6 @@ func (p *planner) releases() {
 	for id := range p.tasks {
 		inUse[id.App] = true
 	}
-	outcomes := map[cluster.AppName][]cluster.ReleaseOutcome{}
-	for _, o := range p.Outcomes {
-		outcomes[o.App] = append(outcomes[o.App], o)
-	}
-	kept := map[cluster.AppName][]int{} // beside the newest
-	for n, list := range outcomes {
-		kept[n] = cluster.LastComplete(apps[n], list)
-	}
 	current := map[cluster.AppName]cluster.ReleaseOutcome{}
 	for _, o := range slices.SortedFunc(slices.Values(p.Outcomes), func(a, b cluster.ReleaseOutcome) int {
 		return cmp.Or(cmp.Compare(a.App, b.App), cmp.Compare(a.Number, b.Number))
@@ -56,7 +48,7 @@ func (p *planner) releases() {
 				o.State, o.Ended, o.Message = releaseFailed, p.Now, "another change took its place"
 				p.emit(Settle{o})
 			}
-		case !exists, o.Created != a.Created && o.Number != a.Release, o.Number > a.Release, o.Number <= a.Release-cluster.KeptReleases && !slices.Contains(kept[o.App], o.Number):
+		case !exists, o.Created != a.Created && o.Number != a.Release, o.Number > a.Release, o.Number < a.Release && !o.Released:
 			p.emit(Unsettle{o})
 		case o.Number == a.Release:
 			current[o.App] = o

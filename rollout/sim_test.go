@@ -33,6 +33,7 @@ type world struct {
 	rollouts   map[cluster.ServiceID]cluster.Rollout
 	endpoints  map[cluster.ServiceID]cluster.Endpoints
 	outcomes   map[string]cluster.ReleaseOutcome
+	pruned     int // releases up to this one are kept no more
 	nodes      map[cluster.NodeID]cluster.Node
 	agents     map[cluster.NodeID]cluster.StoreRev
 	gateways   map[cluster.NodeID]cluster.StoreRev
@@ -150,6 +151,9 @@ func (w *world) snapshot() rollout.Snapshot {
 		Tasks: values(w, w.tasks), Placements: values(w, w.placements), Statuses: values(w, w.statuses),
 		Rollouts: values(w, w.rollouts), Endpoints: values(w, w.endpoints), Outcomes: values(w, w.outcomes),
 		Nodes: values(w, w.nodes), Lost: w.lost, Kept: values(w, w.places), LostAfter: w.lostAfter,
+	}
+	for i := range s.Outcomes {
+		s.Outcomes[i].Released = s.Outcomes[i].Number > w.pruned
 	}
 	for n, r := range w.agents {
 		s.AgentAcks = append(s.AgentAcks, cluster.AgentAck{Node: n, Endpoint: r})
