@@ -150,8 +150,10 @@ func render(ctx context.Context, r Request) (*Rendered, error) {
 	if err := chartutil.ProcessDependencies(c, given); err != nil {
 		return nil, fmt.Errorf("chart dependencies processing failed: %w", err)
 	}
-	if err := closedSchemas(c); err != nil { // of the charts that are left: the others' are not looked at
-		return nil, err
+	if !r.SkipSchema || r.Lint {
+		if err := closedSchemas(c); err != nil { // of the charts that are left: the others' are not looked at
+			return nil, err
+		}
 	}
 	vals, err := util.ToRenderValuesWithSchemaValidation(c, given, common.ReleaseOptions{
 		Name: r.Release.Name, Namespace: r.Release.Name, Revision: r.Release.Revision,

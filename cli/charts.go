@@ -171,7 +171,7 @@ func (a *app) chartTemplate() *cobra.Command {
 	var k capabilityFlags
 	var from fetchFlags
 	var only []string
-	var upgrade, notes bool
+	var upgrade, notes, skipCheck bool
 	c := &cobra.Command{
 		Use: "template [NAME] CHART", Short: "Print the Compose documents that a package makes", Args: rangeArgs(1, 2, "the package"), ValidArgsFunction: completeFiles,
 		Long: `Renders the package on this machine and prints what its templates make, unchecked
@@ -186,7 +186,7 @@ would become one. NAME is .Release.Name. No cluster is asked: lookup finds nothi
 					return err
 				}
 			}
-			got, _, err := a.render(cmd.Context(), args[len(args)-1], from, &v, chart.Request{Release: release, APIVersions: k.apis, KubeVersion: k.kube})
+			got, _, err := a.render(cmd.Context(), args[len(args)-1], from, &v, chart.Request{Release: release, APIVersions: k.apis, KubeVersion: k.kube, SkipSchema: skipCheck})
 			if err != nil {
 				return err
 			}
@@ -212,6 +212,7 @@ would become one. NAME is .Release.Name. No cluster is asked: lookup finds nothi
 	from.registerDependencies(c)
 	f := c.Flags()
 	f.StringArrayVarP(&only, "show-only", "s", nil, "only this `template`, as templates/app.yaml")
+	f.BoolVar(&skipCheck, "skip-schema-validation", false, skipSchemaUsage)
 	f.BoolVar(&upgrade, "is-upgrade", false, "let .Release.IsUpgrade be true")
 	f.BoolVar(&notes, "notes", false, "print the notes too, as a comment")
 	return c

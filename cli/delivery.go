@@ -133,6 +133,8 @@ func (x *deliveryFlags) register(c *cobra.Command) {
 	f.StringArrayVar(&d.Values, "values", nil, "file of values in the source, for the package; repeat for layers")
 	f.StringArrayVar(&x.values.files, "values-file", nil, "local `file` of values for the package, kept with the delivery; wins over those in the source; repeat for layers")
 	x.values.registerSets(c)
+	f.BoolVar(&d.SkipCRDs, "skip-crds", false, skipCRDsUsage)
+	f.BoolVar(&d.SkipSchema, "skip-schema-validation", false, skipSchemaUsage)
 	f.StringVar(&d.Decrypt, "decrypt", "", "`secret` of the app with the age keys that SOPS or age encrypted files of the source to")
 	f.DurationVar(&x.interval, "interval", cluster.DefaultDeliveryInterval, "time between two looks at the source")
 	f.DurationVar(&x.deadline, "deadline", cluster.DefaultDeliveryTimeout, "time to fetch, and to become healthy, before it counts as failed")

@@ -43,7 +43,7 @@ func (i *installFlags) register(c *cobra.Command) {
 	f.BoolVar(&i.waits, "wait", true, "wait until it is healthy, which is what happens without it too; --wait=false is --detach")
 	f.BoolVar(&i.noHooks, "no-hooks", false, "run none of the package's hooks")
 	f.BoolVar(&i.skipCRDs, "skip-crds", false, skipCRDsUsage)
-	f.BoolVar(&i.skipCheck, "skip-schema-validation", false, "do not check the values against the package's schema")
+	f.BoolVar(&i.skipCheck, "skip-schema-validation", false, skipSchemaUsage)
 	f.StringVar(&i.note, "note", "", "what history shows beside this release")
 	f.StringVar(&i.note, "description", "", "the same as --note, as Helm has it")
 	f.StringVar(&i.dryRun, "dry-run", "none", "show what would change, and change nothing; `how` is client or server, and both mean that")
@@ -129,7 +129,10 @@ app back then.`,
 	return c
 }
 
-const skipCRDsUsage = "pass over what crds/ of the package has for Kubernetes; without it that is refused"
+const (
+	skipCRDsUsage   = "pass over what crds/ of the package has for Kubernetes; without it that is refused"
+	skipSchemaUsage = "do not check the values against the package's schema"
+)
 
 // registerPlan registers what plan takes for a package: its -f is that of Compose files.
 func (i *installFlags) registerPlan(c *cobra.Command) {
@@ -139,6 +142,7 @@ func (i *installFlags) registerPlan(c *cobra.Command) {
 	f := c.Flags()
 	f.BoolVar(&i.noHooks, "no-hooks", false, "run none of the package's hooks")
 	f.BoolVar(&i.skipCRDs, "skip-crds", false, skipCRDsUsage)
+	f.BoolVar(&i.skipCheck, "skip-schema-validation", false, skipSchemaUsage)
 	f.BoolVar(&i.reuse, "reuse-values", false, "take the values of the release before, below those given")
 	f.BoolVar(&i.reset, "reset-values", false, "begin from the package's own values, also where none is given")
 }

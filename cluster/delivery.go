@@ -85,6 +85,9 @@ type Delivery struct {
 	Package string   `json:"package,omitempty" maxLength:"1024"`
 	Values  []string `json:"values,omitempty" maxItems:"20" doc:"files of values, the strongest last"`
 	Set     string   `json:"set,omitempty" maxLength:"65536" doc:"values, YAML; they win over those of files"`
+	// SkipCRDs and SkipSchema are what the flags of install pass over.
+	SkipCRDs   bool `json:"skip_crds,omitempty" doc:"pass over what crds/ of the package has"`
+	SkipSchema bool `json:"skip_schema_validation,omitempty" doc:"do not check the values against the package's schema"`
 	// Decrypt names the app's secret with the age identities that the source's files
 	// are encrypted to.
 	Decrypt string `json:"decrypt,omitempty" maxLength:"100"`
@@ -264,6 +267,8 @@ func (d Delivery) Fits(isPackage bool) error {
 		return Invalidf("a package has values, and no Compose files, profiles or variables")
 	case !packaged && (len(d.Values) > 0 || d.Set != ""):
 		return Invalidf("values are given to a package: name its directory")
+	case !packaged && (d.SkipCRDs || d.SkipSchema):
+		return Invalidf("crds/ and a schema of values are of a package: name its directory, or leave the flag out")
 	case isPackage && (d.Package != "" || d.Path != "" || len(d.Values) > 0):
 		return Invalidf("a package of a repository has no other files beside it: give values themselves, with --set, or a file of them here with --values-file")
 	}

@@ -146,7 +146,7 @@ func packaged(ctx context.Context, t Task, r *Result, o compose.Options) (*compo
 		t.Release = t.AppliedRelease
 	}
 	release := chart.Release{Name: string(d.App), Revision: max(t.Release, 1), Upgrade: t.Release > 1}
-	req := chart.Request{Files: files, Values: values, Release: release}
+	req := chart.Request{Files: files, Values: values, Release: release, SkipCRDs: d.SkipCRDs, SkipSchema: d.SkipSchema}
 	got, err := chart.Render(ctx, req)
 	if err != nil {
 		return nil, nil, err
