@@ -34,16 +34,19 @@ func measureDelivery(ctx context.Context, b *bench) error {
 }
 
 // followed pushes one version after the other, each with its webhook, as a forge sends it
-// after a push.
+// after a push; before some of them one that is never healthy, which is gone back from.
 func (b *bench) followed(ctx context.Context, n *node, image string) error {
-	const versions = 10
+	const versions, badBefore = 10, 4 // the 4th and the 8th
 	git, err := gitd.New(ctx, n.dir, "pub", "password")
 	if err != nil {
 		return err
 	}
 	defer git.Close()
-	push := func(version string) (time.Time, error) {
+	push := func(version, broken string) (time.Time, error) {
 		web := service(image, version, 2)
+		if broken != "" {
+			web["environment"].(map[string]string)["BROKEN"] = broken
+		}
 		web["x-fairlead"].(map[string]any)["routes"] = []map[string]any{{"host": "pub.example.com", "port": 8080}}
 		content, err := json.Marshal(file("pub", map[string]any{"web": web}))
 		if err != nil {
@@ -58,7 +61,7 @@ func (b *bench) followed(ctx context.Context, n *node, image string) error {
 		began := time.Now()
 		return began, git.Push(ctx)
 	}
-	if _, err := push("0"); err != nil {
+	if _, err := push("0", ""); err != nil {
 		return err
 	}
 	for name, value := range map[string]string{"pub/git": git.Password, "pub/hook": hookKey} {
@@ -73,9 +76,19 @@ func (b *bench) followed(ctx context.Context, n *node, image string) error {
 	l := n.load(ctx, "http://pub.example.com/")
 	defer l.stop()
 	var pushed, hooked []float64
+	bad := 0
 	for i := 1; i <= versions; i++ {
 		version := fmt.Sprint(i)
-		began, err := push(version)
+		if i%badBefore == 0 {
+			if _, err := push("bad", "health"); err != nil {
+				return err
+			}
+			if err := n.goneBack(ctx, "pub"); err != nil {
+				return err
+			}
+			bad++
+		}
+		began, err := push(version, "")
 		if err != nil {
 			return err
 		}
@@ -100,9 +113,24 @@ func (b *bench) followed(ctx context.Context, n *node, image string) error {
 	b.say("  %d versions, %.1f to %.1f s after the webhook; %d requests", versions, quantile(hooked, 0), quantile(hooked, 1), l.requests.Load())
 	b.set("push_to_served_s_p50", quantile(pushed, 0.5))
 	b.set("webhook_to_served_s_p50", quantile(hooked, 0.5))
+	b.set("delivery_bad_commits", float64(bad))
 	b.set("delivery_requests", float64(l.requests.Load()))
 	b.set("delivery_failed_requests", float64(l.failed.Load()))
 	return nil
+}
+
+// goneBack sends a webhook, and waits until the delivery has gone back from what it brought.
+func (n *node) goneBack(ctx context.Context, delivery string) error {
+	if err := n.webhook(ctx, delivery); err != nil {
+		return err
+	}
+	return until(ctx, 5*time.Minute, time.Second, delivery+" has gone back", func() error {
+		out, err := n.fairlead(ctx, "delivery", "get", delivery, "-o", "json")
+		if err == nil && !strings.Contains(out, `"phase": "held"`) {
+			err = fmt.Errorf("it says %.1000s", out)
+		}
+		return err
+	})
 }
 
 // manyDeliveries lets two hundred apps without replicas follow a directory each, and

@@ -44,6 +44,7 @@ func figures() []figure {
 		{"package_kill_points_stuck", "packages", "0", "those of them after which the next server did not end the change as it was meant or undo it, ran a hook twice or not at all, or refused the next change"},
 		{"push_to_served_s_p50", "delivery", "< 5 + container start", "seconds from the start of `git push` to the first answer of the new version, for an app of two replicas that follows a Git server over https; the webhook is sent when the push has ended, as forges do; median of ten versions, under load"},
 		{"webhook_to_served_s_p50", "delivery", "< 5 + container start", "the same from the start of the webhook"},
+		{"delivery_bad_commits", "delivery", "", "commits between those versions that are never healthy: each is gone back from, and the next version comes after it"},
 		{"delivery_requests", "delivery", "", "requests from outside meanwhile, as `rolling_requests`"},
 		{"delivery_failed_requests", "delivery", "0", "those of them without a whole answer with status 200"},
 		{"deliveries_200_cpu_percent", "delivery", "", "processor time of a server and of the processes that it starts, in percent of one core over three minutes, while 200 apps without replicas follow a directory each of a Git repository over https, looked at once a minute"},

@@ -177,6 +177,8 @@ func TestArtifacts(t *testing.T) {
 	d = s.delivery("config")
 	d.Set = "name: cart"
 	f.refused(work.Task{Delivery: d}, cluster.KindInvalid, "values are given to a package")
+	d.Set, d.SkipCRDs = "", true
+	f.refused(work.Task{Delivery: d}, cluster.KindInvalid, "crds/ and a schema of values are of a package")
 
 	// What Docker Compose publishes.
 	s.artifact("published", "application/vnd.docker.compose.config.empty.v1+json", nil, []string{"latest"},
