@@ -32,6 +32,9 @@ func TestParseAddress(t *testing.T) {
 		{in: "Shop/web", err: "app name"},
 		{in: "shop/../etc", err: "service name"},
 		{in: "shop/", err: "service name"},
+		{in: "shop_web.2.v2xinbr6tc", err: "is a task's ID, and the next task there has another: write shop/web.2"},
+		{in: "web.2.v2xinbr6tc", current: "shop", err: "write shop/web.2"},
+		{in: "shop/web.v2xinbr6tc", err: "service name"},
 		{in: "", err: "names no app"},
 	} {
 		got, err := cluster.ParseAddress(tc.in, tc.current)

@@ -82,6 +82,11 @@ func ParseAddress(s string, current AppName) (Address, error) {
 		}
 	}
 	a.App, a.Service = AppName(app), ServiceName(rest)
+	if i := strings.LastIndex(rest, "."); i > 0 && len(rest)-i-1 == taskSuffix {
+		if of, err := ParseAddress(app+"/"+rest[:i], ""); err == nil && of.Slot > 0 {
+			return a, Invalidf("%q is a task's ID, and the next task there has another: write %s", s, of)
+		}
+	}
 	if app == "" {
 		return a, Invalidf("%q names no app: write APP/%s, or run this in the app's directory", s, s)
 	}
