@@ -30,20 +30,22 @@ type Engine interface {
 type Renderer struct {
 	// Command is a program that calls Serve, with its arguments.
 	Command []string
-	Timeout time.Duration // 0: 30s
+	Timeout time.Duration // 0: RenderTimeout
 	Memory  uint64        // bytes; 0: 1 GiB
 	Output  int64         // bytes; 0: 32 MiB
 }
 
+// RenderTimeout is how long templates may take.
+const RenderTimeout = 30 * time.Second
+
 const (
-	renderTimeout = 30 * time.Second
-	renderMemory  = 1 << 30
-	renderOutput  = 32 << 20
+	renderMemory = 1 << 30
+	renderOutput = 32 << 20
 )
 
 func (r Renderer) bounded() Renderer {
 	if r.Timeout <= 0 {
-		r.Timeout = renderTimeout
+		r.Timeout = RenderTimeout
 	}
 	if r.Memory == 0 {
 		r.Memory = renderMemory
@@ -74,7 +76,7 @@ func (r Renderer) Render(ctx context.Context, req Request) (*Rendered, error) {
 	if err != nil {
 		return nil, fmt.Errorf("chart: %w", err)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, r.Timeout, cluster.Invalidf("the templates were not done after %s: do they loop?", r.Timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, r.Timeout, NotDone(r.Timeout))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, r.Command[0], r.Command[1:]...) //nolint:gosec // this program itself
 	cmd.Env = []string{}                                            // templates have no env function, and shall have nothing to find
@@ -101,6 +103,11 @@ func (r Renderer) Render(ctx context.Context, req Request) (*Rendered, error) {
 	}
 	first, _, _ := strings.Cut(strings.TrimSpace(said.buf.String()), "\n")
 	return nil, cluster.Invalidf("the templates ended the program that renders them (%v): %s", err, first)
+}
+
+// NotDone says that templates took too long.
+func NotDone(after time.Duration) error {
+	return cluster.Invalidf("the templates were not done after %s: do they loop?", after)
 }
 
 func tooMuch(bytes int64) error {

@@ -21,7 +21,7 @@ import (
 func (a *app) deliverCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: work.Command, Short: "Fetch the source of a delivery that comes by standard input", Hidden: true, Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return work.Serve(cmd.Context(), a.in, a.out) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return work.Serve(cmd.Context(), a.in, a.out, os.Exit) },
 	}
 }
 

@@ -2,6 +2,7 @@ package work
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -60,7 +62,10 @@ type Task struct {
 	HTTPPort   int    `json:"http_port"`
 	HTTPSPort  int    `json:"https_port"`
 
-	Dir string `json:"dir"` // empty, to be used up
+	Dir    string        `json:"dir"`    // empty, to be used up
+	Render time.Duration `json:"render"` // for templates
+
+	end func(error) // says why this process ends, and ends it
 }
 
 func (t Task) decrypts() bool { return t.Delivery.Decrypt != "" }
@@ -108,6 +113,8 @@ const (
 type Worker struct {
 	Command []string // a program that calls Serve, with its arguments
 	Dir     string   // for what is fetched, meanwhile
+	// Render is how long templates may take; 0: chart.RenderTimeout.
+	Render time.Duration
 }
 
 // Run fetches and renders. Errors are of KindInvalid where the source is why, and of
@@ -121,7 +128,7 @@ func (w Worker) Run(ctx context.Context, t Task) (Result, error) {
 		return Result{}, fmt.Errorf("fetch: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // what is left goes at the next start
-	t.Dir = dir
+	t.Dir, t.Render = dir, cmp.Or(w.Render, chart.RenderTimeout)
 	in, err := json.Marshal(t) //nolint:gosec // the login goes to the child's standard input alone
 	if err != nil {
 		return Result{}, fmt.Errorf("fetch: %w", err)
@@ -214,22 +221,35 @@ func (c *capped) Write(p []byte) (int, error) {
 }
 
 // Serve is the process of a Worker: it reads one task from in, and answers on out. It
-// gives up the machine's files for good.
-func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
+// gives up the machine's files for good. exit ends it when templates loop, which they
+// can without calling anything.
+func Serve(ctx context.Context, in io.Reader, out io.Writer, exit func(code int)) error {
 	var t Task
 	if err := json.NewDecoder(in).Decode(&t); err != nil {
 		return fmt.Errorf("read the task: %w", err)
 	}
-	enc := json.NewEncoder(out)
+	var one sync.Mutex
+	say := func(a answer) error {
+		one.Lock()
+		defer one.Unlock()
+		return json.NewEncoder(out).Encode(a)
+	}
+	failed := func(r Result, err error) answer {
+		return answer{Result: Result{Origin: r.Origin, Forced: r.Forced, Images: r.Images, Waits: r.Waits}, Error: err.Error(), Kind: cluster.KindOf(err)}
+	}
+	var about Result
+	t.end = func(err error) {
+		_ = say(failed(about, err))
+		exit(0)
+	}
 	r, err := do(ctx, t, func(r Result) error {
-		return enc.Encode(answer{Result: Result{Origin: r.Origin, Forced: r.Forced}}) // a source that ends this process is named too
+		about = Result{Origin: r.Origin, Forced: r.Forced}
+		return say(answer{Result: about}) // a source that ends this process is named too
 	})
 	if err != nil {
-		return enc.Encode(answer{
-			Result: Result{Origin: r.Origin, Forced: r.Forced, Images: r.Images, Waits: r.Waits}, Error: err.Error(), Kind: cluster.KindOf(err),
-		})
+		return say(failed(r, err))
 	}
-	return enc.Encode(answer{Result: r})
+	return say(answer{Result: r})
 }
 
 func do(ctx context.Context, t Task, fetched func(Result) error) (Result, error) {

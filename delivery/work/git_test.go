@@ -497,4 +497,11 @@ func TestAPackageInGit(t *testing.T) {
 	f.write("pkg/templates/app.yaml", "{{ range until 2000000000 }}{{ end }}")
 	f.push("a loop")
 	f.refused(work.Task{Delivery: d, Release: 1}, cluster.KindInvalid, "memory")
+	f.write("pkg/templates/app.yaml", "{{ range 1000000000000 }}{{ end }}")
+	f.w.Render = 500 * time.Millisecond // which is not counted from the start of the process
+	looping := f.push("a loop that takes nothing")
+	r, err := f.run(work.Task{Delivery: d, Release: 1})
+	if cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(fmt.Sprint(err), "do they loop?") || r.Origin.Revision != looping {
+		t.Errorf("a loop: %v, of %+v", err, r.Origin)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/chart"
@@ -121,6 +122,13 @@ func composed(ctx context.Context, d cluster.Delivery, o compose.Options) (*comp
 	return compose.Load(ctx, o)
 }
 
+// render ends this process where templates take too long.
+func (t Task) render(ctx context.Context, req chart.Request) (*chart.Rendered, error) {
+	late := time.AfterFunc(t.Render, func() { t.end(chart.NotDone(t.Render)) })
+	defer late.Stop()
+	return chart.Render(ctx, req)
+}
+
 func packaged(ctx context.Context, t Task, r *Result, o compose.Options) (*compose.Result, *v1.Package, error) {
 	d := t.Delivery
 	dir := root(d.Path, d.Package)
@@ -147,12 +155,12 @@ func packaged(ctx context.Context, t Task, r *Result, o compose.Options) (*compo
 	}
 	release := chart.Release{Name: string(d.App), Revision: max(t.Release, 1), Upgrade: t.Release > 1}
 	req := chart.Request{Files: files, Values: values, Release: release, SkipCRDs: d.SkipCRDs, SkipSchema: d.SkipSchema}
-	got, err := chart.Render(ctx, req)
+	got, err := t.render(ctx, req)
 	if err != nil {
 		return nil, nil, err
 	}
 	if !t.decrypts() { // there it is refused
-		again, err := chart.Render(ctx, req)
+		again, err := t.render(ctx, req)
 		r.Varies = err == nil && !maps.Equal(got.Files, again.Files)
 	}
 	if t.decrypts() {
