@@ -253,6 +253,38 @@ func TestLargeAppIsWrittenInSeveralTransactions(t *testing.T) {
 	}
 }
 
+// A release is of any size: hundreds of services are more than the store takes at once.
+func TestReleasesOfAnySize(t *testing.T) {
+	b := newBench(t)
+	many := map[cluster.ServiceName]cluster.ServiceSpec{}
+	for i := range 500 {
+		s := service("web:1")
+		s.Task.Env = map[string]string{"OWN": strings.Repeat(fmt.Sprint(i), 100), "MOTTO": strings.Repeat("all alike ", 500)}
+		many[cluster.ServiceName(fmt.Sprint("s", i))] = s
+	}
+	for n, tag := range []string{"web:1", "web:2"} {
+		for name, s := range many {
+			s.Task.Image = tag
+			many[name] = s
+		}
+		if p, err := b.Plan(t.Context(), "shop", bundle(many)); err != nil || len(p.Changes) != len(many) {
+			t.Fatalf("%d changes, %v", len(p.Changes), err)
+		}
+		deployed(t, b, bundle(many))
+		b.goesOn("shop")
+		if r := get[cluster.Release](b, store.ReleaseKey("shop", n+1)); len(r.Services) != len(many) || r.Services["s7"].Task.Image != tag {
+			t.Fatalf("release %d has %d services", n+1, len(r.Services))
+		}
+	}
+	if _, err := b.Rollback(t.Context(), "shop", 1); err != nil {
+		t.Fatal(err)
+	}
+	b.goesOn("shop")
+	if got := get[cluster.Service](b, store.ServiceKey(cluster.ServiceID{App: "shop", Name: "s7"})); got.Spec.Task.Image != "web:1" || len(got.Spec.Task.Env["MOTTO"]) != 5000 {
+		t.Errorf("gone back to %s", got.Spec.Task.Image)
+	}
+}
+
 // goesOn has the server go on with an app's pending change, as the loops of hooks and
 // of changes do.
 func (b *bench) goesOn(app cluster.AppName) {

@@ -12,9 +12,9 @@ import (
 
 // Bounds of a request.
 const (
-	MaxBundle  = 8 << 20 // bytes of a Bundle as JSON
-	MaxRequest = 1 << 20 // bytes of any other JSON request
-	MaxConfig  = 1 << 20 // bytes of one config's content
+	MaxBundle  = 32 << 20 // bytes of a Bundle as JSON
+	MaxRequest = 1 << 20  // bytes of any other JSON request
+	MaxConfig  = 1 << 20  // bytes of one config's content
 	MaxSecret  = 512 << 10
 	MaxBuild   = 4 << 30 // bytes of a build context
 	MaxCopy    = 64 << 30
