@@ -246,6 +246,12 @@ func TestInstallTakesValuesAsHelmDoes(t *testing.T) {
 	if d := cmp.Diff(want, svc.Spec.Task.Env); d != "" || svc.Spec.Replicas != 2 {
 		t.Errorf("%d replicas; -want +got\n%s", svc.Spec.Replicas, d)
 	}
+	// A password among them is kept in clear, which is said.
+	for set, warned := range map[string]string{"auth.adminPassword=x": "the value auth.adminPassword looks like a password", "env.API_KEY=x": "env.API_KEY", "passwordSecret=db": "", "token=": ""} {
+		if s := h.must("", "plan", "shop", "demo", "--set", set, "--set", "env.A=b"); strings.Contains(s.err, "looks like a password") != (warned != "") || !strings.Contains(s.err, warned) {
+			t.Errorf("%s: %s", set, s.err)
+		}
+	}
 	if s := h.cli("", "upgrade", "shop", "demo", "--reuse-values", "--set-file", "env.F=none.txt"); s.code != 2 || !strings.Contains(s.err, "none.txt") || release(h) != 1 {
 		t.Errorf("a file that is not there: %d %s", s.code, s.all)
 	}
