@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/integration/gitd"
 )
 
@@ -64,13 +66,7 @@ func (b *bench) followed(ctx context.Context, n *node, image string) error {
 	if _, err := push("0", ""); err != nil {
 		return err
 	}
-	for name, value := range map[string]string{"pub/git": git.Password, "pub/hook": hookKey} {
-		if err := n.secret(ctx, name, value); err != nil {
-			return err
-		}
-	}
-	if _, err := n.fairlead(ctx, "delivery", "create", "pub", git.URL, "--branch", "main", "--secret", "git", "--ca", git.CA,
-		"--webhook", "hook", "--interval", "1h", "--on-failure", "rollback"); err != nil {
+	if err := n.follows(ctx, git); err != nil {
 		return err
 	}
 	l := n.load(ctx, "http://pub.example.com/")
@@ -119,6 +115,18 @@ func (b *bench) followed(ctx context.Context, n *node, image string) error {
 	return nil
 }
 
+// follows lets pub follow the server's branch, told by webhooks.
+func (n *node) follows(ctx context.Context, git *gitd.Server) error {
+	for name, value := range map[string]string{"pub/git": git.Password, "pub/hook": hookKey} {
+		if err := n.secret(ctx, name, value); err != nil {
+			return err
+		}
+	}
+	_, err := n.fairlead(ctx, "delivery", "create", "pub", git.URL, "--branch", "main", "--secret", "git", "--ca", git.CA,
+		"--webhook", "hook", "--interval", "1h", "--on-failure", "rollback")
+	return err
+}
+
 // goneBack sends a webhook, and waits until the delivery has gone back from what it brought.
 func (n *node) goneBack(ctx context.Context, delivery string) error {
 	if err := n.webhook(ctx, delivery); err != nil {
@@ -142,19 +150,24 @@ func (b *bench) manyDeliveries(ctx context.Context, n *node, image string) error
 		return err
 	}
 	defer git.Close()
-	for i := range many {
-		content, err := json.Marshal(file(fmt.Sprintf("app%d", i), map[string]any{"web": service(image, "1", 0)}))
+	publish := func(version string) (commit string, _ error) {
+		for i := range many {
+			content, err := json.Marshal(file(fmt.Sprintf("app%d", i), map[string]any{"web": service(image, version, 0)}))
+			if err != nil {
+				return "", err
+			}
+			if err := git.Write(fmt.Sprintf("app%d/compose.yaml", i), string(content)); err != nil {
+				return "", err
+			}
+		}
+		commit, err := git.Commit(ctx, "version "+version+" of all of them")
 		if err != nil {
-			return err
+			return "", err
 		}
-		if err := git.Write(fmt.Sprintf("app%d/compose.yaml", i), string(content)); err != nil {
-			return err
-		}
+		return commit, git.Push(ctx)
 	}
-	if _, err := git.Commit(ctx, "all of them"); err != nil {
-		return err
-	}
-	if err := git.Push(ctx); err != nil {
+	first, err := publish("1")
+	if err != nil {
 		return err
 	}
 	began := time.Now()
@@ -167,22 +180,31 @@ func (b *bench) manyDeliveries(ctx context.Context, n *node, image string) error
 			return err
 		}
 	}
-	if err := until(ctx, 10*time.Minute, time.Second, "all are ready", func() error {
-		out, err := n.fairlead(ctx, "delivery", "get", "-o", "json")
-		if err != nil {
-			return err
-		}
-		if ready := strings.Count(out, `"phase": "ready"`); ready < many {
-			return fmt.Errorf("%d of %d are ready", ready, many)
-		}
-		return nil
-	}); err != nil {
+	if err := n.allAt(ctx, first, many); err != nil {
 		return err
 	}
-	b.say("  %d deliveries are ready after %s", many, time.Since(began).Round(time.Second))
+	b.set("deliveries_200_ready_s", time.Since(began).Seconds())
 	if err := pause(ctx, settle); err != nil {
 		return err
 	}
+	if err := b.looking(ctx, n, git); err != nil {
+		return err
+	}
+	second, err := publish("2")
+	if err != nil {
+		return err
+	}
+	began = time.Now()
+	if err := n.allAt(ctx, second, many); err != nil {
+		return err
+	}
+	b.set("deliveries_200_followed_s", time.Since(began).Seconds())
+	return nil
+}
+
+// looking measures a server, and the processes that it starts, while its deliveries look
+// at their sources.
+func (b *bench) looking(ctx context.Context, n *node, git *gitd.Server) error {
 	const window = 3 * time.Minute
 	before, err := familyTime(n.pid())
 	if err != nil {
@@ -214,6 +236,30 @@ func (b *bench) manyDeliveries(ctx context.Context, n *node, image string) error
 	b.set("deliveries_200_rss_mb", private)
 	b.set("deliveries_200_peak_mb", most)
 	return nil
+}
+
+// allAt waits until so many deliveries are ready at a commit.
+func (n *node) allAt(ctx context.Context, commit string, many int) error {
+	return until(ctx, 10*time.Minute, time.Second, "all are ready at "+commit, func() error {
+		out, err := n.fairlead(ctx, "delivery", "get", "-o", "json")
+		if err != nil {
+			return err
+		}
+		var all []v1.DeliveryStatus
+		if err := json.Unmarshal([]byte(out), &all); err != nil {
+			return err
+		}
+		there := 0
+		for _, d := range all {
+			if d.State.Phase == cluster.PhaseReady && d.State.Applied != nil && d.State.Applied.Origin.Revision == commit {
+				there++
+			}
+		}
+		if there < many {
+			return fmt.Errorf("%d of %d are", there, many)
+		}
+		return nil
+	})
 }
 
 // secret sets a secret of an app.

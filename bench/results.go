@@ -47,6 +47,8 @@ func figures() []figure {
 		{"delivery_bad_commits", "delivery", "", "commits between those versions that are never healthy: each is gone back from, and the next version comes after it"},
 		{"delivery_requests", "delivery", "", "requests from outside meanwhile, as `rolling_requests`"},
 		{"delivery_failed_requests", "delivery", "0", "those of them without a whole answer with status 200"},
+		{"deliveries_200_ready_s", "delivery", "", "seconds in which 200 apps without replicas, of a directory each of a Git repository over https, are made to follow it, one command after the other, until all are ready"},
+		{"deliveries_200_followed_s", "delivery", "", "seconds from one push that changes all of them until all are ready at its commit, looked at once a minute, without a webhook"},
 		{"deliveries_200_cpu_percent", "delivery", "", "processor time of a server and of the processes that it starts, in percent of one core over three minutes, while 200 apps without replicas follow a directory each of a Git repository over https, looked at once a minute"},
 		{"deliveries_200_rss_mb", "delivery", "", "private memory of that server, without the processes that it starts, which live for one look each, four at once"},
 		{"deliveries_200_peak_mb", "delivery", "", "the most private memory that it and the processes that it starts had together at any of the moments, ten a second, of those three minutes; without Traefik"},
