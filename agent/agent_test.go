@@ -372,6 +372,78 @@ func TestABuiltImageComesFromAnotherNode(t *testing.T) {
 	})
 }
 
+// A task's status has the digest that its image was pulled by: the engine is asked for it no
+// more often than before, and by an agent that takes over such containers once for each at most.
+func TestTheDigestOfAnImageIsReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		digest := "@sha256:" + strings.Repeat("2", 64)
+		n := newFakeNode(t)
+		n.engine.pullable["reg.test/far:1"] = docker.ImageInfo{ID: "sha256:2", Digests: []string{"mirror.test/far" + digest, "reg.test/far" + digest}}
+		n.engine.images["built"] = docker.ImageInfo{ID: "sha256:3", Digests: []string{"built" + digest}}
+		var pulled []cluster.NodePlacement
+		for i := range 3 {
+			p := fakeTask(i + 1)
+			p.Spec.Image = "reg.test/far:1"
+			pulled = append(pulled, p)
+		}
+		local, built := fakeTask(11), fakeTask(12)
+		built.Spec.Image, built.Spec.ImageID, built.Spec.PullPolicy = "built", "sha256:3", "never"
+		n.store.set(true, append(pulled, local, built)...)
+		asked := func() (count int) {
+			for _, c := range n.engine.took() {
+				if strings.HasPrefix(c, "image sha256:") {
+					count++
+				}
+			}
+			return count
+		}
+		says := func(when string) {
+			t.Helper()
+			for _, p := range append(pulled, local, built) {
+				want := ""
+				if p.Spec.Image == "reg.test/far:1" {
+					want = "reg.test/far" + digest
+				}
+				if s := n.store.status(p.Task); !s.Ready || s.ImageID == "" || s.ImageDigest != want {
+					t.Errorf("%s: image %s, digest %q, not %q: %s", when, s.ImageID, s.ImageDigest, want, show(s))
+				}
+			}
+		}
+		_, stop := n.start()
+		settleDown(time.Minute)
+		says("after the start")
+		if c := asked(); c != 0 {
+			t.Errorf("the engine was asked %d times by image ID", c)
+		}
+		n.engine.end(string(pulled[0].Task), 1, true)
+		settleDown(time.Minute)
+		says("after a crash")
+		stop()
+		n.engine.took()
+
+		// Of an agent that said no digest yet, and kept its statuses.
+		path := filepath.Join(n.state, "assignment.json")
+		kept, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		older := strings.ReplaceAll(string(kept), `"image_digest":"reg.test/far`+digest+`",`, "")
+		if older == string(kept) {
+			t.Fatalf("no digest is kept in %s", kept)
+		}
+		if err := os.WriteFile(path, []byte(older), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, stop = n.start()
+		settleDown(time.Minute)
+		says("after the other version took over")
+		if c := asked(); c > 4 {
+			t.Errorf("the engine was asked %d times about four containers that were pulled or loaded", c)
+		}
+		stop()
+	})
+}
+
 func TestAStopEndsAPull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newFakeNode(t)

@@ -209,7 +209,7 @@ func (t *task) ensureBind(m cluster.Mount) error {
 
 // adopt takes the container that already has the task's name, if it is the task's.
 func (t *task) adopt(ctx context.Context) error {
-	x, err := t.a.cfg.Engine.Inspect(ctx, string(t.id))
+	x, err := t.inspect(ctx, string(t.id))
 	if err != nil {
 		return fmt.Errorf("look at the container that has the task's name: %w", err)
 	}
@@ -251,7 +251,7 @@ func (t *task) doStart(ctx context.Context, p *cluster.NodePlacement, s Start) e
 
 // inspectNow reads the state of a container that was just started.
 func (t *task) inspectNow(ctx context.Context, id string, session int) error {
-	x, err := t.a.cfg.Engine.Inspect(ctx, id)
+	x, err := t.inspect(ctx, id)
 	if err != nil {
 		// It was started all the same: looking again is all there is to do.
 		t.mu.Lock()

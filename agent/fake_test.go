@@ -178,7 +178,7 @@ func (e *fakeEngine) Create(_ context.Context, c docker.Create) (string, error) 
 	if _, taken := e.boxes[c.Name]; taken {
 		return "", &cluster.Error{Kind: cluster.KindConflict, Msg: "the name is taken"}
 	}
-	e.boxes[c.Name] = docker.Container{ID: "id-" + c.Name, Name: c.Name, Labels: c.Labels, State: docker.Created, StopSignal: "SIGTERM"}
+	e.boxes[c.Name] = docker.Container{ID: "id-" + c.Name, Name: c.Name, Labels: c.Labels, State: docker.Created, StopSignal: "SIGTERM", ImageID: e.named(c.Image).ID}
 	return "id-" + c.Name, nil
 }
 
@@ -284,12 +284,20 @@ func (e *fakeEngine) Image(_ context.Context, ref string) (docker.ImageInfo, err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for name, i := range e.images {
-		if name == ref || i.ID == ref {
-			return i, nil
-		}
+	if i := e.named(ref); i.ID != "" {
+		return i, nil
 	}
 	return docker.ImageInfo{}, cluster.NotFoundf("No such image: %s", ref)
+}
+
+// named is the image of a name or ID; none is empty.
+func (e *fakeEngine) named(ref string) docker.ImageInfo {
+	for name, i := range e.images {
+		if name == ref || i.ID == ref {
+			return i
+		}
+	}
+	return docker.ImageInfo{}
 }
 
 // partial is a tar without layers that the engine has not.

@@ -57,9 +57,22 @@ func (c *imageCache) info(ctx context.Context, ref string) (docker.ImageInfo, er
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.age == age {
-		c.known[ref] = i
+		c.known[ref], c.known[i.ID] = i, i
 	}
 	return i, nil
+}
+
+// pulledBy returns the digest by which the image with an ID, that a task's container is made
+// of, was pulled; "" where there is none, or the engine does not say.
+func (c *imageCache) pulledBy(ctx context.Context, s *cluster.TaskSpec, id string) string {
+	if s.ImageID != "" && s.PullPolicy == pullNever {
+		return "" // it was built; there are engines that have a digest of that too
+	}
+	i, err := c.info(ctx, id)
+	if err != nil {
+		return "" // the next look at the container asks again
+	}
+	return i.PulledBy(s.Image)
 }
 
 // image is what a task's container is made of.

@@ -16,7 +16,7 @@ func Report(d Desired, o Observed, next Step, prev cluster.Status, now time.Time
 	s := cluster.Status{
 		Task: p.Task, Node: p.Node, ServiceID: p.ServiceID, Slot: p.Slot, Version: p.Version,
 		State: prev.State, Restarts: m.Restarts, At: prev.At, Started: prev.Started, ReadySince: prev.ReadySince,
-		Container: prev.Container, ImageID: prev.ImageID,
+		Container: prev.Container, ImageID: prev.ImageID, ImageDigest: prev.ImageDigest,
 	}
 	if e := m.Ended; e != nil {
 		s.State, s.ExitCode, s.Reason, s.LogTail, s.Container = e.State, e.ExitCode, e.Reason, prev.LogTail, prev.Container
@@ -60,7 +60,7 @@ func Report(d Desired, o Observed, next Step, prev cluster.Status, now time.Time
 func reportContainer(s *cluster.Status, d Desired, o Observed, next Step) {
 	p, c, m := d.Placement, o.Container, o.Memory
 	if c != nil {
-		s.Container, s.ImageID, s.Started = c.ID, c.ImageID, c.Started
+		s.Container, s.ImageID, s.ImageDigest, s.Started = c.ID, c.ImageID, c.ImageDigest, c.Started
 	}
 	switch {
 	case p.Desire == cluster.DesireStop:

@@ -322,7 +322,7 @@ func (t *task) look(ctx context.Context) error {
 	}
 	ictx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	x, err := t.a.cfg.Engine.Inspect(ictx, c.ID)
+	x, err := t.inspect(ictx, c.ID)
 	if cluster.KindOf(err) == cluster.KindNotFound {
 		t.mu.Lock()
 		t.container = nil
@@ -347,6 +347,25 @@ func (t *task) look(ctx context.Context) error {
 	}
 	t.seen(x, session)
 	return nil
+}
+
+// inspect asks the engine for a container, and the first time also what its image was
+// pulled by: that stays as it is.
+func (t *task) inspect(ctx context.Context, id string) (docker.Container, error) {
+	x, err := t.a.cfg.Engine.Inspect(ctx, id)
+	if err != nil {
+		return x, err
+	}
+	t.mu.Lock()
+	p, prev := t.placement, t.prev
+	t.mu.Unlock()
+	switch {
+	case prev.Container == x.ID && prev.ImageDigest != "":
+		x.ImageDigest = prev.ImageDigest
+	case p != nil && x.ImageID != "":
+		x.ImageDigest = t.a.images.pulledBy(ctx, &p.Spec, x.ImageID)
+	}
+	return x, nil
 }
 
 func (t *task) setTail(lines []string) {

@@ -349,6 +349,7 @@ func (s *Server) trace(_ context.Context, in *ServicePath) (v1.Trace, error) {
 			out.Tasks = append(out.Tasks, t)
 		}
 	}
+	shareDigests(out.Tasks)
 	var err error
 	s.Mirror.Read(func(v store.View) {
 		var r store.Value[cluster.Release]
@@ -366,4 +367,21 @@ func (s *Server) trace(_ context.Context, in *ServicePath) (v1.Trace, error) {
 		}
 	})
 	return out, err
+}
+
+// shareDigests says of tasks whose node had their image from another one by what that one,
+// the same image for the same reference, was pulled.
+func shareDigests(tasks []v1.TaskStatus) {
+	type meaning struct{ ref, id string }
+	pulled := map[meaning]string{}
+	for _, t := range tasks {
+		if m := (meaning{t.Image, t.ImageID}); t.ImageDigest != "" && pulled[m] == "" {
+			pulled[m] = t.ImageDigest
+		}
+	}
+	for i, t := range tasks {
+		if t.ImageDigest == "" && t.ImageID != "" {
+			tasks[i].ImageDigest = pulled[meaning{t.Image, t.ImageID}]
+		}
+	}
 }

@@ -178,8 +178,8 @@ func (m *model) task(t cluster.Task) v1.TaskStatus {
 		return out
 	case seen:
 		out.State, out.Ready, out.Node, out.Restarts, out.ExitCode = string(st.State), st.Ready, st.Node, st.Restarts, st.ExitCode
-		out.Reason, out.LogTail, out.Container, out.ImageID, out.Addresses = st.Reason, st.LogTail, st.Container, st.ImageID, st.Addresses
-		out.Started, out.ReadySince = st.Started, st.ReadySince
+		out.Reason, out.LogTail, out.Container, out.Addresses = st.Reason, st.LogTail, st.Container, st.Addresses
+		out.ImageID, out.ImageDigest, out.Started, out.ReadySince = st.ImageID, st.ImageDigest, st.Started, st.ReadySince
 	case placed:
 		out.Node, out.Reason = p.Node, fmt.Sprintf("placed on %s; its agent has not taken it up yet", p.Node)
 	default:

@@ -72,7 +72,7 @@ func noTasks(ctx context.Context, cl *client.Client, name cluster.AppName) (stri
 // taskTable shows tasks, or with none of them the sentence in their place.
 func (a *app) taskTable(tasks []v1.TaskStatus, none string) *table {
 	t := &table{
-		columns: columns("TASK", "STATE", "READY", "NODE", "AGE", "RESTARTS", "IMAGE", "+ID", "+RELEASE", "+ADDRESSES", "REASON"),
+		columns: columns("TASK", "STATE", "READY", "NODE", "AGE", "RESTARTS", "IMAGE", "+ID", "+RELEASE", "+ADDRESSES", "+DIGEST", "REASON"),
 		empty:   none,
 	}
 	for _, x := range tasks {
@@ -93,7 +93,7 @@ func (a *app) taskTable(tasks []v1.TaskStatus, none string) *table {
 			addrs = append(addrs, ip)
 		}
 		t.add(x.Address, state, yesNo(x.Ready), string(x.Node), age(a.now(), since), fmt.Sprint(x.Restarts),
-			x.Image, string(x.ID), fmt.Sprint(x.Release), strings.Join(addrs, ","), reason)
+			x.Image, string(x.ID), fmt.Sprint(x.Release), strings.Join(addrs, ","), x.ImageDigest, reason)
 	}
 	return t
 }

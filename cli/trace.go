@@ -41,7 +41,8 @@ func (a *app) traced(tr v1.Trace) *table {
 	for _, x := range tr.Tasks {
 		add("task", fmt.Sprintf("%s on %s: %s", x.ID, orNone(string(x.Node)), x.State))
 		add("  container", x.Container)
-		add("  image", strings.TrimSpace(x.Image+" "+x.ImageID))
+		add("  image", x.Image)
+		add("  digest", digestOf(x))
 	}
 	add("service", tr.String())
 	r := tr.Release
@@ -64,6 +65,18 @@ func (a *app) traced(tr v1.Trace) *table {
 		add("delivery", fmt.Sprintf("%s, which did not make this release", d.Name))
 	}
 	return t
+}
+
+// digestOf is by what a task's image was pulled, or, where no registry said a digest, what
+// its engine calls it.
+func digestOf(x v1.TaskStatus) string {
+	switch {
+	case x.ImageDigest != "":
+		return x.ImageDigest
+	case x.ImageID != "":
+		return fmt.Sprintf("none of a registry; on %s it has the image ID %s", orNone(string(x.Node)), x.ImageID)
+	}
+	return ""
 }
 
 // appliedSince is the newer revision that the delivery has found to be the same as the

@@ -131,17 +131,20 @@ type Status struct {
 	Version string    `json:"version"`
 	State   TaskState `json:"state"`
 	// Ready: running, and healthy where a health check is declared.
-	Ready      bool                   `json:"ready"`
-	ReadySince time.Time              `json:"ready_since,omitzero"`
-	Container  string                 `json:"container,omitempty"` // Docker's ID
-	ImageID    string                 `json:"image_id,omitempty"`  // that the container was made from
-	Addresses  map[NetworkName]string `json:"addresses,omitempty"` // IP by network
-	Restarts   int                    `json:"restarts,omitempty"`
-	ExitCode   int                    `json:"exit_code,omitempty"`
-	Reason     string                 `json:"reason,omitempty"` // why waiting, failed, not ready
-	LogTail    []string               `json:"log_tail,omitempty"`
-	Started    time.Time              `json:"started,omitzero"`
-	At         time.Time              `json:"at"`
+	Ready      bool      `json:"ready"`
+	ReadySince time.Time `json:"ready_since,omitzero"`
+	Container  string    `json:"container,omitempty"` // Docker's ID
+	ImageID    string    `json:"image_id,omitempty"`  // that the container was made from
+	// ImageDigest is what the image was pulled by, "repository@sha256:…"; "" where it was
+	// built or loaded on its node, or came from another one, and of agents that did not say.
+	ImageDigest string                 `json:"image_digest,omitempty"`
+	Addresses   map[NetworkName]string `json:"addresses,omitempty"` // IP by network
+	Restarts    int                    `json:"restarts,omitempty"`
+	ExitCode    int                    `json:"exit_code,omitempty"`
+	Reason      string                 `json:"reason,omitempty"` // why waiting, failed, not ready
+	LogTail     []string               `json:"log_tail,omitempty"`
+	Started     time.Time              `json:"started,omitzero"`
+	At          time.Time              `json:"at"`
 
 	Rev StoreRev `json:"-"`
 }

@@ -45,6 +45,9 @@ type Container struct {
 	TTY               bool
 	HostNetwork       bool
 	ImageID           string
+	// ImageDigest is what ImageInfo.PulledBy says of its image; the engine does not say it
+	// of a container, so it is for who looks the image up.
+	ImageDigest string
 }
 
 // Task returns the task that a container belongs to.

@@ -156,3 +156,29 @@ func TestProcessStartedIsExact(t *testing.T) {
 		t.Error("no process has a start")
 	}
 }
+
+func TestPulledBy(t *testing.T) {
+	digest := func(c string) string { return "sha256:" + strings.Repeat(c, 64) }
+	one, two := digest("1"), digest("2")
+	for name, c := range map[string]struct {
+		ref     string
+		digests []string
+		want    string
+	}{
+		"built or loaded":                  {"shop/web:1", nil, ""},
+		"pulled":                           {"reg.test:5000/web:1", []string{"reg.test:5000/web@" + one}, "reg.test:5000/web@" + one},
+		"the engine's short name":          {"docker.io/library/redis:7", []string{"redis@" + one}, "redis@" + one},
+		"a short name":                     {"traefik/whoami", []string{"traefik/whoami@" + one}, "traefik/whoami@" + one},
+		"of another repository too":        {"reg.test/web:1", []string{"mirror.test/web@" + two, "reg.test/web@" + one}, "reg.test/web@" + one},
+		"of another repository alone":      {"web:1", []string{"reg.test/web@" + one}, ""},
+		"several of the repository":        {"web:1", []string{"web@" + two, "web@" + one}, "web@" + one},
+		"several, and the reference's own": {"web:1@" + two, []string{"web@" + one, "web@" + two}, "web@" + two},
+		"its name was lost":                {"web:1", []string{"<none>@<none>"}, ""},
+		"no digest":                        {"web:1", []string{"web:1"}, ""},
+		"an image ID":                      {one[7:], []string{"web@" + one}, ""},
+	} {
+		if got := (ImageInfo{Digests: c.digests}).PulledBy(c.ref); got != c.want {
+			t.Errorf("%s: %q, not %q", name, got, c.want)
+		}
+	}
+}

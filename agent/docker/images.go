@@ -51,6 +51,33 @@ func (i ImageInfo) Named(ref string) bool {
 	return err == nil && slices.Contains(i.Tags, reference.FamiliarString(reference.TagNameOnly(n)))
 }
 
+// PulledBy returns the digest in a registry, "name@sha256:…", by which an image was pulled
+// that ref asked for; "" where no registry has said one, as of an image that was built or
+// loaded. An image may have been pulled by several names: it is one of ref's repository,
+// ref's own digest where it names one, and else the first.
+func (i ImageInfo) PulledBy(ref string) string {
+	asked, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return ""
+	}
+	own, pinned := asked.(reference.Digested)
+	first := ""
+	for _, d := range i.Digests {
+		n, err := reference.ParseNormalizedNamed(d)
+		if err != nil || n.Name() != asked.Name() {
+			continue
+		}
+		has, ok := n.(reference.Digested)
+		if ok && pinned && has.Digest() == own.Digest() {
+			return d
+		}
+		if ok && (first == "" || d < first) {
+			first = d
+		}
+	}
+	return first
+}
+
 // ImageID returns the ID of the image that ref names.
 func (e *Engine) ImageID(ctx context.Context, ref string) (string, error) {
 	i, err := e.Image(ctx, ref)

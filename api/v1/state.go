@@ -76,24 +76,27 @@ type TaskStatus struct {
 	// State is a cluster.TaskState, or before the agent knows of the task
 	// "unplaced" (no node takes it: Reason) or "pending"; "unknown" while its node
 	// does not answer.
-	State      string                         `json:"state"`
-	Desire     cluster.Desire                 `json:"desire"`
-	Ready      bool                           `json:"ready"`
-	Node       cluster.NodeID                 `json:"node,omitempty"`
-	Image      string                         `json:"image"`
-	Version    string                         `json:"version"`
-	Release    int                            `json:"release"`
-	Current    bool                           `json:"current"` // of the service's current version
-	Created    time.Time                      `json:"created"`
-	Started    time.Time                      `json:"started,omitzero"`
-	ReadySince time.Time                      `json:"ready_since,omitzero"`
-	Restarts   int                            `json:"restarts,omitempty"`
-	ExitCode   int                            `json:"exit_code,omitempty"`
-	Reason     string                         `json:"reason,omitempty"`
-	LogTail    []string                       `json:"log_tail,omitempty"`
-	Container  string                         `json:"container,omitempty"`
-	ImageID    string                         `json:"image_id,omitempty"`
-	Addresses  map[cluster.NetworkName]string `json:"addresses,omitempty"`
+	State      string         `json:"state"`
+	Desire     cluster.Desire `json:"desire"`
+	Ready      bool           `json:"ready"`
+	Node       cluster.NodeID `json:"node,omitempty"`
+	Image      string         `json:"image"`
+	Version    string         `json:"version"`
+	Release    int            `json:"release"`
+	Current    bool           `json:"current"` // of the service's current version
+	Created    time.Time      `json:"created"`
+	Started    time.Time      `json:"started,omitzero"`
+	ReadySince time.Time      `json:"ready_since,omitzero"`
+	Restarts   int            `json:"restarts,omitempty"`
+	ExitCode   int            `json:"exit_code,omitempty"`
+	Reason     string         `json:"reason,omitempty"`
+	LogTail    []string       `json:"log_tail,omitempty"`
+	Container  string         `json:"container,omitempty"`
+	ImageID    string         `json:"image_id,omitempty"`
+	// ImageDigest is what the image was pulled by, "repository@sha256:…"; "" where it was
+	// built or loaded, and of nodes of older versions.
+	ImageDigest string                         `json:"image_digest,omitempty"`
+	Addresses   map[cluster.NetworkName]string `json:"addresses,omitempty"`
 }
 
 // Ended reports whether the task's container is gone for good.

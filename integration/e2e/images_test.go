@@ -83,7 +83,7 @@ func TestImageUpdates(t *testing.T) {
 	l := n.startLoad(load.EveryKind("http://pub.example.com/"))
 
 	// An image that is pushed comes by itself.
-	s.Put("1.1.0", false)
+	pushed := s.Put("1.1.0", false)
 	s.Put("2.0.0", false)
 	n.eventually(2*time.Minute, "the pushed image serves", is("ready", "1.1.0"))
 	if got := f.Has("show", "main:compose.yaml"); got != strings.TrimSpace(strings.Replace(marked, "web:1.0.0", "web:1.1.0", 1)) {
@@ -92,7 +92,7 @@ func TestImageUpdates(t *testing.T) {
 	if got := f.Has("log", "-1", "--format=%an %s", "main"); got != "Fairlead pub: web 1.1.0" || commits() != "2" {
 		t.Errorf("the newest of %s commits is %q", commits(), got)
 	}
-	if trace := n.do("trace", "pub/web"); !strings.Contains(trace, head()) || !strings.Contains(trace, "pub: web 1.1.0") {
+	if trace := n.do("trace", "pub/web"); !strings.Contains(trace, head()) || !strings.Contains(trace, "pub: web 1.1.0") || strings.Count(trace, s.Host+"/shop/web@"+pushed) != 2 {
 		t.Errorf("trace says\n%s", trace)
 	}
 

@@ -36,7 +36,7 @@ func TestTutorial(t *testing.T) {
 		"5": {`Good morning, says version 1\.0\.0 on`, `A friendlier greeting`},
 		"6": {`Good morning, says version 1\.1\.0 on`, `image: localhost:5000/hello:1\.1\.0 # `},
 		"7": {`FAILED: fairlead delivery reconcile hello\nexit code 1`, `(?s)version 1\.1\.0 on.*A slip.*version 1\.1\.0 on`},
-		"8": {`commit +hello: web 1\.1\.0`, `since then +main [0-9a-f]{8} “The right path” by Operator`, `image +localhost:5000/hello:1\.1\.0 sha256:[0-9a-f]{64}`},
+		"8": {`commit +hello: web 1\.1\.0`, `since then +main [0-9a-f]{8} “The right path” by Operator`, `image +localhost:5000/hello:1\.1\.0`, `digest +localhost:5000/hello@sha256:[0-9a-f]{64}`},
 	} {
 		for _, want := range wants {
 			if !regexp.MustCompile(want).MatchString(said[section]) {
