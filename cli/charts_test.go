@@ -35,7 +35,7 @@ func TestChartFromNothing(t *testing.T) {
 		t.Errorf("lint says %s", s.all)
 	}
 	s := h.must("", "chart", "template", "shop", "demo", "--set", "replicas=3", "--set-string", "config=price: $5", "--set", "host=shop.example.com", "--notes")
-	for _, want := range []string{"# Source: demo/templates/app.yaml\n", "image: docker.io/traefik/whoami:1.10\n", "replicas: 3\n", `content: "price: $$5"`, `host: "shop.example.com"`, "#   http"} {
+	for _, want := range []string{"# Source: demo/templates/app.yaml\n", "image: docker.io/traefik/whoami:v1.11.0\n", "replicas: 3\n", `content: "price: $$5"`, `host: "shop.example.com"`, "#   http"} {
 		if !strings.Contains(strings.ReplaceAll(s.out, "# It answers at http", "#   http"), want) {
 			t.Errorf("%q is not in\n%s", want, s.out)
 		}
@@ -66,7 +66,7 @@ func TestChartFromNothing(t *testing.T) {
 			t.Errorf("show %s: %s", part, s.out)
 		}
 	}
-	if s := h.must("", "chart", "show", "chart", "demo", "-o", "json"); !strings.Contains(s.out, `"app_version": "1.10"`) {
+	if s := h.must("", "chart", "show", "chart", "demo", "-o", "json"); !strings.Contains(s.out, `"app_version": "v1.11.0"`) {
 		t.Errorf("as JSON: %s", s.out)
 	}
 }
@@ -123,7 +123,7 @@ func TestChartRepositories(t *testing.T) {
 	if s := h.must("", "chart", "pull", "here/demo", "-o", "json"); !strings.Contains(s.out, `"file": "demo-0.1.0.tgz"`) {
 		t.Errorf("%s", s.all)
 	}
-	if s := h.must("", "chart", "template", "here/demo", "--version", "0.1.0"); !strings.Contains(s.out, "traefik/whoami:1.10") {
+	if s := h.must("", "chart", "template", "here/demo", "--version", "0.1.0"); !strings.Contains(s.out, "traefik/whoami:v1.11.0") {
 		t.Errorf("%s", s.all)
 	}
 	if s := h.cli("", "chart", "pull", "here/demo", "--verify"); s.code != 2 || !strings.Contains(s.err, "by which keys?") {

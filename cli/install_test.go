@@ -28,11 +28,11 @@ func TestInstallUpgradeUninstall(t *testing.T) {
 		t.Errorf("a plan made something:\n%s", s.out)
 	}
 	s := h.must("", "install", "shop", "demo", "--set", "replicas=2", "--detach", "--wait", "--note", "first")
-	if !strings.Contains(s.out, "demo 1.10 is the app shop.") || !strings.Contains(s.err, "shop: release 1") {
+	if !strings.Contains(s.out, "demo v1.11.0 is the app shop.") || !strings.Contains(s.err, "shop: release 1") {
 		t.Errorf("install says\n%s", s.all)
 	}
 	svc, _ := read[cluster.Service](h, store.ServiceKey(shopWeb))
-	if svc.Spec.Replicas != 2 || svc.Spec.Task.Image != "docker.io/traefik/whoami:1.10" || svc.Spec.Source.File != "demo/templates/app.yaml" {
+	if svc.Spec.Replicas != 2 || svc.Spec.Task.Image != "docker.io/traefik/whoami:v1.11.0" || svc.Spec.Source.File != "demo/templates/app.yaml" {
 		t.Errorf("the service is %+v", svc.Spec)
 	}
 	if s := h.cli("", "install", "shop", "demo"); s.code != 2 || !strings.Contains(s.err, "upgrade shop demo") {
@@ -64,7 +64,7 @@ func TestInstallUpgradeUninstall(t *testing.T) {
 	if !strings.Contains(s.out, `"chart": "demo-0.2.0"`) || !strings.Contains(s.out, `"chart": "demo-0.1.0"`) || !strings.Contains(s.out, `"note": "first"`) {
 		t.Errorf("history says\n%s", s.out)
 	}
-	if s := h.must("", "get", "manifest", "shop", "--release", "1"); !strings.Contains(s.out, "image: docker.io/traefik/whoami:1.10") {
+	if s := h.must("", "get", "manifest", "shop", "--release", "1"); !strings.Contains(s.out, "image: docker.io/traefik/whoami:v1.11.0") {
 		t.Errorf("the manifest is\n%s", s.out)
 	}
 	if s := h.must("", "get", "notes", "shop", "--revision", "3"); !strings.Contains(s.out, "http://shop.example.com/") {

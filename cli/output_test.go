@@ -96,7 +96,7 @@ var printing = map[string]struct {
 	"upgrade":                 {args: []string{"pkg", "demo", "--set", "replicas=2", "-d"}, table: "pkg: release 2"},
 	"uninstall":               {args: []string{"pkg"}, table: "removed service"},
 	"get values":              {args: []string{"pkg"}, table: "replicas: 3"},
-	"get manifest":            {args: []string{"pkg"}, table: "traefik/whoami:1.10"},
+	"get manifest":            {args: []string{"pkg"}, table: "traefik/whoami:v1.11.0"},
 	"get notes":               {args: []string{"pkg"}, table: "is the app pkg"},
 	"get all":                 {args: []string{"pkg"}, table: "VALUES:\nreplicas: 3"},
 	"chart create":            {args: []string{"another"}, table: "another"},
