@@ -347,7 +347,9 @@ func (a *app) newImages(name cluster.AppName, flags []string) (map[cluster.Servi
 
 func (a *app) rollbackCommand() *cobra.Command {
 	var w waitFlags
-	var noHooks bool
+	var helm helmFlags
+	var noHooks, recreate bool
+	var most int
 	c := &cobra.Command{
 		Use: "rollback [APP] [RELEASE]", Short: "Go back to an earlier release",
 		Long: `Makes a new release equal to an earlier one: the newest one that did not fail
@@ -356,6 +358,16 @@ and that differs from the current one, unless a number is given.`,
 		Args:              rangeArgs(0, 2, "the app"),
 		ValidArgsFunction: a.completeApps(),
 		RunE: a.changing(&w, func(args []string) (change, error) {
+			if err := helm.check("`fairlead history APP` lists the releases, and `fairlead get manifest APP --release N`, of a package's, says what one was"); err != nil {
+				return nil, err
+			}
+			if recreate {
+				return nil, usagef("--recreate-pods: a rollback starts anew what differs; `fairlead restart APP` starts all tasks of an app anew")
+			}
+			if most != 0 {
+				a.note(historyKept)
+			}
+			w.detach = w.detach || !helm.waits
 			release := 0
 			if n := len(args); n > 0 {
 				if v, err := strconv.Atoi(args[n-1]); err == nil {
@@ -374,8 +386,15 @@ and that differs from the current one, unless a number is given.`,
 			}, err
 		}),
 	}
-	c.Flags().BoolVar(&noHooks, "no-hooks", false, "run none of the package's hooks")
+	f := c.Flags()
+	f.BoolVar(&noHooks, "no-hooks", false, "run none of the package's hooks")
 	w.register(c)
+	helm.register(c, "cleanup-on-fail", "wait-for-jobs", "debug", "force")
+	f.BoolVar(&recreate, "recreate-pods", false, "Helm's; refused")
+	f.IntVar(&most, "history-max", 0, "Helm's; the last 50 are kept")
+	for _, name := range []string{"recreate-pods", "history-max"} {
+		_ = f.MarkHidden(name)
+	}
 	return c
 }
 

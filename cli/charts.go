@@ -127,43 +127,70 @@ func (a *app) chartLint() *cobra.Command {
 	var v valueFlags
 	var strict bool
 	c := &cobra.Command{
-		Use: "lint CHART", Short: "Say what is wrong with a package", Args: oneArg("the package"), ValidArgsFunction: completeFiles,
-		Long: `Renders the package with its own values, and those given, and reads the result as
+		Use: "lint CHART...", Short: "Say what is wrong with packages", Args: rangeArgs(1, -1, "the package"), ValidArgsFunction: completeFiles,
+		Long: `Renders each package with its own values, and those given, and reads the result as
 an installation would. Exit code 2 when it would be refused. What required asks for
 may be missing, unless --strict says that all values are there.`,
-		Example: "  fairlead chart lint ./shop\n  fairlead chart lint ./shop -f prod.yaml --strict",
+		Example: "  fairlead chart lint ./shop\n  fairlead chart lint ./shop -f prod.yaml --strict\n  fairlead chart lint charts/shop charts/blog",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			files, err := chart.Read(args[0])
-			if err != nil {
-				return err
-			}
-			r, err := a.renderer()
-			if err != nil {
-				return err
-			}
 			given, err := v.read(a)
 			if err != nil {
 				return err
 			}
-			list := chart.Lint(cmd.Context(), r, chart.Request{Files: files, Values: given, Release: chart.Release{Name: "release-name", Revision: 1}}, strict)
-			if err := a.print(list, func() *table {
-				t := &table{columns: columns("SEVERITY", "WHERE", "WHAT"), empty: args[0] + " is fine"}
-				for _, f := range list {
-					t.add(f.Severity, f.Where, strings.ReplaceAll(f.Message, "\n", "; "))
-				}
-				return t
-			}); err != nil {
-				return err
-			}
-			if chart.Failed(list) {
-				return usagef("%s cannot be installed as it is", args[0])
-			}
-			return nil
+			return a.lint(cmd.Context(), args, given, strict)
 		},
 	}
 	v.register(c)
 	c.Flags().BoolVar(&strict, "strict", false, "values that templates require must be there")
 	return c
+}
+
+// lint says what is wrong with packages; of several each finding says in which.
+func (a *app) lint(ctx context.Context, refs []string, given chart.Values, strict bool) error {
+	r, err := a.renderer()
+	if err != nil {
+		return err
+	}
+	packages := make([][]chart.File, len(refs))
+	for i, ref := range refs {
+		if packages[i], err = chart.Read(ref); err != nil {
+			return err
+		}
+	}
+	list := []chart.Finding{}
+	var refused []string
+	for i, ref := range refs {
+		found := chart.Lint(ctx, r, chart.Request{Files: packages[i], Values: given, Release: chart.Release{Name: "release-name", Revision: 1}}, strict)
+		if chart.Failed(found) {
+			refused = append(refused, ref)
+		}
+		for _, f := range found {
+			if len(refs) > 1 {
+				f.Where = strings.TrimSuffix(ref+": "+f.Where, ": ")
+			}
+			list = append(list, f)
+		}
+	}
+	fine := refs[0] + " is fine"
+	if len(refs) > 1 {
+		fine = strings.Join(refs, ", ") + " are fine"
+	}
+	if err := a.print(list, func() *table {
+		t := &table{columns: columns("SEVERITY", "WHERE", "WHAT"), empty: fine}
+		for _, f := range list {
+			t.add(f.Severity, f.Where, strings.ReplaceAll(f.Message, "\n", "; "))
+		}
+		return t
+	}); err != nil {
+		return err
+	}
+	switch len(refused) {
+	case 0:
+		return nil
+	case 1:
+		return usagef("%s cannot be installed as it is", refused[0])
+	}
+	return usagef("%s cannot be installed as they are", strings.Join(refused, ", "))
 }
 
 func (a *app) chartTemplate() *cobra.Command {

@@ -130,6 +130,7 @@ app back then.`,
 }
 
 const (
+	historyKept     = "--history-max: the last 50 releases are kept, whatever it says"
 	skipCRDsUsage   = "pass over what crds/ of the package has for Kubernetes; without it that is refused"
 	skipSchemaUsage = "do not check the values against the package's schema"
 )
@@ -194,7 +195,7 @@ func (a *app) before(cmd *cobra.Command, args []string, i *installFlags) (*clien
 		return nil, nil, err
 	}
 	if cmd.Flags().Changed("history-max") {
-		a.note("--history-max: the last 50 releases are kept, whatever it says")
+		a.note(historyKept)
 	}
 	now, err := appNow(cmd.Context(), cl, cluster.AppName(args[0]))
 	return cl, now, err

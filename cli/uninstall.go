@@ -12,13 +12,21 @@ import (
 )
 
 func (a *app) uninstallCommand() *cobra.Command {
-	var keep, purge, yes bool
+	var keep, purge, yes, detach, missing bool
+	var description string
 	var hooks hookFlags
+	var helm helmFlags
 	c := &cobra.Command{
 		Use: "uninstall NAME...", Short: "Remove apps that came from packages; their volumes and secrets stay", Args: rangeArgs(1, -1, "the app"), ValidArgsFunction: a.completeApps(),
-		Long:    "Removes each app and waits until its tasks are gone. With --keep-history, `fairlead rollback`\nbrings it back. It ends with the first that cannot be removed.",
-		Example: "  fairlead uninstall shop\n  fairlead uninstall shop blog\n  fairlead uninstall shop --keep-history",
+		Long:    "Removes each app and waits until its tasks are gone, unless told otherwise. With --keep-history, `fairlead rollback`\nbrings it back. It ends with the first that cannot be removed.",
+		Example: "  fairlead uninstall shop\n  fairlead uninstall shop blog\n  fairlead uninstall shop --keep-history\n  fairlead uninstall shop --ignore-not-found --detach",
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			if err := helm.check("`fairlead status NAME` says what there is of an app; volumes and secrets stay"); err != nil {
+				return err
+			}
+			if description != "" {
+				a.note("--description: a removal is not described; it is not kept")
+			}
 			for _, name := range args {
 				if err := cluster.ValidAppName(cluster.AppName(name)); err != nil {
 					return err
@@ -37,10 +45,14 @@ func (a *app) uninstallCommand() *cobra.Command {
 				}
 			}
 			how := v1.RemoveOptions{PurgeSecrets: purge, KeepHistory: keep, NoHooks: hooks.none, Timeout: hooks.timeout}
-			var removed []v1.RemoveResult
+			removed := []v1.RemoveResult{}
 			for _, name := range args {
 				res, err := cl.Remove(cmd.Context(), cluster.AppName(name), how)
-				if err == nil {
+				switch {
+				case missing && cluster.KindOf(err) == cluster.KindNotFound:
+					a.note("there is no app %s", name)
+					continue
+				case err == nil && !detach && helm.waits:
 					err = a.waitGone(cmd, cl, res)
 				}
 				if err != nil {
@@ -55,7 +67,15 @@ func (a *app) uninstallCommand() *cobra.Command {
 	f.BoolVar(&keep, "keep-history", false, "keep its releases, so that a rollback brings it back")
 	f.BoolVar(&purge, "purge-secrets", false, "remove its secrets too")
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
+	f.BoolVarP(&detach, "detach", "d", false, "do not wait until its tasks are gone")
+	f.BoolVar(&missing, "ignore-not-found", false, "pass over apps that are not there")
 	hooks.register(c)
+	helm.register(c, "debug")
+	f.StringVar(&helm.cascade, "cascade", "", "Helm's; background and foreground mean the same here")
+	f.StringVar(&description, "description", "", "Helm's; a removal has none")
+	for _, name := range []string{"cascade", "description"} {
+		_ = f.MarkHidden(name)
+	}
 	return c
 }
 
@@ -80,6 +100,9 @@ func (a *app) printRemoved(list ...v1.RemoveResult) error {
 	}
 	return a.print(whole, func() *table {
 		t := &table{columns: columns("WHAT", "NAME")}
+		if len(list) == 0 {
+			t.empty = "nothing was there to remove"
+		}
 		for _, res := range list {
 			for _, s := range res.Services {
 				t.add("removed service", string(s))

@@ -1,0 +1,44 @@
+package cli
+
+import "github.com/spf13/cobra"
+
+// helmFlags are what Helm's users type with rollback and uninstall beside what these
+// take: what means nothing here is accepted, and what would be ignored wrongly refused.
+type helmFlags struct {
+	waits     bool
+	dryRun    string
+	namespace string
+	cascade   string
+}
+
+// register registers them, hidden but for --wait; nothing are those that mean nothing.
+func (h *helmFlags) register(c *cobra.Command, nothing ...string) {
+	f := c.Flags()
+	f.BoolVar(&h.waits, "wait", true, "wait until it is done, which is what happens without it too; --wait=false is --detach")
+	f.StringVar(&h.dryRun, "dry-run", "none", "Helm's; there is none")
+	f.Lookup("dry-run").NoOptDefVal = "client"
+	f.StringVarP(&h.namespace, "namespace", "n", "", "Helm's; an app has none: its name is its address")
+	for _, name := range nothing {
+		f.Bool(name, false, "Helm's; there is nothing here that it could mean")
+	}
+	for _, name := range append([]string{"dry-run", "namespace"}, nothing...) {
+		_ = f.MarkHidden(name)
+	}
+}
+
+// check refuses what cannot be meant; instead says what to do in place of a dry run.
+func (h *helmFlags) check(instead string) error {
+	switch h.dryRun {
+	case "none", "false":
+	default:
+		return usagef("--dry-run: there is none of this command, and nothing was changed: %s", instead)
+	}
+	if h.namespace != "" {
+		return usagef("-n %s: an app has no namespace, its name is its address; `fairlead ls` says which there are", h.namespace)
+	}
+	switch h.cascade {
+	case "", "background", "foreground": // tasks end with their app in either
+		return nil
+	}
+	return usagef("--cascade=%s: an app's tasks do not outlive it; leave it out", h.cascade)
+}
