@@ -113,12 +113,33 @@ func shippedWhoami(t *testing.T, n *node) {
 			return err
 		})
 	}
+	runs := func(tag string, replicas int) {
+		t.Helper()
+		n.eventually(time.Minute, fmt.Sprintf("%d of %s run", replicas, tag), func() error {
+			tasks := get[[]struct {
+				Image string `json:"image"`
+				Ready bool   `json:"ready"`
+			}](n, "ps", "hello")
+			for _, x := range tasks {
+				if !x.Ready || !strings.HasSuffix(x.Image, "traefik/whoami:"+tag) {
+					return fmt.Errorf("there is %+v", x)
+				}
+			}
+			if len(tasks) != replicas {
+				return fmt.Errorf("there are %d", len(tasks))
+			}
+			return nil
+		})
+	}
 	n.do("install", "hello", dir, "--set", "host=hello.example.com,name=first")
 	says("Name: first")
+	runs("v1.11.0", 2)
 	n.do("upgrade", "hello", dir, "--reuse-values", "--set", "name=second,tag=v1.11.1,replicas=3")
 	says("Name: second")
+	runs("v1.11.1", 3)
 	n.do("rollback", "hello")
 	says("Name: first")
+	runs("v1.11.0", 2)
 	n.goes("hello")
 }
 
@@ -141,17 +162,20 @@ func shippedRedis(t *testing.T, n *node) {
 		t.Errorf("its tests say\n%s", out)
 	}
 	noSecretSeen(t, n, "cache", "redis", "password")
+	has := func(when, maxmemory string) {
+		t.Helper()
+		if got := ask("get k"); got != "v" {
+			t.Errorf("%s k is %q", when, got)
+		}
+		if got := strings.Fields(ask("config get maxmemory")); len(got) != 2 || got[1] != maxmemory {
+			t.Errorf("%s maxmemory is %q", when, got)
+		}
+	}
+	has("at first", "268435456")
 	n.do("upgrade", "cache", dir, "--set", "tag=7.5,maxmemory=64mb")
-	if got := ask("get k"); got != "v" {
-		t.Errorf("after the upgrade k is %q", got)
-	}
-	if got := ask("config get maxmemory"); !strings.Contains(got, "67108864") {
-		t.Errorf("maxmemory is %q", got)
-	}
+	has("after the upgrade", "67108864")
 	n.do("rollback", "cache")
-	if got := ask("get k"); got != "v" {
-		t.Errorf("after the rollback k is %q", got)
-	}
+	has("after the rollback", "268435456")
 	n.goes("cache")
 }
 
@@ -173,14 +197,20 @@ func shippedPostgres(t *testing.T, n *node) {
 		t.Errorf("its tests say\n%s", out)
 	}
 	noSecretSeen(t, n, "pg", "db", "password")
+	has := func(when, workMem string) {
+		t.Helper()
+		if got := ask("SELECT note FROM notes"); got != "kept" {
+			t.Errorf("%s there is %q", when, got)
+		}
+		if got := ask("SHOW work_mem"); got != workMem {
+			t.Errorf("%s work_mem is %q", when, got)
+		}
+	}
+	has("at first", "4MB")
 	n.do("upgrade", "pg", dir, "--set", "tag=16.1,parameters.work_mem=8MB")
-	if got := ask("SELECT note FROM notes"); got != "kept" {
-		t.Errorf("after the upgrade there is %q", got)
-	}
+	has("after the upgrade", "8MB")
 	n.do("rollback", "pg")
-	if got := ask("SELECT note FROM notes"); got != "kept" {
-		t.Errorf("after the rollback there is %q", got)
-	}
+	has("after the rollback", "4MB")
 	if out := n.do("chart", "test", "pg"); !strings.Contains(out, "complete") {
 		t.Errorf("its tests say\n%s", out)
 	}
@@ -191,43 +221,64 @@ func shippedRegistry(t *testing.T, n *node) {
 	t.Helper()
 	n.distribution("3", "3.1")
 	dir := shipped(t, "registry")
+	c := n.client(false)
+	ask := func(method, url, content string) *http.Response {
+		t.Helper()
+		if !strings.HasPrefix(url, "http") {
+			url = "http://images.example.com" + url
+		}
+		req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(content))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+		return resp
+	}
+	upload := func(content string) (blob string) {
+		t.Helper()
+		sum := sha256.Sum256([]byte(content))
+		digest := "sha256:" + hex.EncodeToString(sum[:])
+		begun := ask(http.MethodPost, "/v2/shop/blobs/uploads/", "")
+		if begun.StatusCode != http.StatusAccepted {
+			t.Fatalf("an upload: %+v", begun)
+		}
+		if resp := ask(http.MethodPut, begun.Header.Get("Location")+"&digest="+digest, content); resp.StatusCode != http.StatusCreated {
+			t.Fatalf("an upload: %+v", resp)
+		}
+		return "/v2/shop/blobs/" + digest
+	}
 	content := strings.Repeat("layer ", 1000)
-	sum := sha256.Sum256([]byte(content))
-	digest := "sha256:" + hex.EncodeToString(sum[:])
+	n.do("install", "images", dir, "--set", "host=images.example.com,tls=false")
+	blob := upload(content)
 	kept := func() {
 		t.Helper()
 		n.eventually(time.Minute, "the layer is there", func() error {
-			got, err := n.answer("http://images.example.com/v2/shop/blobs/" + digest)
+			got, err := n.answer("http://images.example.com" + blob)
 			if err == nil && got != content {
 				err = fmt.Errorf("it has %d bytes", len(got))
 			}
 			return err
 		})
 	}
-	n.do("install", "images", dir, "--set", "host=images.example.com,tls=false")
-	c := n.client(false)
-	resp, err := c.Post("http://images.example.com/v2/shop/blobs/uploads/", "", nil)
-	if err != nil || resp.StatusCode != http.StatusAccepted {
-		t.Fatalf("an upload: %v %+v", err, resp)
+	deletes := func(when, blob string, want int) {
+		t.Helper()
+		if resp := ask(http.MethodDelete, blob, ""); resp.StatusCode != want {
+			t.Errorf("%s a deletion is answered with %s", when, resp.Status)
+		}
 	}
-	_ = resp.Body.Close()
-	at := resp.Header.Get("Location")
-	if !strings.HasPrefix(at, "http") {
-		at = "http://images.example.com" + at
-	}
-	put, err := http.NewRequestWithContext(t.Context(), http.MethodPut, at+"&digest="+digest, strings.NewReader(content))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if resp, err = c.Do(put); err != nil || resp.StatusCode != http.StatusCreated {
-		t.Fatalf("an upload: %v %+v", err, resp)
-	}
-	_, _ = io.Copy(io.Discard, resp.Body)
-	_ = resp.Body.Close()
+	deletes("at first", blob, http.StatusMethodNotAllowed)
 	kept()
 	n.do("upgrade", "images", dir, "--reuse-values", "--set", "tag=3.1,delete=true")
 	kept()
+	deletes("after the upgrade", upload("another layer"), http.StatusAccepted)
 	n.do("rollback", "images")
+	kept()
+	deletes("after the rollback", blob, http.StatusMethodNotAllowed)
 	kept()
 	n.goes("images")
 }
