@@ -267,7 +267,7 @@ func (d *deliverer) tell(ctx context.Context, spec cluster.Delivery, n cluster.N
 		if len(n.Events) == 0 || slices.Contains(n.Events, e.Event) {
 			var body any = news{e, spec.Name, spec.App, d.cluster}
 			if n.Format == "slack" {
-				body = map[string]string{"text": sentence(spec, e)}
+				body = map[string]string{"text": forSlack.Replace(sentence(spec, e))}
 			}
 			err := post(ctx, to, body)
 			if err != nil {
@@ -282,6 +282,10 @@ func (d *deliverer) tell(ctx context.Context, spec cluster.Delivery, n cluster.N
 	}
 	return last, refused
 }
+
+// forSlack takes from a text what Slack would read as a link, or as a call to all that are in the
+// channel: whoever writes a commit's subject is not who may do that.
+var forSlack = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
 
 // sentence is an event for people.
 func sentence(d cluster.Delivery, e cluster.DeliveryEvent) string {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -85,6 +86,38 @@ func TestReceiversHearEachEventOnce(t *testing.T) {
 	}
 	if gone.asked != 4 || !strings.Contains(i.State.NotifyErr, "404") || i.State.Outbox != nil {
 		t.Errorf("one that refuses was asked %d times; %+v", gone.asked, i.State)
+	}
+}
+
+// Slack is sent a text and nothing else, in which a commit's subject calls nobody and links nowhere;
+// JSON has it as it is.
+func TestSlackReadsNothingButText(t *testing.T) {
+	bodies := make(chan map[string]any, 2)
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		var body map[string]any
+		if err := json.NewDecoder(req.Body).Decode(&body); err != nil || req.Header.Get("Content-Type") != "application/json" {
+			t.Errorf("%v, %v", req.Header, err)
+		}
+		bodies <- body
+	}))
+	t.Cleanup(srv.Close)
+	subject := "<!channel> R&D: <https://x.example.com|shop>"
+	st := cluster.DeliveryState{Outbox: []cluster.DeliveryEvent{{
+		ID: 1, Event: cluster.EventDeployed, Revision: strings.Repeat("a", 40), Author: "Ann", Subject: subject, Release: 3, Message: "1 > 0",
+	}}}
+	d := &deliverer{sources: &sources{machine: &machine{}}}
+	spec := cluster.Delivery{Name: "shop", App: "store", Notify: []cluster.Notice{{URL: srv.URL, Format: "slack"}, {URL: srv.URL}}}
+	if _, err := d.Send(t.Context(), spec, st); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{
+		"text": "*shop* deployed aaaaaaaa “&lt;!channel&gt; R&amp;D: &lt;https://x.example.com|shop&gt;” by Ann (app store, release 3): 1 &gt; 0",
+	}
+	if got := <-bodies; !maps.Equal(got, want) {
+		t.Errorf("Slack is sent %q, want %q", got, want)
+	}
+	if got := <-bodies; got["subject"] != subject || got["message"] != "1 > 0" || got["text"] != nil {
+		t.Errorf("others are sent %q", got)
 	}
 }
 

@@ -135,7 +135,7 @@ func TestDelivery(t *testing.T) {
 		t.Errorf("after it went back trace says\n%s", trace)
 	}
 	n.eventually(time.Minute, "it was told", func() error {
-		if err := slack.Has("rolled-back", second[:8]); err != nil {
+		if err := slack.Has(`{"text":"*pub* rolled-back ` + second[:8]); err != nil {
 			return err
 		}
 		return news.Has(`"event":"failed"`, third, "Ann", "a bad one")
