@@ -60,7 +60,7 @@ func noApp(app cluster.AppName) error {
 }
 
 func (s *Server) listApps(_ context.Context, _ *noInput) ([]v1.AppSummary, error) {
-	m := s.read("")
+	m := s.readFollowing("")
 	out := []v1.AppSummary{}
 	for _, a := range m.appNames() {
 		out = append(out, m.app(a))
@@ -90,6 +90,9 @@ func (m *model) app(name cluster.AppName) v1.AppSummary {
 	}
 	if p := m.releases[name].Package; p != nil {
 		out.Chart = p.String()
+	}
+	if d, follows := m.following[name]; follows {
+		out.Delivery = &d
 	}
 	app, exists := m.apps[name]
 	ch, pending := m.changes[name]
@@ -121,8 +124,11 @@ func (m *model) app(name cluster.AppName) v1.AppSummary {
 }
 
 func (s *Server) getApp(_ context.Context, in *AppPath) (v1.AppDetail, error) {
-	m := s.read(in.app())
+	m := s.readFollowing(in.app())
 	if !slices.Contains(m.appNames(), in.app()) {
+		if d, follows := m.following[in.app()]; follows {
+			return v1.AppDetail{}, cluster.NotFoundf("there is no app %q yet; delivery %s", in.app(), advised(d))
+		}
 		return v1.AppDetail{}, noApp(in.app())
 	}
 	svcs := m.servicesOf(in.app())

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 
@@ -80,6 +81,23 @@ func deliveries(v store.View) []v1.DeliveryStatus {
 		out = append(out, d)
 	}
 	return out
+}
+
+// readFollowing is read, with the deliveries that the apps follow.
+func (s *Server) readFollowing(app cluster.AppName) *model {
+	m := s.read(app)
+	m.following = map[cluster.AppName]v1.AppDelivery{}
+	s.Mirror.Read(func(v store.View) {
+		for _, d := range deliveries(v) {
+			m.following[d.App] = d.Short()
+		}
+	})
+	return m
+}
+
+// advised says where a delivery stands, and what tells more.
+func advised(d v1.AppDelivery) string {
+	return fmt.Sprintf("%s; `fairlead delivery describe %s` tells more", d, d.Name)
 }
 
 func (s *Server) delivery(n cluster.DeliveryName) (v1.DeliveryStatus, error) {

@@ -34,6 +34,7 @@ type model struct {
 	changes    map[cluster.AppName]cluster.PendingChange
 	records    map[cluster.AppName]cluster.ChangeRecord
 	entry      plan.EntryPoints
+	following  map[cluster.AppName]v1.AppDelivery // of readFollowing
 }
 
 // segment is the n-th part of a key below store.Root.

@@ -157,7 +157,7 @@ func (s *Server) health(_ context.Context, _ *noInput) (v1.ServerHealth, error) 
 }
 
 func (s *Server) status(_ context.Context, _ *noInput) (v1.ClusterStatus, error) {
-	m := s.read("")
+	m := s.readFollowing("")
 	out := v1.ClusterStatus{
 		ServerInfo: s.info(m), StoreRev: m.rev, Apps: len(m.apps), Services: len(m.services),
 		Gateways: []cluster.GatewayAck{}, Alarms: []string{}, Node: s.Node, CA: s.CA,
@@ -189,6 +189,11 @@ func (s *Server) status(_ context.Context, _ *noInput) (v1.ClusterStatus, error)
 		out.Wanted += sum.Wanted
 		out.Ready += min(sum.Ready, sum.Wanted)
 		out.Alarms = append(out.Alarms, m.problems(svc, sum)...)
+	}
+	for _, app := range slices.Sorted(maps.Keys(m.following)) {
+		if d := m.following[app]; d.Wrong() {
+			out.Alarms = append(out.Alarms, "delivery "+advised(d))
+		}
 	}
 	for _, t := range m.tasks {
 		if m.task(t).State == stateUnplaced {

@@ -15,7 +15,7 @@ import (
 
 func (a *app) lsCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "ls", Short: "List apps", Args: noArgs, Example: "  fairlead ls\n  fairlead ls -o json",
+		Use: "ls", Short: "List apps", Args: noArgs, Example: "  fairlead ls\n  fairlead ls -o wide   # with packages and deliveries\n  fairlead ls -o json",
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, _ []string) error {
 			apps, err := cl.Apps(cmd.Context())
 			if err != nil {
@@ -23,17 +23,31 @@ func (a *app) lsCommand() *cobra.Command {
 			}
 			return a.print(apps, func() *table {
 				t := &table{
-					columns: columns("APP", "RELEASE", "STATE", "SERVICES", "READY", "AGE", "+PACKAGE", "URLS"),
+					columns: columns("APP", "RELEASE", "STATE", "SERVICES", "READY", "AGE", "+PACKAGE", "+DELIVERY", "URLS"),
 					empty:   "no apps: `fairlead deploy` in the directory of a compose.yaml makes one",
 				}
 				for _, x := range apps {
-					t.add(string(x.Name), fmt.Sprint(x.Release), x.State, fmt.Sprint(x.Services),
-						fmt.Sprintf("%d/%d", x.Ready, x.Wanted), age(a.now(), x.Created), x.Chart, strings.Join(x.URLs, " "))
+					state, follows := deliveredState(x)
+					t.add(string(x.Name), fmt.Sprint(x.Release), state, fmt.Sprint(x.Services),
+						fmt.Sprintf("%d/%d", x.Ready, x.Wanted), age(a.now(), x.Created), x.Chart, follows, strings.Join(x.URLs, " "))
 				}
 				return t
 			})
 		}),
 	}
+}
+
+// deliveredState is an app's state with what is wrong with its delivery, and which that is.
+func deliveredState(x v1.AppSummary) (state, follows string) {
+	if x.Delivery == nil {
+		return x.State, ""
+	}
+	d := *x.Delivery
+	d.Message = ""
+	if d.Wrong() {
+		return x.State + ", delivery " + d.Phase, d.String()
+	}
+	return x.State, d.String()
 }
 
 func (a *app) psCommand() *cobra.Command {
@@ -180,6 +194,10 @@ func (a *app) appHead(d v1.AppDetail) {
 	out("%s", line)
 	for _, p := range d.Problems {
 		out("  ! %s", oneLine(p))
+	}
+	if f := d.Delivery; f != nil {
+		mark := map[bool]string{true: "! "}[f.Wrong()]
+		out("  %sdelivery %s", mark, oneLine(f.String()))
 	}
 	for _, e := range d.Exposed {
 		out("  %s", e)

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -43,14 +42,6 @@ func chosenImages(list []cluster.ImageState) string {
 		}
 	}
 	return strings.Join(words, ", ")
-}
-
-// deliveryMessage is what is to be said of a delivery in a line.
-func deliveryMessage(st cluster.DeliveryState) string {
-	if i := slices.IndexFunc(st.Images, func(s cluster.ImageState) bool { return s.Unwritten != "" }); i >= 0 && st.Message == "" {
-		return fmt.Sprintf("%s is not committed: %s", st.Images[i], st.Images[i].Unwritten)
-	}
-	return st.Message
 }
 
 func (a *app) describeImages(d v1.DeliveryStatus, add func(what, value string)) {

@@ -21,7 +21,7 @@ func (a *app) deliveryTable(list []v1.DeliveryStatus) *table {
 		if ap := d.State.Applied; ap != nil {
 			revision, release = strings.TrimSpace(ap.Origin.Ref+" "+cluster.ShortRevision(ap.Origin.Revision)), fmt.Sprint(ap.Release)
 		}
-		t.add(string(d.Name), string(d.App), d.Phase(), revision, release, age(a.now(), d.State.Checked), chosenImages(d.State.Images), d.Source.URL, oneLine(deliveryMessage(d.State)))
+		t.add(string(d.Name), string(d.App), d.Phase(), revision, release, age(a.now(), d.State.Checked), chosenImages(d.State.Images), d.Source.URL, oneLine(d.State.Says()))
 	}
 	return t
 }
@@ -72,7 +72,7 @@ func (a *app) described(d v1.DeliveryStatus) *table {
 	add("delivery", string(d.Name))
 	add("app", string(d.App))
 	add("state", d.Phase())
-	add("message", deliveryMessage(st))
+	add("message", st.Says())
 	add("source", strings.TrimSpace(d.Source.Kind+" "+d.Source.URL+" "+d.Source.Chart))
 	for _, w := range [][2]string{{"branch", d.Source.Branch}, {"tag", d.Source.Tag}, {"versions", d.Source.Semver}, {"of tags", d.Source.TagPrefix}, {"commit", d.Source.Commit}, {"digest", d.Source.Digest}, {"path", d.Path}, {"package", d.Package}, {"decrypted with", d.Decrypt}} {
 		add(w[0], w[1])

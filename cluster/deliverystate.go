@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"fmt"
+	"slices"
 	"time"
 )
 
@@ -104,6 +106,23 @@ func (s DeliveryState) Of(created StoreRev) DeliveryState {
 	s.Applied, s.Good, s.Watch, s.Failed, s.Drift, s.Going, s.Stuck, s.Told = nil, nil, nil, "", nil, false, "", nil
 	s.Phase, s.Message, s.AppCreated, s.Failures = PhaseNew, "", 0, 0
 	return s
+}
+
+// At is what the app was made of last: what was deployed, or the last good revision where that was
+// gone back from; nil: nothing yet.
+func (s DeliveryState) At() *Applied {
+	if s.Applied != nil && s.Good != nil && s.Applied.Key == s.Failed && !s.Going && s.Stuck == "" {
+		return s.Good
+	}
+	return s.Applied
+}
+
+// Says is what is to be said of a delivery in a line.
+func (s DeliveryState) Says() string {
+	if i := slices.IndexFunc(s.Images, func(i ImageState) bool { return i.Unwritten != "" }); i >= 0 && s.Message == "" {
+		return fmt.Sprintf("%s is not committed: %s", s.Images[i], s.Images[i].Unwritten)
+	}
+	return s.Message
 }
 
 // DeliveryAsk asks for a look at the source now. Writer: API.

@@ -1,6 +1,9 @@
 package v1
 
 import (
+	"cmp"
+	"fmt"
+
 	"github.com/fairlead/fairlead/cluster"
 )
 
@@ -19,6 +22,58 @@ func (d DeliveryStatus) Phase() string {
 		return "new"
 	}
 	return d.State.Phase
+}
+
+// AppDelivery is the delivery that an app follows, in short.
+type AppDelivery struct {
+	Name      cluster.DeliveryName `json:"name"`
+	Phase     string               `json:"phase" enum:"new,waiting,deploying,ready,drifted,failed,held"`
+	Suspended bool                 `json:"suspended,omitempty"`
+	// Ref and Revision are what the app was made of last.
+	Ref      string `json:"ref,omitempty"`
+	Revision string `json:"revision,omitempty"`
+	Message  string `json:"message,omitempty"`
+}
+
+// Short is d as it is shown of its app.
+func (d DeliveryStatus) Short() AppDelivery {
+	out := AppDelivery{Name: d.Name, Phase: cmp.Or(d.State.Phase, "new"), Suspended: d.Suspend, Message: d.State.Says()}
+	if a := d.State.At(); a != nil {
+		out.Ref, out.Revision = a.Origin.Ref, a.Origin.Revision
+	}
+	return out
+}
+
+// State is the phase, or that it is suspended.
+func (d AppDelivery) State() string {
+	if d.Suspended {
+		return "suspended"
+	}
+	return d.Phase
+}
+
+// Wrong reports whether somebody should look at it. One that is suspended is as somebody wants it.
+func (d AppDelivery) Wrong() bool {
+	switch d.State() {
+	case cluster.PhaseFailed, cluster.PhaseHeld, cluster.PhaseDrifted:
+		return true
+	}
+	return false
+}
+
+// String is d in a line.
+func (d AppDelivery) String() string {
+	s := fmt.Sprintf("%s: %s", d.Name, d.State())
+	if d.Revision != "" {
+		s += " at " + cluster.ShortRevision(d.Revision)
+	}
+	if d.Ref != "" {
+		s += " (" + d.Ref + ")"
+	}
+	if d.Message != "" {
+		s += ": " + d.Message
+	}
+	return s
 }
 
 // Settled reports whether request n was followed, and nothing is in progress.

@@ -17,6 +17,7 @@ type AppSummary struct {
 	Chart    string          `json:"chart,omitempty" doc:"the package it came from, and its version"`
 	Created  time.Time       `json:"created,omitzero"` // of the current release
 	URLs     []string        `json:"urls,omitempty"`
+	Delivery *AppDelivery    `json:"delivery,omitempty" doc:"the delivery that it follows"`
 }
 
 // AppDetail is what status shows of an app.

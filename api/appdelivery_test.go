@@ -1,0 +1,71 @@
+package api_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/store"
+)
+
+// An app says which delivery it follows, and where that stands; the cluster which are to be
+// looked at, also of an app that is not there yet.
+func TestAppsSayWhatTheyFollow(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	for _, app := range []cluster.AppName{"plain", "shop"} {
+		if _, err := b.Deploy(ctx, app, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service("web:1")})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, app := range map[cluster.DeliveryName]cluster.AppName{"follow": "shop", "db": "db", "quiet": "quiet"} {
+		if _, err := b.SetDelivery(ctx, name, fromGit(app)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.Suspend(ctx, "quiet"); err != nil {
+		t.Fatal(err)
+	}
+	good := &cluster.Applied{Key: "1", Origin: cluster.Origin{Ref: "main", Revision: "r1"}}
+	bad := &cluster.Applied{Key: "2", Origin: cluster.Origin{Ref: "main", Revision: "r2"}}
+	b.put(store.DeliveryStateKey("follow"), cluster.DeliveryState{Name: "follow", Phase: cluster.PhaseHeld, Applied: bad, Good: good, Failed: "2", Message: "r2 failed"})
+	b.put(store.DeliveryStateKey("db"), cluster.DeliveryState{Name: "db", Phase: cluster.PhaseFailed, Message: "no such branch"})
+	b.put(store.DeliveryStateKey("quiet"), cluster.DeliveryState{Name: "quiet", Phase: cluster.PhaseFailed, Message: "no such branch"})
+	want := &v1.AppDelivery{Name: "follow", Phase: cluster.PhaseHeld, Ref: "main", Revision: "r1", Message: "r2 failed"}
+	list, err := b.Apps(ctx)
+	if err != nil || len(list) != 2 || list[0].Delivery != nil {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	if d := cmp.Diff(want, list[1].Delivery); d != "" {
+		t.Error(d)
+	}
+	whole, err := b.App(ctx, "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, whole.Delivery); d != "" {
+		t.Error(d)
+	}
+	st, err := b.Status(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var alarms []string
+	for _, a := range st.Alarms {
+		if strings.HasPrefix(a, "delivery ") {
+			alarms = append(alarms, a)
+		}
+	}
+	if d := cmp.Diff([]string{
+		"delivery db: failed: no such branch; `fairlead delivery describe db` tells more",
+		"delivery follow: held at r1 (main): r2 failed; `fairlead delivery describe follow` tells more",
+	}, alarms); d != "" {
+		t.Error(d)
+	}
+	if _, err := b.App(ctx, "db"); cluster.KindOf(err) != cluster.KindNotFound || !strings.Contains(err.Error(), `there is no app "db" yet; delivery db: failed: no such branch; `) {
+		t.Errorf("%v", err)
+	}
+}
