@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -10,6 +11,48 @@ import (
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/store"
 )
+
+// A change by hand is answered with what the delivery does about it; one that is held does
+// nothing at its next look.
+func TestAChangeByHandIsWarnedOf(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	for n, tc := range []struct {
+		phase, drift string
+		suspend      bool
+		says         string // "": nothing
+	}{
+		{cluster.PhaseReady, "", false, "makes it as its source says at its next look: "},
+		{cluster.PhaseReady, cluster.DriftReport, false, "says how it differs from its source at its next look: "},
+		{cluster.PhaseHeld, "", false, "deploys over this when a new commit comes: "},
+		{cluster.PhaseHeld, cluster.DriftReport, false, "deploys over this when a new commit comes: "},
+		{cluster.PhaseHeld, "", true, ""},
+	} {
+		set := fromGit("shop")
+		set.Replace, set.Drift, set.Suspend = true, tc.drift, tc.suspend
+		if _, err := b.SetDelivery(ctx, "follow", set); err != nil {
+			t.Fatal(err)
+		}
+		b.put(store.DeliveryStateKey("follow"), cluster.DeliveryState{Name: "follow", Phase: tc.phase})
+		res, err := b.Deploy(ctx, "shop", bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service(fmt.Sprintf("web:%d", n))}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := ""
+		for _, w := range res.Plan.Warnings {
+			if strings.HasPrefix(w.Message, "the delivery ") {
+				said += w.Message
+			}
+		}
+		want := ""
+		if tc.says != "" {
+			want = "the delivery follow follows shop and " + tc.says + "`fairlead delivery suspend follow` first leaves a change by hand"
+		}
+		if said != want {
+			t.Errorf("%s, drift %q: %q, want %q", tc.phase, tc.drift, said, want)
+		}
+	}
+}
 
 // An app says which delivery it follows, and where that stands; the cluster which are to be
 // looked at, also of an app that is not there yet.

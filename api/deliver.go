@@ -160,11 +160,14 @@ func (s *Server) undone(app cluster.AppName) (out []v1.Detail) {
 		if d.App != app || d.Suspend {
 			continue
 		}
-		does := "makes it as its source says"
-		if d.Drift == cluster.DriftReport {
-			does = "says how it differs from its source"
+		does := "makes it as its source says at its next look"
+		switch {
+		case d.State.Phase == cluster.PhaseHeld:
+			does = "deploys over this when a new commit comes"
+		case d.Drift == cluster.DriftReport:
+			does = "says how it differs from its source at its next look"
 		}
-		out = append(out, v1.Detail{Message: "the delivery " + string(d.Name) + " follows " + string(app) + " and " + does + " at its next look: `fairlead delivery suspend " + string(d.Name) + "` first leaves a change by hand"})
+		out = append(out, v1.Detail{Message: "the delivery " + string(d.Name) + " follows " + string(app) + " and " + does + ": `fairlead delivery suspend " + string(d.Name) + "` first leaves a change by hand"})
 	}
 	return out
 }
