@@ -105,13 +105,13 @@ func (m *model) app(name cluster.AppName) v1.AppSummary {
 		out.State = "deploying"
 	case app.Uninstalled && app.Release == 0 && exists && out.Services == 0:
 		out.State = "failed" // it never got so far
-	case hooks && rec.Failed && makes(rec.Action) && rec.Release == app.Release:
+	case hooks && rec.Failed && rec.Action.Makes() && rec.Release == app.Release:
 		out.State = "failed"
 	case app.Uninstalled && out.Services == 0:
 		out.State = "uninstalled"
 	case !exists && out.Services == 0:
 		out.State = "removing"
-	case failed:
+	case failed, made(app, rec).Failed:
 		out.State = "failed"
 	case going:
 		out.State = "deploying"
@@ -147,6 +147,9 @@ func (s *Server) getApp(_ context.Context, in *AppPath) (v1.AppDetail, error) {
 		if says := m.changeSays(p, out.Release); says != "" {
 			out.Problems = append([]string{says}, out.Problems...)
 		}
+		if made := made(m.apps[in.app()], m.records[in.app()]); made.Failed && !m.apps[in.app()].Uninstalled && (p.Release != out.Release || !p.Action.Makes()) {
+			out.Problems = append([]string{fmt.Sprintf("release %d failed: %s", made.Release, made.Message)}, out.Problems...)
+		}
 	}
 	return out, nil
 }
@@ -162,7 +165,7 @@ func (m *model) changeSays(p v1.HookProgress, current int) string {
 	case cluster.HookInstall, cluster.HookUpgrade, cluster.HookRollback:
 	}
 	switch {
-	case p.Failed && makes(p.Action) && p.Release > current && current > 0:
+	case p.Failed && p.Action.Makes() && p.Release > current && current > 0:
 		return fmt.Sprintf("%s failed: %s; release %d is as it was", what, p.Message, current)
 	case p.Failed:
 		return fmt.Sprintf("%s failed: %s", what, p.Message)

@@ -70,6 +70,7 @@ func (c *current) fill(v store.View) error {
 	}
 	if ok {
 		c.App, c.appRev = &a.V, a.Rev
+		c.App.Created = cluster.StoreRev(a.Created)
 	}
 	n, _, err := store.One[int](v, store.ClaimsKey)
 	if err != nil {

@@ -36,15 +36,20 @@ func (c *current) pending(v store.View) error {
 	if ok {
 		c.record = r.V
 	}
-	if run, broke := c.record.Broke(); broke && c.App != nil && c.record.Release == c.App.Release && c.record.Stage == cluster.StageDone && makes(c.record.Action) {
-		c.Broke = run.Hook
+	if c.App != nil {
+		if m := made(*c.App, c.record); m.Failed && !m.Open {
+			c.Broke = &m
+		}
 	}
 	return nil
 }
 
-// makes reports whether an action makes a release.
-func makes(a cluster.HookAction) bool {
-	return a == cluster.HookInstall || a == cluster.HookUpgrade || a == cluster.HookRollback
+// made is what came of making the app's release, as far as its record says.
+func made(a cluster.App, r cluster.ChangeRecord) cluster.Made {
+	if r.Created != a.Created { // of an app of the same name that is gone
+		return cluster.Made{Release: a.Release}
+	}
+	return r.Made(a.Release)
 }
 
 // stage is where the pending change stands.

@@ -81,7 +81,9 @@ func (m *model) fill(v store.View, app cluster.AppName) {
 		return func(k string) bool { return segment(k, n) == want }
 	}
 	for _, e := range store.All[cluster.App](v, below(store.PrefixApps), part(2, "app")) {
-		m.apps[e.V.Name] = e.V
+		a := e.V
+		a.Created = cluster.StoreRev(e.Created)
+		m.apps[a.Name] = a
 		if r, ok, err := store.One[cluster.Release](v, store.ReleaseKey(e.V.Name, e.V.Release)); ok && err == nil {
 			m.releases[e.V.Name] = r.V
 		}

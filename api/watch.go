@@ -212,7 +212,7 @@ func (m *model) hooked(out *v1.Progress, release int) bool {
 			}
 		}
 		return true
-	case ch.Release != release || !makes(ch.Action):
+	case ch.Release != release || !ch.Action.Makes():
 		return m.overtaken(out, release)
 	}
 	if rec.Change == ch.ID {
@@ -246,10 +246,13 @@ func (m *model) overtaken(out *v1.Progress, release int) bool {
 // after keeps a release from being done while hooks run behind it, and fails it with one.
 func (m *model) after(out *v1.Progress, release int) {
 	ch, ok := m.changes[out.App]
-	if !ok || ch.Release != release || !makes(ch.Action) {
+	rec := m.records[out.App]
+	if !ok || ch.Release != release || !ch.Action.Makes() {
+		if made := made(m.apps[out.App], rec); made.Failed && made.Release == release && out.Done {
+			out.Failed, out.Message = true, made.Message // whatever was asked for since
+		}
 		return
 	}
-	rec := m.records[out.App]
 	switch stage := ch.StageOf(rec); {
 	case stage == cluster.StageUndo:
 		out.Done, out.Failed, out.Message = false, false, rec.Message+"; it is taken back"

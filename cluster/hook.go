@@ -183,6 +183,11 @@ type ChangeRecord struct {
 	// Failed: it did not get where it should. Message says why.
 	Failed  bool   `json:"failed,omitempty"`
 	Message string `json:"message,omitempty"`
+	// Behind: hooks run behind what it makes.
+	Behind bool `json:"behind,omitempty"`
+	// Earlier is what came of making the app's release where that was an earlier change's
+	// and failed: tests, removals and upgrades that come to nothing leave it as it was.
+	Earlier *Made `json:"earlier,omitempty"`
 	// NextTask numbers the tasks of hooks made since the app was created.
 	NextTask int64 `json:"next_task,omitempty"`
 	// Created is the app's.

@@ -418,6 +418,12 @@ func version2(hooks ...cluster.Hook) v1.Bundle {
 	return packaged("2.0.0", map[cluster.ServiceName]string{"web": "web:2", "new": "new:1"}, append(goodHooks(), hooks...)...)
 }
 
+// brokenVersion is a release that a hook behind it fails. It has a test, and a hook that
+// refuses its removal.
+func brokenVersion() v1.Bundle {
+	return version2(hooked("breaks", "fail", 9, cluster.PostUpgrade), hooked("looks", "job", 0, cluster.TestEvent), hooked("refuses", "fail", 9, cluster.PreDelete))
+}
+
 // operation is what the server is killed in.
 type operation struct {
 	name   string
@@ -438,8 +444,11 @@ func operations() []operation {
 	halfway := version1()
 	halfway.Hooks = append(halfway.Hooks, hooked("breaks", "fail", 9, cluster.PostInstall))
 	halfway.Atomic = true
+	leaving := version1()
+	leaving.Hooks = append(leaving.Hooks, hooked("leaves", "fail", 9, cluster.PostDelete))
 	install := func(w *world) { w.must(http.MethodPost, "/deploy", version1()) }
 	upgrade := func(w *world) { install(w); w.must(http.MethodPost, "/deploy", version2()) }
+	broken := func(w *world) { install(w); w.must(http.MethodPost, "/deploy", brokenVersion()) }
 	const one, two = "old is old:1, web is web:1, 2 of old=old:1, 2 of web=web:1, complete, uninstalled false", "new is new:1, web is web:2, 2 of new=new:1, 2 of web=web:2, complete, uninstalled false"
 	return []operation{
 		{"install", func(*world) {}, http.MethodPost, "/deploy", version1(), one, 3, "", nil},
@@ -456,6 +465,9 @@ func operations() []operation {
 			http.MethodPost, "/deploy", routed(atomic, "new.test"), strings.Replace(two, "complete", "failed", 1), 4, "it cannot be taken back", taken("old.test"),
 		},
 		{"installation, refused after its hooks", func(*world) {}, http.MethodPost, "/deploy", routed(halfway, "new.test"), "no app", 2, "", taken("new.test")},
+		{"tests of a release that a hook failed", broken, http.MethodPost, "/test", v1.TestRequest{}, strings.Replace(two, "complete", "failed", 1), 1, "post-upgrade hook breaks failed", nil},
+		{"removal of it, which a hook refuses", broken, http.MethodDelete, "", nil, strings.Replace(two, "complete", "failed", 1), 2, "post-upgrade hook breaks failed", nil},
+		{"removal that a hook behind it fails", func(w *world) { w.must(http.MethodPost, "/deploy", leaving) }, http.MethodDelete, "", nil, "uninstalled true", 3, "post-delete hook leaves failed", nil},
 	}
 }
 
@@ -619,7 +631,7 @@ type killPoint struct {
 func everyPoint() bool { return os.Getenv("FAIRLEAD_KILL_POINTS") == "all" }
 
 // killPoints kills the server with its writes in an operation: before the write happens,
-// and after it. It takes every fourth of them and no more than about so many, or with
+// and after it. It takes every fourth of them, three of a few, and no more than about so many, or with
 // FAIRLEAD_KILL_POINTS=all every one both ways, and says how many.
 func killPoints(t *testing.T, most int, try func(t *testing.T, n int, after bool) (writes int, wrong string)) (points int) {
 	t.Helper()
@@ -627,7 +639,7 @@ func killPoints(t *testing.T, most int, try func(t *testing.T, n int, after bool
 	if wrong != "" {
 		t.Fatalf("without a kill: %s", wrong)
 	}
-	every := max(4, writes/most)
+	every := min(max(4, writes/most), max(1, writes/3)) // of a short one three at least
 	var at []killPoint
 	for n := (every + 1) / 2; n <= writes && !everyPoint(); n += every {
 		at = append(at, killPoint{n, n/every%2 == 0}) // the write before it happens either way

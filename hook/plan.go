@@ -151,13 +151,13 @@ func (p *planner) app(name cluster.AppName) {
 		}
 		return
 	case pending && old.Change != ch.ID:
-		next := old.NextTask
 		if old.Created != app.Created {
-			next = 0 // of an app of the same name that is gone
+			old = cluster.ChangeRecord{Rev: old.Rev} // of an app of the same name that is gone
 		}
 		c.rec = cluster.ChangeRecord{
 			App: name, Change: ch.ID, Action: ch.Action, Release: ch.Release, Stage: cluster.StageBefore, Since: p.Now,
-			NextTask: next, Created: app.Created, Rev: old.Rev,
+			Behind: len(cluster.HooksAt(ch.Hooks, ch.Action.After())) > 0, Earlier: old.Past(app.Release),
+			NextTask: old.NextTask, Created: app.Created, Rev: old.Rev,
 		}
 	case !pending && known && old.Stage != cluster.StageDone:
 		c.fail("another change took its place")

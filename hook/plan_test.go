@@ -345,3 +345,65 @@ func TestTheOrderOfTheInputDoesNotMatter(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+// What came of making the app's release is kept as long as that is the app's, whatever
+// takes the place of the change that made it.
+func TestWhatFailedIsKept(t *testing.T) {
+	next := func(s *sim, action cluster.HookAction, release int, hooks ...cluster.Hook) {
+		t.Helper()
+		s.Changes[0] = cluster.PendingChange{App: "shop", ID: s.Changes[0].ID + 1, Action: action, Release: release, Hooks: hooks}
+		s.apply()
+	}
+	want := func(s *sim, after, why string) {
+		t.Helper()
+		if m := s.record().Made(2); m.Failed != (why != "") || !strings.Contains(m.Message, why) {
+			t.Errorf("after %s release 2 is kept as %+v", after, m)
+		}
+	}
+	const why = "post-upgrade hook a failed"
+	s := newSim(t, cluster.HookUpgrade, aHook("a", 0, cluster.PostUpgrade))
+	s.apply()
+	s.applied()
+	want(s, "its services", "")
+	s.ends(cluster.StateFailed)
+	want(s, "its hook", why)
+	next(s, cluster.HookTest, 2, aHook("t", 0, cluster.TestEvent))
+	want(s, "the beginning of tests", why)
+	s.ends(cluster.StateFailed)
+	want(s, "tests", why)
+	next(s, cluster.HookDelete, 2, aHook("d", 0, cluster.PreDelete))
+	s.ends(cluster.StateFailed)
+	want(s, "a removal that was refused", why)
+	next(s, cluster.HookUpgrade, 3, aHook("b", 0, cluster.PreUpgrade))
+	s.ends(cluster.StateFailed)
+	want(s, "an upgrade that was refused", why)
+	next(s, cluster.HookUpgrade, 4)
+	s.Apps[0].Release = 4
+	s.apply()
+	next(s, cluster.HookTest, 4)
+	if s.record().Earlier != nil {
+		t.Errorf("of release 4 it is kept that %+v", *s.record().Earlier)
+	}
+
+	// One whose hooks never ran to their end.
+	s = newSim(t, cluster.HookUpgrade, aHook("a", 0, cluster.PostUpgrade))
+	s.apply()
+	s.applied()
+	next(s, cluster.HookDelete, 2, aHook("d", 0, cluster.PreDelete))
+	want(s, "a removal", "before its hooks had run")
+
+	// Nothing is held against what had no hooks behind it, and what another app of the same name was.
+	s = newSim(t, cluster.HookUpgrade, aHook("a", 0, cluster.PreUpgrade))
+	s.apply()
+	s.ends(cluster.StateComplete)
+	s.applied()
+	next(s, cluster.HookTest, 2)
+	want(s, "tests", "")
+	s = newSim(t, cluster.HookUpgrade, aHook("a", 0, cluster.PostUpgrade))
+	s.apply()
+	s.applied()
+	s.ends(cluster.StateFailed)
+	s.Apps[0].Created = 9
+	next(s, cluster.HookTest, 2)
+	want(s, "it was made anew", "")
+}

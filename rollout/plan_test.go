@@ -996,3 +996,53 @@ func TestAnOutcomeIsOfItsOwnReleaseAlone(t *testing.T) {
 		})
 	}
 }
+
+// A release that a hook failed does not become a complete one by what is asked for since,
+// and one whose hooks are still to come is not complete yet.
+func TestHooksDecideAnOutcome(t *testing.T) {
+	failed := []cluster.HookRun{{Hook: "a", State: cluster.RunFailed}}
+	for _, tc := range []struct {
+		name    string
+		record  cluster.ChangeRecord
+		rollout cluster.RolloutState
+		stored  string
+		want    map[int]string // as written
+	}{
+		{"its hooks run", cluster.ChangeRecord{Action: cluster.HookUpgrade, Release: 2, Stage: cluster.StageAfter}, cluster.RolloutComplete, "", map[int]string{2: "running"}},
+		{"a hook failed", cluster.ChangeRecord{Action: cluster.HookUpgrade, Release: 2, Stage: cluster.StageDone, Failed: true, Message: "why", Runs: failed}, cluster.RolloutComplete, "running", map[int]string{2: "failed"}},
+		{"it is tested since", cluster.ChangeRecord{Action: cluster.HookTest, Release: 2, Stage: cluster.StageBefore, Earlier: &cluster.Made{Release: 2, Failed: true, Message: "why"}}, cluster.RolloutComplete, "failed", map[int]string{}},
+		{"that was written down late", cluster.ChangeRecord{Action: cluster.HookTest, Release: 2, Stage: cluster.StageDone, Earlier: &cluster.Made{Release: 2, Failed: true, Message: "why"}}, cluster.RolloutComplete, "running", map[int]string{2: "failed"}},
+		{"its tests fail", cluster.ChangeRecord{Action: cluster.HookTest, Release: 2, Stage: cluster.StageDone, Failed: true, Runs: failed}, cluster.RolloutComplete, "running", map[int]string{2: "complete"}},
+		{"what failed was another release", cluster.ChangeRecord{Action: cluster.HookTest, Release: 2, Stage: cluster.StageDone, Earlier: &cluster.Made{Release: 1, Failed: true}}, cluster.RolloutComplete, "running", map[int]string{2: "complete"}},
+		{"its services failed, and heal", cluster.ChangeRecord{Action: cluster.HookUpgrade, Release: 2, Stage: cluster.StageDone, Failed: true, Message: "why"}, cluster.RolloutComplete, "failed", map[int]string{2: "complete"}},
+		{"they heal, and the hooks behind them never ran", cluster.ChangeRecord{Action: cluster.HookUpgrade, Release: 2, Stage: cluster.StageDone, Failed: true, Message: "why", Behind: true}, cluster.RolloutComplete, "failed", map[int]string{}},
+		{"the next one failed before it was made", cluster.ChangeRecord{Action: cluster.HookUpgrade, Release: 3, Stage: cluster.StageDone, Failed: true, Message: "no", Runs: failed}, cluster.RolloutComplete, "running", map[int]string{2: "complete", 3: "failed"}},
+		{"the next one is on its way", cluster.ChangeRecord{Action: cluster.HookUpgrade, Release: 3, Stage: cluster.StageBefore}, cluster.RolloutRunning, "running", map[int]string{3: "running"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			web := spec("v1", 0)
+			svc := cluster.Service{ServiceID: sid("web"), Version: web.Task.Hash(), Release: 2, Spec: web, Created: 3}
+			tc.record.App, tc.record.Created = "shop", 2
+			var outcomes []cluster.ReleaseOutcome
+			if tc.stored != "" {
+				o := cluster.ReleaseOutcome{App: "shop", Number: 2, State: tc.stored, Created: 2}
+				if tc.stored == "failed" {
+					o.Message = "why"
+				}
+				outcomes = append(outcomes, o)
+			}
+			got := map[int]string{}
+			for _, a := range rollout.Plan(rollout.Snapshot{
+				Now: epoch, Apps: []cluster.App{{Name: "shop", Release: 2, Created: 2}}, Services: []cluster.Service{svc}, Changes: []cluster.ChangeRecord{tc.record}, Outcomes: outcomes,
+				Rollouts: []cluster.Rollout{{ServiceID: sid("web"), Target: svc.Version, Release: 2, State: tc.rollout, Created: 3}},
+			}) {
+				if s, ok := a.(rollout.Settle); ok {
+					got[s.Outcome.Number] = s.Outcome.State
+				}
+			}
+			if !maps.Equal(got, tc.want) {
+				t.Errorf("wrote %v, want %v", got, tc.want)
+			}
+		})
+	}
+}

@@ -33,7 +33,7 @@ func (p *planner) releases() {
 	for id := range p.tasks {
 		inUse[id.App] = true
 	}
-	current := map[cluster.AppName]cluster.ReleaseOutcome{}
+	current, coming := map[cluster.AppName]cluster.ReleaseOutcome{}, map[cluster.AppName]cluster.ReleaseOutcome{}
 	for _, o := range slices.SortedFunc(slices.Values(p.Outcomes), func(a, b cluster.ReleaseOutcome) int {
 		return cmp.Or(cmp.Compare(a.App, b.App), cmp.Compare(a.Number, b.Number))
 	}) {
@@ -43,7 +43,7 @@ func (p *planner) releases() {
 		case exists && o.Created == a.Created && o.Number > a.Release: // hooks run before it is there
 			switch {
 			case p.ahead(a).Release == o.Number:
-				current[o.App] = o
+				coming[o.App] = o
 			case o.State == releaseRunning:
 				o.State, o.Ended, o.Message = releaseFailed, p.Now, "another change took its place"
 				p.emit(Settle{o})
@@ -59,11 +59,11 @@ func (p *planner) releases() {
 		}
 	}
 	for _, a := range slices.SortedFunc(slices.Values(p.Apps), func(a, b cluster.App) int { return cmp.Compare(a.Name, b.Name) }) {
-		switch ahead := p.ahead(a); {
-		case ahead.Release > 0:
-			p.coming(a, ahead, current[a.Name])
-		case a.Release > 0 && !a.Uninstalled:
+		if a.Release > 0 && !a.Uninstalled {
 			p.release(a, services[a.Name], current[a.Name])
+		}
+		if ahead := p.ahead(a); ahead.Release > 0 {
+			p.coming(a, ahead, coming[a.Name])
 		}
 	}
 }
@@ -142,14 +142,13 @@ func (p *planner) release(a cluster.App, services []cluster.Service, old cluster
 // are, and fails it with one of them.
 func (p *planner) hooked(a cluster.App, o *cluster.ReleaseOutcome) {
 	r := p.changes[a.Name]
-	if r.Release != a.Release || r.Created != a.Created || r.Action == cluster.HookTest || r.Action == cluster.HookDelete {
+	if r.Created != a.Created {
 		return
 	}
-	_, broke := r.Broke()
-	switch {
-	case r.Failed && (broke || r.Stage == cluster.StageUndo):
-		o.State, o.Message, o.Ended = releaseFailed, r.Message, p.Now
-	case o.State == releaseComplete && r.Stage != cluster.StageDone:
+	switch m := r.Made(a.Release); {
+	case m.Failed:
+		o.State, o.Message, o.Ended = releaseFailed, m.Message, p.Now
+	case o.State == releaseComplete && m.Open:
 		o.State, o.Settled = releaseRunning, true
 	}
 }

@@ -31,10 +31,10 @@ type State struct {
 	LastRelease int
 	// Package is what the current release came from; nil: a Compose file.
 	Package *cluster.Package
-	// Hooks are those of the current release's package, and Broke the one for which
-	// that release failed.
+	// Hooks are those of the current release's package, and Broke is how that release
+	// failed, where it did for one of them; else nil.
 	Hooks       []cluster.Hook
-	Broke       cluster.ServiceName
+	Broke       *cluster.Made
 	Others      []cluster.Service // of other apps
 	OtherScales map[cluster.ServiceID]cluster.Scale
 	Nodes       []cluster.Node
@@ -154,10 +154,14 @@ func (r *Result) hooks(s State, in Input, versions map[string]int, hashes map[st
 		h.Spec = resolve(h.Spec, versions, hashes)
 		r.Hooks = append(r.Hooks, h)
 	}
-	if in.Action == cluster.HookUpgrade && s.Broke != "" && s.App != nil && s.Package != nil {
+	if in.Action == cluster.HookUpgrade && s.Broke != nil && s.App != nil && s.Package != nil {
+		why := fmt.Sprintf("with its hook %s", s.Broke.Hook)
+		if s.Broke.Hook == "" {
+			why = "before its hooks had run"
+		}
 		r.change(v1.Change{
 			Action: v1.ActionRetry, Object: v1.ObjectPackage, Name: s.Package.String(),
-			Reason: fmt.Sprintf("release %d failed with its hook %s; it is tried again", s.App.Release, s.Broke),
+			Reason: fmt.Sprintf("release %d failed %s; it is tried again", s.App.Release, why),
 		})
 	}
 	if in.Action == "" || in.Bundle.NoHooks || r.Plan.Empty() {
