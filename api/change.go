@@ -24,10 +24,13 @@ func (s *Server) update(ctx context.Context, in *updateInput) (v1.DeployResult, 
 		for _, n := range slices.Sorted(maps.Keys(in.Body.Images)) {
 			words = append(words, string(n)+"="+in.Body.Images[n].Ref)
 		}
-		out, err := s.again(c, orNote(in.Body.Note, "update "+strings.Join(words, " ")))
+		edit := orNote("", "update "+strings.Join(words, " "))
+		out, err := s.again(c, orNote(in.Body.Note, edit))
 		if err != nil {
 			return out, err
 		}
+		out.Edits = append(slices.Clone(out.Edits), edit)
+		out.Edits = out.Edits[max(0, len(out.Edits)-cluster.KeptEdits):]
 		out.Origin = nil // no source says so
 		for n, img := range in.Body.Images {
 			spec, ok := out.Bundle.Services[n]
@@ -107,7 +110,7 @@ func (s *Server) back(in *rollbackInput) func(current) (plan.Input, error) {
 			return plan.Input{}, cluster.NotFoundf("app %s has no release %d; `fairlead history %s` lists those it has", c.app, n, c.app)
 		}
 		return plan.Input{
-			App: c.app, Exact: true, Package: r.Package, Action: cluster.HookRollback, Origin: r.Origin,
+			App: c.app, Exact: true, Package: r.Package, Action: cluster.HookRollback, Origin: r.Origin, Edits: r.Edits,
 			Bundle: v1.Bundle{
 				Services: r.Services, Hooks: r.Hooks, Secrets: plan.References(r.Services, r.Hooks), Rendered: r.Source,
 				Note: fmt.Sprintf("rollback to %d", n), NoHooks: in.Body.NoHooks, Timeout: in.Body.Timeout,

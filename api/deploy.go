@@ -176,7 +176,7 @@ func (s *Server) again(c current, note string) (plan.Input, error) {
 	specs := c.specs()
 	in := plan.Input{App: c.app, Exact: true, Package: c.Package, Bundle: v1.Bundle{Services: specs, Hooks: c.Hooks, Secrets: plan.References(specs, c.Hooks), Note: note}}
 	if r, ok := s.release(c.app, c.App.Release); ok {
-		in.Bundle.Rendered, in.Origin = r.Source, r.Origin
+		in.Bundle.Rendered, in.Origin, in.Edits = r.Source, r.Origin, r.Edits
 	}
 	return in, nil
 }
@@ -324,7 +324,7 @@ func (s *Server) next(ctx context.Context, c current, r plan.Result, in plan.Inp
 	}
 	return s.counted(c, cluster.Release{
 		App: c.app, Number: r.Plan.Next, Created: s.Now().UTC(), By: who(ctx), Note: note,
-		Source: in.Bundle.Rendered, Package: in.Package, Origin: in.Origin, Services: r.Rendered, Hooks: r.Hooks,
+		Source: in.Bundle.Rendered, Package: in.Package, Origin: in.Origin, Services: r.Rendered, Hooks: r.Hooks, Edits: in.Edits,
 	})
 }
 

@@ -249,7 +249,7 @@ func (s *Server) refuse(ctx context.Context, c current, why error) error {
 // releaseInput makes a release that is there once more.
 func releaseInput(r cluster.Release) plan.Input {
 	return plan.Input{
-		App: r.App, Exact: true, Package: r.Package,
+		App: r.App, Exact: true, Package: r.Package, Edits: r.Edits,
 		Bundle: v1.Bundle{Services: r.Services, Hooks: r.Hooks, Secrets: plan.References(r.Services, r.Hooks), Rendered: r.Source},
 	}
 }

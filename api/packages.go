@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -92,11 +93,25 @@ func (s *Server) getPackage(_ context.Context, in *packageInput) (v1.PackageDeta
 			p := r.V.Package
 			out = v1.PackageDetail{
 				App: in.app(), Release: n, Chart: p.Chart, Version: p.Version, AppVersion: p.AppVersion, From: p.From,
-				Values: t.Values, Notes: t.Notes, Manifest: t.Manifest,
+				Values: t.Values, Notes: t.Notes, Manifest: t.Manifest, Edits: append(slices.Clone(r.V.Edits), scaledTo(v, r.V)...),
 			}
 		}
 	})
 	return out, err
+}
+
+// scaledTo are the counts that a person set, where they are others than a release says and
+// that is the app's.
+func scaledTo(v store.View, r cluster.Release) (out []string) {
+	if a, ok, err := store.One[cluster.App](v, store.AppKey(r.App)); !ok || err != nil || a.V.Release != r.Number {
+		return nil
+	}
+	for _, e := range store.All[cluster.Scale](v, store.AppPrefix(r.App)+"scale/", nil) {
+		if spec, ok := r.Services[e.V.Name]; ok && e.V.Owner == cluster.OwnerPerson && e.V.Replicas != spec.Replicas {
+			out = append(out, fmt.Sprintf("scale %s=%d", e.V.Name, e.V.Replicas))
+		}
+	}
+	return out
 }
 
 // documentOf is the document that a release was made of.

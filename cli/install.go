@@ -413,6 +413,9 @@ func (a *app) getCommand() *cobra.Command {
 				if text == "" {
 					a.note("no %s", part.name)
 				}
+				if len(p.Edits) > 0 && part.name != "notes" {
+					a.note("changed by hand since, which this does not show: %s", oneLine(strings.Join(p.Edits, "; ")))
+				}
 				_, err = fmt.Fprint(a.out, terminated(text))
 				return err
 			}),

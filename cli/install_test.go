@@ -123,6 +123,45 @@ func TestUpgradeChecksAsItShould(t *testing.T) {
 	}
 }
 
+// What was changed by hand is shown where a package's own texts are, and by plan; the next
+// upgrade makes the app what the package says.
+func TestEditsByHandAreShown(t *testing.T) {
+	h := newHub(t)
+	h.must("", "chart", "create", "demo")
+	h.must("", "install", "shop", "demo", "--set", "replicas=2", "--detach")
+	shows := func(want string, args ...string) {
+		t.Helper()
+		for _, part := range []string{"manifest", "values", "all"} {
+			s := h.must("", append([]string{"get", part, "shop"}, args...)...)
+			if want == "" && strings.Contains(s.err, "by hand") || !strings.Contains(s.err, want) {
+				t.Errorf("get %s %v says %q, not %q", part, args, s.err, want)
+			}
+		}
+		s := h.must("", append([]string{"get", "manifest", "shop", "-o", "json"}, args...)...)
+		if strings.Contains(s.out, `"edits"`) != (want != "") {
+			t.Errorf("%v:\n%s", args, s.out)
+		}
+	}
+	shows("")
+	h.must("", "update", "shop", "--image", "web=shop/other:7", "--detach")
+	h.must("", "restart", "shop", "--detach")
+	shows("changed by hand since, which this does not show: update web=shop/other:7\n")
+	shows("", "--release", "1")
+	if s := h.cli("", "plan", "shop", "demo", "--set", "replicas=2", "--exit-code"); s.code != 10 || !strings.Contains(s.out, "shop/other:7 → ") {
+		t.Errorf("%d %s", s.code, s.all)
+	}
+	h.must("", "upgrade", "shop", "demo", "--set", "replicas=2", "--detach")
+	shows("")
+	if svc, _ := read[cluster.Service](h, store.ServiceKey(shopWeb)); strings.Contains(svc.Spec.Task.Image, "other") {
+		t.Errorf("%s runs", svc.Spec.Task.Image)
+	}
+	h.must("", "rollback", "shop", "2", "--detach")
+	shows("update web=shop/other:7")
+	h.must("", "upgrade", "shop", "demo", "--set", "replicas=2", "--detach")
+	h.must("", "scale", "shop/web=3")
+	shows("scale web=3")
+}
+
 func TestAtomicUndoesAllOfIt(t *testing.T) {
 	h := newHub(t)
 	h.hooks()

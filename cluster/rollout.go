@@ -69,6 +69,9 @@ type Release struct {
 	Services map[ServiceName]ServiceSpec `json:"services"`
 	// Hooks are the package's, which run around changes.
 	Hooks []Hook `json:"hooks,omitempty"`
+	// Edits are the changes by hand since its document was deployed, the last KeptEdits of
+	// them: "update web=…". What runs is not what the document says.
+	Edits []string `json:"edits,omitempty"`
 	// Tries is how often a delivery has made this one: each try that fails takes the place of
 	// the one before, the first of which was at First. 0: once.
 	Tries int       `json:"tries,omitempty"`
@@ -80,6 +83,7 @@ type Release struct {
 const (
 	KeptReleases = 50
 	KeptComplete = 3
+	KeptEdits    = 10
 )
 
 // LastComplete are the numbers of the releases of an app that became complete last.

@@ -60,6 +60,8 @@ type Input struct {
 	Number int
 	// Origin is where the bundle comes from, when a delivery brings it.
 	Origin *cluster.Origin
+	// Edits are the changes by hand since its document was deployed.
+	Edits []string
 	// Exact takes the bundle's generations as they are, for a release of the past.
 	Exact bool
 }

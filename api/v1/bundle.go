@@ -67,6 +67,7 @@ type PackageDetail struct {
 	Values     string          `json:"values,omitempty"`
 	Notes      string          `json:"notes,omitempty"`
 	Manifest   string          `json:"manifest,omitempty"` // the merged Compose document
+	Edits      []string        `json:"edits,omitempty" doc:"what was changed by hand since: what runs is not what the document says"`
 }
 
 // SecretDecl declares a secret that services use.
