@@ -35,7 +35,8 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
 	initdb -D "$PGDATA" -U postgres --pwfile="$POSTGRES_PASSWORD_FILE" -E UTF8 --locale=C --auth-host=scram-sha-256 --auth-local=trust
 	echo "host all all all scram-sha-256" >>"$PGDATA/pg_hba.conf"
 fi
-exec postgres -D "$PGDATA" -c listen_addresses='*' -c jit=off
+if [ "$1" = postgres ]; then shift; fi
+exec postgres -D "$PGDATA" -c listen_addresses='*' -c jit=off "$@"
 `
 )
 
