@@ -32,6 +32,7 @@ func (h *hub) hookEnds(name cluster.ServiceName, state cluster.TaskState, code i
 
 // tested installs a package with two tests.
 func tested(t *testing.T) *hub {
+	t.Helper()
 	h := newHub(t)
 	h.hooks()
 	h.must("", "chart", "create", "demo")

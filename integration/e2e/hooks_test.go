@@ -141,6 +141,9 @@ func TestHooks(t *testing.T) {
 		t.Errorf("an atomic upgrade: %v\n%s", err, out)
 	}
 	version("1.0.0")
+	if out := n.do("ps", "hooked", "--all"); !strings.Contains(out, "post-rollback hook") {
+		t.Errorf("nothing ran behind the rollback:\n%s", out)
+	}
 
 	// The command and the server are killed while a hook runs.
 	n.hookedPackage("2.0.0", "echo begins; sleep 8; echo ends", "echo after")
@@ -175,5 +178,14 @@ func TestHooks(t *testing.T) {
 	if out := n.do("logs", "hooked/migrate"); strings.Count(out, "begins") != 1 || !strings.Contains(out, "ends") {
 		t.Errorf("the hook ran otherwise than once:\n%s", out)
 	}
+	n.do("uninstall", "hooked", "--keep-history")
+	if out := n.do("ps", "hooked", "--all"); !strings.Contains(out, "pre-delete hook") {
+		t.Errorf("nothing ran ahead of the removal:\n%s", out)
+	}
+	n.do("rollback", "hooked", "--timeout", "3m")
+	if out := n.do("ps", "hooked", "--all"); !strings.Contains(out, "post-rollback hook") {
+		t.Errorf("nothing ran behind the rollback:\n%s", out)
+	}
+	version("2.0.0")
 	n.goes("hooked")
 }
