@@ -41,29 +41,38 @@ const (
 
 var baseChains = []string{chainEarly, chainSources, chainPrerouting, chainPostrouting, chainForward, chainOutput, chainInput}
 
-// The table's sets. A set, map or base chain that becomes another needs another name:
-// the table is written over the one that an earlier version left.
-var (
-	intervalSets = []string{setPeers, setBlocks, setHome, setOwn}
-	plainSets    = []string{setHairpin, setBridges, setSealed, setInside, setGuarded, setNodes}
-)
+var interval = []knftables.SetFlag{knftables.IntervalFlag}
 
-func isInterval(set string) bool { return slices.Contains(intervalSets, set) }
+// sets are the table's. A set, map or base chain that becomes another needs another
+// name: the table is written over the one that an earlier version left.
+var sets = []knftables.Set{
+	{Name: setHairpin, Type: "ipv4_addr . ipv4_addr"},
+	{Name: setBridges, Type: "ifname"},
+	{Name: setSealed, Type: "ifname"},
+	{Name: setInside, Type: "ifname . ifname"},
+	{Name: setGuarded, Type: "ifname"},
+	{Name: setPeers, Type: "ifname . ipv4_addr", Flags: interval},
+	{Name: setNodes, Type: "ipv4_addr"},
+	{Name: setBlocks, Type: "ipv4_addr", Flags: interval},
+	{Name: setHome, Type: "ifname . ipv4_addr", Flags: interval},
+	{Name: setOwn, Type: "ifname . ipv4_addr", Flags: interval},
+}
+
+func isSet(name string) bool {
+	return slices.ContainsFunc(sets, func(s knftables.Set) bool { return s.Name == name })
+}
+
+func isInterval(name string) bool {
+	return slices.ContainsFunc(sets, func(s knftables.Set) bool { return s.Name == name && s.Flags != nil })
+}
 
 // writeBase adds the table and all in it that does not depend on endpoints.
 func (l layout) writeBase(tx *knftables.Transaction) {
 	tx.Add(&knftables.Table{})
 	tx.Add(&knftables.Map{Name: mapServices, Type: "ifname . ipv4_addr : verdict"})
-	tx.Add(&knftables.Set{Name: setHairpin, Type: "ipv4_addr . ipv4_addr"})
-	tx.Add(&knftables.Set{Name: setBridges, Type: "ifname"})
-	tx.Add(&knftables.Set{Name: setSealed, Type: "ifname"})
-	tx.Add(&knftables.Set{Name: setInside, Type: "ifname . ifname"})
-	tx.Add(&knftables.Set{Name: setGuarded, Type: "ifname"})
-	tx.Add(&knftables.Set{Name: setPeers, Type: "ifname . ipv4_addr", Flags: []knftables.SetFlag{knftables.IntervalFlag}})
-	tx.Add(&knftables.Set{Name: setNodes, Type: "ipv4_addr"})
-	tx.Add(&knftables.Set{Name: setBlocks, Type: "ipv4_addr", Flags: []knftables.SetFlag{knftables.IntervalFlag}})
-	tx.Add(&knftables.Set{Name: setHome, Type: "ifname . ipv4_addr", Flags: []knftables.SetFlag{knftables.IntervalFlag}})
-	tx.Add(&knftables.Set{Name: setOwn, Type: "ifname . ipv4_addr", Flags: []knftables.SetFlag{knftables.IntervalFlag}})
+	for _, set := range sets {
+		tx.Add(&set)
+	}
 	base := func(name string, typ knftables.BaseChainType, hook knftables.BaseChainHook, prio knftables.BaseChainPriority, rules ...string) {
 		tx.Add(&knftables.Chain{
 			Name: name, Type: new(typ), Hook: new(hook), Priority: new(prio),
@@ -145,9 +154,10 @@ func clearAll(tx *knftables.Transaction, have map[string][]string, want Ruleset)
 	}
 	for _, name := range have["set"] {
 		switch {
-		case slices.Contains(plainSets, name):
+		case isInterval(name):
+		case isSet(name):
 			tx.Flush(&knftables.Set{Name: name})
-		case !isInterval(name):
+		default:
 			tx.Delete(&knftables.Set{Name: name})
 		}
 	}

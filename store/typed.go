@@ -75,10 +75,7 @@ func Rollouts(v View) []cluster.Rollout {
 
 // Outcomes returns how every release went.
 func Outcomes(v View) []cluster.ReleaseOutcome {
-	return list(v, PrefixOutcomes, nil, nil, func(o *cluster.ReleaseOutcome, rev, _ int64) {
-		_, o.Released = v.Entry(ReleaseKey(o.App, o.Number))
-		o.Rev = cluster.StoreRev(rev)
-	})
+	return list(v, PrefixOutcomes, nil, nil, func(o *cluster.ReleaseOutcome, rev, _ int64) { o.Rev = cluster.StoreRev(rev) })
 }
 
 // PendingChanges returns the changes of apps that hooks stand around.
