@@ -110,7 +110,7 @@ type ReleaseOutcome struct {
 	// Created is the app's: another one means that the app was removed and made again.
 	Created StoreRev `json:"created,omitempty"`
 
-	// Released: the release is kept, and what became of it is with it.
+	// Released: an old release is kept, and what became of it is with it.
 	Released bool     `json:"-"`
 	Rev      StoreRev `json:"-"`
 }

@@ -48,9 +48,24 @@ func (r *rolloutStore) snapshot(ctx context.Context) (rollout.Snapshot, error) {
 			AgentAcks: store.AgentAcks(v), GatewayAcks: store.GatewayAcks(v),
 		}
 		s.Unplaced = unplaced(v, s.Tasks)
+		released(v, s.Apps, s.Outcomes)
 	})
 	r.since(&s)
 	return s, nil
+}
+
+// released marks outcomes of old releases that are kept: numbers do not say so, as a
+// release that is tried again and again takes the place of the try before.
+func released(v store.View, apps []cluster.App, outcomes []cluster.ReleaseOutcome) {
+	current := make(map[cluster.AppName]int, len(apps))
+	for _, a := range apps {
+		current[a.Name] = a.Release
+	}
+	for i := range outcomes {
+		if o := &outcomes[i]; o.Number <= current[o.App]-cluster.KeptReleases {
+			_, o.Released = v.Entry(store.ReleaseKey(o.App, o.Number))
+		}
+	}
 }
 
 // lostAfter is how long a node's heartbeat may be missing, after its lease ended,

@@ -137,6 +137,37 @@ func TestRolloutWritesThroughTheStore(t *testing.T) {
 	})
 }
 
+// What became of a release is kept as long as the release is, however many came since.
+func TestOutcomesStayWithTheirReleases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := store.NewMemory()
+		const current = 1000
+		write(t, mem, store.AppKey("shop"), cluster.App{Name: "shop", Release: current, Uninstalled: true})
+		app, err := mem.Get(t.Context(), store.AppKey("shop"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, mem, store.ReleaseKey("shop", 1), cluster.Release{App: "shop", Number: 1})
+		for _, n := range []int{1, 2, current - 1} {
+			write(t, mem, store.OutcomeKey("shop", n), cluster.ReleaseOutcome{App: "shop", Number: n, State: "complete", Created: cluster.StoreRev(app.Created)})
+		}
+		m := store.NewMirror(mem, store.Root, hclog.NewNullLogger())
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{}, 2)
+		go func() { _ = m.Run(ctx); done <- struct{}{} }()
+		go func() {
+			_ = control.Rollout(store.Guarded(mem, store.WriterRollout), m, time.Now, hclog.NewNullLogger()).Run(ctx)
+			done <- struct{}{}
+		}()
+		defer func() { cancel(); <-done; <-done }()
+		settle(t)
+		left, _, err := mem.List(t.Context(), store.PrefixOutcomes)
+		if err != nil || len(left) != 2 || left[0].Key != store.OutcomeKey("shop", 1) || left[1].Key != store.OutcomeKey("shop", current-1) {
+			t.Errorf("outcomes are left: %v, %v", left, err)
+		}
+	})
+}
+
 func settle(t *testing.T) {
 	t.Helper()
 	time.Sleep(500 * time.Millisecond) // fake time: conflicts back off

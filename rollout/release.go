@@ -48,7 +48,7 @@ func (p *planner) releases() {
 				o.State, o.Ended, o.Message = releaseFailed, p.Now, "another change took its place"
 				p.emit(Settle{o})
 			}
-		case !exists, o.Created != a.Created && o.Number != a.Release, o.Number > a.Release, o.Number < a.Release && !o.Released:
+		case !exists, o.Created != a.Created && o.Number != a.Release, o.Number > a.Release, o.Number <= a.Release-cluster.KeptReleases && !o.Released:
 			p.emit(Unsettle{o})
 		case o.Number == a.Release:
 			current[o.App] = o

@@ -246,32 +246,3 @@ func TestMirrorDoesNotRepeatItself(t *testing.T) {
 		}
 	})
 }
-
-// What became of a release says whether the release is still there.
-func TestOutcomesKnowTheirReleases(t *testing.T) {
-	st := store.NewMemory()
-	for key, v := range map[string]any{
-		store.ReleaseKey("shop", 1): cluster.Release{App: "shop", Number: 1},
-		store.ReleaseKey("else", 2): cluster.Release{App: "else", Number: 2},
-		store.OutcomeKey("shop", 1): cluster.ReleaseOutcome{App: "shop", Number: 1},
-		store.OutcomeKey("shop", 2): cluster.ReleaseOutcome{App: "shop", Number: 2},
-	} {
-		op, err := store.PutJSON(key, v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := st.Commit(t.Context(), store.Txn{Then: []store.Op{op}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	m := store.NewMirror(st, store.Root, hclog.NewNullLogger())
-	go func() { _ = m.Run(t.Context()) }()
-	<-m.Ready()
-	m.Read(func(v store.View) {
-		for _, o := range store.Outcomes(v) {
-			if o.Released != (o.Number == 1) {
-				t.Errorf("release %d: %v", o.Number, o.Released)
-			}
-		}
-	})
-}
