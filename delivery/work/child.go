@@ -239,7 +239,8 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, exit func(code int)
 	}
 	var about Result
 	t.end = func(err error) {
-		_ = say(failed(about, err))
+		one.Lock() // and never unlocked: nothing is said after it
+		_ = json.NewEncoder(out).Encode(failed(about, err))
 		exit(0)
 	}
 	r, err := do(ctx, t, func(r Result) error {
