@@ -147,8 +147,10 @@ func (s *Server) getApp(_ context.Context, in *AppPath) (v1.AppDetail, error) {
 		if says := m.changeSays(p, out.Release); says != "" {
 			out.Problems = append([]string{says}, out.Problems...)
 		}
-		if made := made(m.apps[in.app()], m.records[in.app()]); made.Failed && !m.apps[in.app()].Uninstalled && (p.Release != out.Release || !p.Action.Makes()) {
-			out.Problems = append([]string{fmt.Sprintf("release %d failed: %s", made.Release, made.Message)}, out.Problems...)
+		app := m.apps[in.app()]
+		own := p.Action.Makes() && p.Release == out.Release // the change that made it says so
+		if x := made(app, m.records[in.app()]); x.Failed && !own && !app.Uninstalled {
+			out.Problems = append([]string{fmt.Sprintf("release %d failed: %s", x.Release, x.Message)}, out.Problems...)
 		}
 	}
 	return out, nil

@@ -392,9 +392,7 @@ and that differs from the current one, unless a number is given.`,
 	helm.register(c, "cleanup-on-fail", "wait-for-jobs", "debug", "force")
 	f.BoolVar(&recreate, "recreate-pods", false, "Helm's; refused")
 	f.IntVar(&most, "history-max", 0, "Helm's; the last 50 are kept")
-	for _, name := range []string{"recreate-pods", "history-max"} {
-		_ = f.MarkHidden(name)
-	}
+	hide(f, "recreate-pods", "history-max")
 	return c
 }
 

@@ -1,6 +1,23 @@
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// meansNothing accepts flags of Helm's that mean nothing here.
+func meansNothing(f *pflag.FlagSet, names ...string) {
+	for _, name := range names {
+		f.Bool(name, false, "Helm's; there is nothing here that it could mean")
+	}
+	hide(f, names...)
+}
+
+func hide(f *pflag.FlagSet, names ...string) {
+	for _, name := range names {
+		_ = f.MarkHidden(name)
+	}
+}
 
 // helmFlags are what Helm's users type with rollback and uninstall beside what these
 // take: what means nothing here is accepted, and what would be ignored wrongly refused.
@@ -18,12 +35,8 @@ func (h *helmFlags) register(c *cobra.Command, nothing ...string) {
 	f.StringVar(&h.dryRun, "dry-run", "none", "Helm's; there is none")
 	f.Lookup("dry-run").NoOptDefVal = "client"
 	f.StringVarP(&h.namespace, "namespace", "n", "", "Helm's; an app has none: its name is its address")
-	for _, name := range nothing {
-		f.Bool(name, false, "Helm's; there is nothing here that it could mean")
-	}
-	for _, name := range append([]string{"dry-run", "namespace"}, nothing...) {
-		_ = f.MarkHidden(name)
-	}
+	hide(f, "dry-run", "namespace")
+	meansNothing(f, nothing...)
 }
 
 // check refuses what cannot be meant; instead says what to do in place of a dry run.

@@ -50,13 +50,8 @@ func (i *installFlags) register(c *cobra.Command) {
 	f.Lookup("dry-run").NoOptDefVal = "client"
 	f.StringP("namespace", "n", "", "Helm's; an app has none: its name is its address")
 	f.Int("history-max", 0, "Helm's; the last 50 are kept")
-	for _, name := range []string{"create-namespace", "wait-for-jobs", "cleanup-on-fail", "debug", "render-subchart-notes", "disable-openapi-validation"} {
-		f.Bool(name, false, "Helm's; there is nothing here that it could mean")
-		_ = f.MarkHidden(name)
-	}
-	for _, name := range []string{"description", "namespace", "rollback-on-failure", "history-max"} {
-		_ = f.MarkHidden(name)
-	}
+	meansNothing(f, "create-namespace", "wait-for-jobs", "cleanup-on-fail", "debug", "render-subchart-notes", "disable-openapi-validation")
+	hide(f, "description", "namespace", "rollback-on-failure", "history-max")
 }
 
 // check refuses what cannot be meant, before anything is fetched.
@@ -125,7 +120,7 @@ app back then.`,
 	f.BoolVar(&i.reuse, "reuse-values", false, "take the values of the release before, below those given")
 	f.BoolVar(&i.reuse, "reset-then-reuse-values", false, "the same as --reuse-values: what was given is kept, without the package's own")
 	f.BoolVar(&i.reset, "reset-values", false, "begin from the package's own values, also where none is given")
-	_ = f.MarkHidden("reset-then-reuse-values")
+	hide(f, "reset-then-reuse-values")
 	return c
 }
 
@@ -422,7 +417,7 @@ func (a *app) getCommand() *cobra.Command {
 		}
 		sub.Flags().IntVar(&release, "release", 0, "of this release; default: the current one")
 		sub.Flags().IntVar(&release, "revision", 0, "the same as --release, as Helm has it")
-		_ = sub.Flags().MarkHidden("revision")
+		hide(sub.Flags(), "revision")
 		c.AddCommand(sub)
 	}
 	return c

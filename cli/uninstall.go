@@ -73,9 +73,7 @@ func (a *app) uninstallCommand() *cobra.Command {
 	helm.register(c, "debug")
 	f.StringVar(&helm.cascade, "cascade", "", "Helm's; background and foreground mean the same here")
 	f.StringVar(&description, "description", "", "Helm's; a removal has none")
-	for _, name := range []string{"cascade", "description"} {
-		_ = f.MarkHidden(name)
-	}
+	hide(f, "cascade", "description")
 	return c
 }
 

@@ -429,8 +429,6 @@ func entriesOf(route cluster.Route) ([]string, error) {
 	return slices.Compact(out), nil
 }
 
-var labelRE = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
-
 // ruleOf returns the rule of a route, with its alternatives.
 func ruleOf(route cluster.Route) (string, []term, error) {
 	text := route.Rule
@@ -450,12 +448,8 @@ func plainRule(host, prefix string) (string, error) {
 	var parts []string
 	if host != "" {
 		name, wildcard := strings.CutPrefix(strings.TrimSuffix(strings.ToLower(host), "."), "*.")
-		if _, err := netip.ParseAddr(name); err != nil || wildcard {
-			for l := range strings.SplitSeq(name, ".") {
-				if !labelRE.MatchString(l) || len(name) > 253 {
-					return "", fmt.Errorf("the host %q is not a host name such as shop.example.com", host)
-				}
-			}
+		if _, err := netip.ParseAddr(name); (err != nil || wildcard) && !cluster.ValidHost(name) {
+			return "", fmt.Errorf("the host %q is not a host name such as shop.example.com", host)
 		}
 		if wildcard {
 			parts = append(parts, "HostRegexp(`^[^.]+\\."+regexp.QuoteMeta(name)+"$`)")
