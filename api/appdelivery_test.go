@@ -12,28 +12,36 @@ import (
 	"github.com/fairlead/fairlead/store"
 )
 
-// A change by hand is answered with what the delivery does about it; one that is held does
-// nothing at its next look.
+// A change by hand is answered with what the delivery does about it.
 func TestAChangeByHandIsWarnedOf(t *testing.T) {
 	b := newBench(t)
 	ctx := t.Context()
+	back := cluster.DeliveryState{Phase: cluster.PhaseHeld, Failed: "2", Applied: &cluster.Applied{Key: "2", Release: 2}, Good: &cluster.Applied{Key: "1", Release: 1}}
+	stuck := back
+	stuck.Stuck = "the route is taken"
+	first := cluster.DeliveryState{Phase: cluster.PhaseHeld}
+	ready := cluster.DeliveryState{Phase: cluster.PhaseReady}
 	for n, tc := range []struct {
-		phase, drift string
-		suspend      bool
-		says         string // "": nothing
+		state   cluster.DeliveryState
+		drift   string
+		suspend bool
+		says    string // "": nothing
 	}{
-		{cluster.PhaseReady, "", false, "makes it as its source says at its next look: "},
-		{cluster.PhaseReady, cluster.DriftReport, false, "says how it differs from its source at its next look: "},
-		{cluster.PhaseHeld, "", false, "deploys over this when a new commit comes: "},
-		{cluster.PhaseHeld, cluster.DriftReport, false, "deploys over this when a new commit comes: "},
-		{cluster.PhaseHeld, "", true, ""},
+		{ready, "", false, "makes it as its source says at its next look: "},
+		{ready, cluster.DriftReport, false, "says how it differs from its source at its next look: "},
+		{back, "", false, "makes release 1, the last good one, again at its next look: "},
+		{back, cluster.DriftReport, false, "says how it differs from release 1, the last good one, at its next look: "},
+		{stuck, "", false, "deploys over this when a new commit comes: "},
+		{first, cluster.DriftReport, false, "deploys over this when a new commit comes: "},
+		{back, "", true, ""},
 	} {
 		set := fromGit("shop")
+		tc.state.Name = "follow"
 		set.Replace, set.Drift, set.Suspend = true, tc.drift, tc.suspend
 		if _, err := b.SetDelivery(ctx, "follow", set); err != nil {
 			t.Fatal(err)
 		}
-		b.put(store.DeliveryStateKey("follow"), cluster.DeliveryState{Name: "follow", Phase: tc.phase})
+		b.put(store.DeliveryStateKey("follow"), tc.state)
 		res, err := b.Deploy(ctx, "shop", bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service(fmt.Sprintf("web:%d", n))}))
 		if err != nil {
 			t.Fatal(err)
@@ -49,7 +57,7 @@ func TestAChangeByHandIsWarnedOf(t *testing.T) {
 			want = "the delivery follow follows shop and " + tc.says + "`fairlead delivery suspend follow` first leaves a change by hand"
 		}
 		if said != want {
-			t.Errorf("%s, drift %q: %q, want %q", tc.phase, tc.drift, said, want)
+			t.Errorf("%+v, drift %q: %q, want %q", tc.state, tc.drift, said, want)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -15,7 +16,7 @@ import (
 
 // PlanDelivery is what a deploy of what was fetched would change.
 func (s *Server) PlanDelivery(ctx context.Context, d cluster.Delivery, f Fetched) (v1.Plan, error) {
-	return s.planned(ctx, d.App, func(c current) plan.Input { return s.input(c, d, f.Bundle) })
+	return s.planned(ctx, d.App, func(c current) (plan.Input, error) { return s.input(c, d, f.Bundle), nil })
 }
 
 // Deliver deploys what was fetched, as long as the app is at the release that this was
@@ -59,11 +60,77 @@ func (s *Server) adopts(c current, d cluster.Delivery, b v1.Bundle) error {
 		c.app, cmp.Or(r.By, "somebody else"), join(gone), d.Name)
 }
 
-// TakeBack makes an earlier release of a delivery's app again.
-func (s *Server) TakeBack(ctx context.Context, d cluster.Delivery, release int) (v1.DeployResult, error) {
+// TakeBack makes the last good release of a delivery's app again.
+func (s *Server) TakeBack(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) (v1.DeployResult, error) {
+	return s.changeFor(ctx, d, s.good(d, st))
+}
+
+// PlanTakeBack is what that would change.
+func (s *Server) PlanTakeBack(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) (v1.Plan, error) {
+	return s.planned(ctx, d.App, s.good(d, st))
+}
+
+// good builds the way back to a delivery's last good release. Where services that left the source
+// are kept, so is all that did not come with what failed.
+func (s *Server) good(d cluster.Delivery, st cluster.DeliveryState) func(current) (plan.Input, error) {
 	in := &rollbackInput{AppPath: AppPath{string(d.App)}}
-	in.Body.Release, in.Body.Timeout = release, d.Filled().Timeout
-	return s.changeFor(ctx, d, s.back(in))
+	in.Body.Release, in.Body.Timeout = st.Good.Release, d.Filled().Timeout
+	back := s.back(in)
+	return func(c current) (plan.Input, error) {
+		in, err := back(c)
+		if err != nil {
+			return in, err
+		}
+		in.Bundle.Services = c.restarted(in.Bundle.Services)
+		if !d.KeepGone {
+			return in, nil
+		}
+		kept, came := c.specs(), s.cameWith(d, st.Applied)
+		maps.DeleteFunc(kept, func(n cluster.ServiceName, _ cluster.ServiceSpec) bool { return came[n] })
+		in.Bundle = keep(in.Bundle, kept)
+		return in, nil
+	}
+}
+
+// restarted are specs in the generations of the services that are so already, and did not fail: a
+// restart since is no difference.
+func (c current) restarted(specs map[cluster.ServiceName]cluster.ServiceSpec) map[cluster.ServiceName]cluster.ServiceSpec {
+	out := maps.Clone(specs)
+	for n, spec := range specs {
+		is, there := c.Services[n]
+		if !there || plan.Failed(c.Rollouts[n].State) || !plan.AlikeService(spec, is.Spec) {
+			continue
+		}
+		spec.Task.Generation = is.Spec.Task.Generation
+		out[n] = spec
+	}
+	return out
+}
+
+// cameWith are the services of what was deployed that the app did not have before.
+func (s *Server) cameWith(d cluster.Delivery, a *cluster.Applied) map[cluster.ServiceName]bool {
+	if a == nil {
+		return nil
+	}
+	var made, before cluster.Release
+	s.Mirror.Read(func(v store.View) {
+		for _, e := range store.All[cluster.Release](v, store.AppPrefix(d.App)+"releases/", nil) {
+			r := e.V
+			same := r.By == d.Actor() && r.Origin != nil && d.KeyOf(*r.Origin) == a.Key
+			switch {
+			case r.Number == a.Release:
+				made = r
+			case r.Number < a.Release && r.Number > before.Number && !same: // it may have been tried more than once
+				before = r
+			}
+		}
+	})
+	out := map[cluster.ServiceName]bool{}
+	for n := range made.Services {
+		_, there := before.Services[n]
+		out[n] = !there
+	}
+	return out
 }
 
 // changeFor makes a delivery's change of its app, unless the delivery was removed,
@@ -127,8 +194,13 @@ func meant(c current, d cluster.Delivery, b v1.Bundle) v1.Bundle {
 	if !d.KeepGone {
 		return b
 	}
+	return keep(b, c.specs())
+}
+
+// keep is b with those of specs that it does not have.
+func keep(b v1.Bundle, specs map[cluster.ServiceName]cluster.ServiceSpec) v1.Bundle {
 	kept := map[cluster.ServiceName]cluster.ServiceSpec{}
-	for n, spec := range c.specs() {
+	for n, spec := range specs {
 		if _, there := b.Services[n]; !there {
 			kept[n] = spec
 		}
@@ -160,12 +232,16 @@ func (s *Server) undone(app cluster.AppName) (out []v1.Detail) {
 		if d.App != app || d.Suspend {
 			continue
 		}
-		does := "makes it as its source says at its next look"
+		does, from := "makes it as its source says at its next look", "its source"
+		if d.State.Back() {
+			from = fmt.Sprintf("release %d, the last good one,", d.State.Good.Release)
+			does = "makes " + from + " again at its next look"
+		}
 		switch {
-		case d.State.Phase == cluster.PhaseHeld:
+		case d.State.Phase == cluster.PhaseHeld && !d.State.Back():
 			does = "deploys over this when a new commit comes"
 		case d.Drift == cluster.DriftReport:
-			does = "says how it differs from its source at its next look"
+			does = "says how it differs from " + from + " at its next look"
 		}
 		out = append(out, v1.Detail{Message: "the delivery " + string(d.Name) + " follows " + string(app) + " and " + does + ": `fairlead delivery suspend " + string(d.Name) + "` first leaves a change by hand"})
 	}

@@ -120,7 +120,7 @@ func TestADeliveryThatIsNoMoreDeploysNothing(t *testing.T) {
 			return err
 		},
 		"way back": func(b *bench, d cluster.Delivery) error {
-			_, err := b.srv.TakeBack(t.Context(), d, 1)
+			_, err := b.srv.TakeBack(t.Context(), d, goodAt(1))
 			return err
 		},
 	}

@@ -216,8 +216,8 @@ type bundleInput struct {
 }
 
 func (s *Server) planApp(ctx context.Context, in *bundleInput) (v1.Plan, error) {
-	p, err := s.planned(ctx, in.app(), func(c current) plan.Input {
-		return plan.Input{App: in.app(), Bundle: in.Body, Action: c.action(in.Body)}
+	p, err := s.planned(ctx, in.app(), func(c current) (plan.Input, error) {
+		return plan.Input{App: in.app(), Bundle: in.Body, Action: c.action(in.Body)}, nil
 	})
 	if err == nil && !p.Empty() {
 		p.Warnings = append(p.Warnings, s.undone(in.app())...)
@@ -226,12 +226,15 @@ func (s *Server) planApp(ctx context.Context, in *bundleInput) (v1.Plan, error) 
 }
 
 // planned is what a deploy would do.
-func (s *Server) planned(ctx context.Context, app cluster.AppName, meant func(current) plan.Input) (v1.Plan, error) {
+func (s *Server) planned(ctx context.Context, app cluster.AppName, meant func(current) (plan.Input, error)) (v1.Plan, error) {
 	c, err := s.current(app)
 	if err != nil {
 		return v1.Plan{}, err
 	}
-	input := meant(c)
+	input, err := meant(c)
+	if err != nil {
+		return v1.Plan{}, err
+	}
 	if input.Bundle, _, err = s.hideUsers(ctx, c, input.Bundle); err != nil {
 		return v1.Plan{}, err
 	}

@@ -112,7 +112,7 @@ func TestReleasesToGoBackToAreKept(t *testing.T) {
 		t.Errorf("%d configs", n)
 	}
 	for _, n := range []int{2, 3} {
-		r, err := b.srv.TakeBack(t.Context(), d.Delivery, n)
+		r, err := b.srv.TakeBack(t.Context(), d.Delivery, goodAt(n))
 		conf := get[cluster.Service](b, store.ServiceKey(webID)).Spec.Task.Configs[0]
 		if content := get[cluster.Config](b, store.ConfigKey("shop", "conf", conf.Version)).Content; err != nil || !r.Changed || string(content) != fmt.Sprint(n) {
 			t.Errorf("back at %d: changed %v, %q, %v", n, r.Changed, content, err)

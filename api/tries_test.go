@@ -91,7 +91,7 @@ func TestTriesOfOneCommitAreOneRelease(t *testing.T) {
 			if made := deliver("three", last, bad); numbers() != fmt.Sprintf("[%d %s", made, tc.want[1:]) { // another commit is another release
 				t.Errorf("history has %s", numbers())
 			}
-			if _, err := b.srv.TakeBack(ctx, d.Delivery, 1); err != nil || get[cluster.Service](b, store.ServiceKey(webID)).Spec.Task.Image != "web:1" {
+			if _, err := b.srv.TakeBack(ctx, d.Delivery, goodAt(1)); err != nil || get[cluster.Service](b, store.ServiceKey(webID)).Spec.Task.Image != "web:1" {
 				t.Errorf("the way back: %v", err)
 			}
 		})

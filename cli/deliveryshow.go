@@ -18,7 +18,7 @@ func (a *app) deliveryTable(list []v1.DeliveryStatus) *table {
 	t := &table{columns: columns("DELIVERY", "APP", "STATE", "REVISION", "RELEASE", "CHECKED", "+IMAGES", "+SOURCE", "MESSAGE"), empty: "no deliveries"}
 	for _, d := range list {
 		revision, release := "", ""
-		if ap := d.State.Applied; ap != nil {
+		if ap := d.State.At(); ap != nil {
 			revision, release = strings.TrimSpace(ap.Origin.Ref+" "+cluster.ShortRevision(ap.Origin.Revision)), fmt.Sprint(ap.Release)
 		}
 		t.add(string(d.Name), string(d.App), d.Phase(), revision, release, age(a.now(), d.State.Checked), chosenImages(d.State.Images), d.Source.URL, oneLine(d.State.Says()))

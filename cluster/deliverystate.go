@@ -111,10 +111,16 @@ func (s DeliveryState) Of(created StoreRev) DeliveryState {
 // At is what the app was made of last: what was deployed, or the last good revision where that was
 // gone back from; nil: nothing yet.
 func (s DeliveryState) At() *Applied {
-	if s.Applied != nil && s.Good != nil && s.Applied.Key == s.Failed && !s.Going && s.Stuck == "" {
+	if s.Back() {
 		return s.Good
 	}
 	return s.Applied
+}
+
+// Back reports whether what was deployed was gone back from: the app stays at the last good
+// revision.
+func (s DeliveryState) Back() bool {
+	return s.Applied != nil && s.Good != nil && s.Applied.Key == s.Failed && !s.Going && s.Stuck == ""
 }
 
 // Says is what is to be said of a delivery in a line.

@@ -20,8 +20,10 @@ type Deliverer interface {
 	// Look fetches the source and says how the app differs from it. With an error the
 	// proposal says no more than what the source has, if that is known.
 	Look(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) (Proposal, error)
-	// GoBack makes a release of the app again; changed is false where it is so already.
-	GoBack(ctx context.Context, d cluster.Delivery, release int) (made int, changed bool, err error)
+	// Strayed says how the app differs from the last good release.
+	Strayed(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) (changes []string, err error)
+	// GoBack makes the last good release again; changed is false where the app is so already.
+	GoBack(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) (made int, changed bool, err error)
 	// Send tells those whom the delivery names what of the outbox they have not heard, and
 	// returns how far each is then, by its key.
 	Send(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) (heard map[string]int64, err error)
@@ -334,7 +336,13 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 	}
 	l := p.Look
 	l.Verdict, l.Made = delivery.Decide(i.Spec, i.State, l.Origin, l.Changes), d.made(i, l)
-	if l.Verdict == delivery.Deploy {
+	switch l.Verdict {
+	case delivery.Hold:
+		if l, err = d.stay(ctx, i, l); err != nil {
+			d.log.Warn("could not compare a delivery's app with its last good release; will retry", "delivery", i.Spec.Name, "release", i.State.Good.Release, "error", err)
+			return delivery.Missed(i, p.Look, err, now())
+		}
+	case delivery.Deploy:
 		if l.Release, err = p.Deploy(ctx); err != nil {
 			d.log.Warn("could not deploy a delivery; will retry", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "error", err)
 			return delivery.Missed(i, p.Look, err, now())
@@ -342,6 +350,20 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 		d.log.Info("deployed", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "app", i.Spec.App, "release", l.Release)
 	}
 	return delivery.Looked(i, l, now())
+}
+
+// stay looks for what was changed by hand of an app that is held.
+func (d *Deliveries) stay(ctx context.Context, i delivery.Item, l delivery.Look) (delivery.Look, error) {
+	l.Changes = nil // from the source, which is not what the app is to be
+	if !delivery.Stays(i.State) {
+		return l, nil
+	}
+	changes, err := d.opts.Do.Strayed(ctx, i.Spec, i.State)
+	if err != nil {
+		return l, err
+	}
+	l.Changes, l.Verdict = changes, delivery.Strayed(i.Spec, changes)
+	return l, nil
 }
 
 // made says whether the app's current release, which the state does not know, was deployed
@@ -358,7 +380,7 @@ func (d *Deliveries) made(i delivery.Item, l delivery.Look) (is bool) {
 }
 
 func (d *Deliveries) goBack(ctx context.Context, i delivery.Item) cluster.DeliveryState {
-	release, changed, err := d.opts.Do.GoBack(ctx, i.Spec, i.State.Good.Release)
+	release, changed, err := d.opts.Do.GoBack(ctx, i.Spec, i.State)
 	if err != nil {
 		d.log.Warn("could not go back; will retry", "delivery", i.Spec.Name, "release", i.State.Good.Release, "error", err)
 		return delivery.NotBack(i, err, d.opts.Now().UTC())

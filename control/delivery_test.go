@@ -97,10 +97,19 @@ func (o *origin) release(app cluster.AppName, content string) int {
 	return o.at
 }
 
-func (o *origin) GoBack(_ context.Context, d cluster.Delivery, release int) (int, bool, error) {
+func (o *origin) Strayed(_ context.Context, _ cluster.Delivery, st cluster.DeliveryState) (changes []string, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.release(d.App, o.content[release]), true, nil
+	if o.app != o.content[st.Good.Release] {
+		changes = []string{"update service web"}
+	}
+	return changes, nil
+}
+
+func (o *origin) GoBack(_ context.Context, d cluster.Delivery, st cluster.DeliveryState) (int, bool, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.release(d.App, o.content[st.Good.Release]), true, nil
 }
 
 func (o *origin) Send(_ context.Context, d cluster.Delivery, st cluster.DeliveryState) (map[string]int64, error) {
@@ -266,6 +275,13 @@ func TestADeliveryFollowsItsSource(t *testing.T) {
 			if len(o.deploys) != 2 {
 				t.Errorf("deploys: %v", o.deploys)
 			}
+			o.mu.Lock()
+			o.release("shop", "by hand")
+			o.mu.Unlock()
+			time.Sleep(2 * time.Hour)
+			if st := o.state("shop"); st.Phase != cluster.PhaseHeld || o.is() != "one" || st.Watch != nil {
+				t.Fatalf("%s: %s; the app is %s", st.Phase, st.Message, o.app)
+			}
 			o.push("three", 2)
 			time.Sleep(10 * time.Second)
 			if st := o.state("shop"); st.Phase != cluster.PhaseReady || o.app != "three" {
@@ -279,7 +295,7 @@ func TestADeliveryFollowsItsSource(t *testing.T) {
 				t.Errorf("event %d has the ID %d", n+1, e.ID)
 			}
 		}
-		if want := "[deployed ready deployed failed rolled-back deployed ready]"; fmt.Sprint(told) != want {
+		if want := "[deployed ready deployed failed rolled-back drift deployed ready]"; fmt.Sprint(told) != want {
 			t.Errorf("told %v, want %s", told, want)
 		}
 	})

@@ -50,12 +50,8 @@ func (f follower) Look(ctx context.Context, d cluster.Delivery, _ cluster.Delive
 	if err != nil {
 		return control.Proposal{}, err
 	}
-	var changes []string
-	for _, c := range p.Changes {
-		changes = append(changes, fmt.Sprintf("%s %s %s", c.Action, c.Object, c.Name))
-	}
 	return control.Proposal{
-		Look: delivery.Look{Origin: got.Origin, Changes: changes, Release: p.Release},
+		Look: delivery.Look{Origin: got.Origin, Changes: changed(p), Release: p.Release},
 		Deploy: func(ctx context.Context) (int, error) {
 			res, err := f.api.Deliver(ctx, d, got, p.Release)
 			return res.Release, err
@@ -63,8 +59,21 @@ func (f follower) Look(ctx context.Context, d cluster.Delivery, _ cluster.Delive
 	}, nil
 }
 
-func (f follower) GoBack(ctx context.Context, d cluster.Delivery, release int) (int, bool, error) {
-	res, err := f.api.TakeBack(ctx, d, release)
+// changed are a plan's changes.
+func changed(p v1.Plan) (out []string) {
+	for _, c := range p.Changes {
+		out = append(out, fmt.Sprintf("%s %s %s", c.Action, c.Object, c.Name))
+	}
+	return out
+}
+
+func (f follower) Strayed(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) ([]string, error) {
+	p, err := f.api.PlanTakeBack(ctx, d, st)
+	return changed(p), err
+}
+
+func (f follower) GoBack(ctx context.Context, d cluster.Delivery, st cluster.DeliveryState) (int, bool, error) {
+	res, err := f.api.TakeBack(ctx, d, st)
 	return res.Release, res.Changed, err
 }
 
@@ -180,6 +189,16 @@ func reconciliations() []reconciliation {
 		{
 			"a change by hand", func(w *world) { follow(w); w.hand(delivered("3")) }, nothing, http.MethodPost, path + "/reconcile", nil,
 			fmt.Sprintf(is, "1", "ready", "one", "deployed ready drift deployed ready", "one"), 0, true,
+		},
+		{
+			"a change by hand of what is held", func(w *world) {
+				follow(w)
+				w.src.push("bad", delivered("2", "fail"))
+				w.must(http.MethodPost, path+"/reconcile", nil)
+				time.Sleep(2 * time.Minute)
+				w.hand(delivered("3"))
+			}, nothing, http.MethodPost, path + "/reconcile", nil,
+			fmt.Sprintf(is, "1", "held", "bad", "deployed ready deployed failed rolled-back drift", "one"), 0, true,
 		},
 		{"the end", follow, nothing, http.MethodDelete, path, nil, "web is web:1, 2 of web=web:1, complete, uninstalled false; not followed", 0, false},
 	}

@@ -185,6 +185,15 @@ func (w *world) do(act delivery.Action) cluster.DeliveryState {
 			w.tries[content]++
 			l.Release = w.release(content)
 		}
+		if l.Verdict == delivery.Hold {
+			l.Changes = nil
+			if st := act.State; delivery.Stays(st) {
+				if w.wants != w.releases[st.Good.Release] {
+					l.Changes = []string{"update service web"}
+				}
+				l.Verdict = delivery.Strayed(act.Spec, l.Changes)
+			}
+		}
 		return delivery.Looked(act.Item, l, w.now)
 	case delivery.Forget, delivery.End: // nothing is gone, or under way
 	}
@@ -441,6 +450,58 @@ func TestLawABadCommitIsHeld(t *testing.T) {
 		st := w.i.State
 		if w.tries["2+0"] != 1 || w.back != 1 || w.wants != "1+0" || st.Phase != cluster.PhaseHeld || st.Going || st.Watch != nil {
 			t.Fatalf("seed %d: %d tries, %d times back, the app is %q, %s: %s", seed, w.tries["2+0"], w.back, w.wants, st.Phase, st.Message)
+		}
+	}
+}
+
+// What is changed by hand of an app that is held is undone or said, and told once; a crash in
+// between takes nothing from that.
+func TestLawWhatIsHeldIsNotChangedByHand(t *testing.T) {
+	for seed := range uint64(100) {
+		report := seed%2 == 0
+		d := cluster.Delivery{OnFailure: cluster.OnFailureRollback}
+		if report {
+			d.Drift = cluster.DriftReport
+		}
+		w := newWorld(t, seed, d)
+		w.run(60, false)
+		w.head, w.bad[2] = 2, true
+		w.i.Ask++
+		w.run(400, false)
+		if w.wants != "1+0" || w.i.State.Phase != cluster.PhaseHeld {
+			t.Fatalf("seed %d: %s: %s", seed, w.i.State.Phase, w.i.State.Message)
+		}
+		for n := range 2 {
+			w.release(fmt.Sprintf("by hand %d", n))
+			if w.refuse = refusals[w.r.IntN(len(refusals))]; report {
+				w.refuse = nil
+			}
+			w.run(40, true)
+			w.refuse = nil
+			w.run(200, true)
+			w.run(50, false)
+			want, drift := "1+0", 0
+			if report {
+				want, drift = fmt.Sprintf("by hand %d", n), 1
+			}
+			if st := w.i.State; w.wants != want || len(st.Drift) != drift || st.Phase != cluster.PhaseHeld || st.Going || st.Watch != nil || st.Stuck != "" || st.Failures != 0 {
+				t.Fatalf("seed %d: the app is %q, %s: %s; %+v", seed, w.wants, st.Phase, st.Message, st)
+			}
+		}
+		told := 0
+		for _, e := range w.i.State.History {
+			if e.Event == cluster.EventDrift {
+				told++
+			}
+		}
+		if want := map[bool]int{true: 1, false: 2}[report]; told != want { // reported, it is the same drift
+			t.Errorf("seed %d: told of it %d times, not %d", seed, told, want)
+		}
+		w.head = 3
+		w.i.Ask++
+		w.run(200, false)
+		if st := w.i.State; w.wants != "3+0" || st.Phase != cluster.PhaseReady || len(st.Drift) > 0 {
+			t.Errorf("seed %d: the app is %q, %s: %s", seed, w.wants, st.Phase, st.Message)
 		}
 	}
 }

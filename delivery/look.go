@@ -19,6 +19,8 @@ const (
 	Deploy Verdict = "deploy" // make it so
 	Hold   Verdict = "hold"   // this revision was gone back from
 	Report Verdict = "report" // the app was changed by hand
+	// Restore goes back again to the last good release, as the app was changed by hand since.
+	Restore Verdict = "restore"
 )
 
 // Decide says what is to be done about an app that differs from its source in changes.
@@ -35,9 +37,24 @@ func Decide(d cluster.Delivery, st cluster.DeliveryState, o cluster.Origin, chan
 	return Deploy
 }
 
+// Stays reports whether the app was gone back with and is to stay so, with nothing under way: how it
+// differs from its last good release was done by hand.
+func Stays(st cluster.DeliveryState) bool { return st.Back() && st.Watch == nil }
+
+// Strayed says what is to be done about an app that stays at its last good release, and differs from it
+// in changes.
+func Strayed(d cluster.Delivery, changes []string) Verdict {
+	if len(changes) == 0 || d.Filled().Drift == cluster.DriftReport {
+		return Hold
+	}
+	return Restore
+}
+
 // Look is what was seen, and done about it.
 type Look struct {
-	Origin  cluster.Origin
+	Origin cluster.Origin
+	// Changes are how the app differs from what it is to be: what the source says or, of one that
+	// is held, the last good release.
 	Changes []string
 	Verdict Verdict
 	Release int // that was made, or the current one
@@ -74,12 +91,17 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 			return st
 		}
 		st.Phase, st.Message = cluster.PhaseHeld, held(st, l.Origin)
+		if st = drifted(st, l, st.Good, now); len(l.Changes) > 0 {
+			st.Message = cut(st.Message + "; " + differs(l, "that"))
+		}
+	case Restore:
+		st.Going, st.Drift, st.Next = true, l.Changes, now
+		st.Phase, st.Message = cluster.PhaseHeld, differs(l, "its last good release")
+		return st
 	case Report:
 		st.Told = nil
-		if !slices.Equal(st.Drift, l.Changes) {
-			st = event(st, now, cluster.EventDrift, applied, first(l.Changes))
-		}
-		st.Phase, st.Drift, st.Message = cluster.PhaseDrifted, l.Changes, cut(fmt.Sprintf("differs from the source in %d: %s", len(l.Changes), first(l.Changes)))
+		st = drifted(st, l, applied, now)
+		st.Phase, st.Message = cluster.PhaseDrifted, differs(l, "the source")
 	case Deploy:
 		if same && st.Good != nil && st.Good.Key == key && st.Phase != cluster.PhaseFailed {
 			st = event(st, now, cluster.EventDrift, applied, "corrected: "+first(l.Changes))
@@ -110,6 +132,19 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	}
 	st.Next = later
 	return st
+}
+
+// drifted takes in how the app was changed by hand, which is news once.
+func drifted(st cluster.DeliveryState, l Look, from *cluster.Applied, now time.Time) cluster.DeliveryState {
+	if len(l.Changes) > 0 && !slices.Equal(st.Drift, l.Changes) {
+		st = event(st, now, cluster.EventDrift, from, first(l.Changes))
+	}
+	st.Drift = l.Changes
+	return st
+}
+
+func differs(l Look, from string) string {
+	return cut(fmt.Sprintf("differs from %s in %d: %s", from, len(l.Changes), first(l.Changes)))
 }
 
 // seeing takes in which revision the source has.
@@ -219,21 +254,27 @@ func WentBack(i Item, release int, changed bool, now time.Time) cluster.Delivery
 	if changed {
 		st.Watch = &cluster.DeliveryWatch{Release: release, Since: now, Rollback: true}
 	}
-	why := st.Message
-	st.Phase = cluster.PhaseHeld
-	st.Message = cut(fmt.Sprintf("%s failed; back at %s until a new one comes: %s", Named(st.Applied.Origin), Named(st.Good.Origin), why))
 	st.Next = now.Add(spread(d.Name, st.Checks, d.Interval.D()))
 	back := *st.Good
 	back.Release = release
 	back.Key = st.Applied.Key
+	if drift := st.Drift; len(drift) > 0 { // it was back already
+		st.Phase, st.Message, st.Failures, st.Drift = cluster.PhaseHeld, held(st, st.Applied.Origin), 0, nil
+		return event(st, now, cluster.EventDrift, &back, "corrected: "+first(drift))
+	}
+	why := st.Message
+	st.Phase = cluster.PhaseHeld
+	st.Message = cut(fmt.Sprintf("%s failed; back at %s until a new one comes: %s", Named(st.Applied.Origin), Named(st.Good.Origin), why))
 	return tell(st, now, cluster.EventRolledBack, &back, "", st.Message)
 }
 
-// NotBack is the state after the way back could not be begun. What was refused is not asked
-// for again: the app stays as it is, until a new revision comes.
+// NotBack is the state after the way back could not be begun. What was refused is not asked for
+// again: the app stays as it is, until a new revision comes. Only what was changed by hand since the
+// app was back is tried to be undone for ever.
 func NotBack(i Item, err error, now time.Time) cluster.DeliveryState {
 	d, st := i.Spec.Filled(), i.State
-	if k := cluster.KindOf(err); k != cluster.KindInvalid && k != cluster.KindNotFound {
+	k := cluster.KindOf(err)
+	if refused := k == cluster.KindInvalid || k == cluster.KindNotFound; !refused || len(st.Drift) > 0 { // what was changed by hand may be changed again
 		return fail(d, st, now, "", "going back: "+err.Error())
 	}
 	st.Going, st.Stuck, st.Failures = false, cut(err.Error()), 0

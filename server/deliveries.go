@@ -221,9 +221,15 @@ func (d *deliverer) Look(ctx context.Context, spec cluster.Delivery, st cluster.
 	}, nil
 }
 
+// Strayed implements control.Deliverer.
+func (d *deliverer) Strayed(ctx context.Context, spec cluster.Delivery, st cluster.DeliveryState) ([]string, error) {
+	p, err := d.api.PlanTakeBack(ctx, spec, st)
+	return changes(p), err
+}
+
 // GoBack implements control.Deliverer.
-func (d *deliverer) GoBack(ctx context.Context, spec cluster.Delivery, release int) (made int, changed bool, err error) {
-	res, err := d.api.TakeBack(ctx, spec, release)
+func (d *deliverer) GoBack(ctx context.Context, spec cluster.Delivery, st cluster.DeliveryState) (made int, changed bool, err error) {
+	res, err := d.api.TakeBack(ctx, spec, st)
 	return res.Release, res.Changed, err
 }
 

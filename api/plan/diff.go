@@ -39,8 +39,11 @@ func Diff(old, now cluster.ServiceSpec) []v1.FieldChange {
 // anything: how often tasks were replaced by a restart is no part of that, nor
 // are versions of secrets, of which a release always gets the present ones.
 func Alike(a, b map[cluster.ServiceName]cluster.ServiceSpec) bool {
-	return maps.EqualFunc(a, b, func(x, y cluster.ServiceSpec) bool { return len(Diff(timeless(x), timeless(y))) == 0 })
+	return maps.EqualFunc(a, b, AlikeService)
 }
+
+// AlikeService is Alike of one service.
+func AlikeService(a, b cluster.ServiceSpec) bool { return len(Diff(timeless(a), timeless(b))) == 0 }
 
 func timeless(s cluster.ServiceSpec) cluster.ServiceSpec {
 	s.Task.Generation = 0

@@ -295,7 +295,7 @@ func (r *Result) service(s State, in Input, name cluster.ServiceName, spec clust
 		case slices.Contains(in.Restart, name):
 			spec.Task.Generation++
 			reason = "a restart was asked for"
-		case ro.Target == old.Version && failed(ro.State) && spec.Task.Hash() == old.Version:
+		case ro.Target == old.Version && Failed(ro.State) && spec.Task.Hash() == old.Version:
 			spec.Task.Generation++
 			action, reason = v1.ActionRetry, "the last rollout of this version failed; it is tried again"
 		}
@@ -395,7 +395,8 @@ func without[T any](list, have []T, key func(T) string) (out []T) {
 	return out
 }
 
-func failed(st cluster.RolloutState) bool {
+// Failed reports whether a rollout ended without its version serving.
+func Failed(st cluster.RolloutState) bool {
 	return st == cluster.RolloutRolledBack || st == cluster.RolloutFailed || st == cluster.RolloutPaused
 }
 
