@@ -150,7 +150,7 @@ func TestWatchWaitsForWhatIsMissing(t *testing.T) {
 			b.put(store.RolloutKey(webID), cluster.Rollout{ServiceID: webID, Target: svc.Version, Release: 1, State: cluster.RolloutComplete, Failures: c.failures})
 			var last v1.Progress
 			waited := false
-			err := b.Watch(t.Context(), "shop", 1, func(p v1.Progress) error {
+			err := b.Watch(t.Context(), "shop", 1, nil, func(p v1.Progress) error {
 				if last = p; !p.Done && !waited {
 					waited = true
 					c.then(b, svc.Version)

@@ -39,7 +39,7 @@ func TestWatchFollowsUntilDone(t *testing.T) {
 	b := newBench(t)
 	svc := deployWeb(t, b, cluster.RolloutRunning)
 	var seen []string
-	err := b.Watch(t.Context(), "shop", 1, func(p v1.Progress) error {
+	err := b.Watch(t.Context(), "shop", 1, nil, func(p v1.Progress) error {
 		s := p.Services[0]
 		seen = append(seen, fmt.Sprintf("%s %d/%d %v", s.State, s.Updated, s.Wanted, p.Done))
 		if len(seen) == 1 { // what rollout, scheduler and agent would do next
@@ -67,7 +67,7 @@ func TestWatchSaysWhyItFailed(t *testing.T) {
 		ServiceID: webID, Target: svc.Version, Release: 1, State: cluster.RolloutRolledBack, Message: "shop/web.1 exited with 1", Tail: []string{"no database"},
 	})
 	var last v1.Progress
-	if err := b.Watch(t.Context(), "shop", 0, func(p v1.Progress) error { last = p; return nil }); err != nil {
+	if err := b.Watch(t.Context(), "shop", 0, nil, func(p v1.Progress) error { last = p; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	s := last.Services[0]
@@ -77,7 +77,7 @@ func TestWatchSaysWhyItFailed(t *testing.T) {
 	for created, stable := range map[cluster.StoreRev]int{0: 3, 1: 0} { // 1: an earlier service of that name
 		b.put(store.RolloutKey(webID), cluster.Rollout{ServiceID: webID, Target: svc.Version, Release: 1, State: cluster.RolloutRolledBack, StableRelease: 3, Created: created})
 		stop := errors.New("enough")
-		err := b.Watch(t.Context(), "shop", 0, func(p v1.Progress) error { last = p; return stop })
+		err := b.Watch(t.Context(), "shop", 0, nil, func(p v1.Progress) error { last = p; return stop })
 		if !errors.Is(err, stop) || last.Services[0].Stable != stable {
 			t.Errorf("created at %d: %+v %v", created, last.Services[0], err)
 		}
@@ -85,11 +85,11 @@ func TestWatchSaysWhyItFailed(t *testing.T) {
 	if _, err := b.Remove(t.Context(), "shop", v1.RemoveOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Watch(t.Context(), "shop", 1, func(v1.Progress) error { return nil }); cluster.KindOf(err) != cluster.KindNotFound {
+	if err := b.Watch(t.Context(), "shop", 1, nil, func(v1.Progress) error { return nil }); cluster.KindOf(err) != cluster.KindNotFound {
 		t.Errorf("%v", err)
 	}
 	last = v1.Progress{}
-	if err := b.Watch(t.Context(), "shop", 0, func(p v1.Progress) error { last = p; return nil }); err != nil || !last.Done || last.Failed {
+	if err := b.Watch(t.Context(), "shop", 0, nil, func(p v1.Progress) error { last = p; return nil }); err != nil || !last.Done || last.Failed {
 		t.Errorf("an app that is gone: %+v %v", last, err)
 	}
 }
@@ -109,7 +109,7 @@ func TestWatchEndsWhereAllElseWaitsInVain(t *testing.T) {
 	rollout("log", cluster.Rollout{State: cluster.RolloutRunning})
 	var last v1.Progress
 	waited := false
-	if err := b.Watch(t.Context(), "shop", 1, func(p v1.Progress) error {
+	if err := b.Watch(t.Context(), "shop", 1, nil, func(p v1.Progress) error {
 		if last = p; !p.Done {
 			waited = true
 			rollout("log", cluster.Rollout{State: cluster.RolloutFailed, Message: "shop/log.1 failed"})
@@ -154,7 +154,7 @@ func TestWatchWaitsForTheGateways(t *testing.T) {
 			b.run(webID, 2, svc.Version)
 			b.put(store.RolloutKey(webID), cluster.Rollout{ServiceID: webID, Target: svc.Version, Release: 1, State: cluster.RolloutComplete})
 			var last v1.Progress
-			err := b.Watch(t.Context(), "shop", 1, func(p v1.Progress) error {
+			err := b.Watch(t.Context(), "shop", 1, nil, func(p v1.Progress) error {
 				if last = p; !p.Done && len(c.acks) > 0 {
 					ack()
 				}
@@ -216,7 +216,7 @@ func TestWatchWaitsForRoutesAlone(t *testing.T) {
 			b.put(store.RolloutKey(webID), cluster.Rollout{ServiceID: webID, Target: svc.Version, Release: 2, State: cluster.RolloutComplete})
 			var last v1.Progress
 			waited := false
-			err := b.Watch(t.Context(), "shop", 2, func(p v1.Progress) error {
+			err := b.Watch(t.Context(), "shop", 2, nil, func(p v1.Progress) error {
 				if last = p; !waited && !p.Done {
 					waited = true
 					if msg := p.Services[0].Message; msg != "waits for gateway n1 to have the routes" {
@@ -256,7 +256,7 @@ func TestWatchWaitsForEndpoints(t *testing.T) {
 		}},
 	}
 	var last v1.Progress
-	if err := b.Watch(t.Context(), "shop", 1, func(p v1.Progress) error {
+	if err := b.Watch(t.Context(), "shop", 1, nil, func(p v1.Progress) error {
 		if last = p; p.Done || len(steps) == 0 {
 			return nil
 		}
@@ -289,7 +289,7 @@ func TestWatchWaitsForRoutesToGo(t *testing.T) {
 			b.put(store.RolloutKey(webID), cluster.Rollout{ServiceID: webID, Target: svc.Version, Release: 2, State: cluster.RolloutComplete})
 			var last v1.Progress
 			waited := false
-			err := b.Watch(t.Context(), "shop", 2, func(p v1.Progress) error {
+			err := b.Watch(t.Context(), "shop", 2, nil, func(p v1.Progress) error {
 				if last = p; !waited && !p.Done {
 					waited = true
 					if msg := p.Services[0].Message; msg != "waits for gateway n1 to drop the routes" {
@@ -311,7 +311,7 @@ func TestWatchWaitsForRoutesToGo(t *testing.T) {
 			spec.Labels = map[string]string{"a": "b"}
 			deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": spec}))
 			b.put(store.RolloutKey(webID), cluster.Rollout{ServiceID: webID, Target: svc.Version, Release: 3, State: cluster.RolloutComplete})
-			err = b.Watch(t.Context(), "shop", 3, func(p v1.Progress) error { last = p; return nil })
+			err = b.Watch(t.Context(), "shop", 3, nil, func(p v1.Progress) error { last = p; return nil })
 			if err != nil || !last.Done || last.Failed || len(last.Unserved) > 0 {
 				t.Errorf("without routes: %+v %v", last, err)
 			}
@@ -330,7 +330,7 @@ func TestWatchSaysWhatIsNotRouted(t *testing.T) {
 			b.put(key, cluster.Decision{Loop: "proxyconf", Object: "shop/web", Reason: "route a.test (f.yaml:3): blog/www already has this host and path\nport 1/tcp: no"})
 			b.put(store.RolloutKey(webID), cluster.Rollout{ServiceID: webID, Target: svc.Version, Release: 1, State: cluster.RolloutComplete})
 			var last v1.Progress
-			err := b.Watch(t.Context(), "shop", 1, func(p v1.Progress) error {
+			err := b.Watch(t.Context(), "shop", 1, nil, func(p v1.Progress) error {
 				if last = p; p.Done || stands {
 					return nil
 				}
@@ -358,7 +358,7 @@ func TestWatchSaysWhyAnAppIsRemovedAgain(t *testing.T) {
 		App: "shop", Change: 7, Action: cluster.HookInstall, Release: 1, Stage: cluster.StageUndo, Failed: true, Message: "web: no room",
 	})
 	var last v1.Progress
-	err := b.Watch(t.Context(), "shop", 1, func(p v1.Progress) error {
+	err := b.Watch(t.Context(), "shop", 1, nil, func(p v1.Progress) error {
 		if last = p; p.Done {
 			return nil
 		}
@@ -379,7 +379,7 @@ func TestWatchIsSuperseded(t *testing.T) {
 	b := newBench(t)
 	deployWeb(t, b, cluster.RolloutRunning)
 	var last v1.Progress
-	err := b.Watch(t.Context(), "shop", 1, func(p v1.Progress) error {
+	err := b.Watch(t.Context(), "shop", 1, nil, func(p v1.Progress) error {
 		if last.App == "" {
 			deployed(t, b, bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service("web:2")}))
 		}
@@ -395,12 +395,12 @@ func TestStreamsEndWithTheirContextAndTheirCaller(t *testing.T) {
 	b := newBench(t)
 	deployWeb(t, b, cluster.RolloutRunning)
 	ctx, cancel := context.WithCancel(t.Context())
-	err := b.Watch(ctx, "shop", 1, func(v1.Progress) error { cancel(); return nil })
+	err := b.Watch(ctx, "shop", 1, nil, func(v1.Progress) error { cancel(); return nil })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	stop := errors.New("enough")
-	if err := b.Watch(t.Context(), "shop", 1, func(v1.Progress) error { return stop }); !errors.Is(err, stop) {
+	if err := b.Watch(t.Context(), "shop", 1, nil, func(v1.Progress) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("%v", err)
 	}
 }

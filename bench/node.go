@@ -140,7 +140,7 @@ func (n *node) ready(ctx context.Context, app cluster.AppName, service cluster.S
 	defer cancel()
 	enough := errors.New("enough")
 	last := 0
-	err := n.client.Watch(ctx, app, 0, func(p v1.Progress) error {
+	err := n.client.Watch(ctx, app, 0, nil, func(p v1.Progress) error {
 		for _, s := range p.Services {
 			if s.Service == service {
 				if last = s.Ready; s.Ready >= want && s.Wanted == want {

@@ -91,28 +91,46 @@ func (h *hookFlags) register(c *cobra.Command) {
 // waitGone waits until no task of the app is left, and its hooks have run.
 func (a *app) waitGone(cmd *cobra.Command, cl *client.Client, res v1.RemoveResult) error {
 	name := res.App
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for pending := res.Pending; ; {
-		if pending {
-			over, err := removed(cmd.Context(), cl, name)
-			if err != nil {
-				return err
+	const look = 200 * time.Millisecond
+	ctx, pending, away := cmd.Context(), res.Pending, false
+	for ; ctx.Err() == nil; pause(ctx, look) {
+		gone, err := goes(ctx, cl, name, &pending)
+		switch {
+		case cluster.KindOf(err) == cluster.KindTransient && ctx.Err() == nil: // such as a server that restarts
+			if !away {
+				a.noteAway(err)
 			}
-			pending = !over
-		}
-		tasks, err := cl.Tasks(cmd.Context(), name, false)
-		if cluster.KindOf(err) == cluster.KindNotFound || (err == nil && len(tasks) == 0 && !pending) {
-			return nil
-		}
-		if err != nil {
+			away = true
+			continue
+		case gone, err != nil && ctx.Err() == nil:
 			return err
 		}
-		select {
-		case <-cmd.Context().Done():
-			return failedf("stopped waiting; %s is still being removed", name)
-		case <-tick.C:
+		away = false
+	}
+	return failedf("stopped waiting; %s is still being removed", name)
+}
+
+// goes reports whether an app is gone; pending: its removal waits for hooks.
+func goes(ctx context.Context, cl *client.Client, name cluster.AppName, pending *bool) (bool, error) {
+	if *pending {
+		over, err := removed(ctx, cl, name)
+		if err != nil {
+			return false, err
 		}
+		*pending = !over
+	}
+	tasks, err := cl.Tasks(ctx, name, false)
+	if cluster.KindOf(err) == cluster.KindNotFound {
+		return true, nil
+	}
+	return err == nil && len(tasks) == 0 && !*pending, err
+}
+
+// pause waits so long, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }
 

@@ -245,17 +245,24 @@ func (a *app) awaitDelivery(ctx context.Context, cl *client.Client, asked v1.Del
 	const look = 300 * time.Millisecond
 	wctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	shown := ""
-	for {
+	shown, away := "", false
+	for ; ; pause(wctx, look) {
 		d, err := cl.Delivery(wctx, asked.Name)
 		switch {
 		case ctx.Err() != nil:
 			return &exitError{code: codeFailed, err: fmt.Errorf("stopped waiting; it goes on: `fairlead delivery describe %s`", asked.Name)}
 		case wctx.Err() != nil:
 			return &exitError{code: codeTimeout, err: fmt.Errorf("%s is not done after %s; it goes on: `fairlead delivery describe %s`", asked.Name, timeout, asked.Name)}
+		case cluster.KindOf(err) == cluster.KindTransient: // such as a server that restarts
+			if !away {
+				a.noteAway(err)
+			}
+			away = true
+			continue
 		case err != nil:
 			return err
 		}
+		away = false
 		line := strings.TrimSpace(d.Phase() + " " + oneLine(d.State.Message))
 		if line != shown && a.human() && d.State.Asked >= asked.Number {
 			a.note("%s: %s", d.Name, line)
@@ -263,10 +270,6 @@ func (a *app) awaitDelivery(ctx context.Context, cl *client.Client, asked v1.Del
 		}
 		if d.Settled(asked.Number) {
 			return a.deliveryVerdict(d)
-		}
-		select {
-		case <-wctx.Done():
-		case <-time.After(look):
 		}
 	}
 }

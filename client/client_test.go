@@ -127,7 +127,7 @@ func TestStreams(t *testing.T) {
 	watch := func(body string) ([]int, error) {
 		c := answering(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
 		var got []int
-		err := c.Watch(t.Context(), "shop", 0, func(p v1.Progress) error { got = append(got, p.Release); return nil })
+		err := c.Watch(t.Context(), "shop", 0, nil, func(p v1.Progress) error { got = append(got, p.Release); return nil })
 		return got, err
 	}
 	one := "event: progress\ndata: {\"release\":1}\n\n"

@@ -11,14 +11,9 @@ import (
 	"github.com/fairlead/fairlead/cluster"
 )
 
-const (
-	// silence is how long nothing may come of a log that is followed: servers say each
-	// 15 s that they are there.
-	silence = 50 * time.Second
-	// firstPause and lastPause are between attempts to go on with a log.
-	firstPause = 200 * time.Millisecond
-	lastPause  = 2 * time.Second
-)
+// silence is how long nothing may come of a stream that goes on when it breaks: servers say each
+// 15 s that they are there.
+const silence = 50 * time.Second
 
 // Logs calls emit with the log lines of an app (empty service), a service or a
 // slot. Without Follow the lines of all tasks come in the order of their times;
@@ -30,7 +25,7 @@ func (c *Client) Logs(ctx context.Context, a cluster.Address, o LogQuery, emit f
 		r.query = logQuery(a, o, nil)
 		return stream(ctx, c, r, emit)
 	}
-	f := &followed{LogQuery: o, last: map[cluster.TaskID]time.Time{}}
+	f := &followed{LogQuery: o, broken: broken{told: o.Broken, pause: firstPause}, last: map[cluster.TaskID]time.Time{}}
 	r.silence = silence
 	r.began = func(at time.Time) {
 		if f.began.IsZero() {
@@ -38,7 +33,7 @@ func (c *Client) Logs(ctx context.Context, a cluster.Address, o LogQuery, emit f
 		}
 		f.said = false
 	}
-	for f.pause = firstPause; ; {
+	for {
 		r.query = logQuery(a, f.rest(), f.last)
 		err := stream(ctx, c, r, func(l cluster.LogLine) error {
 			f.saw(l)
@@ -56,11 +51,7 @@ func (c *Client) Logs(ctx context.Context, a cluster.Address, o LogQuery, emit f
 		case cluster.KindOf(err) != cluster.KindTransient || f.began.IsZero():
 			return err
 		}
-		if !f.said {
-			f.said = true
-			o.Broken(err)
-		}
-		if err := f.wait(ctx); err != nil {
+		if err := f.wait(ctx, err); err != nil {
 			return err
 		}
 	}
@@ -69,11 +60,10 @@ func (c *Client) Logs(ctx context.Context, a cluster.Address, o LogQuery, emit f
 // followed is a log that goes on when its stream breaks.
 type followed struct {
 	LogQuery
+	broken
 	began   time.Time                    // when the first stream did, by the server's clock
 	last    map[cluster.TaskID]time.Time // of each task's newest line
-	pause   time.Duration
-	said    bool
-	refused error // what emit returned
+	refused error                        // what emit returned
 }
 
 func (f *followed) saw(l cluster.LogLine) {
@@ -98,19 +88,6 @@ func (f *followed) rest() LogQuery {
 		o.Tail = -1
 	}
 	return o
-}
-
-// wait waits a little before the next attempt, longer each time.
-func (f *followed) wait(ctx context.Context) error {
-	t := time.NewTimer(f.pause)
-	defer t.Stop()
-	f.pause = min(2*f.pause, lastPause)
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // logQuery asks for logs; of the tasks in last only for what is newer.

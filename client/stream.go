@@ -17,11 +17,60 @@ import (
 	"github.com/fairlead/fairlead/cluster"
 )
 
-// Watch calls emit with how far an app's change has come, at each change, until
-// it is done; release 0 means the current one. The last Progress says how it ended.
-func (c *Client) Watch(ctx context.Context, app cluster.AppName, release int, emit func(v1.Progress) error) error {
-	q := url.Values{"release": {strconv.Itoa(release)}}
-	return stream(ctx, c, request{path: path("apps", string(app), "watch"), query: q, event: "progress"}, emit)
+// Watch calls emit with how far an app's change has come, at each change, until it is done;
+// release 0 means the current one. The last Progress says how it ended. With told a stream that
+// breaks goes on through another server, or the same when it is back; it is told once each time why.
+func (c *Client) Watch(ctx context.Context, app cluster.AppName, release int, told func(error), emit func(v1.Progress) error) error {
+	r := request{path: path("apps", string(app), "watch"), event: "progress"}
+	b := broken{told: told, pause: firstPause}
+	if told != nil {
+		r.silence = silence
+	}
+	for {
+		r.query = url.Values{"release": {strconv.Itoa(release)}}
+		var refused error
+		err := stream(ctx, c, r, func(p v1.Progress) error {
+			b.said, b.pause, release = false, firstPause, p.Release
+			refused = emit(p)
+			return refused
+		})
+		if err == nil || refused != nil || told == nil || ctx.Err() != nil || cluster.KindOf(err) != cluster.KindTransient {
+			return err
+		}
+		if err := b.wait(ctx, err); err != nil {
+			return err
+		}
+	}
+}
+
+// firstPause and lastPause are between attempts to go on with a stream.
+const (
+	firstPause = 200 * time.Millisecond
+	lastPause  = 2 * time.Second
+)
+
+// broken is a stream that no server goes on with yet.
+type broken struct {
+	told  func(error)
+	pause time.Duration
+	said  bool
+}
+
+// wait says why it broke, and waits a little before the next attempt, longer each time.
+func (b *broken) wait(ctx context.Context, err error) error {
+	if !b.said {
+		b.said = true
+		b.told(err)
+	}
+	t := time.NewTimer(b.pause)
+	defer t.Stop()
+	b.pause = min(2*b.pause, lastPause)
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // LogQuery selects log lines.

@@ -70,7 +70,7 @@ type deliveryStatus struct {
 }
 
 // TestDelivery lets an app follow a Git repository: a first commit, one that a webhook
-// brings, one that fails and is gone back from, one that recovers, a change by hand, and
+// brings, one that fails and is gone back from, one that recovers, changes by hand, and
 // a server that is killed in between; under load, of which nothing fails.
 func TestDelivery(t *testing.T) {
 	n := start(t)
@@ -147,6 +147,22 @@ func TestDelivery(t *testing.T) {
 	if again := get[deliveryStatus](n, "delivery", "get", "pub").State.Applied.Release; again != release {
 		t.Errorf("the bad commit was deployed again, as release %d", again)
 	}
+
+	// What is changed by hand meanwhile is as it was, too.
+	if out := n.do("rollback", "pub", "1"); !strings.Contains(out, "makes release ") || !strings.Contains(out, ", the last good one, again at its next look") {
+		t.Errorf("a change by hand is answered with\n%s", out)
+	}
+	n.eventually(time.Minute, "version 1, by hand", serves("1"))
+	if out, err := n.try("delivery", "reconcile", "pub"); exitCode(err) != 1 || !strings.Contains(out, "stays at "+second[:8]) {
+		t.Errorf("after a change by hand: %v\n%s", err, out)
+	}
+	if err := serves("2")(); err != nil {
+		t.Errorf("held, after a change by hand: %v", err)
+	}
+	if out := n.do("delivery", "get", "pub"); !strings.Contains(out, second[:8]) || strings.Contains(out, "main "+third[:8]) {
+		t.Errorf("it is shown as\n%s", out)
+	}
+	n.eventually(time.Minute, "it was told", func() error { return news.Has(`"event":"drift"`, "corrected: ") })
 
 	// The server is killed while the next one is on its way.
 	fourth := f.Publish(web(image, "pub", "4", 2, ""), "a good one")

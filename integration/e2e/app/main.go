@@ -7,7 +7,7 @@
 //	EVERY     how often each of its callers does, 10ms
 //	FIRST     name that it looks up before anything else; GET /first tells
 //
-// `app burn 1m` keeps all cores busy for so long.
+// `app burn 1m` keeps all cores busy for so long, `app wait 1m` none.
 package main
 
 import (
@@ -47,11 +47,15 @@ func main() {
 		fmt.Println("done")
 		return
 	}
-	if len(os.Args) > 2 && os.Args[1] == "burn" {
+	if len(os.Args) > 2 && (os.Args[1] == "burn" || os.Args[1] == "wait") {
 		d, err := time.ParseDuration(os.Args[2])
 		if err != nil {
 			fmt.Println(err)
 			os.Exit(2)
+		}
+		if os.Args[1] == "wait" {
+			time.Sleep(d)
+			return
 		}
 		end := time.Now().Add(d)
 		var all sync.WaitGroup
