@@ -28,7 +28,7 @@ func TestDeliveriesInOrder(t *testing.T) {
 	n.secret("pub/git", f.Password)
 	base("1", ", BROKEN: health")
 	f.Publish(web(image, "pub", "1", 1, ""), "a base that is never healthy")
-	follows := []string{f.URL, "--secret", "git", "--ca", f.CA, "--branch", "main", "--interval", "2s", "--detach", "--notify", news.URL}
+	follows := []string{f.URL, "--secret", "git", "--ca", f.CA, "--branch", "main", "--interval", "5s", "--detach", "--notify", news.URL}
 	n.do(append([]string{"delivery", "create", "base", "--path", "base"}, follows...)...)
 	n.do(append([]string{"delivery", "create", "pub", "--depends-on", "base", "--drift", "report"}, follows...)...)
 
@@ -49,13 +49,13 @@ func TestDeliveriesInOrder(t *testing.T) {
 		t.Errorf("a change by hand is answered with\n%s", out)
 	}
 	n.eventually(time.Minute, "it is said", n.delivered("pub", "drifted", head, "by hand"))
-	n.eventually(time.Minute, "it was told", func() error { return news.Has(`"delivery":"pub"`, `"event":"drift"`, "by hand") })
+	n.eventually(time.Minute, "it was told", func() error { return news.Has(`"delivery":"pub"`, `"event":"drift"`, "task.env.VERSION") })
 	for _, args := range [][]string{{"delivery", "describe", "pub"}, {"status", "pub"}, {"status", "--cluster"}} {
 		if out, _ := n.try(args...); !strings.Contains(out, "differs from the source in 1") {
 			t.Errorf("%v says\n%s", args, out)
 		}
 	}
-	if out, err := n.try("delivery", "diff", "pub", "--exit-code"); exitCode(err) != 10 || !strings.Contains(out, "by hand") {
+	if out, err := n.try("delivery", "diff", "pub", "--exit-code"); exitCode(err) != 10 || !strings.Contains(out, "env.VERSION") {
 		t.Errorf("diff exits with %v:\n%s", err, out)
 	}
 	checks := n.state("pub").Checks
