@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -34,12 +35,15 @@ func TestServerKilledInPackageChanges(t *testing.T) {
 	hookRuns := func(name string) func() error {
 		return func() error {
 			out, err := n.try("ps", "killed", "--all")
+			if err != nil {
+				return fmt.Errorf("%w\n%s", err, out)
+			}
 			for line := range strings.Lines(out) {
-				if err == nil && strings.Contains(line, "killed/"+name+".") && strings.Contains(line, "running") {
+				if strings.Contains(line, "killed/"+name+".") && strings.Contains(line, "running") {
 					return nil
 				}
 			}
-			return fmt.Errorf("%v\n%s", err, out)
+			return errors.New(out)
 		}
 	}
 	release := func(number int, version string) func() error {
