@@ -85,7 +85,7 @@ func (s *Server) good(d cluster.Delivery, st cluster.DeliveryState) func(current
 		if !d.KeepGone {
 			return in, nil
 		}
-		kept, came := c.specs(), s.cameWith(d, st.Applied)
+		kept, came := c.specs(), s.cameWith(d, st)
 		maps.DeleteFunc(kept, func(n cluster.ServiceName, _ cluster.ServiceSpec) bool { return came[n] })
 		in.Bundle = keep(in.Bundle, kept)
 		return in, nil
@@ -107,29 +107,27 @@ func (c current) restarted(specs map[cluster.ServiceName]cluster.ServiceSpec) ma
 	return out
 }
 
-// cameWith are the services of what was deployed that the app did not have before.
-func (s *Server) cameWith(d cluster.Delivery, a *cluster.Applied) map[cluster.ServiceName]bool {
-	if a == nil {
-		return nil
+// cameWith are the services that a delivery brought since its last good release.
+func (s *Server) cameWith(d cluster.Delivery, st cluster.DeliveryState) map[cluster.ServiceName]bool {
+	out := map[cluster.ServiceName]bool{}
+	if st.Applied == nil {
+		return out
 	}
-	var made, before cluster.Release
+	before, _ := s.release(d.App, st.Good.Release)
 	s.Mirror.Read(func(v store.View) {
 		for _, e := range store.All[cluster.Release](v, store.AppPrefix(d.App)+"releases/", nil) {
 			r := e.V
-			same := r.By == d.Actor() && r.Origin != nil && d.KeyOf(*r.Origin) == a.Key
-			switch {
-			case r.Number == a.Release:
-				made = r
-			case r.Number < a.Release && r.Number > before.Number && !same: // it may have been tried more than once
-				before = r
+			if r.Number <= st.Good.Release || r.Number > st.Applied.Release {
+				continue
 			}
+			for n := range r.Services {
+				if _, there := before.Services[n]; !there {
+					out[n] = r.By == d.Actor()
+				}
+			}
+			before = r
 		}
 	})
-	out := map[cluster.ServiceName]bool{}
-	for n := range made.Services {
-		_, there := before.Services[n]
-		out[n] = !there
-	}
 	return out
 }
 

@@ -48,8 +48,10 @@ func TestTheWayBackIsWhole(t *testing.T) {
 		st.Applied = st.Good
 		b.put(store.DeliveryStateKey("shop"), st)
 		before := deployed(t, b, services("web", "early")) // by hand
-		st.Applied = deliver("two", before.Release, services("web", "brought"))
-		st.Applied = deliver("two", st.Applied.Release, services("web", "brought", "tried")) // again, and not the same
+		deliver("two", before.Release, services("web", "brought"))
+		again := deployed(t, b, services("web", "early", "brought"))                    // by hand, on the way
+		st.Applied = deliver("two", again.Release, services("web", "brought", "tried")) // again, and not the same
+		st.Applied = deliver("three", st.Applied.Release, services("web", "brought"))   // that failed too
 		is := func(when string, want ...cluster.ServiceName) {
 			t.Helper()
 			var got []cluster.ServiceName

@@ -92,50 +92,52 @@ func (h *hookFlags) register(c *cobra.Command) {
 func (a *app) waitGone(cmd *cobra.Command, cl *client.Client, res v1.RemoveResult) error {
 	name := res.App
 	const look = 200 * time.Millisecond
-	ctx, pending, away := cmd.Context(), res.Pending, false
+	const most = 10 * time.Minute // without a word
+	ctx, quiet := cmd.Context(), silence{a: a}
+	going := leaving{app: name, hooks: res.Pending}
 	for ; ctx.Err() == nil; pause(ctx, look) {
-		gone, err := goes(ctx, cl, name, &pending)
+		gone, err := going.gone(ctx, cl)
 		switch {
-		case cluster.KindOf(err) == cluster.KindTransient && ctx.Err() == nil: // such as a server that restarts
-			if !away {
-				a.noteAway(err)
+		case ctx.Err() != nil:
+		case quiet.outlasts(err):
+			if a.now().Sub(quiet.since) > most {
+				return quiet.late("whether "+string(name)+" is removed", most, "`fairlead ls`")
 			}
-			away = true
 			continue
-		case gone, err != nil && ctx.Err() == nil:
+		case gone, err != nil:
 			return err
 		}
-		away = false
+		quiet.heard()
 	}
 	return failedf("stopped waiting; %s is still being removed", name)
 }
 
-// goes reports whether an app is gone; pending: its removal waits for hooks.
-func goes(ctx context.Context, cl *client.Client, name cluster.AppName, pending *bool) (bool, error) {
-	if *pending {
-		over, err := removed(ctx, cl, name)
+// leaving is an app that is removed.
+type leaving struct {
+	app   cluster.AppName
+	hooks bool // that it waits for
+	other int  // how often in a row a server knew of another change
+}
+
+// gone reports whether it is.
+func (l *leaving) gone(ctx context.Context, cl *client.Client) (bool, error) {
+	if l.hooks {
+		over, err := l.removed(ctx, cl)
 		if err != nil {
 			return false, err
 		}
-		*pending = !over
+		l.hooks = !over
 	}
-	tasks, err := cl.Tasks(ctx, name, false)
+	tasks, err := cl.Tasks(ctx, l.app, false)
 	if cluster.KindOf(err) == cluster.KindNotFound {
 		return true, nil
 	}
-	return err == nil && len(tasks) == 0 && !*pending, err
-}
-
-// pause waits so long, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
+	return err == nil && len(tasks) == 0 && !l.hooks, err
 }
 
 // removed reports whether a removal with hooks is over; an error is that one failed.
-func removed(ctx context.Context, cl *client.Client, name cluster.AppName) (bool, error) {
+func (l *leaving) removed(ctx context.Context, cl *client.Client) (bool, error) {
+	name := l.app
 	d, err := cl.App(ctx, name)
 	switch {
 	case cluster.KindOf(err) == cluster.KindNotFound:
@@ -143,8 +145,12 @@ func removed(ctx context.Context, cl *client.Client, name cluster.AppName) (bool
 	case err != nil:
 		return false, err
 	case d.Change == nil || d.Change.Action != cluster.HookDelete:
-		return false, failedf("another change of %s took the place of its removal", name)
+		if l.other++; l.other > otherwise {
+			return false, failedf("another change of %s took the place of its removal", name)
+		}
+		return false, nil
 	case d.Change.Stage != cluster.StageDone:
+		l.other = 0
 		return false, nil
 	case !d.Change.Failed:
 		return true, nil

@@ -245,24 +245,22 @@ func (a *app) awaitDelivery(ctx context.Context, cl *client.Client, asked v1.Del
 	const look = 300 * time.Millisecond
 	wctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	shown, away := "", false
+	shown, quiet := "", silence{a: a}
 	for ; ; pause(wctx, look) {
 		d, err := cl.Delivery(wctx, asked.Name)
 		switch {
 		case ctx.Err() != nil:
 			return &exitError{code: codeFailed, err: fmt.Errorf("stopped waiting; it goes on: `fairlead delivery describe %s`", asked.Name)}
+		case wctx.Err() != nil && quiet.why != nil:
+			return quiet.late("how "+string(asked.Name)+" is", timeout, fmt.Sprintf("`fairlead delivery describe %s`", asked.Name))
 		case wctx.Err() != nil:
 			return &exitError{code: codeTimeout, err: fmt.Errorf("%s is not done after %s; it goes on: `fairlead delivery describe %s`", asked.Name, timeout, asked.Name)}
-		case cluster.KindOf(err) == cluster.KindTransient: // such as a server that restarts
-			if !away {
-				a.noteAway(err)
-			}
-			away = true
+		case quiet.outlasts(err):
 			continue
 		case err != nil:
 			return err
 		}
-		away = false
+		quiet.heard()
 		line := strings.TrimSpace(d.Phase() + " " + oneLine(d.State.Message))
 		if line != shown && a.human() && d.State.Asked >= asked.Number {
 			a.note("%s: %s", d.Name, line)

@@ -151,14 +151,13 @@ func (a *app) wait(ctx context.Context, cl *client.Client, name cluster.AppName,
 	show := newProgress(a)
 	var last v1.Progress
 	var troubled []v1.ServiceProgress
-	var away error // why no server says more
+	quiet := silence{a: a}
 	broken := func(err error) {
-		away = err
 		show.end()
-		a.noteAway(err)
+		quiet.outlasts(err)
 	}
 	err := cl.Watch(wctx, name, release, broken, func(p v1.Progress) error {
-		away = nil
+		quiet.heard()
 		if p.Failed && len(p.Services) == 0 && len(p.Hooks) == 0 {
 			p.Hooks = last.Hooks // of an app that was removed again
 		}
@@ -173,10 +172,12 @@ func (a *app) wait(ctx context.Context, cl *client.Client, name cluster.AppName,
 	switch {
 	case ctx.Err() != nil:
 		return &exitError{code: codeFailed, err: fmt.Errorf("stopped waiting; the change goes on: `fairlead status %s`", name)}
-	case errors.Is(wctx.Err(), context.DeadlineExceeded) && away != nil:
-		return &exitError{code: codeTimeout, err: fmt.Errorf("no server says how %s is after %s; the change goes on: `fairlead status %s`: %w", name, timeout, name, away)}
+	case errors.Is(wctx.Err(), context.DeadlineExceeded) && quiet.why != nil:
+		return quiet.late("how "+string(name)+" is", timeout, "`fairlead status "+string(name)+"`")
 	case errors.Is(wctx.Err(), context.DeadlineExceeded) && !last.Done:
 		return &exitError{code: codeTimeout, err: fmt.Errorf("%s is not healthy after %s; the change goes on: `fairlead status %s`, `fairlead explain %s`%s", name, timeout, name, name, troubles(last.Services))}
+	case cluster.KindOf(err) == cluster.KindNotFound && len(last.Services)+len(last.Hooks) > 0:
+		return failedf("%s is not there any more: it was removed while no server answered%s", name, troubles(troubled))
 	case err != nil:
 		return err
 	}

@@ -72,8 +72,8 @@ func (a *app) drained(ctx context.Context, cl *client.Client, id cluster.NodeID,
 	return stays(n, err != nil, timeout)
 }
 
-// otherwise is how often a server may say that the node is not drained before that is
-// so: one that has just fallen in behind the others may say what was.
+// otherwise is how often a server may say that the node is not drained, or the app not removed,
+// before that is so: one that has just fallen in behind the others may say what was.
 const otherwise = 8
 
 // followDrain asks until what is left on the node stays there. The error says why it

@@ -73,8 +73,10 @@ func (p *progress) show(rows []row) {
 // end leaves the last state whole, where lines were cut to fit.
 func (p *progress) end() {
 	if p.live && p.lines > 0 {
+		columns := p.columns
 		p.columns = func() int { return 0 }
 		p.show(p.last)
+		p.columns = columns
 	}
 	p.lines = 0
 }

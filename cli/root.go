@@ -194,6 +194,3 @@ func (a *app) human() bool { return a.output == formatTable || a.output == forma
 func (a *app) note(format string, args ...any) {
 	_, _ = fmt.Fprintf(a.errw, format+"\n", args...)
 }
-
-// noteAway says of a command that waits why it hears nothing.
-func (a *app) noteAway(err error) { a.note("%v; it waits on until a server answers", err) }

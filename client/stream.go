@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -19,22 +20,34 @@ import (
 
 // Watch calls emit with how far an app's change has come, at each change, until it is done;
 // release 0 means the current one. The last Progress says how it ended. With told a stream that
-// breaks goes on through another server, or the same when it is back; it is told once each time why.
+// breaks goes on through another server, or the same when it is back; it is told once each time why,
+// and what such a server has not heard of yet is asked for again for a while.
 func (c *Client) Watch(ctx context.Context, app cluster.AppName, release int, told func(error), emit func(v1.Progress) error) error {
 	r := request{path: path("apps", string(app), "watch"), event: "progress"}
 	b := broken{told: told, pause: firstPause}
 	if told != nil {
 		r.silence = silence
 	}
-	for {
+	var last v1.Progress
+	for missing := 0; ; {
 		r.query = url.Values{"release": {strconv.Itoa(release)}}
 		var refused error
 		err := stream(ctx, c, r, func(p v1.Progress) error {
-			b.said, b.pause, release = false, firstPause, p.Release
+			if !reflect.DeepEqual(p, last) { // else the next one breaks as well
+				b.said, b.pause = false, firstPause
+			}
+			last, release, missing = p, p.Release, 0
 			refused = emit(p)
 			return refused
 		})
-		if err == nil || refused != nil || told == nil || ctx.Err() != nil || cluster.KindOf(err) != cluster.KindTransient {
+		switch kind := cluster.KindOf(err); {
+		case err == nil || refused != nil || told == nil || ctx.Err() != nil:
+			return err
+		case last.Done:
+			return nil
+		case kind == cluster.KindNotFound && b.said && missing < behind:
+			missing++
+		case kind != cluster.KindTransient:
 			return err
 		}
 		if err := b.wait(ctx, err); err != nil {
@@ -48,6 +61,9 @@ const (
 	firstPause = 200 * time.Millisecond
 	lastPause  = 2 * time.Second
 )
+
+// behind is how often in a row a server may not know what another one did: it may have just come back.
+const behind = 5
 
 // broken is a stream that no server goes on with yet.
 type broken struct {

@@ -24,15 +24,20 @@ func TestAWatchOutlivesItsServer(t *testing.T) {
 		kind    cluster.Kind
 		err     error
 	}{
-		"it is done":             {servers: []string{"done"}, asked: []string{"0"}},
-		"it dies":                {servers: []string{"progress", "done"}, told: 1, asked: []string{"0", "7"}},
-		"it dies and starts":     {servers: []string{"progress", "away", "away", "done"}, told: 1, asked: []string{"0", "7", "7", "7"}},
-		"it dies twice":          {servers: []string{"progress", "away", "progress", "done"}, told: 2, asked: []string{"0", "7", "7", "7"}},
-		"it is away at first":    {servers: []string{"away", "done"}, told: 1, asked: []string{"0", "0"}},
-		"the app is gone":        {servers: []string{"progress", "gone"}, told: 1, asked: []string{"0", "7"}, kind: cluster.KindNotFound},
-		"who listens has enough": {servers: []string{"progress"}, asked: []string{"0"}, stop: 1, err: enough},
+		"it is done":              {servers: []string{"done"}, asked: []string{"0"}},
+		"it dies":                 {servers: []string{"progress", "done"}, told: 1, asked: []string{"0", "7"}},
+		"it dies and starts":      {servers: []string{"progress", "away", "away", "done"}, told: 1, asked: []string{"0", "7", "7", "7"}},
+		"it dies twice":           {servers: []string{"progress", "away", "more", "done"}, told: 2, asked: []string{"0", "7", "7", "7"}},
+		"it is away at first":     {servers: []string{"away", "done"}, told: 1, asked: []string{"0", "0"}},
+		"it does not know yet":    {servers: []string{"progress", "gone", "gone", "done"}, told: 1, asked: []string{"0", "7", "7", "7"}},
+		"the app is gone":         {servers: []string{"progress", "gone", "gone", "gone", "gone", "gone", "gone"}, told: 1, asked: []string{"0", "7", "7", "7", "7", "7", "7"}, kind: cluster.KindNotFound},
+		"there is none":           {servers: []string{"gone"}, asked: []string{"0"}, kind: cluster.KindNotFound},
+		"it is cut off each time": {servers: []string{"progress", "progress", "progress", "done"}, told: 1, asked: []string{"0", "7", "7", "7"}},
+		"it dies at its end":      {servers: []string{"last"}, asked: []string{"0"}},
+		"who listens has enough":  {servers: []string{"progress"}, asked: []string{"0"}, stop: 1, err: enough},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var asked []string
 			cl := answering(t, func(w http.ResponseWriter, r *http.Request) {
 				how := c.servers[len(asked)]
@@ -48,7 +53,8 @@ func TestAWatchOutlivesItsServer(t *testing.T) {
 				case "gone":
 					problem(http.StatusNotFound, cluster.KindNotFound)
 				default:
-					_, _ = fmt.Fprintf(w, "event: progress\ndata: {\"release\": 7, \"done\": %v}\n\n", how == "done")
+					over, message := how == "done" || how == "last", map[string]string{"more": "more"}[how]
+					_, _ = fmt.Fprintf(w, "event: progress\ndata: {\"release\": 7, \"done\": %v, \"message\": %q}\n\n", over, message)
 				}
 				if how == "done" {
 					_, _ = fmt.Fprint(w, "event: end\ndata: {}\n\n")

@@ -73,7 +73,8 @@ type DeliveryState struct {
 	Spec   StoreRev     `json:"spec,omitempty"`
 	Images []ImageState `json:"images,omitempty"`
 	// Going says that a rollback is to be made; Next is then when to try, and the source is
-	// looked at by Looked, when that was last done, with success or without.
+	// looked at by Looked, when that was last done, with success or without. With Drift the app was
+	// back already, and that is how it was changed by hand since.
 	Going  bool      `json:"going_back,omitempty"`
 	Looked time.Time `json:"looked,omitzero"`
 	// Stuck is why the app cannot be gone back to Good from what failed.
@@ -118,10 +119,13 @@ func (s DeliveryState) At() *Applied {
 }
 
 // Back reports whether what was deployed was gone back from: the app stays at the last good
-// revision.
+// revision, but for what is changed by hand.
 func (s DeliveryState) Back() bool {
-	return s.Applied != nil && s.Good != nil && s.Applied.Key == s.Failed && !s.Going && s.Stuck == ""
+	return s.Applied != nil && s.Good != nil && s.Applied.Key == s.Failed && (!s.Going || s.Restores()) && s.Stuck == ""
 }
+
+// Restores reports whether the rollback that is to be made undoes what was changed by hand.
+func (s DeliveryState) Restores() bool { return s.Going && len(s.Drift) > 0 }
 
 // Says is what is to be said of a delivery in a line.
 func (s DeliveryState) Says() string {

@@ -359,8 +359,12 @@ func (d *Deliveries) stay(ctx context.Context, i delivery.Item, l delivery.Look)
 		return l, nil
 	}
 	changes, err := d.opts.Do.Strayed(ctx, i.Spec, i.State)
-	if err != nil {
-		return l, err
+	switch k := cluster.KindOf(err); {
+	case k == cluster.KindInvalid || k == cluster.KindNotFound:
+		l.Unsure = err.Error()
+		return l, nil
+	case err != nil:
+		return l, fmt.Errorf("compare with release %d: %w", i.State.Good.Release, err)
 	}
 	l.Changes, l.Verdict = changes, delivery.Strayed(i.Spec, changes)
 	return l, nil

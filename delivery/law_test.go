@@ -477,7 +477,9 @@ func TestLawWhatIsHeldIsNotChangedByHand(t *testing.T) {
 				w.refuse = nil
 			}
 			w.run(40, true)
-			w.refuse = nil
+			w.refuse, w.away = nil, n == 0
+			w.run(20, true)
+			w.away = false
 			w.run(200, true)
 			w.run(50, false)
 			want, drift := "1+0", 0
@@ -502,6 +504,47 @@ func TestLawWhatIsHeldIsNotChangedByHand(t *testing.T) {
 		w.run(200, false)
 		if st := w.i.State; w.wants != "3+0" || st.Phase != cluster.PhaseReady || len(st.Drift) > 0 {
 			t.Errorf("seed %d: the app is %q, %s: %s", seed, w.wants, st.Phase, st.Message)
+		}
+	}
+}
+
+// What is being undone stays when that is only to be reported from now on, and is not undone when
+// whoever changed it has done so; a comparison that is refused is told once, and is no failure.
+func TestWhatIsHeldIsComparedAnew(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	d := cluster.Delivery{}
+	st := cluster.DeliveryState{
+		Phase: cluster.PhaseHeld, Failed: d.Key("r2"), Failures: 2, Going: true, Drift: []string{"x"}, Next: now.Add(time.Minute),
+		Applied: &cluster.Applied{Key: d.Key("r2"), Release: 2}, Good: &cluster.Applied{Key: d.Key("r1"), Release: 1},
+	}
+	look := func(st cluster.DeliveryState, drift string, l delivery.Look) cluster.DeliveryState {
+		i := delivery.Item{Spec: cluster.Delivery{Drift: drift}, State: st}
+		l.Origin.Revision = "r2"
+		if l.Verdict = delivery.Decide(i.Spec, st, l.Origin, []string{"from the source"}); l.Verdict != delivery.Hold || !delivery.Stays(st) {
+			t.Fatalf("%s; it stays: %v", l.Verdict, delivery.Stays(st))
+		}
+		if l.Unsure == "" {
+			l.Verdict = delivery.Strayed(i.Spec, l.Changes)
+		}
+		return delivery.Looked(i, l, now)
+	}
+	got := look(st, "", delivery.Look{Changes: []string{"y"}})
+	if !got.Going || !slices.Equal(got.Drift, []string{"y"}) || !got.Next.Equal(st.Next) || got.Failures != 2 || got.Events != 0 {
+		t.Errorf("it is tried again at once, or not at all: %+v", got)
+	}
+	got = look(st, cluster.DriftReport, delivery.Look{Changes: []string{"x"}})
+	if got.Going || len(got.Drift) != 1 || got.Phase != cluster.PhaseHeld || got.Failures != 0 || !strings.Contains(got.Message, "differs from that in 1: x") {
+		t.Errorf("it is undone though it is to be reported: %+v", got)
+	}
+	got = look(st, "", delivery.Look{})
+	if got.Going || len(got.Drift) > 0 || got.Events != 1 || got.History[0].Message != "corrected: x" {
+		t.Errorf("it is undone twice: %+v", got)
+	}
+	st.Going, st.Drift = false, nil
+	for n := range 3 {
+		st = look(st, "", delivery.Look{Unsure: "the route is taken"})
+		if st.Phase != cluster.PhaseHeld || st.Failures != 0 || st.Events != 1 || st.Going || !strings.Contains(st.Message, "cannot be compared with that: the route is taken") {
+			t.Errorf("%d: %+v", n, st)
 		}
 	}
 }

@@ -37,8 +37,8 @@ func Decide(d cluster.Delivery, st cluster.DeliveryState, o cluster.Origin, chan
 	return Deploy
 }
 
-// Stays reports whether the app was gone back with and is to stay so, with nothing under way: how it
-// differs from its last good release was done by hand.
+// Stays reports whether the app was gone back with and is to stay so: how it differs from its last
+// good release was done by hand.
 func Stays(st cluster.DeliveryState) bool { return st.Back() && st.Watch == nil }
 
 // Strayed says what is to be done about an app that stays at its last good release, and differs from it
@@ -61,6 +61,8 @@ type Look struct {
 	// Made: the current release was deployed from this revision by the delivery, and the
 	// state does not know it.
 	Made bool
+	// Unsure is why one that is held could not be compared.
+	Unsure string
 	// Forced: the branch's history was replaced.
 	Forced bool
 	// Varies: the package makes something else each time that it is rendered.
@@ -87,19 +89,19 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	}
 	switch l.Verdict {
 	case Hold:
-		if st.Going { // it is not held yet
+		if st.Going && (!st.Restores() || l.Unsure != "") { // it is not held yet
 			return st
 		}
-		st.Phase, st.Message = cluster.PhaseHeld, held(st, l.Origin)
-		if st = drifted(st, l, st.Good, now); len(l.Changes) > 0 {
-			st.Message = cut(st.Message + "; " + differs(l, "that"))
-		}
+		st = holding(st, l, now)
 	case Restore:
-		st.Going, st.Drift, st.Next = true, l.Changes, now
-		st.Phase, st.Message = cluster.PhaseHeld, differs(l, "its last good release")
+		if !st.Going { // else it is tried in its time
+			st.Going, st.Next = true, now
+			st.Phase, st.Message = cluster.PhaseHeld, differs(l, "its last good release")
+		}
+		st.Drift = l.Changes
 		return st
 	case Report:
-		st.Told = nil
+		st.Told, st.Failures = nil, 0
 		st = drifted(st, l, applied, now)
 		st.Phase, st.Message = cluster.PhaseDrifted, differs(l, "the source")
 	case Deploy:
@@ -132,6 +134,22 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	}
 	st.Next = later
 	return st
+}
+
+// holding is the state of one that stays at its last good release.
+func holding(st cluster.DeliveryState, l Look, now time.Time) cluster.DeliveryState {
+	undone := st.Restores() && len(l.Changes) == 0
+	st.Phase, st.Message, st.Going, st.Failures = cluster.PhaseHeld, held(st, l.Origin), false, 0
+	switch {
+	case l.Unsure != "":
+		st.Message = cut(st.Message + "; it cannot be compared with that: " + l.Unsure)
+		return tell(st, now, cluster.EventFailed, st.Good, l.Unsure, st.Message)
+	case undone:
+		st = event(st, now, cluster.EventDrift, st.Good, "corrected: "+first(st.Drift))
+	case len(l.Changes) > 0:
+		st.Message = cut(st.Message + "; " + differs(l, "that"))
+	}
+	return drifted(st, l, st.Good, now)
 }
 
 // drifted takes in how the app was changed by hand, which is news once.

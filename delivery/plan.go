@@ -326,12 +326,16 @@ func watched(i Item, now time.Time) (cluster.DeliveryState, bool) {
 	case i.Busy == w.Release && outcome != "failed": // its hooks run
 		return st, false
 	case i.Release != w.Release && (outcome != "failed" || i.Release > w.Release):
-		st.Watch, st.Told = nil, nil
+		if st.Watch = nil; !w.Rollback { // the same revision failed
+			st.Told = nil
+		}
 		st.Message = fmt.Sprintf("release %d was overtaken: the app is at %d", w.Release, i.Release)
 		st.Next = now
 		return st, true
 	case outcome == "complete" && w.Rollback:
-		st.Watch, st.Failures = nil, 0
+		good := *st.Good
+		good.Release = w.Release
+		st.Watch, st.Failures, st.Good = nil, 0, &good
 		return st, true
 	case outcome == "complete":
 		st.Watch, st.Failures, st.Drift, st.Told = nil, 0, nil, nil

@@ -64,6 +64,47 @@ func TestOperatorsEtcd(t *testing.T) {
 	}
 }
 
+// An operator's etcd that has users, and other tenants: the grants that docs/clusters.md names are
+// all that a server needs.
+func TestOperatorsEtcdHasUsers(t *testing.T) {
+	for _, version := range []string{etcdd.Debian, etcdd.Current} {
+		t.Run(version, func(t *testing.T) {
+			e := etcdd.Start(t, version)
+			e.Guard("orchestrator", []store.Grant{{Key: store.Root, Prefix: true, Write: true}, {Key: store.TraefikRoot, Prefix: true, Write: true}})
+			n := start(t, e.Flags()...)
+			image := n.image()
+			for _, v := range []string{"1", "2"} {
+				n.do("deploy", "-f", n.write("compose.yaml", web(image, "guarded", v, 2, "")))
+				if body, err := n.answer("http://guarded.example.com/"); err != nil || !strings.HasPrefix(body, v+" ") {
+					t.Errorf("it answers %q, %v", body, err)
+				}
+			}
+			n.secret("guarded/kept", "value")
+			n.stop(syscall.SIGKILL)
+			n.up()
+			if out := n.do("secret", "ls", "guarded"); !strings.Contains(out, "guarded/kept") {
+				t.Errorf("an acknowledged secret is lost:\n%s", out)
+			}
+			if out := n.do("server", "ls"); !strings.Contains(out, "n1") {
+				t.Errorf("the servers are\n%s", out)
+			}
+			n.do("rm", "guarded", "-y")
+			if b, err := os.ReadFile(filepath.Join(n.dir, "server.log")); err != nil || strings.Contains(strings.ToLower(string(b)), "permission denied") {
+				t.Errorf("it asked for what it may not have, %v:\n%s", err, b)
+			}
+			pair, err := tls.LoadX509KeyPair(e.Cert, e.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conf := e.TLS().Clone()
+			conf.GetClientCertificate, conf.Certificates = nil, []tls.Certificate{pair}
+			if _, err := etcdClient(t, e.Endpoint, conf).Get(t.Context(), "another/tenant"); !errors.Is(err, rpctypes.ErrPermissionDenied) {
+				t.Errorf("what another tenant has is answered with %v", err)
+			}
+		})
+	}
+}
+
 // joined starts a node with containers on an engine of its own, with the line of a server.
 func (l *lan) joined(at *server, id string, gateway bool) *worker {
 	l.t.Helper()

@@ -125,6 +125,30 @@ func (e *Etcd) Store() *store.Etcd {
 	return st
 }
 
+// Guard has the etcd ask who its clients are; from then on Cert and Key are those of a user who has
+// these grants alone.
+func (e *Etcd) Guard(user string, grants []store.Grant) {
+	e.t.Helper()
+	st := e.Store()
+	defer st.Close()
+	err := st.AddUser(e.t.Context(), user, grants)
+	if err == nil {
+		err = st.Secure(e.t.Context())
+	}
+	var cert []byte
+	if err == nil {
+		cert, err = e.keys.Issue(pki.Request{Use: pki.UseClient, Name: user, Now: time.Now()})
+	}
+	path := filepath.Join(e.dir, "user.pem")
+	if err == nil {
+		err = os.WriteFile(path, cert, 0o600)
+	}
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.Cert, e.Key = path, path
+}
+
 // TLS is that of a client who may do everything.
 func (e *Etcd) TLS() *tls.Config { return e.keys.RootTLS() }
 
