@@ -276,12 +276,13 @@ func WentBack(i Item, release int, changed bool, now time.Time) cluster.Delivery
 	back := *st.Good
 	back.Release = release
 	back.Key = st.Applied.Key
-	if drift := st.Drift; len(drift) > 0 { // it was back already
-		st.Phase, st.Message, st.Failures, st.Drift = cluster.PhaseHeld, held(st, st.Applied.Origin), 0, nil
+	st.Phase = cluster.PhaseHeld
+	if i.State.Restores() { // it was back already
+		drift := st.Drift
+		st.Message, st.Failures, st.Drift = held(st, st.Applied.Origin), 0, nil
 		return event(st, now, cluster.EventDrift, &back, "corrected: "+first(drift))
 	}
 	why := st.Message
-	st.Phase = cluster.PhaseHeld
 	st.Message = cut(fmt.Sprintf("%s failed; back at %s until a new one comes: %s", Named(st.Applied.Origin), Named(st.Good.Origin), why))
 	return tell(st, now, cluster.EventRolledBack, &back, "", st.Message)
 }
@@ -292,7 +293,7 @@ func WentBack(i Item, release int, changed bool, now time.Time) cluster.Delivery
 func NotBack(i Item, err error, now time.Time) cluster.DeliveryState {
 	d, st := i.Spec.Filled(), i.State
 	k := cluster.KindOf(err)
-	if refused := k == cluster.KindInvalid || k == cluster.KindNotFound; !refused || len(st.Drift) > 0 { // what was changed by hand may be changed again
+	if refused := k == cluster.KindInvalid || k == cluster.KindNotFound; !refused || st.Restores() { // what was changed by hand may be changed again
 		return fail(d, st, now, "", "going back: "+err.Error())
 	}
 	st.Going, st.Stuck, st.Failures = false, cut(err.Error()), 0
