@@ -133,7 +133,7 @@ func (s *Server) getApp(_ context.Context, in *AppPath) (v1.AppDetail, error) {
 	}
 	svcs := m.servicesOf(in.app())
 	out := v1.AppDetail{
-		AppSummary: m.app(in.app()), Note: m.releases[in.app()].Note, By: m.releases[in.app()].By,
+		AppSummary: m.app(in.app()), Note: m.releases[in.app()].Note, By: m.releases[in.app()].By, Next: max(m.last, m.apps[in.app()].Release) + 1,
 		Each: []v1.ServiceSummary{}, Exposed: plan.Exposures(svcs, s.Entry),
 	}
 	for _, svc := range svcs {

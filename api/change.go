@@ -125,11 +125,11 @@ type past struct {
 	state   string // "" when nobody wrote that down
 }
 
-// earlier are the releases of an app before its current one.
-func (s *Server) earlier(c current) (out []past) {
+// earlier are the releases of an app below a number; of one that is uninstalled, all.
+func (s *Server) earlier(c current, below int) (out []past) {
 	s.Mirror.Read(func(v store.View) {
 		for _, e := range store.All[cluster.Release](v, store.AppPrefix(c.app)+"releases/", nil) {
-			if e.V.Number < c.App.Release || c.App.Uninstalled {
+			if e.V.Number < below || c.App.Uninstalled {
 				out = append(out, past{e.V, releaseSummary(v, e.V, c.App.Release).State})
 			}
 		}
@@ -152,7 +152,14 @@ func undoTo(from int, earlier []past) int {
 
 // goBack is the release that a rollback without a number goes to.
 func (s *Server) goBack(c current) (int, error) {
-	earlier := s.earlier(c)
+	leaves := c.change != nil && c.change.Action == cluster.HookDelete && c.stage() == cluster.StageBefore
+	switch {
+	case c.App.Release == 0:
+		return 0, cluster.Invalidf("app %s was never installed: there is nothing to go back to; `fairlead uninstall %s` ends what is on its way, and forgets it", c.app, c.app)
+	case c.notMade() > 0, leaves && !c.App.Uninstalled: // it is what it was before that
+		return undoTo(c.App.Release, s.earlier(c, c.App.Release+1)), nil
+	}
+	earlier := s.earlier(c, c.App.Release)
 	if len(earlier) == 0 {
 		return 0, cluster.Invalidf("app %s has no release before %d to go back to", c.app, c.App.Release)
 	}

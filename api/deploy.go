@@ -42,6 +42,7 @@ type current struct {
 	change    *cluster.PendingChange // nil: there was none
 	changeRev int64
 	record    cluster.ChangeRecord
+	recordRev int64
 }
 
 // current reads the state that a change of an app is decided on.
@@ -110,13 +111,7 @@ func (c *current) fill(v store.View) error {
 	for _, e := range store.All[cluster.Rollout](v, store.PrefixRollouts+string(c.app)+"/", nil) {
 		c.Rollouts[e.V.Name] = e.V
 	}
-	if keys := v.Keys(own + "releases/"); len(keys) > 0 {
-		r, _, err := store.One[cluster.Release](v, keys[len(keys)-1])
-		if err != nil {
-			return err
-		}
-		c.LastRelease = r.V.Number
-	}
+	c.LastRelease = store.LastRelease(v, c.app)
 	if ok {
 		r, _, err := store.One[cluster.Release](v, store.ReleaseKey(c.app, c.App.Release))
 		if err != nil {
@@ -289,7 +284,7 @@ func (s *Server) change(ctx context.Context, app cluster.AppName, build func(cur
 		}
 		out = v1.DeployResult{App: app, Release: r.Plan.Release, Plan: r.Plan}
 		if !r.Changed() {
-			return nil
+			return s.callOff(ctx, c, in, &out)
 		}
 		for _, u := range users { // before what refers to them
 			st, err := put(store.UserListKey(app, u.ID), u, 0)

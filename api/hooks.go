@@ -34,7 +34,7 @@ func (c *current) pending(v store.View) error {
 		return err
 	}
 	if ok {
-		c.record = r.V
+		c.record, c.recordRev = r.V, r.Rev
 	}
 	if c.App != nil {
 		if m := made(*c.App, c.record); m.Failed && !m.Open {
@@ -95,12 +95,55 @@ func (c current) busy(in plan.Input) error {
 		if len(cluster.HooksAt(c.change.Hooks, e)) == 0 {
 			return cluster.Conflictf("%s is on its way; try again in a moment", what)
 		}
-		return cluster.Conflictf("%s is on its way: its %s hooks run; wait for it (`fairlead status %s`), or end it with `fairlead rollback` or `fairlead uninstall`", what, e, c.app)
+		ends := fmt.Sprintf("`fairlead rollback %s` or `fairlead uninstall %s`", c.app, c.app)
+		if c.App == nil || c.App.Release == 0 {
+			ends = fmt.Sprintf("`fairlead uninstall %s`", c.app)
+		}
+		return cluster.Conflictf("%s is on its way: its %s hooks run; wait for it (`fairlead status %s`), or end it with %s", what, e, c.app, ends)
 	case cluster.StageApply, cluster.StageUndo, cluster.StageFinish:
 		return cluster.Conflictf("%s is on its way; try again in a moment", what)
 	case cluster.StageSettle, cluster.StageDone:
 	}
 	return nil
+}
+
+// callOff ends a change whose hooks run ahead of it, where a rollback asks for what the app
+// is without it.
+func (s *Server) callOff(ctx context.Context, c current, in plan.Input, out *v1.DeployResult) error {
+	if in.Action != cluster.HookRollback {
+		return nil
+	}
+	out.NotMade = c.notMade()
+	switch stage := c.stage(); {
+	case c.change == nil, c.change.Action == cluster.HookTest:
+		return nil
+	case stage == cluster.StageApply, stage == cluster.StageUndo, stage == cluster.StageFinish:
+		return cluster.Conflictf("a change of %s is on its way; try again in a moment", c.app)
+	case stage != cluster.StageBefore:
+		return nil
+	}
+	ch := *c.change
+	ch.CalledOff = "called off by a rollback"
+	if by := who(ctx); by != "" {
+		ch.CalledOff += " by " + by
+	}
+	st, err := put(store.ChangeKey(c.app), ch, c.changeRev)
+	if err != nil {
+		return err
+	}
+	s.Log.Info("calls a change off", "app", c.app, "action", ch.Action, "release", ch.Release, "by", who(ctx))
+	// Its hooks may just have ended: then it is made.
+	guard := []store.Cond{{Key: store.AppKey(c.app), Rev: c.appRev}, {Key: store.ChangeRecordKey(c.app), Rev: c.recordRev}}
+	return s.commit(ctx, guard, []step{st})
+}
+
+// notMade is the release above the app's that never came to be it, or is not yet; 0: there
+// is none.
+func (c current) notMade() int {
+	if c.App == nil || c.App.Uninstalled || c.LastRelease <= c.App.Release {
+		return 0
+	}
+	return c.LastRelease
 }
 
 // write returns what is written for a plan: the app itself or, when hooks run
@@ -338,7 +381,7 @@ func (s *Server) undo(ctx context.Context, c current) error {
 		}
 		return s.commit(ctx, guard, []step{st})
 	}
-	to := undoTo(old.From, s.earlier(c))
+	to := undoTo(old.From, s.earlier(c, c.App.Release))
 	r, ok := s.release(c.app, to)
 	if !ok {
 		return cluster.NotFoundf("release %d is gone", to)

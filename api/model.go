@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/fairlead/fairlead/api/plan"
@@ -120,9 +119,7 @@ func (m *model) fill(v store.View, app cluster.AppName) {
 		}
 	}
 	if app != "" {
-		if keys := v.Keys(store.AppPrefix(app) + "releases/"); len(keys) > 0 {
-			m.last, _ = strconv.Atoi(segment(keys[len(keys)-1], 3))
-		}
+		m.last = store.LastRelease(v, app)
 	}
 	whole := func(prefix string) string { return prefix + string(app) }
 	for _, e := range store.All[cluster.PendingChange](v, whole(store.PrefixChanges), nil) {

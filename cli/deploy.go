@@ -123,9 +123,12 @@ func keepImages(ctx context.Context, cl *client.Client, r *compose.Result) error
 // finish says what a change did and waits until it is done.
 func (a *app) finish(ctx context.Context, cl *client.Client, res v1.DeployResult, w *waitFlags) error {
 	if a.human() {
-		if res.Changed {
+		switch {
+		case res.Changed:
 			a.note("%s: release %d", res.App, res.Release)
-		} else {
+		case res.NotMade > 0:
+			a.note("release %d is not made; %s stays at release %d, as it is (`fairlead rollback %s RELEASE` goes to any)", res.NotMade, res.App, res.Release, res.App)
+		default:
 			a.note("%s is as asked: release %d, nothing to change", res.App, res.Release)
 		}
 		for _, w := range res.Plan.Warnings {

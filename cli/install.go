@@ -217,8 +217,14 @@ func (a *app) upgrade(cmd *cobra.Command, args []string, i *installFlags) error 
 	if err != nil {
 		return err
 	}
-	if now == nil && !i.install {
+	switch {
+	case i.install:
+	case now == nil:
 		return cluster.NotFoundf("there is no app %s; --install makes it", name)
+	case now.State == "uninstalled":
+		return usagef("%s was uninstalled, and its history kept: --install installs over it, `fairlead rollback %s` brings it back", name, name)
+	case now.Release == 0 && now.State == "failed":
+		return usagef("%s was never installed: --install tries again", name)
 	}
 	return a.apply(cmd.Context(), cl, name, args[1], i, now)
 }
@@ -287,9 +293,11 @@ func (a *app) fromPackage(ctx context.Context, cl *client.Client, name cluster.A
 	req := chart.Request{Release: chart.Release{Name: string(name), Revision: 1}, SkipSchema: i.skipCheck, SkipCRDs: i.skipCRDs}
 	var before []chart.File
 	if now != nil {
-		req.Release.Revision, req.Release.Upgrade = now.Release+1, now.State != "uninstalled" && now.Release > 0
-		if before, err = a.valuesBefore(ctx, cl, name, i); err != nil {
-			return packaged{}, err
+		req.Release.Revision, req.Release.Upgrade = now.Next, now.State != "uninstalled" && now.Release > 0
+		if now.State != "uninstalled" || i.reuse { // else it is installed as if it were new
+			if before, err = a.valuesBefore(ctx, cl, name, i); err != nil {
+				return packaged{}, err
+			}
 		}
 	}
 	got, at, err := a.render(ctx, ref, i.from, &i.values, req, before...)

@@ -129,6 +129,8 @@ type PendingChange struct {
 	// ran. Begun: services of it are written all the same.
 	Refused string `json:"refused,omitempty"`
 	Begun   bool   `json:"begun,omitempty"`
+	// CalledOff is who ended it while hooks ran ahead of it: nothing of it is made.
+	CalledOff string `json:"called_off,omitempty"`
 	// Stays is why it cannot be taken back.
 	Stays   string    `json:"stays,omitempty"`
 	By      string    `json:"by,omitempty"`

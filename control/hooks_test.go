@@ -102,6 +102,105 @@ func TestARemovalCutsHooksShort(t *testing.T) {
 	})
 }
 
+// hangs waits until the hook of that name runs.
+func (w *world) hangs() {
+	w.t.Helper()
+	for range 100 {
+		rec, _ := one[cluster.ChangeRecord](w, store.ChangeRecordKey("shop"))
+		for _, r := range rec.Runs {
+			if st, known := one[cluster.Status](w, store.StatusKey("n1", r.Task)); r.Hook == "hangs" && known && st.State == cluster.StateRunning {
+				return
+			}
+		}
+		time.Sleep(time.Second)
+	}
+	w.t.Fatal("the hook does not run")
+}
+
+// hanging is a third version whose last hook ahead of it never ends by itself.
+func hanging() v1.Bundle {
+	b := packaged("3.0.0", map[cluster.ServiceName]string{"web": "web:3"}, hooked("hangs", "forever", 9, cluster.PreUpgrade, cluster.PreInstall))
+	b.Timeout = cluster.Duration(time.Minute)
+	return b
+}
+
+// TestARollbackCallsOff goes back from a release that is not there yet, as its hooks run, and
+// from one that never was, as one of them failed: to what the app is, and no further.
+func TestARollbackCallsOff(t *testing.T) {
+	inWorld(t, func(w *world) {
+		back := func(release, notMade int, says string) {
+			t.Helper()
+			code, body := w.ask(http.MethodPost, "/rollback", v1.RollbackRequest{Release: release})
+			var got v1.DeployResult
+			if err := json.Unmarshal([]byte(body), &got); err != nil || code != http.StatusOK || got.Changed || got.Release != 2 || got.NotMade != notMade {
+				t.Fatalf("%d %s", code, body)
+			}
+			if why := w.settle(); why != "" {
+				t.Fatal(why)
+			}
+			if o, a := w.outcome(notMade), w.app(); o.State != "failed" || !strings.Contains(o.Message, says) || a.State != "ready" || a.Release != 2 || a.Next != notMade+1 {
+				t.Errorf("release %d is %s: %q; the app is %s at release %d, the next %d", notMade, o.State, o.Message, a.State, a.Release, a.Next)
+			}
+		}
+		w.must(http.MethodPost, "/deploy", version1())
+		w.must(http.MethodPost, "/deploy", version2())
+		for n, release := range []int{0, 2} {
+			if code, says := w.ask(http.MethodPost, "/deploy", hanging()); code != http.StatusOK {
+				t.Fatal(code, says)
+			}
+			w.hangs()
+			if code, says := w.ask(http.MethodPost, "/deploy", version1()); code != http.StatusConflict || !strings.Contains(says, "end it with `fairlead rollback shop` or `fairlead uninstall shop`") {
+				t.Errorf("another one meanwhile: %d %s", code, says)
+			}
+			back(release, 3+n, "called off by a rollback by ann")
+		}
+		w.must(http.MethodPost, "/deploy", packaged("3.0.0", map[cluster.ServiceName]string{"web": "web:3"}, hooked("breaks", "fail", 9, cluster.PreUpgrade)))
+		back(0, 5, "pre-upgrade hook breaks failed")
+		w.must(http.MethodPost, "/rollback", v1.RollbackRequest{Release: 1})
+		if a := w.app(); a.Release != 6 {
+			t.Errorf("back at release 1: release %d", a.Release)
+		}
+	})
+}
+
+// TestARollbackCallsARemovalOff keeps an app whose removal waits for a hook.
+func TestARollbackCallsARemovalOff(t *testing.T) {
+	inWorld(t, func(w *world) {
+		b := version1()
+		b.Hooks = append(b.Hooks, hooked("hangs", "forever", 9, cluster.PreDelete))
+		w.must(http.MethodPost, "/deploy", b)
+		was := w.picture()
+		if code, says := w.ask(http.MethodDelete, "", nil); code != http.StatusOK {
+			t.Fatal(code, says)
+		}
+		w.hangs()
+		w.must(http.MethodPost, "/rollback", v1.RollbackRequest{})
+		if a := w.app(); w.picture() != was || a.Release != 1 || a.State != "ready" {
+			t.Errorf("%s; the app is %s", w.picture(), a.State)
+		}
+	})
+}
+
+// TestNothingToGoBackTo asks for it while the first installation's hooks run.
+func TestNothingToGoBackTo(t *testing.T) {
+	inWorld(t, func(w *world) {
+		if code, says := w.ask(http.MethodPost, "/deploy", hanging()); code != http.StatusOK {
+			t.Fatal(code, says)
+		}
+		w.hangs()
+		if code, says := w.ask(http.MethodPost, "/rollback", v1.RollbackRequest{}); code != http.StatusUnprocessableEntity || !strings.Contains(says, "shop was never installed: there is nothing to go back to") {
+			t.Errorf("%d %s", code, says)
+		}
+		if code, says := w.ask(http.MethodPost, "/deploy", version1()); code != http.StatusConflict || !strings.Contains(says, "or end it with `fairlead uninstall shop`") {
+			t.Errorf("another one meanwhile: %d %s", code, says)
+		}
+		w.must(http.MethodDelete, "", nil)
+		if w.picture() != "no app" {
+			t.Error(w.picture())
+		}
+	})
+}
+
 // TestWithoutHooks changes an app whose every hook would fail, with none of them.
 func TestWithoutHooks(t *testing.T) {
 	inWorld(t, func(w *world) {

@@ -454,6 +454,7 @@ func operations() []operation {
 		{"install", func(*world) {}, http.MethodPost, "/deploy", version1(), one, 3, "", nil},
 		{"upgrade", install, http.MethodPost, "/deploy", version2(), two, 3, "", nil},
 		{"rollback", upgrade, http.MethodPost, "/rollback", v1.RollbackRequest{}, one, 2, "", nil},
+		{"rollback while hooks run", func(w *world) { install(w); w.ask(http.MethodPost, "/deploy", hanging()); w.hangs() }, http.MethodPost, "/rollback", v1.RollbackRequest{}, one, 0, "called off", nil},
 		{"uninstall", upgrade, http.MethodDelete, "", nil, "no app", 2, "", nil},
 		{"uninstall, history kept", upgrade, http.MethodDelete, "?keep_history=true", nil, "uninstalled true", 2, "", nil},
 		{"upgrade, a hook before it fails", install, http.MethodPost, "/deploy", version2(hooked("breaks", "fail", 9, cluster.PreUpgrade)), one, 3, "", nil},

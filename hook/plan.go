@@ -160,13 +160,7 @@ func (p *planner) app(name cluster.AppName) {
 			NextTask: old.NextTask, Created: app.Created, Rev: old.Rev,
 		}
 	case !pending && known && old.Stage != cluster.StageDone:
-		c.fail("another change took its place")
-		for i := range c.rec.Runs {
-			if r := &c.rec.Runs[i]; r.State == cluster.RunRunning {
-				r.State, r.Ended, r.Message = cluster.RunFailed, p.Now, "was ended: another change took its place"
-			}
-		}
-		c.enter(cluster.StageDone)
+		c.end("another change took its place")
 	}
 	if pending {
 		for c.step() {
@@ -213,6 +207,17 @@ func (c *change) fail(format string, args ...any) {
 	c.rec.Failed, c.rec.Message = true, fmt.Sprintf(format, args...)
 }
 
+// end ends the change, and the hooks that run for it.
+func (c *change) end(why string) {
+	c.fail("%s", why)
+	for i := range c.rec.Runs {
+		if r := &c.rec.Runs[i]; r.State == cluster.RunRunning {
+			r.State, r.Ended, r.Message = cluster.RunFailed, c.Now, "was ended: "+why
+		}
+	}
+	c.enter(cluster.StageDone)
+}
+
 // step moves the change on by a stage, and reports whether it did.
 func (c *change) step() bool {
 	switch c.rec.Stage {
@@ -246,6 +251,10 @@ func (c *change) refused() bool {
 }
 
 func (c *change) before() bool {
+	if c.ch.CalledOff != "" {
+		c.end(c.ch.CalledOff)
+		return true
+	}
 	switch done, failed := c.run(c.ch.Action.Before()); {
 	case failed && c.ch.Atomic && c.ch.Action == cluster.HookInstall:
 		c.enter(cluster.StageUndo) // of which the app's name alone is there

@@ -222,6 +222,29 @@ func TestOneThatIsOvertakenIsStopped(t *testing.T) {
 	}
 }
 
+// One that is called off while its hooks run ends, and nothing of it is made; behind its
+// hooks it is made all the same.
+func TestCalledOff(t *testing.T) {
+	s := newSim(t, cluster.HookUpgrade, aHook("a", 0, cluster.PreUpgrade))
+	s.apply()
+	s.Placements = []cluster.NodePlacement{{Task: s.Tasks[0].ID, Node: "n1"}}
+	s.Statuses = []cluster.Status{{Task: s.Tasks[0].ID, Node: "n1", State: cluster.StateRunning}}
+	s.Changes[0].CalledOff = "called off by ann"
+	s.apply()
+	s.wantStage(cluster.StageDone, true)
+	if r := s.record(); r.Message != "called off by ann" || r.Runs[0].State != cluster.RunFailed || s.Tasks[0].Desire != cluster.DesireStop {
+		t.Errorf("%+v; its task is to %s", r, s.Tasks[0].Desire)
+	}
+
+	s = newSim(t, cluster.HookUpgrade, aHook("a", 0, cluster.PreUpgrade))
+	s.apply()
+	s.ends(cluster.StateComplete)
+	s.wantStage(cluster.StageApply, false)
+	s.Changes[0].CalledOff = "called off by ann"
+	s.apply()
+	s.wantStage(cluster.StageApply, false)
+}
+
 // A change that is withdrawn leaves nothing that runs, and an app that is gone nothing at all.
 func TestNothingIsLeft(t *testing.T) {
 	s := newSim(t, cluster.HookUpgrade, aHook("a", 0, cluster.PreUpgrade))

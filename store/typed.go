@@ -2,6 +2,7 @@ package store
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/fairlead/fairlead/cluster"
@@ -71,6 +72,17 @@ func NodeInfos(v View) []Value[cluster.NodeInfo] {
 // Rollouts returns where every rollout stands.
 func Rollouts(v View) []cluster.Rollout {
 	return list(v, PrefixRollouts, nil, nil, func(r *cluster.Rollout, rev, _ int64) { r.Rev = cluster.StoreRev(rev) })
+}
+
+// LastRelease is the newest of an app's releases, also one that never came to be the
+// app's; 0: it has none.
+func LastRelease(v View, a cluster.AppName) int {
+	keys := v.Keys(AppPrefix(a) + "releases/")
+	if len(keys) == 0 {
+		return 0
+	}
+	n, _ := strconv.Atoi(keys[len(keys)-1][len(AppPrefix(a)+"releases/"):])
+	return n
 }
 
 // Outcomes returns how every release went.

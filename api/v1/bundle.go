@@ -220,6 +220,9 @@ type DeployResult struct {
 	// Changed is false when everything already was as asked.
 	Changed bool `json:"changed"`
 	Plan    Plan `json:"plan"`
+	// NotMade is the release that a rollback goes back from where that never was the app's:
+	// hooks ahead of it ran, and are ended, or failed.
+	NotMade int `json:"not_made,omitempty"`
 }
 
 // UpdateRequest changes images of services.

@@ -25,6 +25,7 @@ type AppDetail struct {
 	AppSummary
 	Note    string           `json:"note,omitempty"`
 	By      string           `json:"by,omitempty"`
+	Next    int              `json:"next" doc:"number of the release that a change makes"`
 	Each    []ServiceSummary `json:"each"`
 	Exposed []Exposed        `json:"exposed"`
 	// Problems says in words what stands in the way, most important first.
