@@ -28,6 +28,7 @@ type Fetched struct {
 	Origin   cluster.Origin
 	Forced   bool // its branch's history was replaced
 	Bundle   v1.Bundle
+	Content  string // tells what it asks for from anything else; "": not known
 	Warnings []string
 	Varies   bool // its package makes something else each time that it is rendered
 	// Images are what the image policies chose; Wrote says what of it was committed, or
@@ -268,7 +269,12 @@ func dependents(n cluster.DeliveryName, all []v1.DeliveryStatus) (names []cluste
 	return names
 }
 
-func (s *Server) reconcile(ctx context.Context, in *DeliveryPath) (v1.DeliveryAsked, error) {
+type reconcileInput struct {
+	DeliveryPath
+	Again bool `query:"again" doc:"try a revision again that failed and was gone back from"`
+}
+
+func (s *Server) reconcile(ctx context.Context, in *reconcileInput) (v1.DeliveryAsked, error) {
 	d, err := s.delivery(in.name())
 	if err == nil && d.Suspend {
 		err = cluster.Invalidf("the delivery %s is suspended; `fairlead delivery resume %s` lets it go on", d.Name, d.Name)
@@ -276,24 +282,25 @@ func (s *Server) reconcile(ctx context.Context, in *DeliveryPath) (v1.DeliveryAs
 	if err != nil {
 		return v1.DeliveryAsked{}, err
 	}
-	return s.ask(ctx, in.name(), who(ctx))
+	return s.ask(ctx, in.name(), who(ctx), in.Again)
 }
 
 // ask asks for a look at a source now.
-func (s *Server) ask(ctx context.Context, name cluster.DeliveryName, by string) (v1.DeliveryAsked, error) {
+func (s *Server) ask(ctx context.Context, name cluster.DeliveryName, by string, again bool) (v1.DeliveryAsked, error) {
 	var out v1.DeliveryAsked
 	return out, s.decide(ctx, func(ctx context.Context) error {
-		if _, err := s.delivery(name); err != nil {
+		d, err := s.delivery(name)
+		if err != nil {
 			return err
 		}
 		var was store.Value[cluster.DeliveryAsk]
-		var err error
 		s.Mirror.Read(func(v store.View) { was, _, err = store.One[cluster.DeliveryAsk](v, store.DeliveryAskKey(name)) })
 		if err != nil {
 			return err
 		}
 		out = v1.DeliveryAsked{Name: name, Number: was.V.Number + 1}
-		st, err := put(store.DeliveryAskKey(name), cluster.DeliveryAsk{Number: out.Number, By: by, At: s.Now().UTC()}, was.Rev)
+		again := again || was.V.Again && was.V.Number > d.State.Asked // nobody has followed that yet
+		st, err := put(store.DeliveryAskKey(name), cluster.DeliveryAsk{Number: out.Number, Again: again, By: by, At: s.Now().UTC()}, was.Rev)
 		if err != nil {
 			return err
 		}

@@ -68,14 +68,28 @@ func TestDeliveriesAreKept(t *testing.T) {
 		}
 	}
 	for want := range int64(2) {
-		if asked, err := b.Reconcile(ctx, "shop"); err != nil || asked.Number != want+1 {
+		if asked, err := b.Reconcile(ctx, "shop", false); err != nil || asked.Number != want+1 {
 			t.Errorf("%+v, %v", asked, err)
 		}
 	}
+	// That what failed is to be tried again is asked for until somebody has looked.
+	for _, ask := range []struct{ again, want bool }{{false, false}, {true, true}, {false, true}} {
+		if _, err := b.Reconcile(ctx, "shop", ask.again); err != nil {
+			t.Fatal(err)
+		}
+		if got := get[cluster.DeliveryAsk](b, store.DeliveryAskKey("shop")); got.Again != ask.want {
+			t.Errorf("%+v: %+v", ask, got)
+		}
+	}
+	b.put(store.DeliveryStateKey("shop"), cluster.DeliveryState{Name: "shop", Asked: 5})
+	if _, err := b.Reconcile(ctx, "shop", false); err != nil || get[cluster.DeliveryAsk](b, store.DeliveryAskKey("shop")).Again {
+		t.Errorf("%v, asked for for ever", err)
+	}
+	b.remove(store.DeliveryStateKey("shop"))
 	if d, err := b.Suspend(ctx, "shop"); err != nil || d.Phase() != "suspended" {
 		t.Errorf("%+v, %v", d, err)
 	}
-	if _, err := b.Reconcile(ctx, "shop"); cluster.KindOf(err) != cluster.KindInvalid {
+	if _, err := b.Reconcile(ctx, "shop", false); cluster.KindOf(err) != cluster.KindInvalid {
 		t.Errorf("a suspended one: %v", err)
 	}
 	if d, err := b.Resume(ctx, "shop"); err != nil || d.Phase() != "new" {
@@ -242,7 +256,7 @@ func TestWebhooksNeedTheirSecret(t *testing.T) {
 			asked++
 		}
 	}
-	if a, err := b.Reconcile(ctx, "shop"); err != nil || a.Number != asked+1 {
+	if a, err := b.Reconcile(ctx, "shop", false); err != nil || a.Number != asked+1 {
 		t.Errorf("%+v, %v: want %d webhooks before it", a, err, asked)
 	}
 }

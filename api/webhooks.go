@@ -53,7 +53,7 @@ func (s *Server) hook(ctx context.Context, in *hookInput) (nothing, error) {
 	if d.Suspend {
 		return nothing{}, nil
 	}
-	_, err = s.ask(ctx, d.Name, "webhook")
+	_, err = s.ask(ctx, d.Name, "webhook", false)
 	return nothing{}, err
 }
 

@@ -99,7 +99,7 @@ It waits until the app is healthy, unless told otherwise.`,
 			if x.wait.detach || got.Suspend {
 				return a.print(got, func() *table { return a.deliveryTable([]v1.DeliveryStatus{got}) })
 			}
-			asked, err := cl.Reconcile(cmd.Context(), d.Name)
+			asked, err := cl.Reconcile(cmd.Context(), d.Name, false)
 			if err != nil {
 				return err
 			}
@@ -245,7 +245,7 @@ func (a *app) awaitDelivery(ctx context.Context, cl *client.Client, asked v1.Del
 	const look = 300 * time.Millisecond
 	wctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	shown, quiet := "", silence{a: a}
+	shown, waits, quiet := "", "", silence{a: a}
 	for ; ; pause(wctx, look) {
 		d, err := cl.Delivery(wctx, asked.Name)
 		switch {
@@ -254,7 +254,7 @@ func (a *app) awaitDelivery(ctx context.Context, cl *client.Client, asked v1.Del
 		case wctx.Err() != nil && quiet.why != nil:
 			return quiet.late("how "+string(asked.Name)+" is", timeout, fmt.Sprintf("`fairlead delivery describe %s`", asked.Name))
 		case wctx.Err() != nil:
-			return &exitError{code: codeTimeout, err: fmt.Errorf("%s is not done after %s; it goes on: `fairlead delivery describe %s`", asked.Name, timeout, asked.Name)}
+			return &exitError{code: codeTimeout, err: fmt.Errorf("%s is not done after %s%s; it goes on: `fairlead delivery describe %s`", asked.Name, timeout, waits, asked.Name)}
 		case quiet.outlasts(err):
 			continue
 		case err != nil:
@@ -262,7 +262,10 @@ func (a *app) awaitDelivery(ctx context.Context, cl *client.Client, asked v1.Del
 		}
 		quiet.heard()
 		line := strings.TrimSpace(d.Phase() + " " + oneLine(d.State.Message))
-		if line != shown && a.human() && d.State.Asked >= asked.Number {
+		if waits = ""; d.State.Phase == cluster.PhaseWaiting {
+			waits = ": it " + oneLine(d.State.Message)
+		}
+		if line != shown && a.human() && (d.State.Asked >= asked.Number || waits != "") {
 			a.note("%s: %s", d.Name, line)
 			shown = line
 		}
@@ -292,14 +295,17 @@ func (a *app) completeDeliveries() completion {
 
 func (a *app) deliveryReconcile() *cobra.Command {
 	var w waitFlags
+	again := false
 	c := &cobra.Command{
 		Use: "reconcile NAME", Short: "Look at the source now, and wait for what comes of it", Args: oneArg("the delivery"),
-		Example: "  fairlead delivery reconcile shop", ValidArgsFunction: a.completeDeliveries(),
+		Long: `Looks at the source now, and waits for what comes of it. A revision that failed and was gone
+back from stays so, unless --again tries it once more: what it failed for may be mended.`,
+		Example: "  fairlead delivery reconcile shop\n  fairlead delivery reconcile shop --again", ValidArgsFunction: a.completeDeliveries(),
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			if err := w.check(); err != nil {
 				return err
 			}
-			asked, err := cl.Reconcile(cmd.Context(), cluster.DeliveryName(args[0]))
+			asked, err := cl.Reconcile(cmd.Context(), cluster.DeliveryName(args[0]), again)
 			if err != nil {
 				return err
 			}
@@ -314,6 +320,7 @@ func (a *app) deliveryReconcile() *cobra.Command {
 		}),
 	}
 	w.register(c)
+	c.Flags().BoolVar(&again, "again", false, "try a revision again that failed and was gone back from")
 	return c
 }
 

@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -41,6 +42,11 @@ func TestAWaitOutlivesItsServer(t *testing.T) {
 		h.put(store.DeliveryStateKey("shop"), cluster.DeliveryState{Name: "shop", Phase: cluster.PhaseReady, Asked: asked + 1, Spec: cluster.StoreRev(spec.Rev)})
 	}
 	waits("delivery", "reconcile", "shop")
+	h.must("", "delivery", "reconcile", "shop", "--again", "-d")
+	var ask cluster.DeliveryAsk
+	if e, err := h.store.Get(t.Context(), store.DeliveryAskKey("shop")); err != nil || json.Unmarshal(e.Value, &ask) != nil || !ask.Again {
+		t.Errorf("asked to try again: %+v, %v", ask, err)
+	}
 
 	dead.Store(1 << 30)
 	for _, args := range [][]string{{"delivery", "reconcile", "shop", "--timeout", "1s"}, {"restart", "shop", "--timeout", "1s"}} {

@@ -35,9 +35,14 @@ func (c *Client) RemoveDelivery(ctx context.Context, n cluster.DeliveryName, for
 	return err
 }
 
-// Reconcile asks for a look at the source now. It returns once that is noted.
-func (c *Client) Reconcile(ctx context.Context, n cluster.DeliveryName) (v1.DeliveryAsked, error) {
-	return call[v1.DeliveryAsked](ctx, c, http.MethodPost, path("deliveries", string(n), "reconcile"), nil, nil)
+// Reconcile asks for a look at the source now; again: what failed and was gone back from is
+// tried again. It returns once that is noted.
+func (c *Client) Reconcile(ctx context.Context, n cluster.DeliveryName, again bool) (v1.DeliveryAsked, error) {
+	q := url.Values{}
+	if again {
+		q.Set("again", "true")
+	}
+	return call[v1.DeliveryAsked](ctx, c, http.MethodPost, path("deliveries", string(n), "reconcile"), q, nil)
 }
 
 // Suspend leaves the app as it is, until Resume.

@@ -397,6 +397,13 @@ func (d Delivery) Key(revision string) string {
 	return revision + "+" + hex.EncodeToString(sum[:6])
 }
 
+// Terms are what a release has to become healthy under: where they are others, what failed is
+// worth a new attempt.
+func (d Delivery) Terms() string {
+	d = d.Filled()
+	return d.Timeout.String() + " " + d.OnFailure
+}
+
 // Phases of a delivery.
 const (
 	PhaseNew       = ""          // not looked at yet

@@ -26,6 +26,9 @@ type Applied struct {
 	Origin  Origin `json:"origin"`
 	Key     string `json:"key"`
 	Release int    `json:"release"`
+	Install bool   `json:"install,omitempty"` // the app was not there before it
+	// Content tells what the source asked for from anything else it could.
+	Content string `json:"content,omitempty"`
 }
 
 // DeliveryWatch is a release whose outcome is waited for.
@@ -60,8 +63,10 @@ type DeliveryState struct {
 	Applied *Applied       `json:"applied,omitempty"`
 	Good    *Applied       `json:"good,omitempty"`
 	Watch   *DeliveryWatch `json:"watch,omitempty"`
-	// Failed is the key of a revision that was gone back from.
+	// Failed is the key of a revision that was gone back from, and Terms those of the
+	// delivery that it failed under.
 	Failed string   `json:"failed,omitempty"`
+	Terms  string   `json:"terms,omitempty"`
 	Drift  []string `json:"drift,omitempty"`
 	// Failures in a row, and Checks ever; Next is when to look again.
 	Failures int       `json:"failures,omitempty"`
@@ -137,7 +142,8 @@ func (s DeliveryState) Says() string {
 
 // DeliveryAsk asks for a look at the source now. Writer: API.
 type DeliveryAsk struct {
-	Number int64     `json:"number"` // counts up
+	Number int64     `json:"number"`          // counts up
+	Again  bool      `json:"again,omitempty"` // also what failed and was gone back from
 	By     string    `json:"by,omitempty"`
 	At     time.Time `json:"at"`
 }

@@ -189,6 +189,7 @@ func deliveryItems(v store.View) (items []delivery.Item, orphans []cluster.Deliv
 		i.State.Name = x.V.Name
 		if a, ok, err := store.One[cluster.DeliveryAsk](v, store.DeliveryAskKey(x.V.Name)); ok && err == nil {
 			i.Ask = a.V.Number
+			i.Again = a.V.Again && i.Ask > i.State.Asked
 		}
 		if a, ok, err := store.One[cluster.App](v, store.AppKey(x.V.App)); err == nil {
 			if ok && !a.V.Uninstalled {
@@ -335,7 +336,7 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 		return delivery.Missed(i, p.Look, err, now())
 	}
 	l := p.Look
-	l.Verdict, l.Made = delivery.Decide(i.Spec, i.State, l.Origin, l.Changes), d.made(i, l)
+	l.Verdict, l.Made = delivery.Decide(i, l), d.made(i, l)
 	switch l.Verdict {
 	case delivery.Hold:
 		if l, err = d.stay(ctx, i, l); err != nil {
@@ -343,6 +344,9 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 			return delivery.Missed(i, p.Look, err, now())
 		}
 	case delivery.Deploy:
+		if why := d.behind(i, l); why != "" {
+			return delivery.Waits(i, l, why, now())
+		}
 		if l.Release, err = p.Deploy(ctx); err != nil {
 			d.log.Warn("could not deploy a delivery; will retry", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "error", err)
 			return delivery.Missed(i, p.Look, err, now())
@@ -350,6 +354,16 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 		d.log.Info("deployed", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "app", i.Spec.App, "release", l.Release)
 	}
 	return delivery.Looked(i, l, now())
+}
+
+// behind says which other deliveries are to be at what was seen first.
+func (d *Deliveries) behind(i delivery.Item, l delivery.Look) string {
+	if len(i.Spec.DependsOn) == 0 {
+		return ""
+	}
+	var all []delivery.Item
+	d.mirror.Read(func(v store.View) { all, _ = deliveryItems(v) })
+	return delivery.Behind(i, all, l, d.opts.Now().UTC())
 }
 
 // stay looks for what was changed by hand of an app that is held.

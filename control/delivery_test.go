@@ -354,6 +354,59 @@ func TestADeliveryWaitsForOthers(t *testing.T) {
 	})
 }
 
+// A commit of both comes to the one that is depended on first, and soon, though nobody asks for that.
+func TestACommitComesInOrder(t *testing.T) {
+	inOrigin(t, func(o *origin) {
+		o.follow("db")
+		o.follow("shop", func(d *cluster.Delivery) { d.DependsOn = []cluster.DeliveryName{"db"} })
+		o.lead(func() {
+			time.Sleep(time.Minute)
+			before := o.looked("db")
+			o.push("two", 1)
+			time.Sleep(3 * time.Second)
+			if st := o.state("shop"); st.Phase != cluster.PhaseWaiting || !strings.Contains(st.Message, "waits for db, which is not at two yet") {
+				t.Errorf("%s: %s", st.Phase, st.Message)
+			}
+			time.Sleep(30 * time.Second)
+			if st := o.state("shop"); st.Phase == cluster.PhaseWaiting || st.Asked != 1 || o.state("db").Seen.Revision != "two" || o.looked("db") != before+1 {
+				t.Errorf("%s: %s; db was looked at %d times", st.Phase, st.Message, o.looked("db")-before)
+			}
+		})
+	})
+}
+
+// What failed and was gone back from is tried again when somebody asks for that.
+func TestWhatIsHeldIsTriedAgain(t *testing.T) {
+	inOrigin(t, func(o *origin) {
+		o.follow("shop", func(d *cluster.Delivery) { d.OnFailure = cluster.OnFailureRollback })
+		o.lead(func() {
+			time.Sleep(time.Minute)
+			fails := func(commit string, is bool) {
+				o.mu.Lock()
+				defer o.mu.Unlock()
+				o.bad[commit] = is
+			}
+			fails("two", true)
+			o.push("two", 1)
+			time.Sleep(time.Minute)
+			if st := o.state("shop"); st.Phase != cluster.PhaseHeld {
+				t.Fatalf("%s: %s", st.Phase, st.Message)
+			}
+			fails("two", false) // what it needs is there now
+			o.push("two", 2)
+			time.Sleep(time.Minute)
+			if st := o.state("shop"); st.Phase != cluster.PhaseHeld || st.Asked != 2 {
+				t.Errorf("asked to look: %s: %s", st.Phase, st.Message)
+			}
+			write(t, o.st, store.DeliveryAskKey("shop"), cluster.DeliveryAsk{Number: 3, Again: true})
+			time.Sleep(time.Minute)
+			if st := o.state("shop"); st.Phase != cluster.PhaseReady || o.is() != "two" {
+				t.Errorf("asked to try again: %s: %s", st.Phase, st.Message)
+			}
+		})
+	})
+}
+
 func (o *origin) is() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -181,7 +181,7 @@ func (w *world) do(act delivery.Action) cluster.DeliveryState {
 		for _, c := range l.Origin.Images {
 			l.Images = append(l.Images, cluster.ImageState{ImageChoice: c})
 		}
-		if l.Verdict = delivery.Decide(act.Spec, act.State, l.Origin, changes); l.Verdict == delivery.Deploy {
+		if l.Verdict = delivery.Decide(act.Item, l); l.Verdict == delivery.Deploy {
 			w.tries[content]++
 			l.Release = w.release(content)
 		}
@@ -520,7 +520,7 @@ func TestWhatIsHeldIsComparedAnew(t *testing.T) {
 	look := func(st cluster.DeliveryState, drift string, l delivery.Look) cluster.DeliveryState {
 		i := delivery.Item{Spec: cluster.Delivery{Drift: drift}, State: st}
 		l.Origin.Revision = "r2"
-		if l.Verdict = delivery.Decide(i.Spec, st, l.Origin, []string{"from the source"}); l.Verdict != delivery.Hold || !delivery.Stays(st) {
+		if l.Verdict = delivery.Decide(i, delivery.Look{Origin: l.Origin, Changes: []string{"from the source"}}); l.Verdict != delivery.Hold || !delivery.Stays(st) {
 			t.Fatalf("%s; it stays: %v", l.Verdict, delivery.Stays(st))
 		}
 		if l.Unsure == "" {
@@ -763,15 +763,15 @@ func TestDriftIsReported(t *testing.T) {
 	d := cluster.Delivery{Drift: cluster.DriftReport}
 	key := d.Key("r1")
 	st := cluster.DeliveryState{Good: &cluster.Applied{Key: key}, Applied: &cluster.Applied{Key: key}, Phase: cluster.PhaseReady}
-	if v := delivery.Decide(d, st, cluster.Origin{Revision: "r1"}, []string{"x"}); v != delivery.Report {
+	if v := delivery.Decide(delivery.Item{Spec: d, State: st}, delivery.Look{Origin: cluster.Origin{Revision: "r1"}, Changes: []string{"x"}}); v != delivery.Report {
 		t.Errorf("a change by hand: %s", v)
 	}
-	if v := delivery.Decide(d, st, cluster.Origin{Revision: "r2"}, []string{"x"}); v != delivery.Deploy {
+	if v := delivery.Decide(delivery.Item{Spec: d, State: st}, delivery.Look{Origin: cluster.Origin{Revision: "r2"}, Changes: []string{"x"}}); v != delivery.Deploy {
 		t.Errorf("a new commit: %s", v)
 	}
 	back := st
 	back.Applied = &cluster.Applied{Key: d.Key("r2")}
-	if v := delivery.Decide(d, back, cluster.Origin{Revision: "r1"}, []string{"x"}); v != delivery.Deploy {
+	if v := delivery.Decide(delivery.Item{Spec: d, State: back}, delivery.Look{Origin: cluster.Origin{Revision: "r1"}, Changes: []string{"x"}}); v != delivery.Deploy {
 		t.Errorf("the commit before again: %s", v)
 	}
 	i := delivery.Item{Spec: d, State: st}

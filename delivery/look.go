@@ -10,49 +10,12 @@ import (
 	"github.com/fairlead/fairlead/cluster"
 )
 
-// Verdict is what a look at the source leads to.
-type Verdict string
-
-// Verdicts.
-const (
-	Keep   Verdict = "keep"   // the app is as the source says
-	Deploy Verdict = "deploy" // make it so
-	Hold   Verdict = "hold"   // this revision was gone back from
-	Report Verdict = "report" // the app was changed by hand
-	// Restore goes back again to the last good release, as the app was changed by hand since.
-	Restore Verdict = "restore"
-)
-
-// Decide says what is to be done about an app that differs from its source in changes.
-func Decide(d cluster.Delivery, st cluster.DeliveryState, o cluster.Origin, changes []string) Verdict {
-	key := d.KeyOf(o)
-	switch {
-	case key == st.Failed:
-		return Hold
-	case len(changes) == 0:
-		return Keep
-	case d.Filled().Drift == cluster.DriftReport && st.Good != nil && st.Good.Key == key && st.Applied != nil && st.Applied.Key == key:
-		return Report
-	}
-	return Deploy
-}
-
-// Stays reports whether the app was gone back with and is to stay so: how it differs from its last
-// good release was done by hand.
-func Stays(st cluster.DeliveryState) bool { return st.Back() && st.Watch == nil }
-
-// Strayed says what is to be done about an app that stays at its last good release, and differs from it
-// in changes.
-func Strayed(d cluster.Delivery, changes []string) Verdict {
-	if len(changes) == 0 || d.Filled().Drift == cluster.DriftReport {
-		return Hold
-	}
-	return Restore
-}
-
 // Look is what was seen, and done about it.
 type Look struct {
 	Origin cluster.Origin
+	// Content tells what the source asks for from anything else it could, whatever the
+	// revision; "": that is not known.
+	Content string
 	// Changes are how the app differs from what it is to be: what the source says or, of one that
 	// is held, the last good release.
 	Changes []string
@@ -80,9 +43,10 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	st, st.Checked = seeing(st, l, now), now
 	st.Varies = l.Varies
 	later := now.Add(spread(d.Name, st.Checks, d.Interval.D()))
-	applied := &cluster.Applied{Origin: l.Origin, Key: key, Release: l.Release}
-	st = imaged(st, l, applied, now)
+	applied := &cluster.Applied{Origin: l.Origin, Key: key, Release: l.Release, Content: l.Content}
 	same := st.Applied != nil && st.Applied.Key == key
+	applied.Install = i.Release == 0 || same && l.Verdict == Keep && st.Applied.Install
+	st = imaged(st, l, applied, now)
 	if l.Verdict == Keep && l.Made {
 		// Whoever deployed it ended before the state was written.
 		l.Verdict, l.Changes = Deploy, []string{fmt.Sprintf("release %d", l.Release)}
@@ -119,10 +83,11 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	case Keep:
 		st.Drift = nil
 		switch {
-		case same && st.Phase == cluster.PhaseReady:
-		case same && st.Phase == cluster.PhaseDrifted:
-			st.Phase, st.Message = cluster.PhaseReady, ""
+		case same && (st.Phase == cluster.PhaseReady || st.Phase == cluster.PhaseDrifted):
+			st.Phase, st.Message, st.Failures = cluster.PhaseReady, "", 0
 		case same && st.Watch != nil:
+		case st.Watch == nil && st.Good != nil && st.Good.Release == l.Release && (!same || st.Good.Key == key):
+			st = unmoved(st, applied, now)
 		default: // what became of the release that is there says how it is
 			if !same {
 				st.Failed, st.Going, st.Stuck, st.Told = "", false, "", nil
@@ -136,10 +101,23 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	return st
 }
 
+// unmoved is the state of one whose app is still as it was when it became healthy, and as the
+// source says: that is news only where something else was told since.
+func unmoved(st cluster.DeliveryState, applied *cluster.Applied, now time.Time) cluster.DeliveryState {
+	told := len(st.Told) > 0 || st.Failures >= lasting
+	st.Applied, st.Good = applied, applied
+	st.Failed, st.Going, st.Stuck, st.Told, st.Failures = "", false, "", nil, 0
+	st.Phase, st.Message = cluster.PhaseReady, ""
+	if told {
+		st = event(st, now, cluster.EventReady, applied, "")
+	}
+	return st
+}
+
 // holding is the state of one that stays at its last good release.
 func holding(st cluster.DeliveryState, l Look, now time.Time) cluster.DeliveryState {
 	undone := st.Restores() && len(l.Changes) == 0
-	st.Phase, st.Message, st.Going, st.Failures = cluster.PhaseHeld, held(st, l.Origin), false, 0
+	st.Phase, st.Message, st.Going, st.Failures = cluster.PhaseHeld, held(st, st.Applied.Origin), false, 0
 	switch {
 	case l.Unsure != "":
 		st.Message = cut(st.Message + "; it cannot be compared with that: " + l.Unsure)
@@ -251,16 +229,31 @@ func Missed(i Item, l Look, err error, now time.Time) cluster.DeliveryState {
 		st = seeing(st, Look{Origin: l.Origin, Forced: l.Forced}, now)
 	}
 	st = setback(d, st, now, err.Error())
+	was, passes := i.State, cluster.KindOf(err) == cluster.KindTransient || cluster.KindOf(err) == cluster.KindConflict
 	switch {
-	case cluster.KindOf(err) != cluster.KindTransient:
+	case !passes:
 		st = tell(st, now, cluster.EventFailed, about, st.Message, st.Message)
 	case st.Failures == lasting:
 		st = event(st, now, cluster.EventFailed, about, st.Message)
+	case st.Failures < lasting && !i.asked() && settled(was.Phase): // whoever asked wants to know
+		st.Phase = was.Phase
+		if was.Phase == cluster.PhaseHeld {
+			st.Message = was.Message
+		}
 	}
-	if was := i.State; was.Going { // that is how it is still, and tried again in its own time
+	if was.Going { // that is how it is still, and tried again in its own time
 		st.Phase, st.Message, st.Next = was.Phase, was.Message, was.Next
 	}
 	return st
+}
+
+// settled are the phases in which the app is as it is to be, as far as that is known.
+func settled(phase string) bool {
+	switch phase {
+	case cluster.PhaseReady, cluster.PhaseDrifted, cluster.PhaseHeld:
+		return true
+	}
+	return false
 }
 
 // WentBack is the state after the last good release was made again as release;

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/fairlead/fairlead/cluster"
@@ -33,6 +32,7 @@ type Item struct {
 	Spec  cluster.Delivery
 	State cluster.DeliveryState
 	Ask   int64 // the newest DeliveryAsk
+	Again bool  // what failed is to be tried again, with that
 	// Release is the app's current release, 0 without one; Outcome what became of it, and App
 	// when the app was created. State is of that app.
 	App     cluster.StoreRev
@@ -69,6 +69,14 @@ type Forget struct{ State cluster.DeliveryState }
 // since. What it leads to would not be written, and a host that hangs would keep the new one
 // waiting.
 type End struct{ Name cluster.DeliveryName }
+
+// hopeless: the app's release failed and is to be gone back from, which is not to wait for a
+// source, or a receiver of news, that hangs.
+func hopeless(i Item, now time.Time) bool {
+	i.Spec = i.Spec.Filled()
+	st, changed := watched(i, now)
+	return changed && st.Going && !i.State.Going
+}
 
 func (End) action()    {}
 func (Fetch) action()  {}
@@ -144,10 +152,8 @@ func Plan(s Snapshot) []Action {
 			out = append(out, Forget{o})
 		}
 	}
-	states := map[cluster.DeliveryName]cluster.DeliveryState{}
-	for _, i := range s.Deliveries {
-		states[i.Spec.Name] = i.State
-	}
+	all := byName(s.Deliveries)
+	wanted := all.wanted(s.Now)
 	items := slices.Clone(s.Deliveries)
 	slices.SortFunc(items, func(a, b Item) int {
 		return cmp.Or(a.State.Next.Compare(b.State.Next), cmp.Compare(a.Spec.Name, b.Spec.Name))
@@ -159,11 +165,17 @@ func Plan(s Snapshot) []Action {
 		}
 	}
 	for _, i := range items {
-		if s.busy(i.Spec.Name) || old[i.Spec.Name] || s.Now.Before(s.Later[i.Spec.Name]) { // what is left of one before goes first
+		if s.busy(i.Spec.Name) {
+			if s.slow(i.Spec.Name) && hopeless(i, s.Now) {
+				out = append(out, End{i.Spec.Name})
+			}
+			continue
+		}
+		if old[i.Spec.Name] || s.Now.Before(s.Later[i.Spec.Name]) { // what is left of one before goes first
 			continue
 		}
 		i.Spec = i.Spec.Filled()
-		act := next(i, states, s.Now)
+		act := next(i, all, wanted[i.Spec.Name], s.Now)
 		if act == nil {
 			continue
 		}
@@ -217,16 +229,19 @@ func Wake(s Snapshot) time.Duration {
 	if first.IsZero() && len(s.Deliveries) == 0 {
 		return 0
 	}
+	if at, is := byName(s.Deliveries).next(); is {
+		sooner(at)
+	}
 	// Not at once again for what waits for another delivery, or for a free hand.
 	return max(first.Sub(s.Now), time.Second)
 }
 
-func next(i Item, states map[cluster.DeliveryName]cluster.DeliveryState, now time.Time) Action {
+func next(i Item, all items, wanted bool, now time.Time) Action {
 	if st, changed := watched(i, now); changed {
 		i.State = st
 		return Save{i}
 	}
-	if act := step(i, states, now); act != nil {
+	if act := step(i, all, wanted, now); act != nil {
 		return act
 	}
 	if st := i.State; len(st.Outbox) > 0 && !now.Before(st.NotifyNext) {
@@ -237,13 +252,13 @@ func next(i Item, states map[cluster.DeliveryName]cluster.DeliveryState, now tim
 
 // step is what is next to be done about the app. A way back that cannot be made keeps nobody
 // from looking at the source: what is new there may be the only way on.
-func step(i Item, states map[cluster.DeliveryName]cluster.DeliveryState, now time.Time) Action {
+func step(i Item, all items, wanted bool, now time.Time) Action {
 	if i.Spec.Suspend || i.Busy != 0 {
 		return nil
 	}
-	st, look, why := i.State, i.asked() || !now.Before(i.look()), ""
+	st, look, why := i.State, wanted || i.asked() || !now.Before(i.look()), ""
 	if look {
-		why = waitsFor(i.Spec, states)
+		why = all.before(i, nil, now)
 	}
 	switch {
 	case st.Going && !now.Before(st.Next) && (!i.asked() || why != ""):
@@ -290,26 +305,6 @@ func (i Item) look() time.Time {
 // retried: it failed, and is looked at because the time for that has come, not because
 // somebody asked.
 func retried(i Item) bool { return i.State.Failures > 0 && !i.asked() }
-
-// waitsFor says which other deliveries are not ready.
-func waitsFor(d cluster.Delivery, states map[cluster.DeliveryName]cluster.DeliveryState) string {
-	var words []string
-	for _, dep := range slices.Sorted(slices.Values(d.DependsOn)) {
-		st, there := states[dep]
-		switch {
-		case !there:
-			words = append(words, fmt.Sprintf("%s, which is not there", dep))
-		case st.Phase == cluster.PhaseNew:
-			words = append(words, fmt.Sprintf("%s, which is new", dep))
-		case st.Phase != cluster.PhaseReady && st.Phase != cluster.PhaseDrifted:
-			words = append(words, fmt.Sprintf("%s, which is %s", dep, st.Phase))
-		}
-	}
-	if words == nil {
-		return ""
-	}
-	return cut("waits for " + strings.Join(words, "; "))
-}
 
 // watched takes in what became of the release that is watched.
 func watched(i Item, now time.Time) (cluster.DeliveryState, bool) {
@@ -365,7 +360,8 @@ func watched(i Item, now time.Time) (cluster.DeliveryState, bool) {
 func released(d cluster.Delivery, st cluster.DeliveryState, now time.Time, which, why string) cluster.DeliveryState {
 	st = fail(d, st, now, which, why)
 	if d.OnFailure == cluster.OnFailureRollback && st.Good != nil && st.Applied != nil && st.Good.Key != st.Applied.Key {
-		st.Watch, st.Going, st.Failed, st.Next = nil, true, st.Applied.Key, now
+		st.Watch, st.Going, st.Next = nil, true, now
+		st.Failed, st.Terms = st.Applied.Key, d.Terms()
 	}
 	return st
 }

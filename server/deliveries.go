@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -95,11 +97,13 @@ func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 	s.mirror.Read(func(v store.View) {
 		t.SingleNode = len(store.Nodes(v)) <= 1
 		if a, ok, err := store.One[cluster.App](v, store.AppKey(d.App)); ok && err == nil {
-			t.Release = a.V.Release + 1
+			t.Release = max(store.LastRelease(v, d.App), a.V.Release) + 1
+			t.Upgrade = a.V.Release > 0 && !a.V.Uninstalled
 		}
 	})
 	if st.Applied != nil { // rendered for the release that it made, it is the same again
 		t.AppliedRevision, t.AppliedRelease = st.Applied.Origin.Revision, st.Applied.Release
+		t.AppliedUpgrade = st.Applied.Release > 1 && !st.Applied.Install
 	}
 	t.Seen = st.Seen
 	s.mu.Lock()
@@ -124,6 +128,7 @@ func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 		return f, nil
 	}
 	f := api.Fetched{Origin: r.Origin, Forced: r.Forced, Bundle: *r.Bundle, Warnings: r.Warnings, Varies: r.Varies, Images: r.Images, Wrote: wrote(r)}
+	f.Content = content(d, f.Bundle)
 	if len(r.Edits) > 0 && r.Pushed == "" || work.Unwritten(r.Images) != "" {
 		return f, nil // it is not what the source has, or is to have
 	}
@@ -133,6 +138,29 @@ func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 	keep.Forced, keep.Wrote = false, nil // that is news once
 	s.kept[d.Name] = keptSource{d.Key("") + t.Domain, r.Package, keep}
 	return f, nil
+}
+
+// content tells what a source asks for from anything else it could; "" where values of secrets
+// are among it, of which nothing is kept in clear.
+func content(d cluster.Delivery, b v1.Bundle) string {
+	if d.Decrypt != "" {
+		return ""
+	}
+	for _, s := range b.Secrets {
+		if len(s.Value) > 0 {
+			return ""
+		}
+	}
+	var asked any = b
+	if b.Package != nil && b.Package.Input != "" { // rendered, it has the release's number
+		asked = b.Package.Input
+	}
+	text, err := json.Marshal(asked)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(append([]byte(d.Key("")+"\n"), text...))
+	return hex.EncodeToString(sum[:12])
 }
 
 // known takes in what a repository said now of the package that is kept.
@@ -166,7 +194,7 @@ func (s *sources) Decide(d cluster.Delivery, st cluster.DeliveryState, f api.Fet
 	if len(f.Wrote) > 0 {
 		f.Origin.Revision = "a commit that is still to be made"
 	}
-	return string(delivery.Decide(d, st, f.Origin, changes(p)))
+	return string(delivery.Decide(delivery.Item{Spec: d, State: st}, delivery.Look{Origin: f.Origin, Content: f.Content, Changes: changes(p)}))
 }
 
 // changes are a plan's changes, one a line.
@@ -213,7 +241,7 @@ func (d *deliverer) Look(ctx context.Context, spec cluster.Delivery, st cluster.
 		return control.Proposal{Look: delivery.Look{Origin: f.Origin, Forced: f.Forced}}, err
 	}
 	return control.Proposal{
-		Look: delivery.Look{Origin: f.Origin, Changes: changes(p), Release: p.Release, Forced: f.Forced, Varies: f.Varies, Images: f.Images, Wrote: commitNews(st.Images, f)},
+		Look: delivery.Look{Origin: f.Origin, Content: f.Content, Changes: changes(p), Release: p.Release, Forced: f.Forced, Varies: f.Varies, Images: f.Images, Wrote: commitNews(st.Images, f)},
 		Deploy: func(ctx context.Context) (int, error) {
 			res, err := d.api.Deliver(ctx, spec, f, p.Release)
 			return res.Release, err

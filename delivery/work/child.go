@@ -36,11 +36,13 @@ type Task struct {
 	Known   string          `json:"known,omitempty"`
 	Package chart.Seen      `json:"package,omitzero"`
 	Seen    *cluster.Origin `json:"seen,omitempty"`
-	// Release is the number a package is told, from 1; where the newest revision is
-	// AppliedRevision, it is AppliedRelease.
+	// Release is the number a package is told, from 1, and Upgrade that the app is there
+	// before it; where the newest revision is AppliedRevision, they are the applied ones.
 	Release         int    `json:"release"`
+	Upgrade         bool   `json:"upgrade,omitempty"`
 	AppliedRevision string `json:"applied_revision,omitempty"`
 	AppliedRelease  int    `json:"applied_release,omitempty"`
+	AppliedUpgrade  bool   `json:"applied_upgrade,omitempty"`
 	// Scan asks registries anew; Chosen is what was chosen before, and KnownImages that of
 	// it which the bundle of Known has. Logins are by registry, and so is why one is not to
 	// be asked now: Leave.

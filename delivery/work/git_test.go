@@ -449,22 +449,29 @@ func TestAPackageInGit(t *testing.T) {
 	f := newForge(t)
 	f.write("pkg/Chart.yaml", "apiVersion: v2\nname: shop\nversion: 1.2.3\n")
 	f.write("pkg/values.yaml", "tag: one\nreplicas: 1\n")
-	f.write("pkg/templates/app.yaml", "services:\n  web:\n    image: web:{{ .Values.tag }}-{{ .Values.replicas }}-{{ .Release.Revision }}\n")
+	f.write("pkg/templates/app.yaml", "services:\n  web:\n    image: web:{{ .Values.tag }}-{{ .Values.replicas }}-{{ .Release.Revision }}{{ if .Release.IsInstall }}-new{{ end }}\n")
 	f.write("env/prod.yaml", "tag: prod\n")
 	commit := f.push("a package")
 	d := f.local()
 	d.Package, d.Values, d.Set = "pkg", []string{"env/prod.yaml"}, "replicas: 3\n"
-	r := f.must(work.Task{Delivery: d, Release: 9})
-	if got := r.Bundle.Services["web"].Task.Image; !strings.Contains(got, "web:prod-3-9") {
+	if got := f.must(work.Task{Delivery: d, Release: 2}).Bundle.Services["web"].Task.Image; !strings.Contains(got, "web:prod-3-2-new") {
+		t.Errorf("the second try of an installation: %s", got)
+	}
+	r := f.must(work.Task{Delivery: d, Release: 9, Upgrade: true})
+	if got := r.Bundle.Services["web"].Task.Image; !strings.HasSuffix(got, "web:prod-3-9") {
 		t.Error(got)
 	}
 	if p := r.Bundle.Package; p == nil || p.Version != "1.2.3" || !strings.Contains(p.Values, "prod") {
 		t.Errorf("%+v", p)
 	}
 	// The same again is the same, whatever number the next release would have.
-	r = f.must(work.Task{Delivery: d, Release: 10, AppliedRevision: commit, AppliedRelease: 9})
-	if got := r.Bundle.Services["web"].Task.Image; !strings.Contains(got, "web:prod-3-9") {
+	r = f.must(work.Task{Delivery: d, Release: 10, Upgrade: true, AppliedRevision: commit, AppliedRelease: 9, AppliedUpgrade: true})
+	if got := r.Bundle.Services["web"].Task.Image; !strings.HasSuffix(got, "web:prod-3-9") {
 		t.Error(got)
+	}
+	again := f.must(work.Task{Delivery: d, Release: 3, Upgrade: true, AppliedRevision: commit, AppliedRelease: 2})
+	if got := again.Bundle.Services["web"].Task.Image; !strings.HasSuffix(got, "web:prod-3-2-new") {
+		t.Errorf("what was installed, looked at again: %s", got)
 	}
 	// So is what it was rendered from, until something of that is another.
 	was := r.Bundle.Package.Input

@@ -151,9 +151,9 @@ func packaged(ctx context.Context, t Task, r *Result, o compose.Options) (*compo
 		values.Files = append(values.Files, chart.File{Name: "the delivery's values", Data: []byte(d.Set)})
 	}
 	if r.Origin.Revision == t.AppliedRevision {
-		t.Release = t.AppliedRelease
+		t.Release, t.Upgrade = t.AppliedRelease, t.AppliedUpgrade
 	}
-	release := chart.Release{Name: string(d.App), Revision: max(t.Release, 1), Upgrade: t.Release > 1}
+	release := chart.Release{Name: string(d.App), Revision: max(t.Release, 1), Upgrade: t.Upgrade}
 	req := chart.Request{Files: files, Values: values, Release: release, SkipCRDs: d.SkipCRDs, SkipSchema: d.SkipSchema}
 	got, err := t.render(ctx, req)
 	if err != nil {
