@@ -89,7 +89,14 @@ func TestInstallUpgradeUninstall(t *testing.T) {
 	if s := h.cli("", "install", "shop", "demo"); s.code != 2 || !strings.Contains(s.err, "rollback shop") {
 		t.Errorf("installed over its history: %d %s", s.code, s.all)
 	}
+	if s := h.cli("", "upgrade", "shop", "demo"); s.code != 2 || !strings.Contains(s.err, "--install installs over it") {
+		t.Errorf("upgraded though it was uninstalled: %d %s", s.code, s.all)
+	}
 	h.must("", "upgrade", "shop", "demo", "--install", "--detach")
+	values("")
+	h.must("", "uninstall", "shop", "--keep-history")
+	h.must("", "upgrade", "shop", "demo", "--install", "--reuse-values", "--set", "replicas=3", "--detach")
+	values("replicas: 3\n")
 	h.must("", "uninstall", "shop")
 	if s := h.cli("", "history", "shop"); s.code != 4 {
 		t.Errorf("its history is there: %s", s.all)
