@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/store"
+	"github.com/fairlead/fairlead/store/embedded"
 )
 
 // claim is the cluster's own mark in its store: which cluster it is, and a text
@@ -27,7 +29,7 @@ func (m *machine) claimStore(ctx context.Context, st store.Store) error {
 	e, err := st.Get(ctx, key)
 	if cluster.KindOf(err) == cluster.KindNotFound {
 		switch {
-		case m.served():
+		case m.servedFrom() != "":
 			return m.emptied()
 		case m.settings != nil:
 			return cluster.Invalidf("this etcd holds no cluster, and this server joined cluster %s: name the etcd of the other servers with --etcd-endpoints", m.cluster)
@@ -59,14 +61,50 @@ func (m *machine) claimStore(ctx context.Context, st store.Store) error {
 	return nil
 }
 
-// emptied refuses an etcd that this server has served from, and that has lost its data.
+// emptied refuses an etcd without the cluster that this data directory has served.
 func (m *machine) emptied() error {
+	if from := m.servedFrom(); from != m.storeText() {
+		return m.elsewhere(from)
+	}
 	ways := "Bring the etcd's data back"
 	if !m.external() {
 		ways += fmt.Sprintf("; where there are other servers, `fairlead server rm %s` there, `fairlead system uninstall --purge` here, and join again", m.Node)
 	}
 	if m.settings == nil {
-		ways += fmt.Sprintf("; or remove %s to begin anew", m.servedFile())
+		ways += "; or " + m.anew()
 	}
 	return cluster.Invalidf("this etcd holds no cluster any more, and this server served cluster %s from it: with an empty one all its containers would be removed. %s", m.cluster, ways)
+}
+
+// elsewhere refuses an etcd that is another than the cluster is in.
+func (m *machine) elsewhere(from string) error {
+	flags := "Give --etcd-endpoints " + from + " again"
+	if from == ownEtcd {
+		flags = "Leave out --etcd-endpoints"
+	}
+	ways := flags
+	if m.external() && from != ownEtcd {
+		ways += ", or bring the cluster's data to the new one first"
+	}
+	if m.settings == nil {
+		ways += "; to begin anew there without what the cluster has, and have its containers removed, " + m.anew()
+	}
+	return cluster.Invalidf("%s holds no cluster, and this server served cluster %s from %s: with an empty one all its containers would be removed. %s", m.storeText(), m.cluster, from, ways)
+}
+
+// anew says how an empty etcd is taken all the same.
+func (m *machine) anew() string {
+	files := m.servedFile()
+	if m.external() && embedded.HasData(m.etcdDir()) {
+		files += " and " + m.etcdDir()
+	}
+	return "remove " + files + " to begin anew"
+}
+
+// storeText names the configured store for people.
+func (m *machine) storeText() string {
+	if m.external() {
+		return strings.Join(m.EtcdEndpoints, ",")
+	}
+	return ownEtcd
 }

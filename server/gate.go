@@ -11,6 +11,7 @@ import (
 	"github.com/fairlead/fairlead/atomicfile"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/store"
+	"github.com/fairlead/fairlead/store/embedded"
 )
 
 // gate is a store that is closed until it is known to be this cluster's: an
@@ -85,11 +86,33 @@ func (g *gate) Lease(ctx context.Context, ttlSeconds int64) (store.LeaseID, <-ch
 // servedFile names the store that this machine has served before.
 func (m *machine) servedFile() string { return filepath.Join(m.DataDir, "served") }
 
-// served reports whether this machine has served from the configured store before.
+// served reports whether this machine has served from the configured store before: it is
+// waited for.
 func (m *machine) served() bool {
 	b, err := os.ReadFile(m.servedFile())
 	return err == nil && string(b) == m.storeName()
 }
+
+// servedFrom says where this data directory has served this cluster from, "" where it has
+// not: no empty store is its own then, whichever it is. A data directory of before there
+// was the file has the embedded etcd's data.
+func (m *machine) servedFrom() string {
+	b, err := os.ReadFile(m.servedFile())
+	id, endpoints, _ := strings.Cut(string(b), " ")
+	switch {
+	case err == nil && id == m.cluster && endpoints != "":
+		return endpoints
+	case err == nil && id == m.cluster, m.external() && embedded.HasData(m.etcdDir()):
+		return ownEtcd
+	}
+	return ""
+}
+
+// ownEtcd names the embedded etcd for people.
+const ownEtcd = "the server's own etcd"
+
+// etcdDir is where the embedded etcd's data is.
+func (m *machine) etcdDir() string { return filepath.Join(m.DataDir, "etcd") }
 
 func (m *machine) storeName() string { return m.cluster + " " + strings.Join(m.EtcdEndpoints, ",") }
 

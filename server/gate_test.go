@@ -83,10 +83,79 @@ func TestGateWaitsForItsOwnStore(t *testing.T) {
 			t.Fatal("written to another cluster's store")
 		}
 	})
-	// With another etcd named, nothing is known of it.
+	// With another etcd named it is not waited for: whether it has the cluster is not known.
 	m.EtcdEndpoints = []string{"https://10.0.0.2:2379"}
 	if m.served() {
 		t.Error("another etcd counts as served from")
+	}
+}
+
+// An empty etcd is no other one's heir either: with a wrong --etcd-endpoints the agent
+// would remove all that runs.
+func TestAnotherEtcdThatIsEmptyIsRefused(t *testing.T) {
+	key, err := sealed.NewKey(bytes.Repeat([]byte{1}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, other := []string{"https://10.0.0.1:2379"}, []string{"https://10.0.0.2:2379"}
+	for name, c := range map[string]struct {
+		from, to []string
+		old      bool // from before what was served from was noted
+		says     string
+	}{
+		"another external one":           {from: one, to: other, says: "Give --etcd-endpoints https://10.0.0.1:2379 again"},
+		"embedded, then external":        {to: other, says: "Leave out --etcd-endpoints"},
+		"embedded before it was noted":   {to: other, old: true, says: "Leave out --etcd-endpoints"},
+		"external, then embedded":        {from: one, says: "Give --etcd-endpoints https://10.0.0.1:2379 again"},
+		"external, with another in turn": {from: one, to: append(other, one...), says: "Give --etcd-endpoints https://10.0.0.1:2379 again"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := Config{DataDir: t.TempDir(), EtcdEndpoints: c.from, Log: hclog.NewNullLogger()}
+			m := &machine{local: local{Config: cfg, cluster: "aaaa"}, key: key}
+			store1 := store.NewMemory()
+			if _, err := m.openGate(t.Context(), newGate(store1), nil); err != nil {
+				t.Fatal(err)
+			}
+			if c.from == nil {
+				if err := os.MkdirAll(filepath.Join(m.etcdDir(), "member-data", "member", "wal"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.old {
+				if err := os.Remove(m.servedFile()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m.EtcdEndpoints = c.to
+			g := newGate(store.NewMemory())
+			_, err := m.openGate(t.Context(), g, nil)
+			if c.to == nil { // not even started
+				_, _, err = m.openStore(t.Context())
+			}
+			if cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "remove "+m.servedFile()) {
+				t.Fatalf("an empty store is taken: %v", err)
+			}
+			select {
+			case <-g.open:
+				t.Fatal("an empty store was read")
+			default:
+			}
+
+			// Where the cluster's data was brought first, it is the cluster's.
+			if _, err := m.openGate(t.Context(), newGate(store1), nil); err != nil || !m.served() {
+				t.Fatalf("the same cluster elsewhere: %v", err)
+			}
+			// And it is begun anew as the error says.
+			if err := os.Remove(m.servedFile()); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.RemoveAll(m.etcdDir()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := m.openGate(t.Context(), newGate(store.NewMemory()), nil); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
 

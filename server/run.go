@@ -273,8 +273,8 @@ func (m *machine) openStore(ctx context.Context) (*store.Etcd, <-chan error, err
 		}
 		go func() { <-ctx.Done(); done <- context.Canceled }()
 	} else {
-		dir := filepath.Join(m.DataDir, "etcd")
-		if m.served() && !embedded.HasData(dir) { // not even started: the other servers' etcds know this one
+		dir := m.etcdDir()
+		if m.servedFrom() != "" && !embedded.HasData(dir) { // not even started: the other servers' etcds know this one
 			return nil, nil, m.emptied()
 		}
 		cfg := embedded.Config{
