@@ -70,6 +70,24 @@ func Open(dir string, host Host, now func() time.Time) (_ *PKI, err error) {
 	return p, nil
 }
 
+// NodeOf says whose certificates are in a server's directory: the node's name when it last
+// ran; "" where none are.
+func NodeOf(dir string) cluster.NodeID {
+	b, err := read(filepath.Join(dir, nodeFile))
+	if err != nil {
+		return ""
+	}
+	pair, err := tls.X509KeyPair(b, b)
+	if err != nil {
+		return ""
+	}
+	name, is := strings.CutPrefix(pair.Leaf.Subject.CommonName, NodeName(""))
+	if !is || cluster.ValidName("node", name) != nil {
+		return ""
+	}
+	return cluster.NodeID(name)
+}
+
 func lockDir(dir string) (unlock func() error, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of certificates: %w", err)

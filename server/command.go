@@ -170,7 +170,7 @@ func (c *Config) registerNode(f *pflag.FlagSet) {
 	c.DataDir, c.RunDir = defaultDataDir, defaultRunDir
 	f.Var((*absolute)(&c.DataDir), "data-dir", "keys, the agent's assignment, on a server etcd's data")
 	f.Var((*absolute)(&c.RunDir), "run-dir", "sockets and secrets in memory")
-	f.StringVar(&c.Node, "node", "", "this node's name (default: the host name)")
+	f.StringVar(&c.Node, "node", "", "this node's name (default: the one that it began with, at first the host name)")
 	f.StringVar(&c.Advertise, "advertise", "", "address that other machines reach (default: the one towards the servers, a first server's that of the default route; followed when it changes)")
 	f.StringVar(&c.Docker, "docker", "", "the Docker engine's address (default: DOCKER_HOST, else the usual socket)")
 	f.StringVar(&c.LogLevel, "log-level", "info", "trace, debug, info, warn or error")

@@ -27,7 +27,7 @@ const (
 type Config struct {
 	DataDir   string // /var/lib/fairlead: etcd, keys, the agent's assignment
 	RunDir    string // /run/fairlead: sockets, and what must never be on disk
-	Node      string // this node's name; the host name
+	Node      string // this node's name; the one that it began with, at first the host name
 	Advertise string // the address that other machines reach; chosen when it runs
 	Listen    string // the API's TLS address; :7420. "none" serves the local socket alone
 	Domain    string // default host of routes is <service>.<app>.<domain>; localhost
@@ -48,8 +48,9 @@ type Config struct {
 	AutoscalePeriod              cluster.Duration // 15s
 	SocketGroup                  string           // group that may use the local socket beside root; fairlead
 
-	quota  int64 // EtcdQuota in bytes
-	chosen bool  // Advertise was not given
+	quota    int64 // EtcdQuota in bytes
+	chosen   bool  // Advertise was not given
+	hostName bool  // Node was not given: it is the host name
 
 	LogLevel string // info
 	Version  string
@@ -93,7 +94,7 @@ func (c *Config) SetDefaults() error {
 		if err != nil {
 			return err
 		}
-		c.Node = normalNode(host)
+		c.Node, c.hostName = normalNode(host), true
 	}
 	return c.validate()
 }

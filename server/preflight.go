@@ -26,6 +26,9 @@ func preflight(ctx context.Context, cfg Config) (traefik string, err error) {
 	if err := cfg.chooseRanges(cfg.ownNets); err != nil {
 		return "", err
 	}
+	if _, err := cfg.keptName(); err != nil {
+		return "", err
+	}
 	if err := pki.Clock(filepath.Join(cfg.DataDir, "pki"), time.Now()); err != nil { //nolint:forbidigo // the command's own clock
 		return "", err
 	}

@@ -153,7 +153,9 @@ func openMachine(ctx context.Context, cfg Config, token func() (string, error), 
 	}
 	m := &machine{local: local{Config: cfg, now: now}}
 	if err = m.joinServers(ctx, token); err == nil && m.settings == nil {
-		err = m.keepRanges()
+		if err = m.keepName(); err == nil {
+			err = m.keepRanges()
+		}
 	}
 	if err == nil {
 		m.settleAddress(m.own(false, m.others), false)
