@@ -23,10 +23,11 @@ type host interface {
 	// setRoutes makes plan's routes the only ones of ours in a network namespace. It
 	// hands plan the namespace's default gateway, invalid when there is none.
 	setRoutes(netns string, plan func(gateway netip.Addr) []route) error
-	// reach makes these the only routes of ours to other nodes' containers, and has
-	// the engine let in what the rules mark, and past its filters what goes to this
+	// reach makes these the only routes of ours to other nodes' containers, which this
+	// node calls from self, the address that they know it by, where it has that one. It
+	// has the engine let in what the rules mark, and past its filters what goes to this
 	// node's own networks.
-	reach(peers []Peer, own []netip.Prefix) error
+	reach(self netip.Addr, peers []Peer, own []netip.Prefix) error
 	// dropFlows forgets the flows to these addresses (none: to any) for which
 	// gone returns true.
 	dropFlows(to []netip.Addr, gone func(flow) bool) error

@@ -36,6 +36,9 @@ type Config struct {
 	// the start, and after each change of the endpoints. It must not block, nor call
 	// the Mesh.
 	Applied func(cluster.StoreRev)
+	// Unreached, when set, is called with which other nodes are not reached and why, and
+	// with "" once all are, at each change of that. It must not block, nor call the Mesh.
+	Unreached func(string)
 	// Peers says that SetPeers will be called: nothing is written before.
 	Peers bool
 	// Resync is how often the whole table is written again; 0 means 5 minutes.
@@ -71,8 +74,10 @@ type Mesh struct {
 	networksKnown, peersKnown bool
 	networks                  []Network
 	peers                     []Peer
-	unreached                 string // why not, as it was logged
-	reached                   bool   // the routes to them are as they should be
+	self                      netip.Addr // by which the others know this node
+	odd                       error      // nodes that are none of peers, as nobody could reach them
+	unreached                 string     // which are not, as it was told
+	reached                   bool       // the routes to them are as they should be
 	attached                  map[cluster.TaskID]Container
 	routed                    map[cluster.TaskID]bool // whose routes are known to be right
 	applied                   *Ruleset                // nil: not known
@@ -136,7 +141,7 @@ func Cleanup(ctx context.Context, clusterID string) error {
 	if err := nft.Run(ctx, tx); err != nil {
 		return fmt.Errorf("remove nft table %s: %w", TableName(clusterID), err)
 	}
-	return (&kernel{cluster: clusterID}).reach(nil, nil)
+	return (&kernel{cluster: clusterID}).reach(netip.Addr{}, nil, nil)
 }
 
 // SetNetworks says which container networks this node has. It returns once the
@@ -148,31 +153,6 @@ func (m *Mesh) SetNetworks(ctx context.Context, nets []Network) error {
 	m.networks, m.networksKnown = slices.Clone(nets), true
 	clear(m.routed)
 	return m.sync(ctx, false)
-}
-
-// SetPeers says which other nodes there are. It returns once the kernel knows how
-// to reach their containers.
-func (m *Mesh) SetPeers(ctx context.Context, peers []Peer) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.peers, m.peersKnown, m.reached = slices.Clone(peers), true, false
-	return m.sync(ctx, false)
-}
-
-// reach sets the routes to other nodes' containers. One that cannot be set holds
-// up nothing else: it is tried again.
-func (m *Mesh) reach() {
-	if m.reached {
-		return
-	}
-	if err := m.host.reach(m.peers, calledNets(m.networks)); err != nil {
-		if text := err.Error(); text != m.unreached {
-			m.unreached = text
-			m.cfg.Log.Error("cannot route to another node's containers; will retry", "error", err)
-		}
-		return
-	}
-	m.reached, m.unreached = true, ""
 }
 
 // Run keeps the kernel at the newest endpoints until ctx ends, and returns the
@@ -221,14 +201,6 @@ func (m *Mesh) Run(ctx context.Context) error {
 			m.doubtRoutes()
 		}
 	}
-}
-
-// doubtRoutes has the routes to other nodes looked at again: others may have
-// removed them.
-func (m *Mesh) doubtRoutes() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.reached = m.reached && len(m.peers) == 0
 }
 
 // disturbed returns a channel that says when to look at the table, and one that

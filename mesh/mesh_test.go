@@ -48,7 +48,9 @@ func (f *fakeNFT) Run(ctx context.Context, tx *knftables.Transaction) error {
 }
 
 type fakeHost struct {
+	self    netip.Addr
 	peers   []Peer
+	away    error // what reach says
 	called  []netip.Prefix
 	flows   []flow
 	bridges error
@@ -59,9 +61,9 @@ type fakeHost struct {
 
 func (h *fakeHost) filterBridges() error     { return h.bridges }
 func (h *fakeHost) hairpin(_ []string) error { return nil }
-func (h *fakeHost) reach(peers []Peer, own []netip.Prefix) error {
-	h.peers, h.called = peers, own
-	return nil
+func (h *fakeHost) reach(self netip.Addr, peers []Peer, own []netip.Prefix) error {
+	h.self, h.peers, h.called = self, peers, own
+	return h.away
 }
 
 func (h *fakeHost) dropFlows(to []netip.Addr, gone func(flow) bool) error {
@@ -462,7 +464,7 @@ func TestNothingIsWrittenBeforeAllIsTold(t *testing.T) {
 	m.running = true
 	for _, tell := range []func() error{
 		func() error { return nil },
-		func() error { return m.SetPeers(t.Context(), nil) },
+		func() error { return m.SetPeers(t.Context(), netip.Addr{}, nil) },
 	} {
 		if err := errors.Join(tell(), m.Resync(t.Context())); err != nil || len(w.reported()) != 0 {
 			t.Fatalf("written before the networks are known: %v, %v", err, w.reported())

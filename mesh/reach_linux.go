@@ -1,15 +1,20 @@
 package mesh
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/coreos/go-iptables/iptables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/fairlead/fairlead/cluster"
 )
 
 // dockerUser is the engine's chain for rules of others: it comes before its own.
@@ -29,19 +34,21 @@ func (k *kernel) metric() int {
 
 // hop is a route to a part of another node's containers.
 type hop struct {
-	to  netip.Prefix
-	via netip.Addr
+	to   netip.Prefix
+	via  netip.Addr
+	from netip.Addr // the source of what this node itself sends; not valid: the kernel's choice
 }
 
-func hops(peers []Peer) map[hop]bool {
-	out := map[hop]bool{}
+// hops are the routes to peers from an address of this node, and whose each is.
+func hops(peers []Peer, from netip.Addr) map[hop]cluster.NodeID {
+	out := map[hop]cluster.NodeID{}
 	for _, p := range peers {
 		for _, b := range p.Blocks {
-			out[hop{b.Masked(), p.Address}] = true
+			out[hop{b.Masked(), p.Address, from}] = p.Node
 		}
 		for _, s := range p.Networks { // also one from before there were blocks
 			if !within(s, p.Blocks) {
-				out[hop{s.Masked(), p.Address}] = true
+				out[hop{s.Masked(), p.Address, from}] = p.Node
 			}
 		}
 	}
@@ -57,37 +64,86 @@ func within(p netip.Prefix, blocks []netip.Prefix) bool {
 	return false
 }
 
-func (k *kernel) reach(peers []Peer, own []netip.Prefix) error {
+func (h hop) compare(o hop) int {
+	return cmp.Or(h.to.Compare(o.to), h.via.Compare(o.via), h.from.Compare(o.from))
+}
+
+// route is what the kernel is told. With several addresses on the interface it would choose
+// the first one, which the other node does not know this one by and lets nothing in from.
+func (k *kernel) route(h hop) *netlink.Route {
+	r := &netlink.Route{
+		Dst: &net.IPNet{IP: h.to.Addr().AsSlice(), Mask: net.CIDRMask(h.to.Bits(), 32)}, Gw: h.via.AsSlice(), Protocol: RouteProtocol, Priority: k.metric(),
+	}
+	if h.from.IsValid() {
+		r.Src = h.from.AsSlice()
+	}
+	return r
+}
+
+// isLocal reports whether this machine has an address now.
+func isLocal(a netip.Addr) (bool, error) {
+	all, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return false, fmt.Errorf("list addresses: %w", err)
+	}
+	return slices.ContainsFunc(all, func(x netlink.Addr) bool { return addr(x.IP) == a }), nil
+}
+
+func (k *kernel) reach(self netip.Addr, peers []Peer, own []netip.Prefix) error {
 	all, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Protocol: RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
-	want := hops(peers)
-	have := map[hop]bool{}
+	local, err := isLocal(self)
+	if err != nil {
+		return err
+	}
+	if !local || self.IsLoopback() {
+		self = netip.Addr{}
+	}
+	want := hops(peers, self)
+	wanted := map[netip.Prefix]bool{}
+	for h := range want {
+		wanted[h.to] = true
+	}
+	have, old := map[hop]bool{}, map[netip.Prefix]netlink.Route{}
 	var errs []error
+	drop := func(r netlink.Route) {
+		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("delete the route to %s: %w", r.Dst, err))
+		}
+	}
 	for _, r := range all {
 		if r.Dst == nil || r.Priority != k.metric() {
 			continue
 		}
 		bits, _ := r.Dst.Mask.Size()
-		h := hop{netip.PrefixFrom(addr(r.Dst.IP), bits), addr(r.Gw)}
-		if want[h] {
+		h := hop{netip.PrefixFrom(addr(r.Dst.IP), bits), addr(r.Gw), addr(r.Src)}
+		_, ok := want[h]
+		switch {
+		case ok:
 			have[h] = true
-			continue
-		}
-		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
-			errs = append(errs, fmt.Errorf("delete the route to %s: %w", h.to, err))
+		case wanted[h.to]:
+			old[h.to] = r // replaced below, without a moment between
+		default:
+			drop(r)
 		}
 	}
-	for h := range want {
+	told := map[cluster.NodeID]bool{}
+	for _, h := range slices.SortedFunc(maps.Keys(want), hop.compare) {
 		if have[h] {
 			continue
 		}
-		r := netlink.Route{
-			Dst: &net.IPNet{IP: h.to.Addr().AsSlice(), Mask: net.CIDRMask(h.to.Bits(), 32)}, Gw: h.via.AsSlice(), Protocol: RouteProtocol, Priority: k.metric(),
+		err := netlink.RouteReplace(k.route(h))
+		if err == nil {
+			continue
 		}
-		if err := netlink.RouteReplace(&r); err != nil {
-			errs = append(errs, fmt.Errorf("route %s by %s: %w (is that node on this machine's own network?)", h.to, h.via, err))
+		if r, ok := old[h.to]; ok {
+			drop(r)
+		}
+		if !told[want[h]] {
+			told[want[h]] = true
+			errs = append(errs, unreachedf(want[h], "route %s by %s: %w (is that node on this machine's own network?)", h.to, h.via, err))
 		}
 	}
 	if len(want) == 0 {

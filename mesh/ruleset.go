@@ -25,7 +25,8 @@ type Network struct {
 
 // Peer is another node of the cluster, and where its containers are.
 type Peer struct {
-	Address  netip.Addr
+	Node     cluster.NodeID
+	Address  netip.Addr     // not valid: what it says is none
 	Blocks   []netip.Prefix // its part of the cluster's range
 	Networks map[cluster.NetworkName]netip.Prefix
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // acks writes the endpoint revision that this node's kernel and name server
-// serve, the lower of the two. Only the newest matters: what comes while one is
+// serve, the lower of the two, and what does not work here. Only the newest matters: what comes while one is
 // being written is written next.
 type acks struct {
 	store store.Store
@@ -21,7 +21,8 @@ type acks struct {
 
 	mu            sync.Mutex
 	kernel, names cluster.StoreRev
-	failure       string
+	failure       string // of the name server
+	away          string // which other nodes are not reached, and why
 	wake          chan struct{}
 }
 
@@ -51,6 +52,14 @@ func (a *acks) named(rev cluster.StoreRev, err error) {
 	a.again()
 }
 
+// unreached reports which other nodes are not reached, and why; it does not block.
+func (a *acks) unreached(text string) {
+	a.mu.Lock()
+	a.away = text
+	a.mu.Unlock()
+	a.again()
+}
+
 func (a *acks) again() {
 	select {
 	case a.wake <- struct{}{}:
@@ -62,7 +71,11 @@ func (a *acks) again() {
 func (a *acks) wanted() cluster.AgentAck {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return cluster.AgentAck{Node: a.node, Endpoint: min(a.kernel, a.names), Error: a.failure}
+	text := a.failure
+	if text != "" && a.away != "" {
+		text += "; "
+	}
+	return cluster.AgentAck{Node: a.node, Endpoint: min(a.kernel, a.names), Error: text + a.away}
 }
 
 func (a *acks) run(ctx context.Context) error {

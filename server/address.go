@@ -34,9 +34,9 @@ type waysOut struct {
 var engineBridge = regexp.MustCompile(`^(docker\d+|docker_gwbridge|br-[0-9a-f]{12})$`)
 
 // reachable reports whether other machines may reach this one by u: a bridge of
-// containers leads to none.
+// containers leads to none, and other nodes' containers are reached by IPv4 alone.
 func (u uplink) reachable() bool {
-	return u.address.IsValid() && !u.address.IsLoopback() && u.address.IsGlobalUnicast() &&
+	return u.address.Is4() && !u.address.IsLoopback() && u.address.IsGlobalUnicast() &&
 		!engineBridge.MatchString(u.link) && !agent.IsBridge(u.link)
 }
 
@@ -187,10 +187,10 @@ func (c *Config) settleAddress(find func(now netip.Addr) netip.Addr, node bool) 
 		c.Advertise = a.String()
 	case node:
 		c.Advertise = ""
-		c.Log.Warn("this machine has no address yet by which it reaches a server (bridges of containers do not count); waiting for one, and starting what ran here last. --advertise names one")
+		c.Log.Warn("this machine has no IPv4 address yet by which it reaches a server (bridges of containers do not count); waiting for one, and starting what ran here last. --advertise names one")
 	default:
 		c.Advertise = loopbackAddress
-		c.Log.Warn("this machine has no address yet that others reach (bridges of containers do not count); going on without them until it has. --advertise names one")
+		c.Log.Warn("this machine has no IPv4 address yet that others reach (bridges of containers do not count); going on without them until it has. --advertise names one")
 	}
 }
 

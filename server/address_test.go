@@ -49,6 +49,7 @@ func TestAddressOfANode(t *testing.T) {
 		{"no default route: a bridge comes last", waysOut{all: []uplink{docker, lan, wlan0}}, "", "", "192.168.1.7"},
 		{"a bridge that is no engine's", waysOut{all: []uplink{docker, lan}}, "", "", "10.0.0.9"},
 		{"a default route by a bridge of an engine", waysOut{route: docker, all: []uplink{docker, lan}}, "", "", "10.0.0.9"},
+		{"a server is reached by IPv6, by which no container is", waysOut{servers: []uplink{link("fd00::7", "eth0")}, all: []uplink{eth0}}, "", "", "10.0.0.7"},
 		{"the servers are on this machine", waysOut{servers: []uplink{lo}, route: eth0, all: []uplink{eth0}}, "", "10.0.0.7", "10.0.0.7"},
 		{"one of the servers is on this machine", waysOut{servers: []uplink{lo, eth0}, route: wlan0, all: []uplink{eth0, wlan0}}, "", "10.0.0.7", "10.0.0.7"},
 		{"another uplink takes over, and the address stays", waysOut{servers: []uplink{wlan0}, route: wlan0, all: []uplink{eth0, wlan0}}, "10.0.0.7", "192.168.1.7", "10.0.0.7"},

@@ -103,8 +103,8 @@ func (c *Config) validate() error {
 	if err := cluster.ValidName("node", c.Node); err != nil {
 		return err
 	}
-	if _, err := netip.ParseAddr(c.Advertise); err != nil && c.Advertise != "" {
-		return cluster.Invalidf("--advertise %q: give an IP address that other machines reach", c.Advertise)
+	if a, _ := netip.ParseAddr(c.Advertise); c.Advertise != "" && (!a.Is4() || a.IsUnspecified() || a.IsMulticast()) {
+		return cluster.Invalidf("--advertise %q: give an IPv4 address that other machines reach; containers on different nodes reach each other by IPv4 alone", c.Advertise)
 	}
 	for flag, s := range map[string]string{"--pool": c.Pool, "--service-range": c.ServiceRange} {
 		p, err := netip.ParsePrefix(s)

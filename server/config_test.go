@@ -12,8 +12,12 @@ func TestConfigIsRefused(t *testing.T) {
 	if err := good.SetDefaults(); err != nil {
 		t.Fatal(err)
 	}
+	const advice = ": give an IPv4 address that other machines reach; containers on different nodes reach each other by IPv4 alone"
 	for name, spoil := range map[string]func(*Config){
-		"--advertise \"n1\": give an IP address that other machines reach":                          func(c *Config) { c.Advertise = "n1" },
+		"--advertise \"n1\"" + advice:           func(c *Config) { c.Advertise = "n1" },
+		"--advertise \"fd00::1\"" + advice:      func(c *Config) { c.Advertise = "fd00::1" },
+		"--advertise \"fe80::1%eth0\"" + advice: func(c *Config) { c.Advertise = "fe80::1%eth0" },
+		"--advertise \"0.0.0.0\"" + advice:      func(c *Config) { c.Advertise = "0.0.0.0" },
 		"--pool \"10.213.0.0/24\": give an IPv4 range of at least /20, such as 10.213.0.0/16":       func(c *Config) { c.Pool = "10.213.0.0/24" },
 		"--http-port 70000: ports are 1 to 65535":                                                   func(c *Config) { c.HTTPPort = 70000 },
 		"--http-port and --https-port are both 443":                                                 func(c *Config) { c.HTTPPort = 443 },

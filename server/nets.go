@@ -51,7 +51,7 @@ func (n *nets) alone() (bool, error) {
 // follow tells the agent and the mesh of every change until ctx ends. Until the
 // store has been read the kernel stays as it is; where the store does not answer,
 // what was known last counts.
-func (n *nets) follow(ctx context.Context, self cluster.NodeID, peers func(context.Context, []mesh.Peer)) error {
+func (n *nets) follow(ctx context.Context, self cluster.NodeID, peers func(ctx context.Context, own netip.Addr, others []mesh.Peer)) error {
 	var turn sync.Mutex
 	read := false // what is known is the store's own
 	use := func(all []cluster.NodeNet, fresh bool) {
@@ -61,12 +61,12 @@ func (n *nets) follow(ctx context.Context, self cluster.NodeID, peers func(conte
 			return
 		}
 		read = fresh
-		own, others := split(all, self)
+		own, at, others := split(all, self)
 		n.mu.Lock()
 		n.pools, n.known = own, true
 		n.only = !slices.ContainsFunc(all, func(x cluster.NodeNet) bool { return x.Node != self })
 		n.mu.Unlock()
-		peers(ctx, others)
+		peers(ctx, at, others)
 	}
 	patience := time.AfterFunc(storePatience, func() {
 		if all, err := n.last(); err == nil {
@@ -117,16 +117,17 @@ func (n *nets) last() (all []cluster.NodeNet, err error) {
 	return all, json.Unmarshal(b, &all)
 }
 
-// split tells a node's own blocks from how it reaches the others.
-func split(all []cluster.NodeNet, self cluster.NodeID) (own []netip.Prefix, others []mesh.Peer) {
+// split tells a node's own blocks, and the address that the others know it by, from how it
+// reaches the others. One that has no address yet is none that can be reached.
+func split(all []cluster.NodeNet, self cluster.NodeID) (own []netip.Prefix, at netip.Addr, others []mesh.Peer) {
 	for _, x := range all {
-		if x.Node == self {
-			own = x.Blocks
-			continue
-		}
-		if a, err := netip.ParseAddr(x.Address); err == nil {
-			others = append(others, mesh.Peer{Address: a, Blocks: x.Blocks, Networks: x.Networks})
+		a, _ := netip.ParseAddr(x.Address) // what is none the mesh tells of
+		switch {
+		case x.Node == self:
+			own, at = x.Blocks, a
+		case x.Address != "":
+			others = append(others, mesh.Peer{Node: x.Node, Address: a, Blocks: x.Blocks, Networks: x.Networks})
 		}
 	}
-	return own, others
+	return own, at, others
 }

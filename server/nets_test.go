@@ -26,8 +26,13 @@ func TestNetsOutliveTheStore(t *testing.T) {
 		{Node: "n1", Address: "10.0.0.1", Blocks: []netip.Prefix{netip.MustParsePrefix("10.213.0.0/22")}},
 		{Node: "n2", Address: "10.0.0.2", Blocks: []netip.Prefix{netip.MustParsePrefix("10.213.4.0/22")}, Networks: map[cluster.NetworkName]netip.Prefix{"a": netip.MustParsePrefix("10.213.4.0/24")}},
 		{Node: "n3", Address: "nonsense"},
+		{Node: "n4"}, // it has no address yet
 	}
-	want := []mesh.Peer{{Address: netip.MustParseAddr("10.0.0.2"), Blocks: all[1].Blocks, Networks: all[1].Networks}}
+	type telling struct {
+		Own    netip.Addr
+		Others []mesh.Peer
+	}
+	want := telling{netip.MustParseAddr("10.0.0.1"), []mesh.Peer{{Node: "n2", Address: netip.MustParseAddr("10.0.0.2"), Blocks: all[1].Blocks, Networks: all[1].Networks}, {Node: "n3"}}}
 	for _, down := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			st := store.NewMemory()
@@ -47,11 +52,11 @@ func TestNetsOutliveTheStore(t *testing.T) {
 			n := &nets{mirror: store.NewMirror(st, store.PrefixNodeNets, hclog.NewNullLogger()), path: path, log: hclog.NewNullLogger()}
 			done := make(chan error, 2)
 			go func() { done <- n.mirror.Run(ctx) }()
-			told := make(chan []mesh.Peer, 1)
+			told := make(chan telling, 1)
 			go func() {
-				done <- n.follow(ctx, "n1", func(_ context.Context, p []mesh.Peer) {
+				done <- n.follow(ctx, "n1", func(_ context.Context, own netip.Addr, p []mesh.Peer) {
 					select {
-					case told <- p:
+					case told <- telling{own, p}:
 					default:
 					}
 				})
@@ -63,7 +68,7 @@ func TestNetsOutliveTheStore(t *testing.T) {
 				t.Errorf("own blocks %v", got)
 			}
 			if only, err := n.alone(); only || err != nil {
-				t.Errorf("among three nodes it is alone: %v, %v", only, err)
+				t.Errorf("among four nodes it is alone: %v, %v", only, err)
 			}
 			synctest.Wait() // until it is on disk
 			cancel()
@@ -86,7 +91,7 @@ func TestAlone(t *testing.T) {
 			t.Errorf("before it has read anything: %v", err)
 		}
 		go func() { _ = n.mirror.Run(ctx) }()
-		go func() { _ = n.follow(ctx, "n1", func(context.Context, []mesh.Peer) {}) }()
+		go func() { _ = n.follow(ctx, "n1", func(context.Context, netip.Addr, []mesh.Peer) {}) }()
 		is := func(when string, want bool) {
 			t.Helper()
 			synctest.Wait()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -120,8 +121,8 @@ func (n *nodeParts) startAgent() error {
 	where := &nets{mirror: store.NewMirror(own, store.PrefixNodeNets, n.Log.Named("mesh")), path: filepath.Join(n.DataDir, "nets.json"), log: n.Log.Named("mesh")}
 	n.g.Go(func() error { return where.mirror.Run(n.ctx) })
 	n.g.Go(func() error {
-		return where.follow(n.ctx, cluster.NodeID(n.Node), func(ctx context.Context, peers []mesh.Peer) {
-			if err := here.mesh.SetPeers(ctx, peers); err != nil && ctx.Err() == nil {
+		return where.follow(n.ctx, cluster.NodeID(n.Node), func(ctx context.Context, own netip.Addr, peers []mesh.Peer) {
+			if err := here.mesh.SetPeers(ctx, own, peers); err != nil && ctx.Err() == nil {
 				n.Log.Error("could not serve containers of other nodes; will retry", "error", err)
 			}
 		})
@@ -176,7 +177,7 @@ func (n *nodeParts) startMesh(own store.Store, here *containers) (*mesh.Mesh, *n
 			resolver.SetEndpoints(eps, rev)
 			return eps, rev
 		},
-		Applied: acks.applied,
+		Applied: acks.applied, Unreached: acks.unreached,
 	})
 	if err != nil {
 		return nil, nil, err
