@@ -24,7 +24,7 @@ func (s *Server) removeNode(ctx context.Context, in *removeNodeInput) (nothing, 
 	// What a node says of itself is not asked: one that joined is no server.
 	server := spec.V.Key == "" && (id == s.Node || s.isServer(id))
 	switch {
-	case !there && !known && in.LoseVolumes && s.heldVolumes(id):
+	case !there && !known && in.LoseVolumes && len(s.heldVolumes(id)) > 0:
 		// It was removed before; its volumes were still waited for.
 	case !there && !known:
 		return nothing{}, s.expelUnknown(ctx, id)
@@ -151,21 +151,49 @@ func (s *Server) said(ctx context.Context, id cluster.NodeID) (steps []step, err
 	return steps, nil
 }
 
-// heldVolumes reports whether a task had a volume on a node.
-func (s *Server) heldVolumes(id cluster.NodeID) bool {
-	held := false
+// heldVolumes names the volumes that tasks had on a node.
+func (s *Server) heldVolumes(id cluster.NodeID) []string {
+	held := map[string]bool{}
+	hold := func(names []string) {
+		for _, n := range names {
+			held[n] = true
+		}
+	}
 	s.Mirror.Read(func(v store.View) {
 		for _, p := range store.Placements(v) {
-			held = held || p.Node == id && p.Spec.HasLocalVolume()
+			if p.Node == id {
+				hold(p.Spec.LocalVolumes())
+			}
 		}
 		for _, t := range store.Tasks(v) {
-			held = held || t.Outcome != nil && t.Outcome.Node == id && t.Spec.HasLocalVolume()
+			if t.Outcome != nil && t.Outcome.Node == id {
+				hold(t.Spec.LocalVolumes())
+			}
 		}
 		for _, p := range store.VolumePlaces(v) {
 			for _, x := range p.Slots {
-				held = held || x.Node == id
+				if x.Node == id {
+					hold(x.Volumes)
+				}
 			}
 		}
 	})
-	return held
+	return slices.Sorted(maps.Keys(held))
+}
+
+// hasHeld refuses a machine under the name of a node that was removed, whose volumes are
+// waited for, unless it has them all, or they were given up: the tasks that wait would start
+// there, with empty ones. has is nil where the machine does not say.
+func (s *Server) hasHeld(id cluster.NodeID, has []string) error {
+	var lost bool
+	s.Mirror.Read(func(v store.View) { lost = slices.Contains(store.LostVolumes(v), id) })
+	missing := slices.DeleteFunc(s.heldVolumes(id), func(name string) bool { return slices.Contains(has, name) })
+	if lost || len(missing) == 0 {
+		return nil
+	}
+	why := "which this machine does not have"
+	if has == nil {
+		why = "and this machine does not say which it has (its engine does not answer, or its Fairlead is older than the server's)"
+	}
+	return cluster.Invalidf("tasks wait for volumes of node %s, which was removed (%s), %s: they would start here with empty ones. If those volumes are lost, first `fairlead node rm %s --lose-volumes`; else join under another name with --node, and the volumes are waited for", id, some(missing), why, id)
 }

@@ -187,7 +187,7 @@ func (s *Server) join(ctx context.Context, in *joinInput) (out v1.Membership, er
 		return out, err
 	}
 	err = s.decide(ctx, func(ctx context.Context) error {
-		steps, err := s.admit(ctx, cluster.NodeSpec{ID: id, Key: key, Gateway: in.Body.Gateway}, in.Body.Token)
+		steps, err := s.admit(ctx, cluster.NodeSpec{ID: id, Key: key, Gateway: in.Body.Gateway}, in.Body)
 		if err != nil {
 			return err
 		}
@@ -217,9 +217,9 @@ func (s *Server) fits(host []cluster.HostNet) error {
 // admit decides whether a node may join, and what to write. A node that asks again
 // with its own key, since an answer was lost, writes nothing; one that is to become
 // a gateway now does.
-func (s *Server) admit(ctx context.Context, want cluster.NodeSpec, secret string) ([]step, error) {
+func (s *Server) admit(ctx context.Context, want cluster.NodeSpec, asks v1.Join) ([]step, error) {
 	id := want.ID
-	tok, found := s.joinToken(secret)
+	tok, found := s.joinToken(asks.Token)
 	switch {
 	case !found:
 		return nil, unknownToken("node")
@@ -240,10 +240,10 @@ func (s *Server) admit(ctx context.Context, want cluster.NodeSpec, secret string
 		want.Gateway = true
 	} else {
 		_, there := s.read("").nodes[id]
-		if err := taken(id, s.isServer(id), there || known); err != nil {
+		err := s.free(id, s.isServer(id), there || known, asks.Volumes)
+		if err != nil {
 			return nil, err
 		}
-		var err error
 		if steps, err = s.said(ctx, id); err != nil {
 			return nil, err
 		}

@@ -136,7 +136,7 @@ func (s *Server) joinServer(ctx context.Context, in *joinServerInput) (out v1.Se
 		return out, err
 	}
 	err = s.decide(ctx, func(ctx context.Context) error {
-		steps, err := s.admitServer(id, in.Body.Recipient, in.Body.Token)
+		steps, err := s.admitServer(in.Body)
 		if err != nil {
 			return err
 		}
@@ -154,8 +154,9 @@ func (s *Server) joinServer(ctx context.Context, in *joinServerInput) (out v1.Se
 
 // admitServer decides whether a machine may become a server, and what to write. One
 // that asks again with its own key, since an answer was lost, writes nothing.
-func (s *Server) admitServer(id cluster.NodeID, recipient, secret string) ([]step, error) {
-	tok, found := s.joinToken(secret)
+func (s *Server) admitServer(asks v1.ServerJoin) ([]step, error) {
+	id, recipient := asks.Node, asks.Recipient
+	tok, found := s.joinToken(asks.Token)
 	switch {
 	case !found:
 		return nil, unknownToken("server")
@@ -180,7 +181,7 @@ func (s *Server) admitServer(id cluster.NodeID, recipient, secret string) ([]ste
 	if _, joined := s.nodeSpec(id); joined {
 		there = true
 	}
-	if err := taken(id, known || isServer, there); err != nil {
+	if err := s.free(id, known || isServer, there, asks.Volumes); err != nil {
 		return nil, err
 	}
 	server, err := put(store.ServerSpecKey(id), cluster.ServerSpec{Node: id, Key: recipient, Joined: s.Now().UTC(), By: tok.V.Name}, 0)
@@ -194,8 +195,9 @@ func (s *Server) admitServer(id cluster.NodeID, recipient, secret string) ([]ste
 	return append([]step{server, token}, s.found(id)...), err
 }
 
-// taken says that a name is a server's or a node's already, and how it becomes free.
-func taken(id cluster.NodeID, server, node bool) error {
+// free says that a name is a server's or a node's already, and how it becomes free, or that
+// a node of that name was removed, whose volumes the machine that asks for it has not.
+func (s *Server) free(id cluster.NodeID, server, node bool, volumes []string) error {
 	var what, advice []string
 	if server {
 		what, advice = append(what, "server"), append(advice, fmt.Sprintf("`fairlead server rm %s`", id))
@@ -204,7 +206,11 @@ func taken(id cluster.NodeID, server, node bool) error {
 		what, advice = append(what, "node"), append(advice, fmt.Sprintf("`fairlead node rm %s`", id))
 	}
 	if len(what) == 0 {
-		return nil
+		return s.hasHeld(id, volumes)
 	}
-	return cluster.Invalidf("there is a %s %q already: choose another name with --node, or remove that one with %s", strings.Join(what, " and "), id, strings.Join(advice, " and then "))
+	held := ""
+	if names := s.heldVolumes(id); node && len(names) > 0 {
+		held = fmt.Sprintf("; it has volumes (%s), and a machine without them takes its name only after `fairlead node rm %s --lose-volumes`", some(names), id)
+	}
+	return cluster.Invalidf("there is a %s %q already: choose another name with --node, or remove that one with %s%s", strings.Join(what, " and "), id, strings.Join(advice, " and then "), held)
 }

@@ -324,9 +324,10 @@ func (j *joined) join(ctx context.Context, dir string, token func() (string, err
 	if j.membership.Node == "" { // else it is a member, and what overlaps an alarm
 		nets = j.joinNets()
 	}
+	volumes := j.joinVolumes(ctx)
 	m, err := j.admitted(ctx, func() (v1.Membership, error) {
 		m, err := askPinned[v1.Membership](ctx, j.Join, t.Fingerprint, "/v1/join",
-			v1.Join{Token: t.Secret, Node: node, Request: string(csr), Version: j.Version, Gateway: !j.NoGateway, Networks: nets})
+			v1.Join{Token: t.Secret, Node: node, Request: string(csr), Version: j.Version, Gateway: !j.NoGateway, Networks: nets, Volumes: volumes})
 		return m, blameClock(err, j.now())
 	})
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead/fairlead/agent"
+	"github.com/fairlead/fairlead/agent/docker"
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/atomicfile"
 	"github.com/fairlead/fairlead/cluster"
@@ -122,6 +123,33 @@ func (c *Config) ownNets() []cluster.HostNet {
 func (c *Config) joinNets() []cluster.HostNet {
 	nets := c.ownNets()
 	return nets[:min(len(nets), v1.MostNetworks)]
+}
+
+// volumesTime is how long the engine of a machine that joins has to name its volumes.
+const volumesTime = 10 * time.Second
+
+// joinVolumes are the volumes of this machine's engine, which a machine that joins tells of:
+// it may be a node that was removed, with what that had. nil where the engine does not say.
+func (c *Config) joinVolumes(ctx context.Context) []string {
+	names, err := engineVolumes(ctx, c.Docker)
+	if err != nil {
+		if !c.NoAgent {
+			c.Log.Warn("cannot say which volumes this machine has", "error", err)
+		}
+		return nil
+	}
+	return names[:min(len(names), v1.MostVolumes)]
+}
+
+func engineVolumes(ctx context.Context, address string) ([]string, error) {
+	engine, err := docker.New(address)
+	if err != nil {
+		return nil, err
+	}
+	defer engine.Close() //nolint:errcheck // only asked
+	ctx, cancel := context.WithTimeout(ctx, volumesTime)
+	defer cancel()
+	return engine.VolumeNames(ctx)
 }
 
 // ranges are the cluster's address ranges.

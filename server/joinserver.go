@@ -146,9 +146,9 @@ func (m *machine) askToServe(ctx context.Context, dir string, token func() (stri
 	if err != nil {
 		return s, err
 	}
-	nets := m.joinNets()
+	nets, volumes := m.joinNets(), m.joinVolumes(ctx)
 	s.ServerMembership, err = askPinned[v1.ServerMembership](ctx, m.Join, t.Fingerprint, "/v1/join-server",
-		v1.ServerJoin{Token: t.Secret, Node: cluster.NodeID(m.Node), Recipient: identity.Recipient().String(), Version: m.Version, External: m.external(), Networks: nets})
+		v1.ServerJoin{Token: t.Secret, Node: cluster.NodeID(m.Node), Recipient: identity.Recipient().String(), Version: m.Version, External: m.external(), Networks: nets, Volumes: volumes})
 	if err != nil {
 		return s, blameClock(err, m.now())
 	}

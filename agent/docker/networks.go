@@ -112,4 +112,14 @@ func (e *Engine) EnsureVolume(ctx context.Context, m cluster.Mount, labels map[s
 	return kind(err)
 }
 
+// VolumeNames are the names of all volumes that the engine has.
+func (e *Engine) VolumeNames(ctx context.Context) ([]string, error) {
+	list, err := e.cli.VolumeList(ctx, volume.ListOptions{})
+	names := make([]string, 0, len(list.Volumes))
+	for _, v := range list.Volumes {
+		names = append(names, v.Name)
+	}
+	return names, kind(err)
+}
+
 func fileMode(m int) os.FileMode { return os.FileMode(m & 0o7777) }

@@ -41,10 +41,16 @@ type Join struct {
 	Gateway bool           `json:"gateway,omitempty" doc:"run a gateway there too"`
 	// Networks are the machine's own: one that has addresses of the cluster's is refused.
 	Networks []cluster.HostNet `json:"networks,omitempty" maxItems:"5000" doc:"what the machine reaches by itself"`
+	// Volumes are those of its engine: a node's that was removed may be among them.
+	Volumes []string `json:"volumes,omitzero" maxItems:"5000" doc:"names of the machine's volumes; left out where it does not say"`
 }
 
-// MostNetworks is how many networks a machine that joins tells of at most.
-const MostNetworks = 5000
+// MostNetworks and MostVolumes are how many networks and volumes a machine that joins tells
+// of at most.
+const (
+	MostNetworks = 5000
+	MostVolumes  = 5000
+)
 
 // Renew is a node's request for its next certificate, of the same key.
 type Renew struct {
@@ -103,8 +109,9 @@ type ServerJoin struct {
 	Recipient string         `json:"recipient" maxLength:"200" doc:"the age public key that the cluster's keys are encrypted to"`
 	Version   string         `json:"version,omitempty" maxLength:"100"`
 	External  bool           `json:"external,omitempty" doc:"it was told of an external etcd, as every server of a cluster on one is"`
-	// Networks are as those of Join.
+	// Networks and Volumes are as those of Join.
 	Networks []cluster.HostNet `json:"networks,omitempty" maxItems:"5000" doc:"what the machine reaches by itself"`
+	Volumes  []string          `json:"volumes,omitzero" maxItems:"5000" doc:"names of the machine's volumes; left out where it does not say"`
 }
 
 // ServerMembership is what a server needs to take part.
