@@ -76,8 +76,10 @@ const (
 	defaultRetention = 10 * time.Minute
 	// stopTimeout bounds an orderly end; what was acknowledged is on disk before that.
 	stopTimeout = 10 * time.Second
-	// announceTimeout bounds what only a changed address needs.
+	// announceTimeout bounds what only a changed address needs; after announceEvery it is
+	// tried again.
 	announceTimeout = 5 * time.Second
+	announceEvery   = 5 * time.Second
 	// voteEvery is how often a new member looks whether it votes.
 	voteEvery  = 20 * time.Millisecond
 	memberData = "member-data"
@@ -200,12 +202,15 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 			started = false
 			voting.Stop()
-			s.announce(ctx, e)
+			announced := s.announce(kctx, e)
 			s.once.Do(func() { close(s.ready) })
 			kept = make(chan struct{})
 			go func() {
 				defer close(kept)
+				var wg sync.WaitGroup
+				wg.Go(func() { s.untilAnnounced(kctx, announced) })
 				s.keepRoom(kctx, e.Server)
+				wg.Wait()
 			}()
 			continue
 		case <-ctx.Done():
@@ -230,21 +235,49 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // announce tells the cluster this member's peer address when it is another than
-// at the first start, since etcd itself keeps to the first.
-func (s *Server) announce(ctx context.Context, e *embed.Etcd) {
+// at the first start, since etcd itself keeps to the first. What it returns does so again,
+// nil where there is nothing to do any more.
+func (s *Server) announce(ctx context.Context, e *embed.Etcd) (again func(context.Context) error) {
 	want := []string{s.cfg.url(s.cfg.Address, s.cfg.peerPort()).String()}
 	m := e.Server.Cluster().Member(e.Server.MemberID())
 	if m == nil || s.cfg.Unsettled || slices.Equal(m.PeerURLs, want) {
-		return
+		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, announceTimeout)
-	defer cancel()
-	next := membership.Member{ID: m.ID, RaftAttributes: membership.RaftAttributes{PeerURLs: want}}
-	if _, err := e.Server.UpdateMember(ctx, next); err != nil {
-		s.log.Error("could not announce the new address to the other members", "address", s.cfg.Address, "error", err)
-		return
+	update := func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, announceTimeout)
+		defer cancel()
+		next := membership.Member{ID: m.ID, RaftAttributes: membership.RaftAttributes{PeerURLs: want}}
+		if _, err := e.Server.UpdateMember(ctx, next); err != nil {
+			return err
+		}
+		s.log.Info("the address changed and is announced", "from", m.PeerURLs, "to", want)
+		return nil
 	}
-	s.log.Info("the address changed and is announced", "from", m.PeerURLs, "to", want)
+	if err := update(ctx); err != nil {
+		s.log.Error("could not announce the new address to the other members; will retry", "address", s.cfg.Address, "error", err)
+		return update
+	}
+	return nil
+}
+
+// untilAnnounced repeats an announcement that failed until it succeeds or ctx ends: the
+// others look for this member where it was.
+func (s *Server) untilAnnounced(ctx context.Context, again func(context.Context) error) {
+	for again != nil {
+		t := time.NewTimer(announceEvery)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+		switch err := again(ctx); {
+		case err == nil:
+			return
+		case ctx.Err() == nil:
+			s.log.Debug("could not announce the new address yet", "error", err)
+		}
+	}
 }
 
 // lock makes the data directory and takes it for this process. etcd has locks
