@@ -55,6 +55,7 @@ func figures() []figure {
 		{"deliveries_200_requests_per_minute", "delivery", "", "requests at that Git server"},
 		{"lab_up_3_warm_s", "lab", "≤ 20", "seconds of `fairlead lab up --nodes 3`, each time a new lab, until it is ready; the program, Docker and Traefik are there; median of three"},
 		{"agent_rss_mb", "lab", "≤ 30", "private memory (RssAnon + RssShmem) of `fairlead agent` on a node of a lab of three, nothing deployed, 20 s after the lab was ready"},
+		{"agent_vmrss_mb", "lab", "", "all resident memory of the same process at the same moment; most of the rest is the program file"},
 		{"agent_rss_mb_50_tasks", "lab", "", "the same process 20 s after 50 replicas on its node became healthy"},
 		{"deploy60_three_nodes_over_api", "lab", "", "time from the start of `fairlead deploy` to 60 healthy replicas on three nodes of a lab, over the time in which the Docker APIs alone create and start 20 such containers on each of the same three engines, 8 at a time on each, with no health check; median of three pairs, which take turns"},
 		{"cluster_rolling_requests", "lab", "", "requests from outside, as `rolling_requests`, during a rolling update of 12 replicas on three nodes of a lab"},
