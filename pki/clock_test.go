@@ -128,12 +128,12 @@ func TestANodesClock(t *testing.T) {
 	}
 
 	// What TLS says of a server whose time has not come is told apart.
-	pinned, err := pki.Pinned(a.Fingerprint(), "127.0.0.1")
+	pinned, err := pki.Pinned(a.Fingerprint())
 	if err != nil {
 		t.Fatal(err)
 	}
 	future := open(t, t.TempDir(), at(1000*time.Hour), "127.0.0.1")
-	early, err := pki.Pinned(future.Fingerprint(), "127.0.0.1")
+	early, err := pki.Pinned(future.Fingerprint())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -270,12 +270,22 @@ func (m *Member) Due() bool {
 func (m *Member) TLS() *tls.Config {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12, RootCAs: m.pool,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			m.mu.RLock()
-			defer m.mu.RUnlock()
-			return m.pair, nil
-		},
-	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: m.pool, GetClientCertificate: m.shown}
+}
+
+// AnywhereTLS is TLS to a server at an address that its certificate need not have, as a
+// person gives it who has the node join.
+func (m *Member) AnywhereTLS() *tls.Config {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	pool := m.pool
+	c := anywhere(func(certs []*x509.Certificate) error { return ofServer(certs[0], pool) })
+	c.GetClientCertificate = m.shown
+	return c
+}
+
+func (m *Member) shown(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.pair, nil
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -121,5 +123,80 @@ func TestMemberNode(t *testing.T) {
 		if id, ok := MemberNode(name); ok != (want != "") || ok && id != want {
 			t.Errorf("%s: %s, %v", name, id, ok)
 		}
+	}
+}
+
+// A server is known by its authority at whatever address, by one who joins and by a node
+// that looks for it. Another authority's is none, nor is a node that plays one.
+func TestServersAreKnownAtAnyAddress(t *testing.T) {
+	server, err := Open(t.TempDir(), Host{Node: "n1", Hosts: []string{"10.0.0.1"}}, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := Open(t.TempDir(), Host{Node: "n1", Hosts: []string{"10.0.0.1"}}, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	csr, err := PrepareMember(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := ParseRequest(csr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := server.IssueNode("n2", r, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := SaveMember(dir, "aaaaaaaaaa", server.PEM(), chain); err != nil {
+		t.Fatal(err)
+	}
+	m, err := OpenMember(dir, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pinned, err := Pinned(server.Fingerprint())
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := *m.pair
+	node.Certificate = append(slices.Clone(node.Certificate), server.cert.Raw) // it can send its authority too
+	for name, c := range map[string]struct {
+		serves *tls.Config
+		ok     bool
+	}{
+		"the server":              {server.ServerTLS(), true},
+		"another authority's":     {other.ServerTLS(), false},
+		"a node of the authority": {&tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{node}}, false},
+	} {
+		l, err := tls.Listen("tcp", "127.0.0.9:0", c.serves)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() { _, _ = io.Copy(conn, conn) }()
+			}
+		}()
+		for who, conf := range map[string]*tls.Config{"one who joins": pinned, "a node": m.AnywhereTLS()} {
+			conn, err := (&tls.Dialer{Config: conf}).DialContext(t.Context(), "tcp", l.Addr().String())
+			if (err == nil) != c.ok {
+				t.Errorf("%s, of %s: %v", who, name, err)
+			}
+			if err == nil {
+				_ = conn.Close()
+			}
+		}
+		if conn, err := (&tls.Dialer{Config: m.TLS()}).DialContext(t.Context(), "tcp", l.Addr().String()); err == nil {
+			t.Errorf("%s is taken at another address than its own", name)
+			_ = conn.Close()
+		}
+		_ = l.Close()
 	}
 }

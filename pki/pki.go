@@ -249,34 +249,40 @@ func ClientTLS(caFile, certFile, keyFile string) (*tls.Config, error) {
 	return cfg, nil
 }
 
-// Pinned trusts the one authority with this fingerprint, for the server at host
-// (a name or an IP address, without port). The server must send its authority
-// with its certificate, as ServerTLS does.
-func Pinned(fp, host string) (*tls.Config, error) {
+// Pinned trusts the servers of the one authority with this fingerprint, at whatever address:
+// who joins may know a name or a forwarded port that no certificate has. The server must send
+// its authority with its certificate, as ServerTLS does.
+func Pinned(fp string) (*tls.Config, error) {
 	if rest, ok := strings.CutPrefix(fp, "sha256:"); !ok || len(rest) != 64 {
 		return nil, cluster.Invalidf("fingerprint %q: sha256: and 64 hex digits were expected", fp)
 	}
-	if host == "" {
-		return nil, cluster.Invalidf("a pinned server has no name")
-	}
+	return anywhere(func(certs []*x509.Certificate) error {
+		for _, c := range certs {
+			if !strings.EqualFold(fingerprint(c.Raw), fp) || !c.IsCA {
+				continue
+			}
+			roots := x509.NewCertPool()
+			roots.AddCert(c)
+			if err := ofServer(certs[0], roots); err != nil {
+				return cluster.Invalidf("the server's certificate: %w", err)
+			}
+			return nil
+		}
+		return cluster.Invalidf("the server's certificate is not of the authority %s", fp)
+	}), nil
+}
+
+// anywhere has check decide on a server's certificates, in which no name is looked for.
+func anywhere(check func(certs []*x509.Certificate) error) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS12,
-		ServerName:         host,
-		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection verifies, against the pinned authority
-		VerifyConnection: func(cs tls.ConnectionState) error {
-			for _, c := range cs.PeerCertificates {
-				if !strings.EqualFold(fingerprint(c.Raw), fp) || !c.IsCA {
-					continue
-				}
-				roots := x509.NewCertPool()
-				roots.AddCert(c)
-				// Not cs.ServerName: it is empty for an IP address.
-				if _, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, DNSName: host}); err != nil {
-					return cluster.Invalidf("the server's certificate: %w", err)
-				}
-				return nil
-			}
-			return cluster.Invalidf("the server's certificate is not of the authority %s", fp)
-		},
-	}, nil
+		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection verifies
+		VerifyConnection:   func(cs tls.ConnectionState) error { return check(cs.PeerCertificates) },
+	}
+}
+
+// ofServer checks that an authority signed a certificate, and for a server: a node's is none.
+func ofServer(c *x509.Certificate, roots *x509.CertPool) error {
+	_, err := c.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	return err
 }

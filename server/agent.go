@@ -402,7 +402,7 @@ func (j *joined) renewNow(ctx context.Context) error {
 	if _, ended := j.member.Ended(); ended {
 		return j.rejoin(ctx)
 	}
-	if _, err := j.askRenewal(ctx, j.servers()); err != nil {
+	if _, err := j.askRenewal(ctx, j.member.TLS(), j.servers()); err != nil {
 		return err
 	}
 	j.Log.Info("renewed this node's certificate")

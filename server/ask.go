@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -14,13 +15,13 @@ import (
 
 // askServers asks the servers in turn until one answers.
 func askServers[T any](ctx context.Context, j *joined, method, path string, body any) (out T, err error) {
-	return askAt[T](ctx, j, j.servers(), method, path, body)
+	return askAt[T](ctx, j.member.TLS(), j.servers(), method, path, body)
 }
 
-// askAt asks servers in turn, as this node, until one answers.
-func askAt[T any](ctx context.Context, j *joined, servers []string, method, path string, body any) (out T, err error) {
+// askAt asks servers in turn, as the node that conf is of, until one answers.
+func askAt[T any](ctx context.Context, conf *tls.Config, servers []string, method, path string, body any) (out T, err error) {
 	err = cluster.Transientf("this node knows no server")
-	tr := &http.Transport{TLSClientConfig: j.member.TLS()}
+	tr := &http.Transport{TLSClientConfig: conf}
 	defer tr.CloseIdleConnections()
 	for _, s := range servers {
 		if out, err = ask[T](ctx, tr, method, "https://"+s+path, body); cluster.KindOf(err) != cluster.KindTransient {

@@ -180,11 +180,10 @@ func unpack(dataDir, dir string, s settings) error {
 // this fingerprint alone.
 func askPinned[T any](ctx context.Context, list, fingerprint, path string, body any) (out T, err error) {
 	for server := range strings.SplitSeq(list, ",") {
-		host, _, serr := net.SplitHostPort(server)
-		if serr != nil {
+		if host, _, serr := net.SplitHostPort(server); serr != nil || host == "" {
 			return out, cluster.Invalidf("--join %q: give ADDRESS:PORT of a server, such as 10.0.0.1:7420", server)
 		}
-		conf, perr := pki.Pinned(fingerprint, host)
+		conf, perr := pki.Pinned(fingerprint)
 		if perr != nil {
 			return out, perr
 		}

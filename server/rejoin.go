@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -141,7 +142,7 @@ func (j *joined) findServers(ctx context.Context, wait time.Duration, connected 
 // askJoin asks the servers of --join, as the node that this is, where the servers are.
 // Nothing is told to one that the node's own cluster did not sign.
 func (j *joined) askJoin(ctx context.Context) (v1.Membership, error) {
-	m, err := j.askRenewal(ctx, strings.Split(j.Join, ","))
+	m, err := j.askRenewal(ctx, j.member.AnywhereTLS(), strings.Split(j.Join, ","))
 	var other x509.UnknownAuthorityError
 	switch {
 	case errors.As(err, &other):
@@ -155,13 +156,13 @@ func (j *joined) askJoin(ctx context.Context) (v1.Membership, error) {
 
 // askRenewal gets the node's next certificate, and where the servers are, from one of
 // these servers.
-func (j *joined) askRenewal(ctx context.Context, servers []string) (m v1.Membership, err error) {
+func (j *joined) askRenewal(ctx context.Context, conf *tls.Config, servers []string) (m v1.Membership, err error) {
 	dir := filepath.Join(j.DataDir, "pki")
 	csr, err := pki.PrepareMember(dir)
 	if err != nil {
 		return m, err
 	}
-	m, err = askAt[v1.Membership](ctx, j, servers, http.MethodPost, "/v1/node/renew", v1.Renew{Request: string(csr)})
+	m, err = askAt[v1.Membership](ctx, conf, servers, http.MethodPost, "/v1/node/renew", v1.Renew{Request: string(csr)})
 	if err != nil {
 		return m, err
 	}
