@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -122,6 +123,37 @@ func TestFiguresAndGroups(t *testing.T) {
 				t.Errorf("latest.json has %s, and README.md says that it was not measured", key)
 			}
 		}
+	}
+}
+
+// What the bench measures and what the table explains are the same: a figure without its
+// meaning would fail the run that measured it, and one that nothing measures stays empty.
+func TestEachFigureIsMeasuredAndExplained(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := regexp.MustCompile(`\b(?:set|read)\("([a-z0-9_]+)"`)
+	var measured, explained []string
+	for _, f := range files {
+		if strings.HasSuffix(f, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range set.FindAllStringSubmatch(string(text), -1) {
+			measured = append(measured, m[1])
+		}
+	}
+	for _, f := range figures() {
+		explained = append(explained, f.key)
+	}
+	slices.Sort(measured)
+	slices.Sort(explained)
+	if d := cmp.Diff(explained, slices.Compact(measured)); d != "" {
+		t.Errorf("explained, and not measured (-), or the other way round (+):\n%s", d)
 	}
 }
 

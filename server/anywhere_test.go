@@ -20,7 +20,8 @@ import (
 // forwarded is an address, of which the server at another knows nothing.
 func forwarded(t *testing.T, to string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.9:0")
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.9:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +32,7 @@ func forwarded(t *testing.T, to string) string {
 			if err != nil {
 				return
 			}
-			out, err := net.Dial("tcp", to)
+			out, err := new(net.Dialer).DialContext(t.Context(), "tcp", to)
 			if err != nil {
 				_ = in.Close()
 				continue
