@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/Masterminds/semver/v3"
@@ -19,6 +20,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/storer"
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
@@ -140,8 +142,10 @@ func openGit(ctx context.Context, t Task) (*repository, error) {
 	if err != nil {
 		return nil, err
 	}
+	nameMultiACK()
 	st := filesystem.NewStorage(osfs.New(filepath.Join(t.Dir, "git")), cache.NewObjectLRUDefault())
-	remote := git.NewRemote(st, &config.RemoteConfig{Name: "origin", URLs: []string{src.URL}})
+	at := &config.RemoteConfig{Name: "origin", URLs: []string{src.URL}}
+	remote := git.NewRemote(unaware{st}, at)
 	refs, err := within(ctx, min(answerTime, t.Delivery.Filled().Timeout.D()/2), src.URL, func(ctx context.Context) ([]*plumbing.Reference, error) {
 		return remote.ListContext(ctx, &git.ListOptions{Auth: auth, CABundle: []byte(src.CA), PeelingOption: git.AppendPeeled})
 	})
@@ -149,7 +153,7 @@ func openGit(ctx context.Context, t Task) (*repository, error) {
 		return nil, err
 	}
 	r := &repository{storer: st, refs: refs}
-	r.push = pushTo(r, remote, src, auth)
+	r.push = pushTo(r, git.NewRemote(st, at), src, auth)
 	r.fetch = func(ctx context.Context, spec config.RefSpec, depth int) error {
 		err := remote.FetchContext(ctx, &git.FetchOptions{
 			RefSpecs: []config.RefSpec{spec}, Depth: depth, Auth: auth, CABundle: []byte(src.CA), Tags: git.NoTags, Force: true,
@@ -160,6 +164,33 @@ func openGit(ctx context.Context, t Task) (*repository, error) {
 		return err
 	}
 	return r, nil
+}
+
+// nameMultiACK lets go-git say that it knows how hosts acknowledge what both have (multi_ack). It
+// does not all the way, and so leaves it out; but Azure DevOps and AWS CodeCommit give nothing to
+// who does not say so. Nothing is acknowledged to who says to have nothing: see unaware.
+var nameMultiACK = sync.OnceFunc(func() {
+	transport.UnsupportedCapabilities = []capability.Capability{capability.ThinPack}
+})
+
+// unaware is a store that says to have nothing, so that each fetch is asked for as the first one.
+type unaware struct{ *filesystem.Storage }
+
+// IterReferences implements storer.ReferenceStorer.
+func (unaware) IterReferences() (storer.ReferenceIter, error) {
+	return storer.NewReferenceSliceIter(nil), nil
+}
+
+// Shallow implements storer.ShallowStorer.
+func (unaware) Shallow() ([]plumbing.Hash, error) { return nil, nil }
+
+// SetShallow implements storer.ShallowStorer; what was fetched before stays as shallow as it is.
+func (u unaware) SetShallow(ends []plumbing.Hash) error {
+	had, err := u.Storage.Shallow()
+	if err != nil {
+		return err
+	}
+	return u.Storage.SetShallow(append(had, ends...))
 }
 
 // within waits no longer than that for a host, also where what waits for it does not heed its

@@ -599,6 +599,26 @@ func (f *forge) shut(password string) cluster.SourceSpec {
 	return cluster.SourceSpec{Kind: cluster.SourceGit, URL: url, CA: ca, Secret: "git"}
 }
 
+// faster lets somebody commit what is there once, and push it to main while another push is on
+// its way.
+func (f *forge) faster(message string) (commit string) {
+	f.t.Helper()
+	f.git(f.tree, "add", "-A")
+	f.git(f.tree, "commit", "-q", "--allow-empty", "-m", message)
+	commit = f.git(f.tree, "rev-parse", "HEAD")
+	f.git(f.tree, "push", "-q", "origin", "HEAD:refs/heads/wait")
+	f.hook(fmt.Sprintf("test -e %[1]s/once && exit 0\ntouch %[1]s/once\nunset GIT_QUARANTINE_PATH GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES\ngit update-ref refs/heads/main %[2]s\nexit 0\n", f.t.TempDir(), commit))
+	return commit
+}
+
+// hook is run before a push is taken.
+func (f *forge) hook(script string) {
+	f.t.Helper()
+	if err := os.WriteFile(filepath.Join(f.dir, "hooks", "pre-receive"), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 func TestPushesThatAreRefused(t *testing.T) {
 	f, s := newForge(t), newShelf(t)
 	s.push("shop/web", "1.0.0")
@@ -608,12 +628,6 @@ func TestPushesThatAreRefused(t *testing.T) {
 	d.ImageWrite.To = cluster.WriteCommit
 	d.Source = f.shut("geheim")
 	task := work.Task{Delivery: d, Scan: true, Commit: true, Password: []byte("geheim")}
-	hook := filepath.Join(f.dir, "hooks", "pre-receive")
-	refuse := func(script string) {
-		if err := os.WriteFile(hook, []byte("#!/bin/sh\n"+script), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
 	// What is not taken keeps nothing from being deployed, and is tried again.
 	goesOn := func(at, says string) {
 		t.Helper()
@@ -629,9 +643,9 @@ func TestPushesThatAreRefused(t *testing.T) {
 		}
 		task.Chosen = r.Images
 	}
-	refuse("echo not by you; exit 1")
+	f.hook("echo not by you; exit 1")
 	goesOn(first, "refuses a push to main")
-	refuse("exit 0")
+	f.hook("exit 0")
 	f.git(f.dir, "config", "http.receivepack", "false")
 	f.write("hot.txt", "fixed")
 	hot := f.push("a hotfix")
@@ -643,11 +657,7 @@ func TestPushesThatAreRefused(t *testing.T) {
 
 	// Somebody is faster, once: what they wrote stays, and ours comes after it.
 	f.write("more.txt", "more")
-	f.git(f.tree, "add", "-A")
-	f.git(f.tree, "commit", "-q", "-m", "theirs")
-	theirs := f.git(f.tree, "rev-parse", "HEAD")
-	f.git(f.tree, "push", "-q", "origin", "HEAD:refs/heads/wait")
-	refuse(fmt.Sprintf("test -e %[1]s/once && exit 0\ntouch %[1]s/once\nunset GIT_QUARANTINE_PATH GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES\ngit update-ref refs/heads/main %[2]s\nexit 0\n", f.t.TempDir(), theirs))
+	theirs := f.faster("theirs")
 	r := f.must(task)
 	if r.Pushed == "" || f.git(f.dir, "rev-parse", "main^") != theirs || f.git(f.dir, "rev-parse", "main") != r.Pushed || r.Images[0].Unwritten != "" {
 		t.Errorf("%+v: %s", r, f.git(f.dir, "log", "--format=%h %s", "main"))
