@@ -35,9 +35,6 @@ import (
 
 const (
 	fetched = plumbing.ReferenceName("refs/fetched")
-	// looksBack is how many commits are fetched to see whether a branch's history was
-	// replaced.
-	looksBack = 100
 	// answerTime is how long a host has to say what there is, or half of the delivery's
 	// deadline if that is less. Without it one that takes connections and says nothing would
 	// be waited for until that deadline.
@@ -53,6 +50,8 @@ type repository struct {
 	// push makes a branch end with a commit, as long as it ends with old (zero: it is not
 	// there); else the error is errMoved.
 	push func(ctx context.Context, commit plumbing.Hash, branch plumbing.ReferenceName, old plumbing.Hash) error
+	// lost reports whether the history of a commit does not have that which was seen.
+	lost func(ctx context.Context, of, seen plumbing.Hash) (bool, error)
 }
 
 func fetchGit(ctx context.Context, t Task, images []cluster.ImageState, tree string) (Result, error) {
@@ -81,18 +80,14 @@ func fetchOnce(ctx context.Context, t Task, images []cluster.ImageState, tree st
 	if r.Origin.Revision == t.Known {
 		return r, nil
 	}
-	depth, seen := 1, t.Seen
-	// Another branch, or another repository, has another history.
-	if seen != nil && seen.URL == src.URL && seen.Ref == r.Origin.Ref && seen.Revision != r.Origin.Revision && ref.IsBranch() {
-		depth = looksBack
-	}
-	commit, err := repo.commit(ctx, ref, hash, depth)
+	commit, err := repo.commit(ctx, ref, hash, 1)
 	if err != nil {
 		return Result{}, gitError(src, err, giveSecret)
 	}
 	r.Origin = from(r.Origin, commit)
-	if depth > 1 {
-		r.Forced = replaced(repo.storer, commit.Hash, plumbing.NewHash(seen.Revision))
+	// Another branch, or another repository, has another history.
+	if seen := t.Seen; seen != nil && seen.URL == src.URL && seen.Ref == r.Origin.Ref && seen.Revision != r.Origin.Revision && ref.IsBranch() {
+		r.Forced = repo.replaced(ctx, t, commit)
 	}
 	top, err := commit.Tree()
 	if err == nil && commits(t.Delivery) {
@@ -152,7 +147,7 @@ func openGit(ctx context.Context, t Task) (*repository, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &repository{storer: st, refs: refs}
+	r := &repository{storer: st, refs: refs, lost: lostThere(src, auth)}
 	r.push = pushTo(r, git.NewRemote(st, at), src, auth)
 	r.fetch = func(ctx context.Context, spec config.RefSpec, depth int) error {
 		err := remote.FetchContext(ctx, &git.FetchOptions{
@@ -234,7 +229,7 @@ func openHere(at string) (*repository, error) {
 		return nil, err
 	}
 	over, temporal := overlay(repo)
-	r := &repository{storer: over, push: pushHere(u.Path, repo, temporal)}
+	r := &repository{storer: over, push: pushHere(u.Path, repo, temporal), lost: lostHere(over)}
 	if err := list.ForEach(func(ref *plumbing.Reference) error { r.refs = append(r.refs, ref); return nil }); err != nil {
 		return nil, err
 	}
@@ -396,28 +391,6 @@ func (r *repository) commit(ctx context.Context, ref plumbing.ReferenceName, has
 		return tag.Commit()
 	}
 	return object.GetCommit(r.storer, hash)
-}
-
-// replaced reports whether old is not in the history of commit, all of which is here.
-func replaced(st storer.EncodedObjectStorer, commit, old plumbing.Hash) bool {
-	seen := map[plumbing.Hash]bool{}
-	for todo := []plumbing.Hash{commit}; len(todo) > 0; {
-		h := todo[0]
-		todo = todo[1:]
-		if h == old {
-			return false
-		}
-		if seen[h] {
-			continue
-		}
-		seen[h] = true
-		c, err := object.GetCommit(st, h)
-		if err != nil || len(seen) > looksBack*10 {
-			return false // it is older than what was fetched: nobody knows
-		}
-		todo = append(todo, c.ParentHashes...)
-	}
-	return true
 }
 
 // giveSecret is how a delivery's source is logged in to.
