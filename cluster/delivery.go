@@ -422,7 +422,7 @@ const (
 	EventFailed     = "failed"      // it is not, or nothing could be deployed
 	EventRolledBack = "rolled-back" // to the last good release
 	EventDrift      = "drift"
-	EventForced     = "forced" // the branch's history was replaced, or a version published again
+	EventForced     = "forced" // the branch's history was replaced, a tag moved, or a version published again
 )
 
 // DeliveryEvents are all events.

@@ -40,7 +40,7 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 	d, st := i.Spec.Filled(), followed(i, now)
 	key := d.KeyOf(l.Origin)
 	l = bounded(l)
-	st, st.Checked = seeing(st, l, now), now
+	st, st.Checked = seeing(d.Source, st, l, now), now
 	st.Varies = l.Varies
 	later := now.Add(spread(d.Name, st.Checks, d.Interval.D()))
 	applied := &cluster.Applied{Origin: l.Origin, Key: key, Release: l.Release, Content: l.Content}
@@ -144,7 +144,7 @@ func differs(l Look, from string) string {
 }
 
 // seeing takes in which revision the source has.
-func seeing(st cluster.DeliveryState, l Look, now time.Time) cluster.DeliveryState {
+func seeing(src cluster.SourceSpec, st cluster.DeliveryState, l Look, now time.Time) cluster.DeliveryState {
 	was, seen := st.Seen, l.Origin
 	st.Seen = &seen
 	if l.Forced && was != nil {
@@ -155,14 +155,23 @@ func seeing(st cluster.DeliveryState, l Look, now time.Time) cluster.DeliverySta
 		st = event(st, now, cluster.EventForced, &cluster.Applied{Origin: seen, Release: l.Release},
 			fmt.Sprintf("%s was published again with other content: it was %s", v, cluster.ShortRevision(was.Revision)))
 	}
+	if src.Kind == cluster.SourceGit && src.Tag+src.Semver != "" && moved(was, seen) {
+		st = event(st, now, cluster.EventForced, &cluster.Applied{Origin: seen, Release: l.Release},
+			fmt.Sprintf("the tag %s was moved: it was at %s", seen.Ref, cluster.ShortRevision(was.Revision)))
+	}
 	return st
+}
+
+// moved reports whether what has the same name as before is another revision.
+func moved(was *cluster.Origin, is cluster.Origin) bool {
+	return was != nil && was.URL == is.URL && was.Ref == is.Ref && was.Revision != is.Revision
 }
 
 // republished is the version of a package that a source has with other content than before; "":
 // there is none. The revision is VERSION@DIGEST in a repository; in a registry it is the digest,
 // and the version stands behind the package's name.
 func republished(was *cluster.Origin, is cluster.Origin) string {
-	if was == nil || was.URL != is.URL || was.Ref != is.Ref || was.Revision == is.Revision {
+	if !moved(was, is) {
 		return ""
 	}
 	old, _, before := strings.Cut(was.Revision, "@")
@@ -226,7 +235,7 @@ func Missed(i Item, l Look, err error, now time.Time) cluster.DeliveryState {
 	var about *cluster.Applied
 	if l.Origin.Revision != "" {
 		about = &cluster.Applied{Origin: l.Origin, Key: d.KeyOf(l.Origin)} // and no release
-		st = seeing(st, Look{Origin: l.Origin, Forced: l.Forced}, now)
+		st = seeing(d.Source, st, Look{Origin: l.Origin, Forced: l.Forced}, now)
 	}
 	st = setback(d, st, now, err.Error())
 	was, passes := i.State, cluster.KindOf(err) == cluster.KindTransient || cluster.KindOf(err) == cluster.KindConflict

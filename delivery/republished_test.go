@@ -45,3 +45,49 @@ func TestAVersionThatIsPublishedAgainIsNews(t *testing.T) {
 		}
 	}
 }
+
+// A tag of Git that is moved is news as well; that a range has a newer tag is none, and a
+// branch moves on with each commit.
+func TestATagThatIsMovedIsNews(t *testing.T) {
+	const url = "https://git.example.com/shop.git"
+	seen := func(ref string, n int) cluster.Origin {
+		return cluster.Origin{URL: url, Ref: ref, Revision: revision(n)}
+	}
+	for _, tc := range []struct {
+		what    string
+		src     cluster.SourceSpec
+		was, is cluster.Origin
+		news    bool
+	}{
+		{"a tag that is moved", cluster.SourceSpec{Tag: "v1"}, seen("v1", 1), seen("v1", 2), true},
+		{"one that is not", cluster.SourceSpec{Tag: "v1"}, seen("v1", 1), seen("v1", 1), false},
+		{"another tag", cluster.SourceSpec{Tag: "v2"}, seen("v1", 1), seen("v2", 2), false},
+		{"the highest of a range that is moved", cluster.SourceSpec{Semver: "1.x"}, seen("v1.2.0", 1), seen("v1.2.0", 2), true},
+		{"a newer one in a range", cluster.SourceSpec{Semver: "1.x"}, seen("v1.2.0", 1), seen("v1.3.0", 2), false},
+		{"a branch", cluster.SourceSpec{Branch: "main"}, seen("main", 1), seen("main", 2), false},
+		{"the repository's own branch", cluster.SourceSpec{}, seen("main", 1), seen("main", 2), false},
+		{"another repository", cluster.SourceSpec{Tag: "v1"}, cluster.Origin{Ref: "v1", Revision: revision(1)}, seen("v1", 2), false},
+	} {
+		i := item("shop", cluster.DeliveryState{Seen: &tc.was})
+		i.Spec.Source = tc.src
+		i.Spec.Source.Kind, i.Spec.Source.URL = cluster.SourceGit, url
+		at := time.Unix(100, 0)
+		looked := delivery.Looked(i, delivery.Look{Origin: tc.is, Verdict: delivery.Keep}, at)
+		missed := delivery.Missed(i, delivery.Look{Origin: tc.is}, cluster.Invalidf("it cannot be read"), at)
+		for how, st := range map[string]cluster.DeliveryState{"looked": looked, "missed": missed} {
+			said := ""
+			for _, e := range st.History {
+				if e.Event == cluster.EventForced {
+					said += e.Message
+				}
+			}
+			want := ""
+			if tc.news {
+				want = "the tag " + tc.is.Ref + " was moved: it was at " + cluster.ShortRevision(tc.was.Revision)
+			}
+			if said != want {
+				t.Errorf("%s, %s: %q, not %q", tc.what, how, said, want)
+			}
+		}
+	}
+}
