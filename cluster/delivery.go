@@ -341,6 +341,8 @@ func (s SourceSpec) validate() error {
 		return Invalidf("%s is no repository of packages: https://… or oci://…", quote(s.URL))
 	case s.Kind == SourceChart && t != "oci" && s.Secret != "" && s.User == "":
 		return Invalidf("a repository of packages takes a password with a name alone: give the name with --user")
+	case t == "oci" && s.Secret != "" && s.User == "":
+		return Invalidf("a registry takes a password or token with a name alone: give the name with --user")
 	case s.Kind == SourceChart && t != "oci" && s.Chart == "":
 		return Invalidf("which package of %s? name it", s.URL)
 	case s.Kind == SourceChart && s.Branch+s.Tag+s.Commit != "":

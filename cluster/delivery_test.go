@@ -25,7 +25,7 @@ func TestPasswordsNeedTLS(t *testing.T) {
 		s := SourceSpec{Kind: SourceGit, URL: url, Secret: "pw"}
 		switch {
 		case strings.HasPrefix(url, "oci:"):
-			s.Kind, s.PlainHTTP = SourceOCI, true
+			s.Kind, s.PlainHTTP, s.User = SourceOCI, true, "ann"
 		case !strings.HasSuffix(url, ".git"):
 			s.Kind, s.Chart, s.User = SourceChart, "shop", "ann"
 		}
@@ -44,9 +44,25 @@ func TestPasswordsNeedTLS(t *testing.T) {
 	if err := chart.validate(); err == nil || !strings.Contains(err.Error(), "--plain-http") {
 		t.Errorf("a package of a registry: %v", err)
 	}
-	chart = SourceSpec{Kind: SourceChart, URL: "https://charts.example.com", Chart: "shop", Secret: "pw"}
-	if err := chart.validate(); err == nil || !strings.Contains(err.Error(), "--user") {
-		t.Errorf("a password without a name: %v", err)
+}
+
+// Neither repositories of packages nor registries are sent a password without a name.
+func TestAPasswordHasAName(t *testing.T) {
+	for _, s := range []SourceSpec{
+		{Kind: SourceChart, URL: "https://charts.example.com", Chart: "shop", Secret: "pw"},
+		{Kind: SourceChart, URL: "oci://registry.example.com/charts/shop", Secret: "pw"},
+		{Kind: SourceOCI, URL: "oci://registry.example.com/shop/config", Secret: "pw"},
+		{Kind: SourceOCI, URL: "oci://localhost:5000/shop/config", Secret: "pw", PlainHTTP: true},
+	} {
+		if err := s.validate(); KindOf(err) != KindInvalid || !strings.Contains(err.Error(), "--user") {
+			t.Errorf("%s with a password alone: %v", s.URL, err)
+		}
+		if s.User = "ann"; s.validate() != nil {
+			t.Errorf("%s with both: %v", s.URL, s.validate())
+		}
+		if s.User, s.Secret = "", ""; s.validate() != nil {
+			t.Errorf("%s without a login: %v", s.URL, s.validate())
+		}
 	}
 }
 
