@@ -269,15 +269,19 @@ type news struct {
 	Cluster  string               `json:"cluster"`
 }
 
-// Send implements control.Deliverer. It goes on past those that cannot be told; an event
-// that is sent again has the same ID.
+// Send implements control.Deliverer. It tells all receivers, of which there are ten at most,
+// at once, so that one that hangs keeps no other waiting; an event that is sent again has the
+// same ID.
 func (d *deliverer) Send(ctx context.Context, spec cluster.Delivery, st cluster.DeliveryState) (map[string]int64, error) {
+	last, errs := make([]int64, len(spec.Notify)), make([]error, len(spec.Notify))
+	var wg sync.WaitGroup
+	for i, n := range spec.Notify {
+		wg.Go(func() { last[i], errs[i] = d.tell(ctx, spec, n, st) })
+	}
+	wg.Wait()
 	heard := map[string]int64{}
-	var errs []error
-	for _, n := range spec.Notify {
-		last, err := d.tell(ctx, spec, n, st)
-		heard[n.Key()] = last
-		errs = append(errs, err)
+	for i, n := range spec.Notify {
+		heard[n.Key()] = last[i]
 	}
 	return heard, errors.Join(errs...)
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -89,16 +90,67 @@ func TestReceiversHearEachEventOnce(t *testing.T) {
 	}
 }
 
+// A receiver that hangs keeps no other one waiting, and how far each is comes out as they stand
+// in the delivery.
+func TestAReceiverThatHangsIsWaitedForAlone(t *testing.T) {
+	others := make(chan string, 2)
+	told := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) { others <- req.URL.Path }))
+	t.Cleanup(told.Close)
+	let := make(chan struct{})
+	hangs := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		<-let
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	t.Cleanup(hangs.Close)
+	refuses := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(refuses.Close)
+	spec := cluster.Delivery{Name: "shop", App: "shop", Notify: []cluster.Notice{{URL: hangs.URL}, {URL: told.URL + "/a"}, {URL: refuses.URL}, {URL: told.URL + "/b"}}}
+	st := cluster.DeliveryState{Outbox: []cluster.DeliveryEvent{{ID: 7, Event: cluster.EventReady}}}
+	d := &deliverer{sources: &sources{machine: &machine{}}}
+	type sent struct {
+		heard map[string]int64
+		err   error
+	}
+	done := make(chan sent)
+	go func() {
+		heard, err := d.Send(t.Context(), spec, st)
+		done <- sent{heard, err}
+	}()
+	got := []string{}
+	for range 2 {
+		select {
+		case path := <-others:
+			got = append(got, path)
+		case s := <-done: // the one that hangs was given up before
+			close(let)
+			t.Fatalf("only %v were told while one hangs: %v", got, s.err)
+		}
+	}
+	close(let)
+	s := <-done
+	if slices.Sort(got); !slices.Equal(got, []string{"/a", "/b"}) {
+		t.Errorf("told were %v", got)
+	}
+	for i, want := range []int64{0, 7, 7, 7} {
+		if heard := s.heard[spec.Notify[i].Key()]; heard != want {
+			t.Errorf("receiver %d heard up to %d, not %d", i, heard, want)
+		}
+	}
+	if lines := strings.Split(fmt.Sprint(s.err), "\n"); len(lines) != 2 || !strings.Contains(lines[0], "503") || !strings.Contains(lines[1], "404") {
+		t.Errorf("%q", lines)
+	}
+}
+
 // Slack is sent a text and nothing else, in which a commit's subject calls nobody and links nowhere;
 // JSON has it as it is.
 func TestSlackReadsNothingButText(t *testing.T) {
-	bodies := make(chan map[string]any, 2)
+	slack, others := make(chan map[string]any, 1), make(chan map[string]any, 1)
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
 		var body map[string]any
 		if err := json.NewDecoder(req.Body).Decode(&body); err != nil || req.Header.Get("Content-Type") != "application/json" {
 			t.Errorf("%v, %v", req.Header, err)
 		}
-		bodies <- body
+		map[string]chan map[string]any{"/slack": slack, "/": others}[req.URL.Path] <- body
 	}))
 	t.Cleanup(srv.Close)
 	subject := "<!channel> R&D: <https://x.example.com|shop>"
@@ -106,17 +158,17 @@ func TestSlackReadsNothingButText(t *testing.T) {
 		ID: 1, Event: cluster.EventDeployed, Revision: strings.Repeat("a", 40), Author: "Ann", Subject: subject, Release: 3, Message: "1 > 0",
 	}}}
 	d := &deliverer{sources: &sources{machine: &machine{}}}
-	spec := cluster.Delivery{Name: "shop", App: "store", Notify: []cluster.Notice{{URL: srv.URL, Format: "slack"}, {URL: srv.URL}}}
+	spec := cluster.Delivery{Name: "shop", App: "store", Notify: []cluster.Notice{{URL: srv.URL + "/slack", Format: "slack"}, {URL: srv.URL + "/"}}}
 	if _, err := d.Send(t.Context(), spec, st); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]any{
 		"text": "*shop* deployed aaaaaaaa “&lt;!channel&gt; R&amp;D: &lt;https://x.example.com|shop&gt;” by Ann (app store, release 3): 1 &gt; 0",
 	}
-	if got := <-bodies; !maps.Equal(got, want) {
+	if got := <-slack; !maps.Equal(got, want) {
 		t.Errorf("Slack is sent %q, want %q", got, want)
 	}
-	if got := <-bodies; got["subject"] != subject || got["message"] != "1 > 0" || got["text"] != nil {
+	if got := <-others; got["subject"] != subject || got["message"] != "1 > 0" || got["text"] != nil {
 		t.Errorf("others are sent %q", got)
 	}
 }
