@@ -209,3 +209,39 @@ func TestProcess(t *testing.T) {
 		t.Errorf("processor time went from %s to %s", before, after)
 	}
 }
+
+// A sum of what several tests say lacks none of them: one that was skipped, or ended early, is
+// named.
+func TestTestsThatSayNoNumbers(t *testing.T) {
+	const all = `=== RUN   TestKillPoints
+=== RUN   TestKillPoints/deploy
+    killpoints_test.go:672: kill points: 12, stuck: 0
+=== RUN   TestKillPoints/rm
+    killpoints_test.go:672: kill points: 8, stuck: 1
+--- FAIL: TestKillPoints (1.00s)
+    --- PASS: TestKillPoints/deploy (0.50s)
+    --- FAIL: TestKillPoints/rm (0.50s)
+`
+	for what, tc := range map[string]struct {
+		more string
+		want []string
+	}{
+		"all":     {"", nil},
+		"skipped": {"=== RUN   TestKillPointsOfSources\n    killsources_test.go:405: confining a process takes root\n--- SKIP: TestKillPointsOfSources (0.00s)\n", []string{"TestKillPointsOfSources"}},
+		"ended early": {
+			"=== RUN   TestKillPointsOfSources\n=== RUN   TestKillPointsOfSources/a\n    x_test.go:1: kill points: 2, stuck: 0\n=== RUN   TestKillPointsOfSources/b\n    x_test.go:1: without a kill: refused\n",
+			[]string{"TestKillPointsOfSources/b"},
+		},
+		"in turns": {
+			"=== RUN   TestOne\n=== PAUSE TestOne\n=== RUN   TestTwo\n=== PAUSE TestTwo\n=== CONT  TestOne\n=== CONT  TestTwo\n=== NAME  TestOne\n    x_test.go:1: kill points: 2, stuck: 0\n=== NAME  TestTwo\n    x_test.go:1: no\n",
+			[]string{"TestTwo"},
+		},
+	} {
+		if got := silent(killLine, all+tc.more); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %v, not %v", what, got, tc.want)
+		}
+	}
+	if got := silent(caseLine, "=== RUN   TestRendersWhatHelmRenders\n=== RUN   TestRendersWhatHelmRenders/a\n    conformance_test.go:47: one\n=== NAME  TestRendersWhatHelmRenders\n    conformance_test.go:47: 90 cases, 90 equal\n"); len(got) > 0 {
+		t.Errorf("what is said of all parts together is not taken: %v", got)
+	}
+}

@@ -402,10 +402,10 @@ func (r reaching) ends(w *world) string {
 // with each request that it makes of a registry or of Git, and with each of its writes.
 func TestKillPointsOfSources(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("confining a process takes root")
+		need.Skip(t, "confining a process takes root")
 	}
 	if _, err := os.Stat(gitd.Backend); err != nil {
-		t.Skipf("needs git: %v", err)
+		need.Skip(t, "git's http-backend is needed: %v", err)
 	}
 	// The race detector's memory would not fit into the limits of what fetches.
 	program := filepath.Join(t.TempDir(), "fairlead")

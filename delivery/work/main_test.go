@@ -58,7 +58,7 @@ type forge struct {
 func newForge(t *testing.T) *forge {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("confining a process takes root")
+		need.Skip(t, "confining a process takes root")
 	}
 	self, err := program()
 	if err != nil {
@@ -154,7 +154,7 @@ func (f *forge) refusal(task work.Task, kind cluster.Kind, words ...string) erro
 func (f *forge) https(password string, behind ...func(http.Handler) http.Handler) (url, ca string) {
 	f.t.Helper()
 	if _, err := os.Stat(gitd.Backend); err != nil {
-		f.t.Skip("git's http-backend is not here")
+		need.Skip(f.t, "git's http-backend is needed: %v", err)
 	}
 	h := &cgi.Handler{Path: gitd.Backend, Env: []string{"GIT_PROJECT_ROOT=" + filepath.Dir(f.dir), "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}, Stderr: os.Stderr}
 	all := guarded(h, password)
