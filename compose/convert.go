@@ -71,8 +71,8 @@ func (c *converter) convert() *Result {
 	c.traefik = c.readTraefik(names)
 	for _, n := range names {
 		spec := c.service(n, c.p.Services[n])
-		if x := c.ext[n]; x != nil && x.Hook != nil {
-			c.hook(n, *x.Hook, spec)
+		if c.isHook(n) {
+			c.hook(n, *c.ext[n].Hook, spec)
 			continue
 		}
 		c.res.Services[cluster.ServiceName(n)] = spec

@@ -126,12 +126,9 @@ func strs[T ~string](list ...T) []string {
 	return out
 }
 
-// hook takes a service out of the app.
+// hook takes a service out of the app. Outside of a package nothing runs it: what a package
+// made, read as a file, is the app that it was, without its hooks.
 func (c *converter) hook(name string, x hookExtension, spec cluster.ServiceSpec) {
-	if !c.packaged() {
-		c.no("hooks belong to packages", "leave it out, or make a package: `fairlead chart create`", name, "x-fairlead", "hook")
-		return
-	}
 	h := cluster.Hook{Service: cluster.ServiceName(name), Spec: spec, Weight: x.Weight}
 	known := func(key string, got, names []string) bool {
 		for _, s := range got {
@@ -173,7 +170,16 @@ func (c *converter) hook(name string, x hookExtension, spec cluster.ServiceSpec)
 	if h.Spec.Restart.Condition == "" {
 		h.Spec.Restart.Condition = "none"
 	}
-	c.res.Hooks = append(c.res.Hooks, h)
+	if c.packaged() {
+		c.res.Hooks = append(c.res.Hooks, h)
+		return
+	}
+	c.res.Builds = slices.DeleteFunc(c.res.Builds, func(b Build) bool { return b.Service == h.Service })
+	c.say("the service is left out, nothing runs it: hooks are run of packages alone", "install the package (`fairlead chart create` makes one), or leave the hook out to have a service", name, "x-fairlead", "hook")
+}
+
+func (c *converter) isHook(service string) bool {
+	return c.ext[service] != nil && c.ext[service].Hook != nil
 }
 
 // sortHooks puts hooks in the order in which they run, and refuses services that
@@ -182,10 +188,10 @@ func (c *converter) sortHooks(names []string) {
 	slices.SortFunc(c.res.Hooks, cluster.CompareHooks)
 	is := map[string]bool{}
 	for _, n := range names {
-		is[n] = c.ext[n] != nil && c.ext[n].Hook != nil
+		is[n] = c.isHook(n)
 	}
-	if len(names) > 0 && len(c.res.Services) == 0 && !slices.ContainsFunc(names, func(n string) bool { return !is[n] }) && c.packaged() {
-		c.refuse(c.idx.at("services"), "services", "all services are hooks", "a package needs at least one service that stays")
+	if len(names) > 0 && len(c.res.Services) == 0 && !slices.ContainsFunc(names, func(n string) bool { return !is[n] }) {
+		c.refuse(c.idx.at("services"), "services", "all services are hooks", "there must be one at least that stays")
 	}
 	for _, n := range names {
 		for dep := range c.p.Services[n].DependsOn {

@@ -130,9 +130,41 @@ func TestHooksAreRefused(t *testing.T) {
 			}
 		})
 	}
-	f := project(t, map[string]string{"compose.yaml": hook("")})
-	if _, err := Load(t.Context(), Options{Dir: f}); err == nil || !strings.Contains(err.Error(), "hooks belong to packages") {
-		t.Errorf("in a Compose file: %v", err)
+}
+
+// TestHooksOfAFileAreLeftOut: what a package made, read as a file, is the app without its hooks,
+// which is said, by file, line and service.
+func TestHooksOfAFileAreLeftOut(t *testing.T) {
+	const file = `name: shop
+services:
+  web: {image: "a/b:1", configs: [c]}
+  job:
+    build: {context: .}
+    configs: [e]
+    x-fairlead:
+      hook: {on: [pre-install]}
+configs:
+  c: {content: of web}
+  e: {content: of the job}
+`
+	r, err := Load(t.Context(), Options{Dir: project(t, map[string]string{"compose.yaml": file})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Hooks)+len(r.Builds) != 0 || len(r.Services) != 1 || len(r.Configs) != 1 || strings.Contains(string(r.Rendered), "job") {
+		t.Errorf("%+v\n%s", r, r.Rendered)
+	}
+	if len(r.Warnings) != 1 || !strings.HasPrefix(r.Warnings[0].String(), "compose.yaml:8: services.job.x-fairlead.hook: the service is left out, nothing runs it") {
+		t.Errorf("it says %v", r.Warnings)
+	}
+	for wrong, says := range map[string]string{
+		strings.Replace(file, "pre-install", "pre-instal", 1):                     "did you mean pre-install?",
+		strings.Replace(file, "configs: [c]", "depends_on: [job]", 1):             "job is a hook",
+		strings.Replace(file, "  web: {image: \"a/b:1\", configs: [c]}\n", "", 1): "all services are hooks",
+	} {
+		if _, err := Load(t.Context(), Options{Dir: project(t, map[string]string{"compose.yaml": wrong})}); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", says, err)
+		}
 	}
 }
 

@@ -21,6 +21,10 @@ func (c *converter) render() {
 	maps.DeleteFunc(p.Configs, func(name string, _ types.ConfigObjConfig) bool {
 		return !slices.ContainsFunc(c.res.Configs, func(used cluster.Config) bool { return used.Name == name })
 	})
+	if !c.packaged() { // hooks are left out
+		p.Services = maps.Clone(p.Services)
+		maps.DeleteFunc(p.Services, func(name string, _ types.ServiceConfig) bool { return c.isHook(name) })
+	}
 	out, err := marshal(&p)
 	if err != nil {
 		c.refuse(c.idx.at("services"), "", "cannot be rendered: "+err.Error(), "")
