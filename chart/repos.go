@@ -225,7 +225,7 @@ func (r Repositories) archive(ctx context.Context, name, version string, how Tra
 	if err != nil {
 		return archived{}, err
 	}
-	return r.from(ctx, x, name, version, how)
+	return r.from(ctx, x.with(how), name, version, how)
 }
 
 // inside fetches a package of the repository that t names: with the login that this was added
@@ -249,23 +249,28 @@ func (r Repositories) inside(ctx context.Context, name, version string, t Transf
 	if x == nil {
 		x = unnamed(t.Repo, t)
 	}
-	if t.Username != "" {
-		x.Username, x.Password = t.Username, t.Password
-	}
-	if t.CAFile != "" {
-		x.CAFile = t.CAFile
-	}
-	x.Insecure = x.Insecure || t.Insecure
-	i, err := r.refresh(ctx, *x)
+	own := x.with(t)
+	i, err := r.refresh(ctx, own)
 	if err != nil {
 		return archived{}, err
 	}
-	return r.listed(ctx, *x, i, name, version, t.Keyring)
+	return r.listed(ctx, own, i, name, version, t)
+}
+
+// with is a repository that is spoken to as t says, where it says something.
+func (r Repository) with(t Transfer) Repository {
+	if t.Username != "" {
+		r.Username, r.Password = t.Username, t.Password
+	}
+	if t.CAFile != "" {
+		r.CAFile = t.CAFile
+	}
+	r.Insecure = r.Insecure || t.Insecure
+	return r
 }
 
 // from fetches a package of a repository by its name. Where the index that is
-// kept does not have it, a fresh one is asked. Of how, the keyring alone counts: the
-// repository has a login of its own.
+// kept does not have it, a fresh one is asked.
 func (r Repositories) from(ctx context.Context, x Repository, name, version string, how Transfer) (archived, error) {
 	i, err := repo.LoadIndexFile(r.index(x.Name))
 	if err == nil {
@@ -276,17 +281,18 @@ func (r Repositories) from(ctx context.Context, x Repository, name, version stri
 			return archived{}, err
 		}
 	}
-	return r.listed(ctx, x, i, name, version, how.Keyring)
+	return r.listed(ctx, x, i, name, version, how)
 }
 
-// listed fetches a package that the repository's index has, with the repository's login.
-func (r Repositories) listed(ctx context.Context, x Repository, i *repo.IndexFile, name, version, keyring string) (archived, error) {
+// listed fetches a package that the repository's index has, with the repository's login, and
+// what it has no say in as how has it.
+func (r Repositories) listed(ctx context.Context, x Repository, i *repo.IndexFile, name, version string, how Transfer) (archived, error) {
 	o, err := x.offer(i, name, version)
 	if err != nil {
 		return archived{}, err
 	}
 	t := x.transfer()
-	t.Keyring = keyring
+	t.Keyring, t.PlainHTTP = how.Keyring, how.PlainHTTP
 	return r.bring(ctx, x, o, t)
 }
 

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/Masterminds/semver/v3"
 	chartutil "helm.sh/helm/v4/pkg/chart/v2/util"
 	"helm.sh/helm/v4/pkg/registry"
 	"oras.land/oras-go/v2/errdef"
@@ -281,20 +282,9 @@ func (r Repositories) pull(ctx context.Context, ref, version string, t Transfer)
 	if err != nil {
 		return archived{}, err
 	}
-	if last := path.Base(ref); !strings.ContainsAny(last, ":@") {
-		tags, err := c.Tags(ref)
-		if err != nil {
-			return archived{}, registryError(ref, err)
-		}
-		tag, err := registry.GetTagMatchingVersionOrConstraint(tags, version)
-		if err != nil {
-			return archived{}, cluster.NotFoundf("oci://%s: %w", ref, err)
-		}
-		ref += ":" + tag
-	}
-	got, err := c.Pull(ref, registry.PullOptWithChart(true), registry.PullOptWithProv(t.Keyring != ""), registry.PullOptIgnoreMissingProv(true))
+	got, ref, err := pulled(c, ref, version, registry.PullOptWithChart(true), registry.PullOptWithProv(t.Keyring != ""), registry.PullOptIgnoreMissingProv(true))
 	if err != nil {
-		return archived{}, registryError(ref, err)
+		return archived{}, err
 	}
 	if has := got.Chart.Meta.Version; version != "" && has != version && !chartutil.IsCompatibleRange(version, has) {
 		return archived{}, cluster.Invalidf("oci://%s is version %s, and --version %s was asked for: give one of the two", ref, has, version)
@@ -304,6 +294,44 @@ func (r Repositories) pull(ctx context.Context, ref, version string, t Transfer)
 		a.prov = got.Prov.Data
 	}
 	return a, nil
+}
+
+// pulled fetches what is at ref, or where that names no tag the version that is meant: an
+// exact one, with a v before it or without, needs no list of all there are.
+func pulled(c *registry.Client, ref, version string, opts ...registry.PullOption) (*registry.PullResult, string, error) {
+	fetch := func(ref string) (*registry.PullResult, string, error) {
+		got, err := c.Pull(ref, opts...)
+		if err != nil {
+			return nil, ref, registryError(ref, err)
+		}
+		return got, ref, nil
+	}
+	if strings.ContainsAny(path.Base(ref), ":@") {
+		return fetch(ref)
+	}
+	bare, v := strings.CutPrefix(version, "v")
+	if _, err := semver.StrictNewVersion(bare); err == nil {
+		got, at, err := fetch(ref + ":" + version)
+		if cluster.KindOf(err) == cluster.KindNotFound {
+			other := "v" + bare
+			if v {
+				other = bare
+			}
+			if got, at, found := fetch(ref + ":" + other); cluster.KindOf(found) != cluster.KindNotFound {
+				return got, at, found
+			}
+		}
+		return got, at, err
+	}
+	tags, err := c.Tags(ref)
+	if err != nil {
+		return nil, ref, registryError(ref, err)
+	}
+	tag, err := registry.GetTagMatchingVersionOrConstraint(tags, version)
+	if err != nil {
+		return nil, ref, cluster.NotFoundf("oci://%s: %w", ref, err)
+	}
+	return fetch(ref + ":" + tag)
 }
 
 func registryError(ref string, err error) error {
