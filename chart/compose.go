@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -120,11 +121,11 @@ func scalar(m *yaml.Node, key string) *yaml.Node {
 }
 
 // Text is what the templates made, one file after the other, each below a line that
-// names it.
+// names it. Only are names of files, from the chart's own directory on.
 func (r *Rendered) Text(only ...string) string {
 	var b strings.Builder
 	for _, name := range r.Documents() {
-		if len(only) > 0 && !slices.ContainsFunc(only, func(o string) bool { return name == o || strings.HasSuffix(name, "/"+o) }) {
+		if len(only) > 0 && !slices.ContainsFunc(only, func(o string) bool { return name == o || name == path.Join(r.Chart.Name, o) }) {
 			continue
 		}
 		fmt.Fprintf(&b, "---\n# Source: %s\n%s\n", name, strings.Trim(r.Files[name], "\n"))

@@ -21,11 +21,12 @@ type Finding struct {
 const (
 	findError   = "error"
 	findWarning = "warning"
-	findInfo    = "info"
+	FindInfo    = "info" // nothing that an installation would mind
 )
 
 // Lint examines a chart: what installing it would refuse is an error. In strict mode
-// missing values are errors too; else they may come with the installation.
+// missing values are errors too; else they may come with the installation. The values are
+// checked by the schemas in either.
 func Lint(ctx context.Context, r Engine, req Request, strict bool) []Finding {
 	out := []Finding{}
 	add := func(severity, where, format string, args ...any) {
@@ -42,7 +43,7 @@ func Lint(ctx context.Context, r Engine, req Request, strict bool) []Finding {
 		{"values.yaml", string(Get(req.Files, "values.yaml")), "there are no values: nothing can be set"},
 	} {
 		if strings.TrimSpace(want.have) == "" {
-			add(findInfo, want.where, "%s", want.say)
+			add(FindInfo, want.where, "%s", want.say)
 		}
 	}
 	if meta.Deprecated {
@@ -51,7 +52,7 @@ func Lint(ctx context.Context, r Engine, req Request, strict bool) []Finding {
 	if meta.Type == "library" {
 		return out // its templates make nothing by themselves
 	}
-	req.Lint, req.SkipSchema = !strict, !strict && req.Values.Empty()
+	req.Lint = !strict
 	got, err := r.Render(ctx, req)
 	if err != nil {
 		add(findError, "templates", "%s", err)
@@ -60,8 +61,11 @@ func Lint(ctx context.Context, r Engine, req Request, strict bool) []Finding {
 	for _, w := range got.Warnings {
 		add(findWarning, "templates", "%s", w)
 	}
+	for _, name := range Varying(ctx, r, req, got) {
+		add(findWarning, name, "%s", Varies)
+	}
 	if got.Notes() == "" {
-		add(findInfo, path.Join(meta.Name, "templates", notesFile), "there are no notes for whoever installs it")
+		add(FindInfo, path.Join(meta.Name, "templates", notesFile), "there are no notes for whoever installs it")
 	}
 	res, err := got.Compose(ctx, cluster.AppName(req.Release.Name), compose.Options{})
 	if p, ok := errors.AsType[*compose.Problems](err); ok {

@@ -36,7 +36,7 @@ type Request struct {
 	// APIVersions and KubeVersion are .Capabilities, beside and instead of the usual ones.
 	APIVersions []string `json:"api_versions,omitempty"`
 	KubeVersion string   `json:"kube_version,omitempty"`
-	// Lint: required values may be missing, and fail does not.
+	// Lint: values that templates or a schema require may be missing, and fail does not.
 	Lint bool `json:"lint,omitempty"`
 	// SkipSchema leaves the values unchecked.
 	SkipSchema bool `json:"skip_schema,omitempty"`
@@ -69,7 +69,7 @@ type Rendered struct {
 	// Files are what each template made, by "chart/templates/name", those of
 	// subcharts and NOTES.txt among them.
 	Files map[string]string `json:"files"`
-	// Values are what the user gave, merged, as YAML.
+	// Values are what the user gave, merged, as YAML; a float that is whole is written 2.0.
 	Values   string   `json:"values"`
 	Warnings []string `json:"warnings,omitempty"`
 	// CRDs are the files of crds/, of the charts that are used, by "chart/crds/name".
@@ -77,8 +77,20 @@ type Rendered struct {
 }
 
 // Notes is what the chart tells the user.
-func (r *Rendered) Notes() string {
-	return r.Files[path.Join(r.Chart.Name, "templates", notesFile)]
+func (r *Rendered) Notes() string { return r.Files[r.notesName()] }
+
+func (r *Rendered) notesName() string { return path.Join(r.Chart.Name, "templates", notesFile) }
+
+// AllNotes are the notes of the chart, and then those of its parts.
+func (r *Rendered) AllNotes() string {
+	all := []string{r.Notes()}
+	for _, name := range slices.Sorted(maps.Keys(r.Files)) {
+		if strings.HasSuffix(name, notesFile) && name != r.notesName() {
+			all = append(all, r.Files[name])
+		}
+	}
+	all = slices.DeleteFunc(all, func(s string) bool { return strings.TrimSpace(s) == "" })
+	return strings.Join(all, "\n")
 }
 
 // Documents are the names of the files that are Compose documents, in order. Files
@@ -143,7 +155,7 @@ func render(ctx context.Context, r Request) (*Rendered, error) {
 	if err != nil {
 		return nil, err
 	}
-	kept, err := yaml.Marshal(given)
+	kept, err := keep(given)
 	if err != nil {
 		return nil, err
 	}
@@ -158,15 +170,20 @@ func render(ctx context.Context, r Request) (*Rendered, error) {
 	vals, err := util.ToRenderValuesWithSchemaValidation(c, given, common.ReleaseOptions{
 		Name: r.Release.Name, Namespace: r.Release.Name, Revision: r.Release.Revision,
 		IsUpgrade: r.Release.Upgrade, IsInstall: !r.Release.Upgrade,
-	}, caps, r.SkipSchema)
+	}, caps, r.SkipSchema || r.Lint)
 	if err != nil {
 		return nil, err
+	}
+	if r.Lint && !r.SkipSchema {
+		if err := unfit(c, vals); err != nil {
+			return nil, err
+		}
 	}
 	files, err := engine.Engine{LintMode: r.Lint}.RenderWithContext(ctx, c, vals)
 	if err != nil {
 		return nil, err
 	}
-	out := &Rendered{Chart: info(c.Metadata), Files: files, Values: string(kept)}
+	out := &Rendered{Chart: info(c.Metadata), Files: files, Values: kept}
 	for _, d := range c.CRDObjects() {
 		if !r.SkipCRDs {
 			out.CRDs = append(out.CRDs, d.Filename)

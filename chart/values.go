@@ -12,7 +12,6 @@ import (
 
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/strvals"
-	"sigs.k8s.io/yaml"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -41,6 +40,9 @@ func (v *Values) ReadValues(names []string, in io.Reader) error {
 		b, err := readValue(n, in)
 		if err != nil {
 			return cluster.Invalidf("values %s: %w", n, err)
+		}
+		if wholeAnswer(b) {
+			return cluster.Invalidf("values %s: this is all that is known of a release, with its values as one text in it: `fairlead get values NAME -o yaml` prints them alone", n)
 		}
 		v.Files = append(v.Files, File{Name: n, Data: b})
 	}
@@ -92,7 +94,7 @@ func readValue(name string, in io.Reader) ([]byte, error) {
 func (v *Values) Merge() (map[string]any, error) {
 	base := map[string]any{}
 	for _, f := range v.Kept {
-		m, err := wholeNumbers(f.Data)
+		m, err := readKept(f.Data)
 		if err != nil {
 			return nil, fmt.Errorf("failed to parse %s: %w", f.Name, err)
 		}
@@ -140,45 +142,6 @@ func (v *Values) Merge() (map[string]any, error) {
 		}
 	}
 	return base, nil
-}
-
-// wholeNumbers reads values as --set made them: Helm's reader makes a float of each
-// number, and a template 1.234567e+06 of what was 1234567 the first time.
-func wholeNumbers(b []byte) (map[string]any, error) {
-	m := map[string]any{}
-	if err := yaml.Unmarshal(b, &m, func(d *json.Decoder) *json.Decoder { d.UseNumber(); return d }); err != nil {
-		return nil, err
-	}
-	for k, v := range m {
-		var err error
-		if m[k], err = number(v); err != nil {
-			return nil, err
-		}
-	}
-	return m, nil
-}
-
-func number(v any) (_ any, err error) {
-	switch v := v.(type) {
-	case json.Number:
-		if n, err := v.Int64(); err == nil {
-			return n, nil
-		}
-		return v.Float64()
-	case []any:
-		for i := range v {
-			if v[i], err = number(v[i]); err != nil {
-				return nil, err
-			}
-		}
-	case map[string]any:
-		for k := range v {
-			if v[k], err = number(v[k]); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return v, nil
 }
 
 // Empty reports whether the user gave nothing.
