@@ -429,7 +429,7 @@ func tried(r v1.ReleaseSummary, now time.Time) string {
 }
 
 func (a *app) historyCommand() *cobra.Command {
-	var release int
+	var release, most int
 	c := &cobra.Command{
 		Use: "history [APP]", Short: "List an app's releases, or show one",
 		Example:           "  fairlead history shop\n  fairlead history --release 3   # of the app here",
@@ -438,6 +438,9 @@ func (a *app) historyCommand() *cobra.Command {
 		RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
 			if cmd.Flags().Changed("release") && release < 1 {
 				return usagef("--release %d: releases count from 1", release)
+			}
+			if most < 0 {
+				return usagef("--max %d: how many, or 0 for all", most)
 			}
 			name, err := a.appArg(args)
 			if err != nil {
@@ -454,6 +457,9 @@ func (a *app) historyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if most > 0 { // the newest is the first
+				list = list[:min(most, len(list))]
+			}
 			return a.print(list, func() *table {
 				t := &table{columns: columns("RELEASE", "STATE", "AGE", "BY", "SERVICES", "+PACKAGE", "NOTE", "MESSAGE"), empty: "no releases"}
 				for _, r := range list {
@@ -468,5 +474,7 @@ func (a *app) historyCommand() *cobra.Command {
 		}),
 	}
 	c.Flags().IntVar(&release, "release", 0, "show this release whole")
+	c.Flags().IntVar(&most, "max", 0, "list the newest `N` alone; default: all that are kept")
+	meansNothing(c.Flags(), "debug")
 	return c
 }

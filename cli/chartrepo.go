@@ -300,7 +300,7 @@ func (a *app) repoAdd() *cobra.Command {
 
 func (a *app) repoList() *cobra.Command {
 	return &cobra.Command{
-		Use: "ls", Short: "List repositories", Args: noArgs, Example: "  fairlead chart repo ls -o json",
+		Use: "ls", Aliases: []string{"list"}, Short: "List repositories", Args: noArgs, Example: "  fairlead chart repo ls -o json",
 		RunE: func(*cobra.Command, []string) error {
 			r, err := a.repositories()
 			if err != nil {
@@ -368,7 +368,7 @@ func (a *app) updateRepositories(ctx context.Context, r chart.Repositories, name
 
 func (a *app) repoRemove() *cobra.Command {
 	c := &cobra.Command{
-		Use: "rm NAME", Short: "Forget a repository", Args: oneArg("the repository's name"), Example: "  fairlead chart repo rm stable",
+		Use: "rm NAME", Aliases: []string{"remove"}, Short: "Forget a repository", Args: oneArg("the repository's name"), Example: "  fairlead chart repo rm stable",
 		RunE: func(_ *cobra.Command, args []string) error {
 			r, err := a.repositories()
 			if err != nil {
@@ -400,7 +400,7 @@ func (a *app) chartDependency() *cobra.Command {
 		Example: "  fairlead chart dependency update ./shop",
 	}
 	list := &cobra.Command{
-		Use: "ls CHART", Short: "List what a package depends on", Args: oneArg("the package"), ValidArgsFunction: completeFiles,
+		Use: "ls CHART", Aliases: []string{"list"}, Short: "List what a package depends on", Args: oneArg("the package"), ValidArgsFunction: completeFiles,
 		Example: "  fairlead chart dependency ls ./shop",
 		RunE: func(_ *cobra.Command, args []string) error {
 			files, err := chart.Read(args[0])

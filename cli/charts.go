@@ -50,48 +50,6 @@ git+https://HOST/REPOSITORY//DIRECTORY?ref=BRANCH.`,
 	return c
 }
 
-// valueFlags are the user's values, named as Helm names them.
-type valueFlags struct {
-	files []string
-	given chart.Values
-}
-
-func (v *valueFlags) register(c *cobra.Command) {
-	c.Flags().StringSliceVarP(&v.files, "values", "f", nil, valuesUsage)
-	v.registerSets(c)
-}
-
-const valuesUsage = "`file` with values, YAML; repeat for more, or write commas, the last wins (- is standard input)"
-
-// registerLong is register where -f means something else.
-func (v *valueFlags) registerLong(c *cobra.Command) {
-	c.Flags().StringSliceVar(&v.files, "values", nil, valuesUsage)
-	v.registerSets(c)
-}
-
-func (v *valueFlags) registerSets(c *cobra.Command) {
-	f := c.Flags()
-	f.StringArrayVar(&v.given.Set, "set", nil, "`value`: KEY=VALUE, a.b=1,c={x,y}")
-	f.StringArrayVar(&v.given.String, "set-string", nil, "`value` that stays text: KEY=VALUE")
-	f.StringArrayVar(&v.given.File, "set-file", nil, "`value` read from a file: KEY=PATH")
-	f.StringArrayVar(&v.given.JSON, "set-json", nil, "`value` as JSON: KEY=JSON, or a whole object")
-	f.StringArrayVar(&v.given.Literal, "set-literal", nil, "`value` taken as it stands: KEY=TEXT")
-	_ = c.MarkFlagFilename("values", "yaml", "yml")
-}
-
-// read returns the values, with the files that they name.
-func (v *valueFlags) read(a *app) (chart.Values, error) {
-	out := v.given
-	err := out.ReadValues(v.files, a.in)
-	if err == nil {
-		_, err = out.Merge()
-		if err != nil {
-			err = cluster.Invalidf("%w", err)
-		}
-	}
-	return out, err
-}
-
 // capabilityFlags are what templates are told of where they run.
 type capabilityFlags struct {
 	apis []string
@@ -125,28 +83,30 @@ func (a *app) chartCreate() *cobra.Command {
 
 func (a *app) chartLint() *cobra.Command {
 	var v valueFlags
-	var strict bool
+	var strict, quiet bool
 	c := &cobra.Command{
 		Use: "lint CHART...", Short: "Say what is wrong with packages", Args: rangeArgs(1, -1, "the package"), ValidArgsFunction: completeFiles,
 		Long: `Renders each package with its own values, and those given, and reads the result as
-an installation would. Exit code 2 when it would be refused. What required asks for
-may be missing, unless --strict says that all values are there.`,
+an installation would. Exit code 2 when it would be refused. What required or a schema
+asks for may be missing, unless --strict says that all values are there.`,
 		Example: "  fairlead chart lint ./shop\n  fairlead chart lint ./shop -f prod.yaml --strict\n  fairlead chart lint charts/shop charts/blog",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			given, err := v.read(a)
 			if err != nil {
 				return err
 			}
-			return a.lint(cmd.Context(), args, given, strict)
+			return a.lint(cmd.Context(), args, given, strict, quiet)
 		},
 	}
 	v.register(c)
-	c.Flags().BoolVar(&strict, "strict", false, "values that templates require must be there")
+	c.Flags().BoolVar(&strict, "strict", false, "values that templates or a schema require must be there")
+	c.Flags().BoolVar(&quiet, "quiet", false, "print errors and warnings alone")
+	meansNothing(c.Flags(), "debug", "with-subcharts") // parts are read with the whole
 	return c
 }
 
 // lint says what is wrong with packages; of several each finding says in which.
-func (a *app) lint(ctx context.Context, refs []string, given chart.Values, strict bool) error {
+func (a *app) lint(ctx context.Context, refs []string, given chart.Values, strict, quiet bool) error {
 	r, err := a.renderer()
 	if err != nil {
 		return err
@@ -165,6 +125,9 @@ func (a *app) lint(ctx context.Context, refs []string, given chart.Values, stric
 			refused = append(refused, ref)
 		}
 		for _, f := range found {
+			if quiet && f.Severity == chart.FindInfo {
+				continue
+			}
 			if len(refs) > 1 {
 				f.Where = strings.TrimSuffix(ref+": "+f.Where, ": ")
 			}
@@ -174,6 +137,9 @@ func (a *app) lint(ctx context.Context, refs []string, given chart.Values, stric
 	fine := refs[0] + " is fine"
 	if len(refs) > 1 {
 		fine = strings.Join(refs, ", ") + " are fine"
+	}
+	if quiet && a.human() && len(list) == 0 {
+		return nil
 	}
 	if err := a.print(list, func() *table {
 		t := &table{columns: columns("SEVERITY", "WHERE", "WHAT"), empty: fine}
@@ -191,62 +157,6 @@ func (a *app) lint(ctx context.Context, refs []string, given chart.Values, stric
 		return usagef("%s cannot be installed as it is", refused[0])
 	}
 	return usagef("%s cannot be installed as they are", strings.Join(refused, ", "))
-}
-
-func (a *app) chartTemplate() *cobra.Command {
-	var v valueFlags
-	var k capabilityFlags
-	var from fetchFlags
-	var only []string
-	var upgrade, notes, skipCheck bool
-	c := &cobra.Command{
-		Use: "template [NAME] CHART", Short: "Print the Compose documents that a package makes", Args: rangeArgs(1, 2, "the package"), ValidArgsFunction: completeFiles,
-		Long: `Renders the package on this machine and prints what its templates make, unchecked
-(` + "`fairlead chart lint`" + ` and ` + "`fairlead plan NAME CHART`" + ` check) but for things of two parts that
-would become one. NAME is .Release.Name. No cluster is asked: lookup finds nothing.`,
-		Example: "  fairlead chart template demo ./shop --set replicas=2\n  fairlead chart template ./shop -s templates/app.yaml",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			release := chart.Release{Name: "release-name", Revision: 1, Upgrade: upgrade}
-			if len(args) == 2 {
-				release.Name = args[0]
-				if err := cluster.ValidAppName(cluster.AppName(args[0])); err != nil {
-					return err
-				}
-			}
-			got, _, err := a.render(cmd.Context(), args[len(args)-1], from, &v, chart.Request{Release: release, APIVersions: k.apis, KubeVersion: k.kube, SkipSchema: skipCheck})
-			if err != nil {
-				return err
-			}
-			if err := got.Clashes(); err != nil && len(only) == 0 { // deployed, it would lose things in silence
-				return usagef("%w\n-s TEMPLATE prints one all the same", err)
-			}
-			if !a.human() {
-				return a.print(got, nil)
-			}
-			text := got.Text(only...)
-			if text == "" && len(only) > 0 {
-				return usagef("no template %s makes anything; they are %s", strings.Join(only, ", "), strings.Join(got.Documents(), ", "))
-			}
-			if _, err = fmt.Fprint(a.out, text); err == nil && notes {
-				_, err = fmt.Fprintf(a.out, "---\n# Notes:\n%s\n", commented(got.Notes()))
-			}
-			return err
-		},
-	}
-	v.register(c)
-	k.register(c)
-	from.register(c)
-	from.registerDependencies(c)
-	f := c.Flags()
-	f.StringArrayVarP(&only, "show-only", "s", nil, "only this `template`, as templates/app.yaml")
-	f.BoolVar(&skipCheck, "skip-schema-validation", false, skipSchemaUsage)
-	f.BoolVar(&upgrade, "is-upgrade", false, "let .Release.IsUpgrade be true")
-	f.BoolVar(&notes, "notes", false, "print the notes too, as a comment")
-	return c
-}
-
-func commented(s string) string {
-	return "# " + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n# ")
 }
 
 // render fetches a package and renders it with the values given, above those before.
@@ -273,6 +183,9 @@ func (a *app) render(ctx context.Context, ref string, from fetchFlags, v *valueF
 	if got.Chart.Deprecated {
 		a.note("warning: the package %s is deprecated", got.Chart.Name)
 	}
+	for _, name := range chart.Varying(ctx, r, req, got) {
+		a.note("warning: %s: %s", printable(name), chart.Varies)
+	}
 	return got, at, nil
 }
 
@@ -289,6 +202,7 @@ func shortened(ref string, err error) error {
 
 func (a *app) chartPackage() *cobra.Command {
 	var into, version, appVersion string
+	var update bool
 	var by signFlags
 	c := &cobra.Command{
 		Use: "package CHART...", Short: "Make archives of packages", Args: rangeArgs(1, -1, "a package"), ValidArgsFunction: completeFiles,
@@ -309,6 +223,11 @@ func (a *app) chartPackage() *cobra.Command {
 			}
 			var all []packed
 			for _, dir := range args {
+				if update {
+					if err := a.updateDependencies(cmd.Context(), dir); err != nil {
+						return err
+					}
+				}
 				files, err := chart.Read(dir)
 				if err != nil {
 					return err
@@ -351,8 +270,28 @@ func (a *app) chartPackage() *cobra.Command {
 	f.StringVarP(&into, "destination", "d", ".", "`directory` for the archives")
 	f.StringVar(&version, "version", "", "version of the package, instead of Chart.yaml's")
 	f.StringVar(&appVersion, "app-version", "", "version of the program in it, instead of Chart.yaml's")
+	f.BoolVarP(&update, "dependency-update", "u", false, "fetch what Chart.yaml names into charts/ first, as \"chart dependency update\" does")
+	meansNothing(f, "debug")
 	_ = c.MarkFlagDirname("destination")
 	return c
+}
+
+// updateDependencies fetches what a package's directory depends on; nothing for one that
+// depends on nothing.
+func (a *app) updateDependencies(ctx context.Context, dir string) error {
+	files, err := chart.Read(dir)
+	if err != nil {
+		return err
+	}
+	deps, err := chart.Dependencies(files)
+	if err != nil || len(deps) == 0 {
+		return err
+	}
+	r, err := a.repositories()
+	if err != nil {
+		return err
+	}
+	return r.UpdateDependencies(ctx, dir, false, chart.Transfer{})
 }
 
 // signFlags say who signs a package.

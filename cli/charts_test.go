@@ -83,6 +83,22 @@ func TestChartLintFindings(t *testing.T) {
 	if s := h.cli("", "chart", "lint", "demo", "--strict"); s.code != 2 || !strings.Contains(s.out, "not like this") {
 		t.Errorf("%d %s", s.code, s.all)
 	}
+	// Its own values are checked by its schema; those that it asks for may come later.
+	h.must("", "chart", "create", "other")
+	h.write("other/values.schema.json", `{"required": ["password"], "properties": {"replicas": {"type": "string"}}}`)
+	if s := h.cli("", "chart", "lint", "other"); s.code != 2 || !strings.Contains(s.out, "'/replicas': got number, want string") || strings.Contains(s.out, "password") {
+		t.Errorf("%d %s", s.code, s.all)
+	}
+	if s := h.must("", "chart", "lint", "other", "--set-string", "replicas=1"); s.out != "other is fine\n" {
+		t.Errorf("%s", s.all)
+	}
+	if s := h.cli("", "chart", "lint", "other", "--set-string", "replicas=1", "--strict"); s.code != 2 || !strings.Contains(s.out, "missing property 'password'") {
+		t.Errorf("%d %s", s.code, s.all)
+	}
+	h.write("other/values.schema.json", "{")
+	if s := h.cli("", "chart", "lint", "other"); s.code != 2 || !strings.Contains(s.out, "values don't meet the specifications of the schema(s)") {
+		t.Errorf("%d %s", s.code, s.all)
+	}
 }
 
 // A part that makes what another makes may be looked at: that is how it is mended.
@@ -97,6 +113,9 @@ func TestChartTemplateShowsWhatClashes(t *testing.T) {
 		t.Errorf("%d %s", s.code, s.all)
 	}
 	if s := h.must("", "chart", "template", "demo", "-s", "charts/b/templates/app.yaml"); s.out != "---\n# Source: demo/charts/b/templates/app.yaml\nservices: {db: {image: \"b:1\"}}\n" {
+		t.Errorf("%s", s.all)
+	}
+	if s := h.must("", "chart", "template", "demo", "-s", "templates/app.yaml"); strings.Count(s.out, "# Source: ") != 1 || !strings.Contains(s.out, "# Source: demo/templates/app.yaml\n") {
 		t.Errorf("%s", s.all)
 	}
 }

@@ -236,7 +236,7 @@ func (x *deliveryFlags) setValues(a *app, d *cluster.Delivery) error {
 		return usagef("values: %w", err)
 	}
 	d.Set = string(b)
-	a.warnOfPasswords(d.Set, "delivery")
+	a.warnOfPasswords(d.Set, "delivery", nil)
 	return nil
 }
 

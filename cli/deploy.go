@@ -200,6 +200,7 @@ func (a *app) planCommand() *cobra.Command {
 	var pkg installFlags
 	var exitCode, build bool
 	var ofFiles, ofPackage []string // the flags of each
+	var files []string              // of -f and --values, as they were written
 	c := &cobra.Command{
 		Use: "plan [APP [CHART]]", Short: "Show what a deploy would change, and what becomes public",
 		Long: `Reads the Compose file, asks the server what a deploy would do, and prints it.
@@ -219,7 +220,10 @@ one more, unless the file says update_config: {order: stop-first}.`,
 				if n := changed(cmd, ofFiles); n != "" {
 					return usagef("--%s is for Compose files, not for a package", n)
 				}
-				pkg.values.files = append(pkg.values.files, src.files...)
+				var err error
+				if pkg.values.files, err = valueFiles(files); err != nil {
+					return err
+				}
 				return a.planPackage(ctx, args, &pkg, exitCode)
 			}
 			if n := changed(cmd, ofPackage); n != "" {
@@ -252,6 +256,7 @@ one more, unless the file says update_config: {order: stop-first}.`,
 	ofFiles = newFlags(c, known)
 	pkg.registerPlan(c)
 	ofPackage = newFlags(c, known)
+	noteValues(c, &files, "file", "values")
 	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 10 when there are changes")
 	return c
 }

@@ -23,6 +23,7 @@ type installFlags struct {
 	atomic    bool
 	waits     bool
 	noHooks   bool
+	allNotes  bool
 	note      string
 	dryRun    string
 	reuse     bool
@@ -50,7 +51,8 @@ func (i *installFlags) register(c *cobra.Command) {
 	f.Lookup("dry-run").NoOptDefVal = "client"
 	f.StringP("namespace", "n", "", "Helm's; an app has none: its name is its address")
 	f.Int("history-max", 0, "Helm's; the last 50 are kept")
-	meansNothing(f, "create-namespace", "wait-for-jobs", "cleanup-on-fail", "debug", "render-subchart-notes", "disable-openapi-validation")
+	f.BoolVar(&i.allNotes, "render-subchart-notes", false, partsNotesUsage)
+	meansNothing(f, "create-namespace", "wait-for-jobs", "cleanup-on-fail", "debug", "disable-openapi-validation")
 	hide(f, "description", "namespace", "rollback-on-failure", "history-max")
 }
 
@@ -61,6 +63,10 @@ func (i *installFlags) check(c *cobra.Command, name string) error {
 	}
 	switch i.dryRun {
 	case "none", "client", "server":
+	case "true": // as Helm 3 has them
+		i.dryRun = "client"
+	case "false":
+		i.dryRun = "none"
 	default:
 		return usagef("--dry-run=%s: write client, server or none", i.dryRun)
 	}
@@ -130,13 +136,15 @@ const (
 	skipSchemaUsage = "do not check the values against the package's schema"
 )
 
-// registerPlan registers what plan takes for a package: its -f is that of Compose files.
+// registerPlan registers what plan takes for a package: its -f is that of Compose files, and
+// they are values in the order in which both were written.
 func (i *installFlags) registerPlan(c *cobra.Command) {
 	i.values.registerLong(c)
 	i.from.register(c)
 	i.from.registerDependencies(c)
 	f := c.Flags()
 	f.BoolVar(&i.noHooks, "no-hooks", false, "run none of the package's hooks")
+	f.BoolVar(&i.allNotes, "render-subchart-notes", false, partsNotesUsage)
 	f.BoolVar(&i.skipCRDs, "skip-crds", false, skipCRDsUsage)
 	f.BoolVar(&i.skipCheck, "skip-schema-validation", false, skipSchemaUsage)
 	f.BoolVar(&i.reuse, "reuse-values", false, "take the values of the release before, below those given")
@@ -311,14 +319,14 @@ func (a *app) fromPackage(ctx context.Context, cl *client.Client, name cluster.A
 	for _, w := range project.Warnings {
 		a.note("warning: %s", w)
 	}
-	a.warnOfPasswords(got.Values, "release")
+	a.warnOfPasswords(got.Values, "release", project.Secrets)
 	b := bundle(project)
 	b.Note, b.Hooks, b.NoHooks, b.Atomic, b.Timeout = i.note, project.Hooks, i.noHooks, i.atomic, cluster.Duration(i.wait.timeout)
 	b.Expect = new(int) // what was rendered is of the release before it
 	if now != nil {
 		*b.Expect = now.Release
 	}
-	b.Package = &v1.Package{Chart: got.Chart.Name, Version: got.Chart.Version, AppVersion: got.Chart.AppVersion, From: at, Values: given(got.Values), Notes: got.Notes()}
+	b.Package = &v1.Package{Chart: got.Chart.Name, Version: got.Chart.Version, AppVersion: got.Chart.AppVersion, From: at, Values: given(got.Values), Notes: notesOf(got, i.allNotes)}
 	return packaged{project, b}, nil
 }
 
@@ -379,68 +387,6 @@ func problems(err error, name cluster.AppName, ref string) error {
 		return usagef("%w\nlines are those of what the templates made: `fairlead chart template %s %s` shows it", err, name, ref)
 	}
 	return err
-}
-
-func (a *app) getCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use: "get", Short: "Show what an app was installed with",
-		Example: "  fairlead get values shop\n  fairlead get manifest shop --release 3",
-	}
-	for _, part := range []struct {
-		name, short string
-		of          func(v1.PackageDetail) string
-	}{
-		{"values", "Show the values that were given", func(p v1.PackageDetail) string { return p.Values }},
-		{"manifest", "Show the Compose document that the package made", func(p v1.PackageDetail) string { return p.Manifest }},
-		{"notes", "Show what the package has to say", func(p v1.PackageDetail) string { return printable(p.Notes) }},
-		{"all", "Show values, document and notes", allOf},
-	} {
-		var release int
-		sub := &cobra.Command{
-			Use: part.name + " NAME", Short: part.short, Args: oneArg("the app"), ValidArgsFunction: a.completeApps(), Example: "  fairlead get " + part.name + " shop",
-			RunE: a.withClient(func(cmd *cobra.Command, cl *client.Client, args []string) error {
-				if cmd.Flags().Changed("release") && release < 1 {
-					return usagef("--release %d: releases count from 1", release)
-				}
-				p, err := cl.Package(cmd.Context(), cluster.AppName(args[0]), release)
-				if err != nil {
-					return err
-				}
-				if p.Manifest, err = compose.Written(p.Manifest); err != nil {
-					return failedf("%s: %w", args[0], err)
-				}
-				if !a.human() {
-					return a.print(p, nil)
-				}
-				text := part.of(p)
-				if text == "" {
-					a.note("no %s", part.name)
-				}
-				if len(p.Edits) > 0 && part.name != "notes" {
-					a.note("changed by hand since, which this does not show: %s", oneLine(strings.Join(p.Edits, "; ")))
-				}
-				_, err = fmt.Fprint(a.out, terminated(text))
-				return err
-			}),
-		}
-		sub.Flags().IntVar(&release, "release", 0, "of this release; default: the current one")
-		sub.Flags().IntVar(&release, "revision", 0, "the same as --release, as Helm has it")
-		hide(sub.Flags(), "revision")
-		c.AddCommand(sub)
-	}
-	return c
-}
-
-// allOf are the parts below each other, named as Helm names them.
-func allOf(p v1.PackageDetail) string {
-	var out strings.Builder
-	_, _ = fmt.Fprintf(&out, "PACKAGE: %s %s\nRELEASE: %d\n", p.Chart, p.Version, p.Release)
-	for _, part := range [][2]string{{"VALUES", p.Values}, {"MANIFEST", p.Manifest}, {"NOTES", printable(p.Notes)}} {
-		if text := strings.TrimRight(part[1], "\n"); text != "" {
-			_, _ = fmt.Fprintf(&out, "%s:\n%s\n", part[0], text)
-		}
-	}
-	return out.String()
 }
 
 // completeAppThenFiles offers apps, then leaves it to the shell.

@@ -120,6 +120,23 @@ func TestUpgradeChecksAsItShould(t *testing.T) {
 	if s := h.must("", "plan", "shop", "demo", "-f", "more.yaml"); !strings.Contains(s.out, "replicas: 1 → 6") {
 		t.Errorf("%s", s.all)
 	}
+	h.write("less.yaml", "replicas: 5\n")
+	for _, c := range []struct {
+		want string
+		args []string
+	}{
+		{"1 → 5", []string{"-f", "more.yaml,less.yaml"}},
+		{"1 → 6", []string{"--values", "less.yaml", "-f", "more.yaml"}},
+		{"1 → 5", []string{"-f", "more.yaml", "--values", "less.yaml"}},
+		{"1 → 6", []string{"--values", "more.yaml,less.yaml", "-f", "less.yaml,more.yaml"}},
+	} {
+		if s := h.must("", append([]string{"plan", "shop", "demo"}, c.args...)...); !strings.Contains(s.out, "replicas: "+c.want) {
+			t.Errorf("%v: %s", c.args, s.all)
+		}
+	}
+	if s := h.must("", "plan", "--help"); strings.Contains(s.out, "(default [])") {
+		t.Errorf("%s", s.out)
+	}
 	if s := h.cli("", "plan", "shop", "--set", "a=b"); s.code != 2 {
 		t.Errorf("%d %s", s.code, s.all)
 	}
@@ -144,9 +161,14 @@ func TestEditsByHandAreShown(t *testing.T) {
 				t.Errorf("get %s %v says %q, not %q", part, args, s.err, want)
 			}
 		}
-		s := h.must("", append([]string{"get", "manifest", "shop", "-o", "json"}, args...)...)
-		if strings.Contains(s.out, `"edits"`) != (want != "") {
-			t.Errorf("%v:\n%s", args, s.out)
+		s := h.must("", append([]string{"get", "all", "shop", "-o", "json"}, args...)...)
+		if strings.Contains(s.out, `"edits"`) != (want != "") || s.err != "" {
+			t.Errorf("%v:\n%s", args, s.all)
+		}
+		for _, part := range []string{"manifest", "values"} {
+			if s := h.must("", append([]string{"get", part, "shop", "-o", "yaml"}, args...)...); strings.Contains(s.out, "edits") || !strings.Contains(s.err, want) {
+				t.Errorf("get %s %v -o yaml says\n%s", part, args, s.all)
+			}
 		}
 	}
 	shows("")
@@ -312,23 +334,5 @@ func TestInstallNotInTime(t *testing.T) {
 		if s := h.cli("", append(args, "--timeout", "1s")...); s.code != 5 || !strings.Contains(s.err, "not healthy after 1s; the change goes on") || release(h) != before+1 {
 			t.Errorf("%s: %d, release %d after %d\n%s", args[0], s.code, release(h), before, s.all)
 		}
-	}
-}
-
-// TestManifestIsAFile: what get manifest prints, read again, is the app.
-func TestManifestIsAFile(t *testing.T) {
-	h := newHub(t)
-	h.must("", "chart", "create", "demo")
-	h.must("", "install", "shop", "demo", "--detach", "--set-string", "config=home is $HOME", "--set", "environment.A=$HOME")
-	text := h.must("", "get", "manifest", "shop").out
-	if !strings.Contains(text, "home is $$HOME") {
-		t.Errorf("it is\n%s", text)
-	}
-	h.write("compose.yaml", text)
-	if s := h.must("", "plan", "-p", "shop"); !strings.Contains(s.out, "- package demo-0.1.0") || strings.Contains(s.out, "  ~ ") || strings.Contains(s.out, "  + ") {
-		t.Errorf("it would change\n%s", s.all)
-	}
-	if s := h.must("", "get", "manifest", "shop", "-o", "json"); !strings.Contains(s.out, "home is $$HOME") {
-		t.Errorf("as JSON it is\n%s", s.out)
 	}
 }
