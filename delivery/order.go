@@ -108,7 +108,7 @@ func Behind(i Item, list []Item, l Look, now time.Time) string {
 
 // Waits is the state of one that was looked at, and is deployed when others are ready.
 func Waits(i Item, l Look, why string, now time.Time) cluster.DeliveryState {
-	st := seeing(i.State, l, now)
+	st := seeing(i.Spec.Source, i.State, l, now)
 	st.Looked, st.Phase, st.Message = now, cluster.PhaseWaiting, why
 	return st
 }
