@@ -21,7 +21,8 @@ type Finding struct {
 const (
 	findError   = "error"
 	findWarning = "warning"
-	FindInfo    = "info" // nothing that an installation would mind
+	// FindInfo is what an installation would not mind.
+	FindInfo = "info"
 )
 
 // Lint examines a chart: what installing it would refuse is an error. In strict mode
