@@ -18,6 +18,7 @@ type Finding struct {
 	Message  string `json:"message"`
 }
 
+// Severities of findings.
 const (
 	findError   = "error"
 	findWarning = "warning"

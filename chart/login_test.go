@@ -18,17 +18,16 @@ import (
 // TestLoginGivenWithAPackage: what is given with REPOSITORY/NAME counts above what the
 // repository was added with, for its index and for its archives.
 func TestLoginGivenWithAPackage(t *testing.T) {
-	var password atomic.Value
-	password.Store("old")
-	var entries atomic.Value
-	entries.Store("entries: {}\n")
+	var password, entries atomic.Pointer[string]
+	password.Store(new("old"))
+	entries.Store(new("entries: {}\n"))
 	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, pw, _ := r.BasicAuth()
 		switch {
-		case user != "ann" || pw != password.Load():
+		case user != "ann" || pw != *password.Load():
 			w.WriteHeader(http.StatusUnauthorized)
 		case r.URL.Path == "/index.yaml":
-			_, _ = w.Write([]byte("apiVersion: v1\n" + entries.Load().(string))) //nolint:forcetypeassert // stored above
+			_, _ = w.Write([]byte("apiVersion: v1\n" + *entries.Load()))
 		default:
 			_, _ = w.Write(archiveOf(t, "shop", "1.0.0"))
 		}
@@ -42,8 +41,8 @@ func TestLoginGivenWithAPackage(t *testing.T) {
 	if err := r.Add(t.Context(), chart.Repository{Name: "mine", URL: srv.URL, Username: "ann", Password: "old", Insecure: true}, false); err != nil {
 		t.Fatal(err)
 	}
-	password.Store("new")
-	entries.Store("entries:\n  shop:\n  - {apiVersion: v2, name: shop, version: 1.0.0, urls: [shop-1.0.0.tgz]}\n")
+	password.Store(new("new"))
+	entries.Store(new("entries:\n  shop:\n  - {apiVersion: v2, name: shop, version: 1.0.0, urls: [shop-1.0.0.tgz]}\n"))
 	if _, err := r.Fetch(t.Context(), "mine/shop", "", chart.Transfer{}); cluster.KindOf(err) != cluster.KindForbidden {
 		t.Errorf("with the old one: %v", err)
 	}

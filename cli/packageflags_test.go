@@ -12,7 +12,7 @@ import (
 	"github.com/fairlead/fairlead/store"
 )
 
-// TestFlagsOfHelmsChartCommands: what Helm's users type with chart and history does what it
+// TestFlagsOfHelmsChartCommands: what Helm's users type with chart does what it
 // says, means nothing here, or is refused with what to do.
 func TestFlagsOfHelmsChartCommands(t *testing.T) {
 	h := newHub(t)
@@ -75,7 +75,12 @@ func TestFlagsOfHelmsChartCommands(t *testing.T) {
 	if s := h.must("", "chart", "repo", "ls"); s.out != "no repositories\n" {
 		t.Errorf("%s", s.all)
 	}
+}
 
+// TestDryRunsAndHistoryAsInHelm: --dry-run with the words of its versions, history --max.
+func TestDryRunsAndHistoryAsInHelm(t *testing.T) {
+	h := newHub(t)
+	h.must("", "chart", "create", "lib")
 	h.must("", "install", "shop", "lib", "--detach", "--dry-run=false")
 	h.must("", "upgrade", "shop", "lib", "--detach", "--set", "replicas=2")
 	for _, how := range []string{"true", "client", "server"} {
