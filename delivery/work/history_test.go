@@ -72,6 +72,7 @@ func TestReplacedHistoryOfAnyLength(t *testing.T) {
 	f.history(150, "after it")
 	look("150 commits after that", true)
 
+	delete(sources, "ssh") // is answered as https is: by the same program
 	f.git(f.tree, "reset", "-q", "--hard", old+"~3")
 	f.push("beside", "--force")
 	look("a step back and one beside", true)

@@ -12,7 +12,7 @@ import (
 
 // TestDeliveriesInOrder lets two apps follow a repository, the one after the other: what it
 // depends on never becomes healthy at first, and nothing of it is there. What is changed by hand of
-// the second is said, and left until a commit comes.
+// the second is said, and left until a commit of it comes; one of both comes to the first one first.
 func TestDeliveriesInOrder(t *testing.T) {
 	n := start(t)
 	image := n.image()
@@ -65,6 +65,33 @@ func TestDeliveriesInOrder(t *testing.T) {
 		}
 		return n.delivered("pub", "drifted", head, "by hand")()
 	})
-	next := f.Publish(web(image, "pub", "2", 1, ""), "a commit")
-	n.eventually(2*time.Minute, "a commit is deployed over it", n.delivered("pub", "ready", next, "2"))
+	if err := f.Write("README.md", "words\n"); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := f.Publish(web(image, "pub", "1", 1, ""), "words")
+	n.eventually(time.Minute, "a commit elsewhere leaves it alone", func() error {
+		if st := n.state("pub"); st.Seen.Revision != elsewhere {
+			return fmt.Errorf("it has seen %s", st.Seen.Revision)
+		}
+		return n.delivered("pub", "drifted", head, "by hand")()
+	})
+
+	// A commit of both comes to the second when the first is healthy at it, and not before.
+	base("3", ", BROKEN: health")
+	both := f.Publish(web(image, "pub", "2", 1, ""), "a commit of both")
+	n.eventually(2*time.Minute, "the base fails again", func() error {
+		if st := n.state("base"); st.Phase != cluster.PhaseFailed || st.Applied.Origin.Revision != both {
+			return fmt.Errorf("it is %s: %s", st.Phase, st.Message)
+		}
+		return nil
+	})
+	if st := n.state("pub"); st.Phase != cluster.PhaseWaiting || !strings.Contains(st.Message, "waits for base") || st.Applied.Origin.Revision != head {
+		t.Errorf("meanwhile it is %s at %s: %s", st.Phase, st.Applied.Origin.Revision, st.Message)
+	}
+	base("4", "")
+	next := f.Publish(web(image, "pub", "2", 1, ""), "a good base")
+	n.eventually(2*time.Minute, "the commit is deployed over what was changed", n.delivered("pub", "ready", next, "2"))
+	if err := n.delivered("base", "ready", next, "4")(); err != nil {
+		t.Error(err)
+	}
 }
