@@ -3,6 +3,8 @@ package lab
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/http"
 	"time"
 
 	"github.com/fairlead/fairlead/client"
@@ -11,6 +13,30 @@ import (
 
 // askTime bounds one question to one server.
 const askTime = 2 * time.Second
+
+// engineTime is how long an engine has to say that it works. One that starts takes connections
+// before it answers.
+const engineTime = time.Second
+
+// engineAnswers reports whether the engine behind a socket works.
+func engineAnswers(ctx context.Context, socket string) bool {
+	ctx, cancel := context.WithTimeout(ctx, engineTime)
+	defer cancel()
+	t := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/_ping", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := t.RoundTrip(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close() // nothing in it matters
+	return resp.StatusCode == http.StatusOK
+}
 
 // voice is a server that is asked, and for how long what it says may be old.
 type voice struct {

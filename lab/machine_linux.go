@@ -242,7 +242,7 @@ func (i *initProcess) step() (changed bool) {
 	}
 	for _, name := range i.order {
 		u := i.units[name]
-		if u.state.PID != 0 || i.stopped.Has(name) || now().Before(u.notBefore) || !answers(u.After) {
+		if u.state.PID != 0 || i.stopped.Has(name) || now().Before(u.notBefore) || !listens(u.After) {
 			continue
 		}
 		if u.Token && i.token == "" && !joined(u.DataDir) {
@@ -285,8 +285,8 @@ func joined(dataDir string) bool {
 	return false
 }
 
-// answers reports whether something listens on a socket; "" always does.
-func answers(socket string) bool {
+// listens reports whether something listens on a socket; "" always does.
+func listens(socket string) bool {
 	if socket == "" {
 		return true
 	}

@@ -287,14 +287,20 @@ func (r *rack) status(ctx context.Context) Status {
 	}
 	r.mu.Unlock()
 	s.Running, s.Snapshots = true, snapshots(r.dir)
+	engines := make([]bool, len(s.Nodes))
+	var asked sync.WaitGroup
+	for i, n := range s.Nodes {
+		asked.Go(func() { engines[i] = r.hosts[n.Name].seen().Running && engineAnswers(ctx, r.dir.DockerSocket(n.Name)) })
+	}
 	said := r.clusterSays(ctx)
+	asked.Wait()
 	s.Doubt = said.doubt
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		h := r.hosts[n.Name]
 		seen := h.seen()
 		n.Power, n.Units = seen.Running, h.units()
-		n.Docker = seen.Running && answers(r.dir.DockerSocket(n.Name))
+		n.Docker = seen.Running && engines[i]
 		n.Alive, n.Unknown = said.alive[n.Name], said.nothing
 		if n.Gateway {
 			problem, ok := said.gateways[n.Name]
