@@ -12,10 +12,11 @@ import (
 // Varies is what is said of a file that is another one each time that it is rendered.
 const Varies = "it is another one each time that it is rendered, so each upgrade changes the app: passwords and keys are made up once by secrets: {NAME: {external: true, x-fairlead: {generate: 32}}}"
 
-// random are the functions whose result differs from call to call; a field is none.
+// random are the functions whose result differs from call to call, those of mappings in their
+// order; a field is none.
 var random = regexp.MustCompile(`(^|[^\w.$])(rand(Alpha|AlphaNum|Ascii|Numeric|Bytes|Int)|shuffle|uuidv4|htpasswd|bcrypt|encryptAES|` +
 	`gen(PrivateKey|CA|CAWithKey|SelfSignedCert|SelfSignedCertWithKey|SignedCert|SignedCertWithKey)|` +
-	`now|ago|date|dateInZone|date_in_zone|htmlDate|htmlDateInZone|getHostByName)\b`)
+	`now|ago|date|dateInZone|date_in_zone|htmlDate|htmlDateInZone|getHostByName|keys|values)\b`)
 
 // action is what a template does, in text.
 var action = regexp.MustCompile(`(?s)\{\{.*?\}\}`)

@@ -45,6 +45,7 @@ func TestVarying(t *testing.T) {
 		"htpasswd":            {`a: {{ htpasswd "ann" "pw" }}`, nil, nil, 1, []string{"shop/templates/x.yaml"}},
 		"key":                 {"a: {{ genPrivateKey \"ed25519\" | b64enc }}", nil, nil, 1, []string{"shop/templates/x.yaml"}},
 		"time":                {"a: {{ now }}", nil, nil, 1, []string{"shop/templates/x.yaml"}},
+		"order of a mapping":  {`a: {{ keys .Values.many }}`, []chart.File{{Name: "values.yaml", Data: []byte("many: {a: 1, b: 1, c: 1, d: 1, e: 1, f: 1, g: 1, h: 1, i: 1, j: 1, k: 1, l: 1, m: 1, n: 1, o: 1, p: 1}")}}, nil, 1, []string{"shop/templates/x.yaml"}},
 		"over two lines":      {"a: {{ cat\n  (uuidv4) }}", nil, nil, 1, []string{"shop/templates/x.yaml"}},
 		"may, does not":       {`a: {{ now | date "2006" }}`, nil, nil, 1, nil},
 		"words of people":     {"# do it now, on this date\na: {{ .Values.date }}{{ .Values.update_config }}{{ .Values.randomize }}", nil, nil, 0, nil},

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -16,7 +14,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -115,16 +112,10 @@ func TestUnreachedNodesAreTold(t *testing.T) {
 // one alone: what this node itself sends to their containers has it, also where it is not
 // the first of its interface.
 func TestRoutesToPeersAreFromTheAddressThatTheyKnow(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, for a network namespace")
-	}
-	runtime.LockOSThread() // and never unlocked: the thread ends with the test
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Skipf("no network namespace: %v", err)
-	}
+	inNamespace(t)
 	uplink := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "up0"}}
 	if err := netlink.LinkAdd(uplink); err != nil {
-		t.Skipf("no interface: %v", err)
+		t.Fatal(err)
 	}
 	for _, a := range []string{"10.0.0.7/24", "10.0.0.1/24"} {
 		ip, n, err := net.ParseCIDR(a)

@@ -71,8 +71,9 @@ func TestPasses(t *testing.T) {
 	}
 }
 
-// The rules that the kernel lists are those that were written: they settle, and go.
-func TestTheEnginesFilterIsPassed(t *testing.T) {
+// inNamespace has a test run in a network namespace of its own.
+func inNamespace(t *testing.T) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, for a network namespace")
 	}
@@ -80,6 +81,11 @@ func TestTheEnginesFilterIsPassed(t *testing.T) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Skipf("no network namespace: %v", err)
 	}
+}
+
+// The rules that the kernel lists are those that were written: they settle, and go.
+func TestTheEnginesFilterIsPassed(t *testing.T) {
+	inNamespace(t)
 	ipt, err := iptables.New()
 	if err != nil {
 		t.Skip(err)
