@@ -11,6 +11,7 @@
 //     refused at once.
 //   - What comes from a bridge of this cluster has an address of that bridge, or goes nowhere:
 //     other nodes trust it.
+//   - Which nodes' containers are not reached, by a route or on the way, is told.
 //   - A revision is reported only when the kernel serves it.
 //   - The table outlives the process: containers go on talking while Fairlead
 //     is away. Cleanup removes it.

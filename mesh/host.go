@@ -3,6 +3,8 @@ package mesh
 import (
 	"context"
 	"net/netip"
+
+	"github.com/fairlead/fairlead/cluster"
 )
 
 // flow is a UDP conversation, or a TCP connection that nobody has answered yet, as
@@ -28,6 +30,9 @@ type host interface {
 	// has the engine let in what the rules mark, and past its filters what goes to this
 	// node's own networks.
 	reach(self netip.Addr, peers []Peer, own []netip.Prefix) error
+	// try sends each packet and says what came of it: what is not answered within the time of ctx
+	// is lost.
+	try(ctx context.Context, all map[cluster.NodeID]trial) (map[cluster.NodeID]outcome, error)
 	// dropFlows forgets the flows to these addresses (none: to any) for which
 	// gone returns true.
 	dropFlows(to []netip.Addr, gone func(flow) bool) error

@@ -78,6 +78,9 @@ type Mesh struct {
 	odd                       error      // nodes that are none of peers, as nobody could reach them
 	unreached                 string     // which are not, as it was told
 	reached                   bool       // the routes to them are as they should be
+	unrouted                  error      // why not
+	blocked                   error      // to which of them packets get lost
+	lost                      map[cluster.NodeID]int
 	attached                  map[cluster.TaskID]Container
 	routed                    map[cluster.TaskID]bool // whose routes are known to be right
 	applied                   *Ruleset                // nil: not known
@@ -165,6 +168,9 @@ func (m *Mesh) Run(ctx context.Context) error {
 	defer look.Stop()
 	disturbed, done := m.disturbed(ctx)
 	defer func() { <-done }()
+	var tries sync.WaitGroup
+	tries.Go(func() { m.tryPaths(ctx) })
+	defer tries.Wait()
 	for {
 		changed := m.cfg.Changed()
 		err := m.syncLocked(ctx, full)

@@ -57,6 +57,8 @@ type fakeHost struct {
 	routes  map[string][]route
 	gateway netip.Addr
 	deleted chan struct{} // tells that rules were deleted
+	ways    map[cluster.NodeID]outcome
+	tried   map[cluster.NodeID]trial
 }
 
 func (h *fakeHost) filterBridges() error     { return h.bridges }
@@ -64,6 +66,11 @@ func (h *fakeHost) hairpin(_ []string) error { return nil }
 func (h *fakeHost) reach(self netip.Addr, peers []Peer, own []netip.Prefix) error {
 	h.self, h.peers, h.called = self, peers, own
 	return h.away
+}
+
+func (h *fakeHost) try(_ context.Context, all map[cluster.NodeID]trial) (map[cluster.NodeID]outcome, error) {
+	h.tried = all
+	return h.ways, nil
 }
 
 func (h *fakeHost) dropFlows(to []netip.Addr, gone func(flow) bool) error {
@@ -394,7 +401,7 @@ func TestWithoutBridgeFilterCallersAreHidden(t *testing.T) {
 			t.Fatal(err)
 		}
 		rules, err := nft.ListRules(t.Context(), chainPostrouting)
-		if err != nil || len(rules) != 2 {
+		if err != nil || len(rules) != 3 {
 			t.Fatal(rules, err)
 		}
 		want := "ip saddr . ip daddr @hairpin masquerade"

@@ -60,10 +60,15 @@ func (m *Mesh) reach() {
 	if m.reached {
 		return
 	}
-	err := m.host.reach(m.self, m.peers, calledNets(m.networks))
-	m.reached = err == nil
+	m.unrouted = m.host.reach(m.self, m.peers, calledNets(m.networks))
+	m.reached = m.unrouted == nil
+	m.tellUnreached()
+}
+
+// tellUnreached tells which nodes' containers are not reached, where that changed.
+func (m *Mesh) tellUnreached() {
 	text := ""
-	if err = errors.Join(m.odd, err); err != nil {
+	if err := errors.Join(m.odd, m.unrouted, m.blocked); err != nil {
 		text = few(strings.Split(err.Error(), "\n"))
 	}
 	if text == m.unreached {
@@ -71,7 +76,7 @@ func (m *Mesh) reach() {
 	}
 	m.unreached = text
 	if text != "" {
-		m.cfg.Log.Error("cannot route to another node's containers; will retry", "error", text)
+		m.cfg.Log.Error("containers of other nodes are not reached; will look again", "error", text)
 	}
 	if m.cfg.Unreached != nil {
 		m.cfg.Unreached(text)
