@@ -36,6 +36,7 @@ type DeliveryWatch struct {
 	Release  int       `json:"release"`
 	Since    time.Time `json:"since"`
 	Rollback bool      `json:"rollback,omitempty"`
+	Kept     bool      `json:"kept,omitempty"` // the last good one again, while the source is away
 	Late     bool      `json:"late,omitempty"` // its time is up; it is watched still
 }
 

@@ -170,7 +170,7 @@ func (w *world) do(act delivery.Action) cluster.DeliveryState {
 		return delivery.WentBack(act.Item, release, changed, w.now)
 	case delivery.Fetch:
 		if w.away {
-			return delivery.Missed(act.Item, delivery.Look{}, cluster.Transientf("no route"), w.now)
+			return w.missed(act.Item)
 		}
 		content := w.content()
 		var changes []string
@@ -199,6 +199,26 @@ func (w *world) do(act delivery.Action) cluster.DeliveryState {
 	}
 	w.t.Fatalf("unexpected %T", act)
 	return cluster.DeliveryState{}
+}
+
+// missed is a look at a source that is away.
+func (w *world) missed(i delivery.Item) cluster.DeliveryState {
+	away := cluster.Transientf("no route")
+	if !delivery.Keeps(i) {
+		return delivery.Missed(i, delivery.Look{}, away, w.now)
+	}
+	var changes []string
+	if good := w.releases[i.State.Good.Release]; w.wants != good || w.failed() && good == w.content() {
+		changes = []string{"update service web"}
+	}
+	release := 0
+	if delivery.Remakes(i, changes) && w.refuse == nil {
+		release = w.release(w.releases[i.State.Good.Release])
+	}
+	if len(changes) == 0 && !delivery.Stays(i.State) && i.Release != i.State.Applied.Release {
+		changes, release = []string{"what was made before a crash"}, i.Release
+	}
+	return delivery.Kept(i, away, changes, release, w.now)
 }
 
 // failed: the same again is a change where its rollout failed.

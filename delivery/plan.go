@@ -327,10 +327,13 @@ func watched(i Item, now time.Time) (cluster.DeliveryState, bool) {
 		st.Message = fmt.Sprintf("release %d was overtaken: the app is at %d", w.Release, i.Release)
 		st.Next = now
 		return st, true
-	case outcome == "complete" && w.Rollback:
+	case outcome == "complete" && (w.Rollback || w.Kept):
 		good := *st.Good
 		good.Release = w.Release
-		st.Watch, st.Failures, st.Good = nil, 0, &good
+		st.Watch, st.Good = nil, &good
+		if w.Rollback { // else the source is away still
+			st.Failures = 0
+		}
 		return st, true
 	case outcome == "complete":
 		st.Watch, st.Failures, st.Drift, st.Told = nil, 0, nil, nil

@@ -42,7 +42,8 @@ func (n *node) delivered(app, phase, commit, version string) func() error {
 }
 
 // TestGitServerAway takes the Git server away under an app that follows it: that is said,
-// the app serves on, it is tried for ever, and what was pushed meanwhile comes by itself.
+// the app serves on, what is changed by hand is undone, it is tried for ever, and what was
+// pushed meanwhile comes by itself.
 // Then the branch's history is replaced, and the old one thrown away.
 func TestGitServerAway(t *testing.T) {
 	n := start(t)
@@ -55,21 +56,29 @@ func TestGitServerAway(t *testing.T) {
 	l := n.startLoad(load.EveryKind("http://pub.example.com/"))
 
 	f.Close()
-	var st cluster.DeliveryState
-	for _, want := range []int{1, 2, 3} {
-		n.eventually(2*time.Minute, fmt.Sprintf("it failed %d times", want), func() error {
-			st = n.state("pub") // failed once that lasts
-			if is := map[bool]string{false: "ready", true: "failed"}[st.Failures >= 3]; st.Phase != is || st.Failures < want {
-				return fmt.Errorf("it is %s, after %d failures: %s", st.Phase, st.Failures, st.Message)
+	n.do("deploy", "-d", "-f", n.write("compose.yaml", web(image, "pub", "by hand", 2, "")))
+	n.eventually(2*time.Minute, "the change by hand is undone", func() error { return news.Has(`"event":"drift"`, "corrected: ") })
+	serves := func(failures int) func() error { // the first version
+		return func() error {
+			st := n.state("pub") // failed once that lasts
+			if is := map[bool]string{false: "ready", true: "failed"}[st.Failures >= 3]; st.Phase != is || st.Failures < failures || st.Applied.Origin.Revision != first {
+				return fmt.Errorf("it is %s at %+v, after %d failures: %s", st.Phase, st.Applied, st.Failures, st.Message)
 			}
-			return nil
-		})
+			body, err := n.answer("http://pub.example.com/")
+			if err == nil && !strings.HasPrefix(body, "1 ") {
+				err = fmt.Errorf("it answers %q", body)
+			}
+			return err
+		}
+	}
+	for _, want := range []int{1, 2, 3} {
+		n.eventually(2*time.Minute, fmt.Sprintf("it failed %d times", want), serves(want))
 		for _, args := range [][]string{{"delivery", "get", "pub"}, {"delivery", "get"}, {"delivery", "describe", "pub"}} {
 			if out := n.do(args...); !strings.Contains(out, f.URL) || !strings.Contains(out, "connection refused") {
 				t.Errorf("%v does not say why:\n%s", args, out)
 			}
 		}
-		if err := n.delivered("pub", st.Phase, first, "1")(); err != nil {
+		if err := serves(want)(); err != nil {
 			t.Error(err)
 		}
 	}
