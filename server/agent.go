@@ -281,7 +281,9 @@ func (j *joined) open(ctx context.Context, dir string, token func() (string, err
 	if j.cluster, err = pki.ClusterID(dir); err != nil {
 		return err
 	}
-	j.Node, j.Pool, j.ServiceRange = string(j.membership.Node), j.membership.Pool, j.membership.ServiceRange
+	if err := j.asJoined(j.membership.Node, j.membership.Pool, j.membership.ServiceRange); err != nil {
+		return err
+	}
 	j.AutoscalePeriod = j.membership.SampleEvery * samplesPerLook
 	j.services, err = netip.ParsePrefix(j.ServiceRange)
 	return err

@@ -159,9 +159,9 @@ func (c *Config) register(f *pflag.FlagSet) {
 	f.StringVar(&c.Vault.Namespace, "vault-namespace", "", "namespace of Vault Enterprise")
 	f.BoolVar(&c.NoAgent, "no-agent", false, "run no containers on this node")
 	f.BoolVar(&c.NoGateway, "no-gateway", false, "run no gateway on this node")
-	f.StringVar(&c.Pool, "pool", "10.213.0.0/16", "address range of containers")
-	f.StringVar(&c.ServiceRange, "service-range", "10.212.0.0/16", "range of service addresses, one a service")
-	f.TextVar(&c.AutoscalePeriod, "autoscale-period", cluster.Duration(15*time.Second), "how often the autoscaler decides")
+	f.StringVar(&c.Pool, "pool", defaultPool, "address range of containers")
+	f.StringVar(&c.ServiceRange, "service-range", defaultServiceRange, "range of service addresses, one a service")
+	f.TextVar(&c.AutoscalePeriod, "autoscale-period", defaultAutoscalePeriod, "how often the autoscaler decides")
 	f.StringVar(&c.SocketGroup, "socket-group", "fairlead", "group that may use the local socket beside root")
 }
 

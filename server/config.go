@@ -16,11 +16,14 @@ import (
 	"github.com/fairlead/fairlead/secrets/vault"
 )
 
-// Directories of a server that is told no others.
+// What a server has that is told nothing else.
 const (
 	defaultDataDir = "/var/lib/fairlead"
 	defaultRunDir  = "/run/fairlead"
 	defaultDomain  = "localhost"
+
+	defaultPool, defaultServiceRange = "10.213.0.0/16", "10.212.0.0/16"
+	defaultAutoscalePeriod           = cluster.Duration(15 * time.Second)
 )
 
 // Config is how a server runs. The zero value of a field takes the default named there.
@@ -73,13 +76,13 @@ func (c *Config) SetDefaults() error {
 	set(&c.RunDir, defaultRunDir)
 	set(&c.Listen, ":7420")
 	set(&c.Domain, defaultDomain)
-	set(&c.Pool, "10.213.0.0/16")
-	set(&c.ServiceRange, "10.212.0.0/16")
+	set(&c.Pool, defaultPool)
+	set(&c.ServiceRange, defaultServiceRange)
 	set(&c.SocketGroup, "fairlead")
 	set(&c.EtcdQuota, "4GiB")
 	set(&c.Version, "dev")
 	if c.AutoscalePeriod == 0 {
-		c.AutoscalePeriod = cluster.Duration(15 * time.Second)
+		c.AutoscalePeriod = defaultAutoscalePeriod
 	}
 	port(&c.HTTPPort, 80)
 	port(&c.HTTPSPort, 443)

@@ -112,7 +112,12 @@ func (m *machine) joinServers(ctx context.Context, token func() (string, error))
 		return cluster.Invalidf("this server joined a cluster whose etcd is %s", storeOf(s.External))
 	}
 	m.settings = &s
-	m.Node, m.Pool, m.ServiceRange, m.AutoscalePeriod = string(s.Node), s.Pool, s.ServiceRange, s.AutoscalePeriod
+	if err := m.asJoined(s.Node, s.Pool, s.ServiceRange); err != nil {
+		return err
+	}
+	if m.AutoscalePeriod == defaultAutoscalePeriod {
+		m.AutoscalePeriod = s.AutoscalePeriod
+	}
 	if m.Domain == defaultDomain {
 		m.Domain = s.Domain
 	}

@@ -75,3 +75,32 @@ func TestADamagedNameIsRefused(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// What joined is what it joined as: what it is told otherwise is refused and not ignored.
+func TestWhatJoinedIsNotToldOtherwise(t *testing.T) {
+	for name, c := range map[string]struct {
+		given Config
+		want  string
+	}{
+		"nothing":           {Config{}, ""},
+		"its own":           {Config{Node: "n2", Pool: "10.9.0.0/16", ServiceRange: "10.8.0.0/16"}, ""},
+		"the defaults":      {Config{Node: "n2", Pool: defaultPool, ServiceRange: defaultServiceRange}, ""},
+		"another name":      {Config{Node: "n3"}, "--node n3: this machine joined as node n2"},
+		"another pool":      {Config{Pool: "10.7.0.0/16"}, "--pool 10.7.0.0/16: the cluster that this server joined has 10.9.0.0/16; leave out --pool"},
+		"another for names": {Config{ServiceRange: "10.9.0.0/16"}, "--service-range 10.9.0.0/16: the cluster that this server joined has 10.8.0.0/16"},
+	} {
+		if err := c.given.SetDefaults(); err != nil {
+			t.Fatal(err)
+		}
+		err := c.given.asJoined("n2", "10.9.0.0/16", "10.8.0.0/16")
+		if c.want != "" {
+			if cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: %v, want %q", name, err, c.want)
+			}
+			continue
+		}
+		if g := c.given; err != nil || g.Node != "n2" || g.Pool != "10.9.0.0/16" || g.ServiceRange != "10.8.0.0/16" {
+			t.Errorf("%s: %v: %s %s %s", name, err, g.Node, g.Pool, g.ServiceRange)
+		}
+	}
+}
