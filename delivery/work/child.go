@@ -64,8 +64,8 @@ type Task struct {
 	HTTPPort   int    `json:"http_port"`
 	HTTPSPort  int    `json:"https_port"`
 
-	Dir    string        `json:"dir"`    // empty, to be used up
-	Render time.Duration `json:"render"` // for templates
+	Dir        string        `json:"dir"`    // empty, to be used up
+	RenderTime time.Duration `json:"render"` // for templates
 
 	end func(error) // says why this process ends, and ends it
 }
@@ -130,7 +130,7 @@ func (w Worker) Run(ctx context.Context, t Task) (Result, error) {
 		return Result{}, fmt.Errorf("fetch: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // what is left goes at the next start
-	t.Dir, t.Render = dir, cmp.Or(w.Render, chart.RenderTimeout)
+	t.Dir, t.RenderTime = dir, cmp.Or(w.Render, chart.RenderTimeout)
 	in, err := json.Marshal(t) //nolint:gosec // the login goes to the child's standard input alone
 	if err != nil {
 		return Result{}, fmt.Errorf("fetch: %w", err)

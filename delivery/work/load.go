@@ -122,9 +122,9 @@ func composed(ctx context.Context, d cluster.Delivery, o compose.Options) (*comp
 	return compose.Load(ctx, o)
 }
 
-// render ends this process where templates take too long.
-func (t Task) render(ctx context.Context, req chart.Request) (*chart.Rendered, error) {
-	late := time.AfterFunc(t.Render, func() { t.end(chart.NotDone(t.Render)) })
+// Render ends this process where templates take too long.
+func (t Task) Render(ctx context.Context, req chart.Request) (*chart.Rendered, error) {
+	late := time.AfterFunc(t.RenderTime, func() { t.end(chart.NotDone(t.RenderTime)) })
 	defer late.Stop()
 	return chart.Render(ctx, req)
 }
@@ -155,15 +155,13 @@ func packaged(ctx context.Context, t Task, r *Result, o compose.Options) (*compo
 	}
 	release := chart.Release{Name: string(d.App), Revision: max(t.Release, 1), Upgrade: t.Upgrade}
 	req := chart.Request{Files: files, Values: values, Release: release, SkipCRDs: d.SkipCRDs, SkipSchema: d.SkipSchema}
-	got, err := t.render(ctx, req)
+	got, err := t.Render(ctx, req)
 	if err != nil {
 		return nil, nil, err
 	}
 	if !t.decrypts() { // there it is refused
-		again, err := t.render(ctx, req)
-		r.Varies = err == nil && !maps.Equal(got.Files, again.Files)
-	}
-	if t.decrypts() {
+		r.Varies = len(chart.Varying(ctx, t, req, got)) > 0
+	} else {
 		o.SecretFiles = map[string][]byte{}
 		for _, f := range files {
 			o.SecretFiles[f.Name] = f.Data
