@@ -34,6 +34,13 @@ func TestAgentStartsACrashedContainerAgainInPlace(t *testing.T) {
 	}
 }
 
+// impatient calls a task sick after two failures, but leaves it the time to start
+// that a slow machine needs: one that does not listen yet would be given up as that.
+var impatient = &cluster.Health{
+	HTTPPath: "/healthz", HTTPPort: 8080,
+	Interval: cluster.Duration(100 * time.Millisecond), Retries: 2, StartPeriod: cluster.Duration(5 * time.Second),
+}
+
 func TestAgentGivesUpOnWhatNeverWorks(t *testing.T) {
 	n := newAgentNode(t)
 	n.start()
@@ -42,7 +49,7 @@ func TestAgentGivesUpOnWhatNeverWorks(t *testing.T) {
 	crash.Restart.MaxAttempts = 2
 	sick := n.placement("sick", 1, cluster.TaskSpec{
 		Networks: netRef(n), Env: map[string]string{"SICK": "1"},
-		Health: &cluster.Health{HTTPPath: "/healthz", HTTPPort: 8080, Interval: cluster.Duration(100 * time.Millisecond), Retries: 2},
+		Health: impatient,
 	})
 	absent := n.placement("absent", 1, cluster.TaskSpec{Image: "127.0.0.1:1/fairlead/nothing:1", NetworkMode: "none"})
 	never := n.placement("never", 1, cluster.TaskSpec{Image: "fairlead-no-such-image", PullPolicy: "never", NetworkMode: "none"})
@@ -101,7 +108,7 @@ func TestAgentRestartsWhatFellSick(t *testing.T) {
 	n.start()
 	p := n.placement("web", 1, cluster.TaskSpec{
 		Networks: netRef(n),
-		Health:   &cluster.Health{HTTPPath: "/healthz", HTTPPort: 8080, Interval: cluster.Duration(200 * time.Millisecond), Retries: 2},
+		Health:   impatient,
 	})
 	p.Restart.Delay = cluster.Duration(100 * time.Millisecond)
 	n.place(p)
