@@ -129,12 +129,12 @@ func TestPacketsBetweenNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer here.Close()
+	defer func() { _ = here.Close() }()
 	there, err := netns.New() // and this thread is in it
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer there.Close()
+	defer func() { _ = there.Close() }()
 	in := func(ns netns.NsHandle, f func()) {
 		t.Helper()
 		if err := netns.Set(ns); err != nil {
