@@ -90,7 +90,8 @@ func TestAgentUsesDockersOwnHealthCheckAndDoesNotWaitForItsFirstTurn(t *testing.
 	})
 	sick := n.placement("sick", 1, cluster.TaskSpec{
 		Networks: netRef(n), Env: map[string]string{"SICK": "1"},
-		Health: &cluster.Health{Test: []string{"CMD", "testapp", "check"}, Interval: cluster.Duration(time.Second), Retries: 2},
+		// What does not listen yet when its time is up is called sick for that.
+		Health: &cluster.Health{Test: []string{"CMD", "testapp", "check"}, Interval: cluster.Duration(time.Second), Retries: 2, StartPeriod: cluster.Duration(10 * time.Second)},
 	})
 	n.place(p, sick)
 	s := n.await(p.Task, "ready", 30*time.Second, ready)

@@ -34,7 +34,8 @@ func (n *node) image() string {
 
 const healthcheck = `{test: [CMD, /app, check], interval: 1s, timeout: 10s, retries: 3, start_period: 20s}`
 
-// web is a Compose file with one routed service.
+// web is a Compose file with one routed service. Its start_period is for a slow machine:
+// what does not listen yet when its time is up is called broken.
 func web(image, name, version string, replicas int, more string) string {
 	return fmt.Sprintf(`
 name: %s
@@ -44,7 +45,7 @@ services:
     environment: {VERSION: %q}
     expose: ["8080"]
     deploy: {replicas: %d, update_config: {monitor: 1s}}
-    x-fairlead: {health: {port: 8080, http: /health, interval: 1s, timeout: 10s}, routes: [{host: %s.example.com, port: 8080}]}
+    x-fairlead: {health: {port: 8080, http: /health, interval: 1s, timeout: 10s, start_period: 10s}, routes: [{host: %s.example.com, port: 8080}]}
 %s`, name, image, version, replicas, name, more)
 }
 

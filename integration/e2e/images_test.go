@@ -54,7 +54,7 @@ func TestImageUpdates(t *testing.T) {
 	marked := fmt.Sprintf("# What the shop runs.\nname: pub\nservices:\n  web:\n    image: '%s/shop/web:1.0.0'   # {\"fairlead\": \"web\"}\n", s.Host) +
 		`    expose: ["8080"]
     deploy: {replicas: 2, update_config: {parallelism: 2, monitor: 1s}}
-    x-fairlead: {health: {port: 8080, http: /health, interval: 1s, timeout: 10s}, routes: [{host: pub.example.com, port: 8080}]}
+    x-fairlead: {health: {port: 8080, http: /health, interval: 1s, timeout: 10s, start_period: 10s}, routes: [{host: pub.example.com, port: 8080}]}
 `
 	f.Publish(marked, "the first version")
 	create := func(more ...string) {

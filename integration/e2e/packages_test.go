@@ -26,7 +26,7 @@ func TestPackage(t *testing.T) {
     expose: ["8080"]
     deploy: {update_config: {monitor: 1s}}
     x-fairlead:
-      health: {port: 8080, http: /health, interval: 1s, timeout: 5s, retries: 2}
+      health: {port: 8080, http: /health, interval: 1s, timeout: 5s, retries: 2, start_period: 10s}
       routes: [{host: {{ .Release.Name }}.example.com, port: 8080}]
       secret_env: {PASSWORD: password}
 configs:

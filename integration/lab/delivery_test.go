@@ -25,7 +25,7 @@ func deliveredApp(repository string) string {
 		`    expose: ["8080"]
     # Half of them at a time.
     deploy: {replicas: 6, update_config: {parallelism: 3, monitor: 1s}}
-    x-fairlead: {health: {port: 8080, http: /health, interval: 1s, timeout: 10s}, routes: [{host: demo.example.com, port: 8080}]}
+    x-fairlead: {health: {port: 8080, http: /health, interval: 1s, timeout: 10s, start_period: 10s}, routes: [{host: demo.example.com, port: 8080}]}
 ` + strings.Replace(calling("caller", "web"), "demo-web", repository+":1.0.0", 1)
 }
 
