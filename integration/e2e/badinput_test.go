@@ -66,8 +66,8 @@ func TestBadInputs(t *testing.T) {
 	})
 	t.Run("missing secret and volume", func(t *testing.T) {
 		f := n.write("waits.yaml", fmt.Sprintf("name: waits\nservices:\n  web:\n    image: %s\n    secrets: [pw]\nsecrets: {pw: {external: true}}\n", image))
-		out, err := n.try("deploy", "-f", f, "--timeout", "3s")
-		row("a secret that is not set (accepted: it waits)", "fairlead deploy --timeout 3s", out, err, 5, "waits/pw")
+		out, err := n.try("deploy", "-f", f, "--timeout", "20s")
+		row("a secret that is not set (accepted: it waits)", "fairlead deploy --timeout 20s", out, err, 5, "waits/pw")
 
 		f = n.write("volume.yaml", fmt.Sprintf("name: volume\nservices:\n  web:\n    image: %s\n    volumes: [\"data:/data\"]\nvolumes: {data: {external: true, name: fairlead-e2e-absent}}\n", image))
 		out, err = n.try("deploy", "-f", f, "--timeout", "60s")

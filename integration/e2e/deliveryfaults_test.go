@@ -214,10 +214,13 @@ func TestServerKilledInAnImageUpdate(t *testing.T) {
 	} {
 		version, commits := fmt.Sprintf("1.%d.0", i+1), f.Has("rev-list", "--count", "main")
 		behind, kept, release := keep(at.method, at.suffix)
+		fetches := at.suffix == "/git-upload-pack"
+		if fetches { // or a look in between has the image without the commit
+			n.do("delivery", "suspend", "pub")
+		}
 		f.Behind(behind)
 		s.Put(version, false)
-		if at.suffix == "/git-upload-pack" { // what is known is not fetched again
-			n.do("delivery", "suspend", "pub")
+		if fetches { // what is known is not fetched again
 			f.Publish(f.Has("show", "main:compose.yaml")+"\n", "a commit to fetch")
 			commits = f.Has("rev-list", "--count", "main")
 			n.do("delivery", "resume", "pub")

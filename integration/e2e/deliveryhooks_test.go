@@ -79,7 +79,7 @@ func TestDeliveryRunsHooks(t *testing.T) {
 	}
 	n.eventually(time.Minute, "it is held", at("held", bad, "1"))
 
-	good := push("3", "command: [burn, 5s]")
+	good := push("3", "command: [wait, 20s]") // long enough to be seen on a slow machine
 	n.do("delivery", "reconcile", "hooked", "--detach")
 	n.eventually(time.Minute, "its hook runs", func() error {
 		tasks := get[[]task](n, "ps", "hooked", "--all")

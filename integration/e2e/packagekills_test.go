@@ -73,7 +73,7 @@ func TestServerKilledInPackageChanges(t *testing.T) {
 	}
 	for _, hook := range []string{"before", "after"} {
 		takes := map[string]string{"before": "0s", "after": "0s"}
-		takes[hook] = "4s"
+		takes[hook] = "12s" // long enough to be seen on a slow machine
 		one := func() string { return n.slowPackage(image, "1", takes["before"], takes["after"]) }
 		for _, change := range []struct {
 			args []string
