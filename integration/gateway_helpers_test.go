@@ -228,7 +228,7 @@ func (l *gatewayLab) get(host, path string) (int, string) {
 }
 
 var gatewayOnce = &http.Client{
-	Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true},
+	Timeout: 15 * time.Second, Transport: &http.Transport{DisableKeepAlives: true},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
@@ -360,6 +360,10 @@ func (g *gatewayLoad) one(ctx context.Context, c *http.Client, addr, host string
 
 func (g *gatewayLoad) none(t *testing.T) {
 	t.Helper()
+	// What is over in a moment leaves time for few: it goes on until there are enough.
+	for end := time.Now().Add(10 * time.Second); g.sent.Load() < 100 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
 	g.stop()
 	if g.failed.Load() != 0 || g.sent.Load() < 100 {
 		t.Errorf("%d of %d requests failed: %v", g.failed.Load(), g.sent.Load(), g.errors)

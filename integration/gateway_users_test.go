@@ -23,6 +23,10 @@ const (
 	listOne = "basicauth-0000000000000001"
 	listTwo = "basicauth-0000000000000002"
 	listMD5 = "digestauth-0000000000000003"
+
+	// Where replacing a list is tried again.
+	listThree = "basicauth-0000000000000004"
+	listFour  = "basicauth-0000000000000005"
 )
 
 func basicUsers(t *testing.T, id string, users ...string) gateway.UserList {
@@ -84,6 +88,37 @@ func (l *gatewayLab) watched(user string, f func()) (answers []int) {
 	return answers
 }
 
+// replaceList has the route ask for another list at the same time as that comes: one who is
+// in both is let in all the while. The gateway holds a route back for its list for some seconds,
+// which a slow machine may need for more; what comes of that is a 404, rightly, and it is done
+// again with the next list.
+func (l *gatewayLab) replaceList(old gateway.UserList, write func(...gateway.UserList)) {
+	l.t.Helper()
+	late := func() int { return strings.Count(l.log.String(), "routes refer to user lists that are not here") }
+	lists, was := []gateway.UserList{old}, "ann:first"
+	for _, id := range []string{listTwo, listThree, listFour} {
+		before, now := late(), "ann:"+id
+		lists = append(lists, basicUsers(l.t, id, now, "bob:always"))
+		answers := l.watched("bob:always", func() {
+			l.guard(id)
+			time.Sleep(300 * time.Millisecond) // the file comes after the route
+			write(lists...)
+			l.until("the new list is asked", func() bool { return l.ask(now) == http.StatusOK })
+		})
+		if late() == before {
+			if len(answers) != 1 || answers[0] != http.StatusOK {
+				l.t.Errorf("while the list is replaced, one who is in both gets %v", answers)
+			}
+			if s := l.ask(was); s != http.StatusUnauthorized {
+				l.t.Errorf("the old password gets %d", s)
+			}
+			return
+		}
+		was = now
+	}
+	l.t.Error("no list came in time for its route")
+}
+
 // A route that asks for users is never open without them: it answers 404 until
 // its gateway has the list. A list that changes is there before the route asks for it.
 func TestGatewayAsksForUsers(t *testing.T) {
@@ -96,7 +131,6 @@ func TestGatewayAsksForUsers(t *testing.T) {
 		}
 	}
 	one := basicUsers(t, listOne, "ann:first", "bob:always")
-	two := basicUsers(t, listTwo, "ann:second", "bob:always")
 
 	l.until("Traefik answers", func() bool { return l.ask("") == http.StatusNotFound })
 	// The list does not come: the route comes without it, and answers nobody.
@@ -126,18 +160,7 @@ func TestGatewayAsksForUsers(t *testing.T) {
 	}); len(answers) != 1 || answers[0] != http.StatusUnauthorized {
 		t.Errorf("while Traefik is replaced it answers %v", answers)
 	}
-	// Another list, at the same time as the route that asks for it.
-	if answers := l.watched("bob:always", func() {
-		l.guard(listTwo)
-		time.Sleep(300 * time.Millisecond) // the file comes after the route
-		write(one, two)
-		l.until("the new list is asked", func() bool { return l.ask("ann:second") == http.StatusOK })
-	}); len(answers) != 1 || answers[0] != http.StatusOK {
-		t.Errorf("while the list is replaced, one who is in both gets %v", answers)
-	}
-	if s := l.ask("ann:first"); s != http.StatusUnauthorized {
-		t.Errorf("the old password gets %d", s)
-	}
+	l.replaceList(one, write)
 	// Without any, and then with one again: open only while nothing is asked for.
 	l.guard()
 	l.until("it is open", func() bool { return l.ask("") == http.StatusOK })

@@ -223,7 +223,9 @@ func TestSystemd(t *testing.T) {
 	})
 	m.do("", "systemctl", "restart", "fairlead")
 	m.served()
-	if c, p := containers(), traefik(); c != beforeContainers || p != beforeTraefik {
+	// On a machine that stood still Traefik may be late for its routes, and is replaced then, rightly.
+	late := strings.Contains(m.do("", "journalctl", "--no-pager", "-u", "fairlead"), "does not come back for its routes; replacing it")
+	if c, p := containers(), traefik(); c != beforeContainers || p != beforeTraefik && !late {
 		t.Errorf("with the server killed and restarted, containers were\n%s and are\n%s, Traefik %s and %s", beforeContainers, c, beforeTraefik, p)
 	}
 	m.do("", "systemctl", "restart", "docker")
