@@ -179,25 +179,7 @@ func TestTwoNodes(t *testing.T) {
 
 	l := n.startLoad(load.EveryKind("http://two.example.com/"))
 	n.do("deploy", "-f", n.write("compose.yaml", web(image, "two", "2", 4, calling(image))))
-	n.do("node", "drain", "n1")
-	n.eventually(60*time.Second, "the server's tasks have moved", func() error {
-		if left := n.on("two", "n1"); len(left) > 0 || len(n.on("two", "n2")) != 5 {
-			return fmt.Errorf("%v", get[[]taskRow](n, "ps", "two"))
-		}
-		return nil
-	})
-	n.do("node", "activate", "n1")
-	w.stop(syscall.SIGKILL)
-	before := w.containers("two")
-	time.Sleep(time.Second) // requests go on while it is away
-	w.launch()
-	n.eventually(30*time.Second, "the agent is back", func() error {
-		_, err := n.try("exec", shortAddress(n.on("two", "n2")), "--", "/app", "once")
-		return err
-	})
-	if after := w.containers("two"); strings.Join(after, " ") != strings.Join(before, " ") {
-		t.Errorf("a killed agent's containers were %v and are %v", before, after)
-	}
+	agentKilled(t, n, w)
 	l.WantNone(t, "rolling update, drain, agent killed")
 	if c, err := n.counted(); err != nil || c.Failed > 0 {
 		t.Errorf("%v: %s", err, c)
@@ -240,6 +222,42 @@ func TestTwoNodes(t *testing.T) {
 		return err
 	})
 	n.serves("http://two.example.com/")
+}
+
+// agentKilled moves everything to the node and kills its agent for a moment: its containers
+// stay. On a slow machine it is away for as long as makes a node lost, whose tasks move, rightly:
+// then all of it is done again.
+func agentKilled(t *testing.T, n *node, w *worker) {
+	t.Helper()
+	const soon = 7 * time.Second // no node is lost before what is left of its lease (5 s), and 4 s, are over
+	for range 3 {
+		n.do("node", "drain", "n1")
+		n.eventually(60*time.Second, "the server's tasks have moved", func() error {
+			if left := n.on("two", "n1"); len(left) > 0 || len(n.on("two", "n2")) != 5 || len(w.containers("two")) != 5 {
+				return fmt.Errorf("%v", get[[]taskRow](n, "ps", "two"))
+			}
+			return nil
+		})
+		n.do("node", "activate", "n1")
+		from := time.Now()
+		w.stop(syscall.SIGKILL)
+		before := w.containers("two")
+		time.Sleep(time.Second) // requests go on while it is away
+		w.launch()
+		n.eventually(30*time.Second, "the agent is back", func() error {
+			_, err := n.try("exec", shortAddress(n.on("two", "n2")), "--", "/app", "once")
+			return err
+		})
+		away, after := time.Since(from), w.containers("two")
+		if strings.Join(after, " ") == strings.Join(before, " ") {
+			return
+		}
+		t.Logf("a killed agent's containers were %v and are %v, %s later", before, after, away)
+		if away <= soon {
+			break
+		}
+	}
+	t.Error("a killed agent's containers did not stay")
 }
 
 func shortAddress(tasks []taskRow) string {
