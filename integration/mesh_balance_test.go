@@ -57,10 +57,11 @@ func TestMeshRefusesFastWithoutEndpoints(t *testing.T) {
 	net := n.network(0)
 	n.run("web1", 1, net)
 	n.serve(meshAPI, n.vip(0), []cluster.NetworkName{net})
+	refused := func(r meshReport) bool { return r.Errors["refused"] == 3 }
 	for _, vip := range []string{n.vip(0), n.vip(1)} { // without a task; of no service
 		for _, proto := range []struct{ cmd, port string }{{"dial", "7000"}, {"udp", "7001"}} {
-			r := n.do("web1", proto.cmd, vip+":"+proto.port, "3")
-			if r.Errors["refused"] != 3 || r.Millis > 500 {
+			r := n.quick(500*time.Millisecond, refused, "web1", proto.cmd, vip+":"+proto.port, "3")
+			if !refused(r) || r.Millis > 500 {
 				n.dump()
 				t.Errorf("%s %s: errors %v, slowest %d ms", proto.cmd, vip, r.Errors, r.Millis)
 			}
@@ -224,7 +225,7 @@ func TestMeshLostFirstPacketMovesOn(t *testing.T) {
 	}
 	got := make(chan result, 1)
 	go func() {
-		r, err := n.try("web1", "dial", n.vip(0)+":7000", "1")
+		r, err := n.try("web1", "dial", n.vip(0)+":7000", "1", "30s")
 		got <- result{r, err}
 	}()
 	<-time.After(500 * time.Millisecond)

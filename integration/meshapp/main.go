@@ -43,10 +43,17 @@ func run(args []string) error {
 	switch cmd, args := args[0], args[1:]; {
 	case cmd == "serve":
 		return serve(os.Getenv("NAME"))
-	case cmd == "dial" && len(args) == 2: // ADDRESS COUNT
+	case cmd == "dial" && len(args) >= 2: // ADDRESS COUNT [TIMEOUT]
 		n, _ := strconv.Atoi(args[1])
+		limit := wait
+		if len(args) > 2 {
+			var err error
+			if limit, err = time.ParseDuration(args[2]); err != nil {
+				return err
+			}
+		}
 		for range n {
-			r.once(ctx, args[0])
+			r.once(ctx, args[0], limit)
 		}
 	case cmd == "udp" && len(args) >= 2: // ADDRESS COUNT ["keep": one socket, until another server answers]
 		n, _ := strconv.Atoi(args[1])
@@ -139,18 +146,21 @@ func kind(err error) string {
 	return err.Error()
 }
 
-const wait = 3 * time.Second
+const (
+	wait   = 3 * time.Second  // where nothing may come, which takes as long
+	answer = 15 * time.Second // where one must come, from a machine that may be slow
+)
 
 // once makes a new connection and asks once.
-func (r *recorder) once(ctx context.Context, addr string) {
+func (r *recorder) once(ctx context.Context, addr string, limit time.Duration) {
 	start := time.Now()
-	c, err := (&net.Dialer{Timeout: wait}).DialContext(ctx, "tcp4", addr)
+	c, err := (&net.Dialer{Timeout: limit}).DialContext(ctx, "tcp4", addr)
 	if err != nil {
 		r.fail(err, time.Since(start))
 		return
 	}
 	defer c.Close()
-	name, from, err := ask(c, bufio.NewReader(c))
+	name, from, err := ask(c, bufio.NewReader(c), limit)
 	if err != nil {
 		r.fail(err, time.Since(start))
 		return
@@ -158,8 +168,8 @@ func (r *recorder) once(ctx context.Context, addr string) {
 	r.ok(name, from, time.Since(start))
 }
 
-func ask(c net.Conn, in *bufio.Reader) (name, from string, err error) {
-	_ = c.SetDeadline(time.Now().Add(wait))
+func ask(c net.Conn, in *bufio.Reader, limit time.Duration) (name, from string, err error) {
+	_ = c.SetDeadline(time.Now().Add(limit))
 	if _, err := fmt.Fprintln(c, "hello"); err != nil {
 		return "", "", err
 	}
@@ -183,7 +193,7 @@ func udp(ctx context.Context, r *recorder, addr string, n int, one bool) {
 			}
 			defer c.Close()
 		}
-		_ = c.SetDeadline(time.Now().Add(time.Second))
+		_ = c.SetDeadline(time.Now().Add(answer))
 		buf := make([]byte, 1500)
 		_, err := c.Write([]byte("hello"))
 		var k int
@@ -212,7 +222,7 @@ func load(ctx context.Context, r *recorder, addr string, d time.Duration) {
 	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		c, err := (&net.Dialer{Timeout: wait}).DialContext(context.WithoutCancel(ctx), "tcp4", addr)
+		c, err := (&net.Dialer{Timeout: answer}).DialContext(context.WithoutCancel(ctx), "tcp4", addr)
 		if err != nil {
 			r.fail(fmt.Errorf("kept connection: %w", err), 0)
 			return
@@ -220,7 +230,7 @@ func load(ctx context.Context, r *recorder, addr string, d time.Duration) {
 		defer c.Close()
 		in := bufio.NewReader(c)
 		for ctx.Err() == nil {
-			name, _, err := ask(c, in)
+			name, _, err := ask(c, in, answer)
 			if err != nil {
 				r.fail(fmt.Errorf("kept connection: %w", err), 0)
 				return
@@ -234,7 +244,7 @@ func load(ctx context.Context, r *recorder, addr string, d time.Duration) {
 	for range 2 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				r.once(context.WithoutCancel(ctx), addr)
+				r.once(context.WithoutCancel(ctx), addr, answer)
 			}
 		})
 	}
