@@ -87,12 +87,14 @@ func TestVaultTokensEnd(t *testing.T) {
 		return err
 	}
 
-	role, secretID := v.AppRole("fairlead", "shop", "1s")
+	// So long that a machine which stands still for seconds outlasts no token before it is used,
+	// or renewed.
+	role, secretID := v.AppRole("fairlead", "shop", "5s")
 	byRole := atVault(t, vault.Config{Address: v.Address, CACert: v.CA, RoleID: role, SecretIDFile: secretID})
-	token, file := v.Token("shop", "6s")
+	token, file := v.Token("shop", "18s")
 	byToken := atVault(t, vault.Config{Address: v.Address, CACert: v.CA, TokenFile: file})
 	go func() { _ = byToken.Run(t.Context()) }()
-	for end := time.Now().Add(9 * time.Second); time.Now().Before(end); time.Sleep(300 * time.Millisecond) {
+	for end := time.Now().Add(27 * time.Second); time.Now().Before(end); time.Sleep(300 * time.Millisecond) {
 		if err := read(byRole); err != nil {
 			t.Fatalf("by AppRole: %v", err)
 		}

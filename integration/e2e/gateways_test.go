@@ -23,7 +23,7 @@ import (
 
 // tlsClient speaks to the gateway's public TLS port, whatever host a URL names.
 func (n *node) tlsClient(pool *x509.CertPool) *http.Client {
-	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+	return &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer

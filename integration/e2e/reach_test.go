@@ -115,9 +115,11 @@ services:
 	})
 }
 
-// dial asks the front of an app to connect to an address.
-func (n *node) dial(app, addr string) error {
-	_, err := n.answer("http://" + app + ".example.com/dial?addr=" + addr)
+// dial asks the front of an app to connect to an address, which it has longer for where
+// it must.
+func (n *node) dial(app, addr string, must bool) error {
+	wait := map[bool]string{false: "2s", true: "10s"}[must]
+	_, err := n.answer("http://" + app + ".example.com/dial?addr=" + addr + "&wait=" + wait)
 	return err
 }
 
@@ -138,12 +140,12 @@ func TestAppsAreApart(t *testing.T) {
 		t.Fatalf("right has service address %q and task address %q", vip, ip)
 	}
 	for _, own := range []string{"web:8080", "tasks.web:8080", vip + ":8080"} {
-		if err := n.dial("right", own); err != nil {
+		if err := n.dial("right", own, true); err != nil {
 			t.Errorf("right does not reach itself as %s: %v", own, err)
 		}
 	}
 	for _, other := range []string{vip + ":8080", ip + ":8080", "web.right:8080", "tasks.web.right:8080"} {
-		if err := n.dial("left", other); err == nil {
+		if err := n.dial("left", other, false); err == nil {
 			t.Errorf("left reaches right as %s", other)
 		}
 	}
@@ -360,7 +362,7 @@ func TestNetworksOfAnApp(t *testing.T) {
 		{"front", "vault", false},
 		{"vault", "back", false},
 	} {
-		err := n.dial(tc.from, tc.to+":8080")
+		err := n.dial(tc.from, tc.to+":8080", tc.want)
 		if (err == nil) != tc.want {
 			t.Errorf("%s reaches %s: %v, want %v (%v)", tc.from, tc.to, err == nil, tc.want, err)
 		}

@@ -179,12 +179,12 @@ func (w *writer) write(avoid string) time.Duration {
 	begin := time.Now()
 	w.n++
 	key, value := fmt.Sprintf("k%d", w.n), fmt.Sprint(w.n)
-	for time.Since(begin) < time.Minute {
+	for time.Since(begin) < need.Patience*time.Minute {
 		for id, s := range w.servers {
 			if id == avoid {
 				continue
 			}
-			ctx, cancel := context.WithTimeout(w.t.Context(), time.Second) // a busy machine starts a program slowly
+			ctx, cancel := context.WithTimeout(w.t.Context(), 15*time.Second) // a busy machine starts a program slowly
 			err := s.command(ctx, "node", "label", "n4", key+"="+value).Run()
 			cancel()
 			if err == nil {

@@ -34,7 +34,7 @@ func networks(b *bed) {
 	for app, other := range map[string]string{"left": "right", "right": "left"} {
 		web := b.placesOf(app, "web")
 		for _, place := range web {
-			if _, err := b.ask("far-"+app, "/dial", "addr", place); err != nil {
+			if _, err := b.ask("far-"+app, "/dial", "addr", place, "wait", "10s"); err != nil {
 				b.t.Errorf("%s/far does not reach %s/web on another node as %s: %v", app, app, place, err)
 			}
 			for _, from := range []string{other, "far-" + other} {
@@ -55,7 +55,7 @@ func networks(b *bed) {
 		}
 		own := b.addressOf(app, "far")
 		for _, place := range web {
-			if got, err := b.ask("far-"+app, "/fetch", "url", "http://"+place+"/from"); err != nil || got != own {
+			if got, err := b.ask("far-"+app, "/fetch", "url", "http://"+place+"/from", "wait", "10s"); err != nil || got != own {
 				b.t.Errorf("called as %s by %s/far, which is %s, web sees %q: %v", place, app, own, got, err)
 			}
 		}
@@ -71,7 +71,7 @@ func networks(b *bed) {
 		b.eventually(time.Minute, host+" is served", func() error { _, err := b.ask(host, "/"); return err })
 	}
 	for _, place := range append(b.placesOf("gives", "web"), "web.gives:8080") {
-		if _, err := b.ask("takes", "/dial", "addr", place); err != nil {
+		if _, err := b.ask("takes", "/dial", "addr", place, "wait", "10s"); err != nil {
 			b.t.Errorf("on the same network on another node it does not reach %s: %v", place, err)
 		}
 		if _, err := b.ask("other", "/dial", "addr", place); err == nil {
@@ -79,7 +79,7 @@ func networks(b *bed) {
 		}
 	}
 	own := b.ps("takes")[1].Addresses["common"]
-	if got, err := b.ask("takes", "/fetch", "url", "http://web.gives:8080/from"); err != nil || got != own || own == "" {
+	if got, err := b.ask("takes", "/fetch", "url", "http://web.gives:8080/from", "wait", "10s"); err != nil || got != own || own == "" {
 		b.t.Errorf("called by takes, which is %q there, gives sees %q: %v", own, got, err)
 	}
 	b.cluster("rm", "takes", "-y")

@@ -94,7 +94,7 @@ func (x *thief) opens() (net.Conn, error) {
 
 // reads reads a key of the node's own, from this server's copy of the store.
 func (x *thief) reads() error {
-	ctx, cancel := context.WithTimeout(x.b.t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(x.b.t.Context(), time.Minute)
 	defer cancel()
 	_, err := x.store.Get(ctx, store.NodeInfoKey("n4"), clientv3.WithSerializable())
 	return err
@@ -102,7 +102,7 @@ func (x *thief) reads() error {
 
 // leases makes a lease, for which etcd itself asks for no more than a certificate.
 func (x *thief) leases() error {
-	ctx, cancel := context.WithTimeout(x.b.t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(x.b.t.Context(), time.Minute)
 	defer cancel()
 	_, err := x.store.Grant(ctx, 5)
 	return err
@@ -168,7 +168,7 @@ func nodeRemoved(b *bed) {
 		// The other servers hear of it from the store.
 		select {
 		case <-x.ended:
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Minute):
 			b.t.Errorf("a tunnel to %s of before goes on", x.server)
 		}
 		if c, err := x.opens(); err == nil {

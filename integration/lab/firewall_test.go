@@ -163,7 +163,7 @@ func serveThroughFirewall(b *bed) {
 		if got, err := b.ask(ask[0], "/lookup", "name", ask[1]); err != nil || !isAddress(got) {
 			b.t.Errorf("to %s the name %s is %q, %v", ask[0], ask[1], got, err)
 		}
-		if _, err := b.ask(ask[0], "/fetch", "url", "http://"+ask[1]+":8080/"); err != nil {
+		if _, err := b.ask(ask[0], "/fetch", "url", "http://"+ask[1]+":8080/", "wait", "10s"); err != nil {
 			b.t.Errorf("%s does not reach %s: %v", ask[0], ask[1], err)
 		}
 	}
@@ -241,7 +241,7 @@ func (b *bed) privatePort(node string) string {
 // With the rule for it, containers call what is outside.
 func outThroughFirewall(b *bed, rules []string) {
 	b.do("exec", "n4", "--", "nft", "-f", b.file("outward", strings.Join(rules, "")))
-	if got, err := b.ask("far", "/dial", "addr", b.address("n1")+":80"); err != nil {
+	if got, err := b.ask("far", "/dial", "addr", b.address("n1")+":80", "wait", "10s"); err != nil {
 		b.t.Errorf("a container does not reach what is outside its node: %q, %v", got, err)
 	}
 }

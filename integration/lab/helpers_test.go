@@ -253,7 +253,7 @@ func (b *bed) fetch(url, host string) (string, error) {
 		return "", err
 	}
 	req.Host = host
-	resp, err := (&http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	resp, err := (&http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
 	if err != nil {
 		return "", err
 	}

@@ -62,9 +62,15 @@ func threeNodes(t *testing.T, engine string) {
 	cables(t, b)
 
 	b.do("kill", "n3")
-	if s := b.status(); s.Nodes[2].Power || s.Nodes[2].Wanted || !s.Ready {
+	if s := b.status(); s.Nodes[2].Power || s.Nodes[2].Wanted {
 		t.Errorf("after its power was cut: %+v", s.Nodes[2])
 	}
+	b.eventually(20*time.Second, "the others are ready", func() error {
+		if s := b.status(); !s.Ready {
+			return fmt.Errorf("%+v", s.Nodes)
+		}
+		return nil
+	})
 	if out, err := b.try("exec", "n3", "--", "true"); err == nil || !strings.Contains(out, "no power") {
 		t.Errorf("exec without power: %v %s", err, out)
 	}
@@ -112,9 +118,10 @@ func entered(t *testing.T, b *bed) {
 	}
 }
 
-// reaches reports whether one node can open a connection to another's engine port.
-func reaches(b *bed, from, to string) bool {
-	_, err := b.try("exec", from, "--", "curl", "-s", "-k", "--max-time", "1", "https://"+to+":7420/v1/health")
+// reaches reports whether one node can open a connection to another's engine port,
+// within so many seconds.
+func reaches(b *bed, from, to string, seconds int) bool {
+	_, err := b.try("exec", from, "--", "curl", "-s", "-k", "--max-time", fmt.Sprint(seconds), "https://"+to+":7420/v1/health")
 	return err == nil
 }
 
@@ -156,10 +163,10 @@ func shells(t *testing.T, b *bed) {
 func cables(t *testing.T, b *bed) {
 	t.Helper()
 	b.do("cut", "n1:n2")
-	if reaches(b, "n2", "n1") {
+	if reaches(b, "n2", "n1", 1) {
 		t.Error("the link between n1 and n2 is cut, and n2 reaches n1")
 	}
-	if !reaches(b, "n3", "n1") {
+	if !reaches(b, "n3", "n1", 30) {
 		t.Error("n3's link is not cut, and it does not reach n1")
 	}
 	b.aliveSoon("n1 n3")
@@ -169,7 +176,7 @@ func cables(t *testing.T, b *bed) {
 	b.do("heal", "n1:n2")
 	b.aliveSoon("n1 n2 n3")
 	b.do("cut", "n3:n1", "--one-way")
-	if reaches(b, "n3", "n1") {
+	if reaches(b, "n3", "n1", 1) {
 		t.Error("n3 sends nothing to n1, and reaches it")
 	}
 	b.do("heal", "n3")
@@ -226,12 +233,12 @@ func TestSlowLink(t *testing.T) {
 		b.timed("n2", args...) // what is lost is sent again, and all arrives
 	}
 	b.do("cut", "n2:n1") // the switch's port is another one now
-	if reaches(b, "n2", "n1") {
+	if reaches(b, "n2", "n1", 1) {
 		t.Error("a slow link that is cut passes something")
 	}
 	b.do("heal", "n2")
 	b.do("slow", "n2", "--loss", "100%")
-	if reaches(b, "n2", "n1") {
+	if reaches(b, "n2", "n1", 1) {
 		t.Error("all is lost, and something arrives")
 	}
 	b.do("kill", "n2") // with its line
@@ -242,7 +249,7 @@ func TestSlowLink(t *testing.T) {
 		}
 		return nil
 	})
-	if reaches(b, "n2", "n1") {
+	if reaches(b, "n2", "n1", 1) {
 		t.Error("started again it is not slow any more")
 	}
 	b.do("slow", "n2", "--off")

@@ -109,7 +109,7 @@ func main() {
 		_, _ = w.Write(b)
 	})
 	mux.HandleFunc("/fetch", func(w http.ResponseWriter, r *http.Request) {
-		client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+		client := http.Client{Timeout: patience(r), Transport: &http.Transport{DisableKeepAlives: true}}
 		resp, err := client.Get(r.FormValue("url"))
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
@@ -122,7 +122,7 @@ func main() {
 	mux.HandleFunc("/first", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, first) })
 	mux.HandleFunc("/lookup", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, lookup(r.Context(), r.FormValue("name"))) })
 	mux.HandleFunc("/dial", func(w http.ResponseWriter, r *http.Request) {
-		c, err := net.DialTimeout("tcp", r.FormValue("addr"), 2*time.Second)
+		c, err := net.DialTimeout("tcp", r.FormValue("addr"), patience(r))
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
@@ -149,6 +149,14 @@ func main() {
 		fmt.Println(err)
 		os.Exit(1)
 	}
+}
+
+// patience is how long a request wants something waited for: short, unless it says so.
+func patience(r *http.Request) time.Duration {
+	if d, err := time.ParseDuration(r.FormValue("wait")); err == nil {
+		return d
+	}
+	return 2 * time.Second
 }
 
 // lookup says what a name is, or why it is nothing.
