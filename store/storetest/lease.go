@@ -105,16 +105,22 @@ func leaseRevoked(t *testing.T, e env) {
 	wantKind(t, e.Revoke(t.Context(), id), cluster.KindNotFound)
 }
 
-func leaseKept(t *testing.T, e env) {
-	id, lost, end := e.lease(t, 2)
-	defer end()
+// leaseKept takes a lease, and returns the test that it is there twice its time later:
+// others need not wait for that. A machine may stand still for seconds between renewals.
+func leaseKept(t *testing.T, e env) func(t *testing.T) {
+	id, lost, end := e.lease(t, 9)
+	t.Cleanup(end)
 	e.putLeased(t, "a", id)
-	select {
-	case <-lost:
-		t.Fatal("the lease is lost though its context lives")
-	case <-time.After(5 * time.Second):
+	later := time.After(20 * time.Second)
+	return func(t *testing.T) {
+		<-later
+		select {
+		case <-lost:
+			t.Fatal("the lease is lost though its context lives")
+		default:
+		}
+		e.get(t, "a")
 	}
-	e.get(t, "a")
 }
 
 func leaseDetached(t *testing.T, e env) {
@@ -136,11 +142,14 @@ type term struct {
 	st  store.Store
 }
 
+// leadTTL is long enough that no lead here ends because a machine stood still.
+const leadTTL = 30
+
 // run starts a candidate that reports its terms and leads until its context ends.
 func (e env) run(t *testing.T, id string, unique bool, terms chan<- term) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	c := store.Candidate{Store: e, Name: e.lead(), ID: id, Unique: unique, TTL: 3, Now: still, Log: hclog.NewNullLogger()}
+	c := store.Candidate{Store: e, Name: e.lead(), ID: id, Unique: unique, TTL: leadTTL, Now: still, Log: hclog.NewNullLogger()}
 	done := make(chan error, 1)
 	go func() {
 		done <- c.Lead(ctx, func(ctx context.Context, st store.Store, _ time.Time) error {
@@ -216,7 +225,7 @@ func leadHandOver(t *testing.T, e env) {
 	stopB := e.run(t, "b", false, terms)
 	none(t, terms)
 	stopA()
-	start := time.After(2 * time.Second) // less than the lease's time
+	start := time.After(wait) // less than the lease's time
 	select {
 	case got := <-terms:
 		if got.id != "b" {
