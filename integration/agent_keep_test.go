@@ -38,7 +38,7 @@ func TestAgentStartsACrashedContainerAgainInPlace(t *testing.T) {
 // that a slow machine needs: one that does not listen yet would be given up as that.
 var impatient = &cluster.Health{
 	HTTPPath: "/healthz", HTTPPort: 8080,
-	Interval: cluster.Duration(100 * time.Millisecond), Retries: 2, StartPeriod: cluster.Duration(5 * time.Second),
+	Interval: cluster.Duration(100 * time.Millisecond), Retries: 2, StartPeriod: cluster.Duration(15 * time.Second),
 }
 
 func TestAgentGivesUpOnWhatNeverWorks(t *testing.T) {
