@@ -61,14 +61,14 @@ func (c *Config) keepName() error {
 // asJoined takes over what a server or node that joined is, and refuses to be told otherwise: that
 // was ignored. Its name is that of its containers and volumes, the ranges are the cluster's.
 func (c *Config) asJoined(node cluster.NodeID, pool, services string) error {
-	if c.Node != string(node) && !c.hostName {
+	if c.Node != "" && c.Node != string(node) && !c.hostName {
 		return cluster.Invalidf("--node %s: this machine joined as node %s, and the containers and volumes here are that node's. Leave out --node; to join as another node, first run `fairlead system uninstall --purge` here", c.Node, node)
 	}
 	for _, f := range []struct{ flag, given, fallback, is string }{
 		{"--pool", c.Pool, defaultPool, pool},
 		{"--service-range", c.ServiceRange, defaultServiceRange, services},
 	} {
-		if f.given != f.is && f.given != f.fallback {
+		if f.given != "" && f.given != f.is && f.given != f.fallback {
 			return cluster.Invalidf("%s %s: the cluster that this server joined has %s; leave out %s, which is the first server's to say", f.flag, f.given, f.is, f.flag)
 		}
 	}
