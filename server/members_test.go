@@ -212,13 +212,13 @@ func TestLearnersAreLookedAfter(t *testing.T) {
 
 // The keys come whole or not at all, and for this machine alone.
 func TestKeysOfAServerThatJoins(t *testing.T) {
-	first := &machine{local: local{Config: Config{DataDir: t.TempDir(), Node: "n1", Advertise: "10.0.0.1", ServiceRange: "10.212.0.0/16"}, now: time.Now}}
+	first := &machine{local: local{Config: Config{DataDir: t.TempDir(), Node: "n1", Advertise: "10.0.0.1", ServiceRange: "10.99.0.0/16"}, now: time.Now}}
 	if err := first.readKeys(); err != nil {
 		t.Fatal(err)
 	}
 	mirror := store.NewMirror(store.NewMemory(), store.Root, hclog.NewNullLogger())
 	r := &roster{admission: &admission{machine: first, mirror: mirror, self: cluster.ServerInfo{Node: "n1", API: "10.0.0.1:7420", Etcd: "https://10.0.0.1:7421"}}}
-	cfg := Config{DataDir: t.TempDir(), Node: "n2", Advertise: "10.0.0.2", ServiceRange: "10.99.0.0/16", Domain: defaultDomain}
+	cfg := Config{DataDir: t.TempDir(), Node: "n2", Advertise: "10.0.0.2", ServiceRange: defaultServiceRange, Domain: defaultDomain}
 	second := &machine{local: local{Config: cfg, now: time.Now}}
 	identity, err := nodeIdentity(cfg)
 	if err != nil {
@@ -251,7 +251,7 @@ func TestKeysOfAServerThatJoins(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if second.cluster != first.cluster || second.pki.Fingerprint() != first.pki.Fingerprint() || second.ServiceRange != "10.212.0.0/16" {
+	if second.cluster != first.cluster || second.pki.Fingerprint() != first.pki.Fingerprint() || second.ServiceRange != "10.99.0.0/16" {
 		t.Errorf("cluster %s and %s", second.cluster, first.cluster)
 	}
 	sealed, err := first.key.Seal([]byte("v"), "c")
