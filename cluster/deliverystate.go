@@ -60,10 +60,12 @@ type DeliveryState struct {
 	Message string       `json:"message,omitempty"`
 	// Seen is the newest revision of the source; Applied the last that was deployed,
 	// and Good the last that became healthy.
-	Seen    *Origin        `json:"seen,omitempty"`
-	Applied *Applied       `json:"applied,omitempty"`
-	Good    *Applied       `json:"good,omitempty"`
-	Watch   *DeliveryWatch `json:"watch,omitempty"`
+	Seen    *Origin  `json:"seen,omitempty"`
+	Applied *Applied `json:"applied,omitempty"`
+	Good    *Applied `json:"good,omitempty"`
+	// Accepted is the app's release when the source was last seen to ask for no other.
+	Accepted int            `json:"accepted,omitempty"`
+	Watch    *DeliveryWatch `json:"watch,omitempty"`
 	// Failed is the key of a revision that was gone back from, and Terms those of the
 	// delivery that it failed under.
 	Failed string   `json:"failed,omitempty"`
@@ -111,6 +113,7 @@ func (s DeliveryState) Of(created StoreRev) DeliveryState {
 		return s
 	}
 	s.Applied, s.Good, s.Watch, s.Failed, s.Drift, s.Going, s.Stuck, s.Told = nil, nil, nil, "", nil, false, "", nil
+	s.Accepted = 0
 	s.Phase, s.Message, s.AppCreated, s.Failures = PhaseNew, "", 0, 0
 	return s
 }

@@ -12,6 +12,8 @@ type NodeNet struct {
 	Blocks []netip.Prefix `json:"blocks"`
 	// Networks are the subnets of the networks that the node has now.
 	Networks map[NetworkName]netip.Prefix `json:"networks,omitempty"`
+	// Away: nothing was heard of the node for as long as its lease is.
+	Away bool `json:"away,omitempty"`
 
 	Rev StoreRev `json:"-"`
 }

@@ -333,7 +333,7 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 	now := func() time.Time { return d.opts.Now().UTC() }
 	if err != nil {
 		d.log.Warn("could not look at a delivery's source; will retry", "delivery", i.Spec.Name, "error", err)
-		if p.Look.Origin.Revision == "" && ctx.Err() == nil && delivery.Keeps(i) {
+		if p.Look.Origin.Revision == "" && ctx.Err() == nil {
 			return d.keep(ctx, i, err)
 		}
 		return delivery.Missed(i, p.Look, err, now())
@@ -357,27 +357,6 @@ func (d *Deliveries) fetch(ctx context.Context, i delivery.Item) cluster.Deliver
 		d.log.Info("deployed", "delivery", i.Spec.Name, "revision", l.Origin.Revision, "app", i.Spec.App, "release", l.Release)
 	}
 	return delivery.Looked(i, l, now())
-}
-
-// keep looks for what was changed by hand of an app whose source is not to be had.
-func (d *Deliveries) keep(ctx context.Context, i delivery.Item, away error) cluster.DeliveryState {
-	now, release := func() time.Time { return d.opts.Now().UTC() }, 0
-	changes, err := d.opts.Do.Strayed(ctx, i.Spec, i.State)
-	if err != nil {
-		d.log.Warn("could not compare a delivery's app with its last good release; will retry", "delivery", i.Spec.Name, "release", i.State.Good.Release, "error", err)
-		return delivery.Missed(i, delivery.Look{}, away, now())
-	}
-	switch {
-	case len(changes) == 0 && !delivery.Stays(i.State) && d.made(i, delivery.Look{Origin: i.State.Good.Origin, Release: i.Release}):
-		// Whoever undid it ended before the state was written.
-		changes, release = []string{fmt.Sprintf("release %d", i.Release)}, i.Release
-	case delivery.Remakes(i, changes):
-		if release, _, err = d.opts.Do.GoBack(ctx, i.Spec, i.State); err != nil {
-			d.log.Warn("could not undo what was changed by hand; will retry", "delivery", i.Spec.Name, "release", i.State.Good.Release, "error", err)
-			release = 0
-		}
-	}
-	return delivery.Kept(i, away, changes, release, now())
 }
 
 // behind says which other deliveries are to be at what was seen first.

@@ -63,12 +63,43 @@ func TestLawAnAppIsKeptWhileItsSourceIsAway(t *testing.T) {
 	}
 }
 
+// What the delivery itself deployed, and could not write down, is not gone back from as if somebody had
+// changed it by hand.
+func TestLawADeployIsNoChangeByHand(t *testing.T) {
+	for seed := range uint64(60) {
+		w := newWorld(t, seed, cluster.Delivery{OnFailure: cluster.OnFailureRollback})
+		w.run(60, false)
+		want, held := "2+0", seed%2 == 0
+		if held {
+			w.head, w.bad[2] = 2, true
+			w.i.Ask++
+			w.run(400, false)
+			want = "3+0"
+		}
+		w.head++
+		w.run(1, false)
+		for w.wants != want {
+			w.step(true)
+		}
+		w.away = true
+		w.run(100, false)
+		if st := w.i.State; w.wants != want || w.drifts() > 0 {
+			t.Fatalf("seed %d: the app is %q, %s: %s", seed, w.wants, st.Phase, st.Message)
+		}
+		w.away = false
+		w.run(300, false)
+		if st := w.i.State; w.wants != want || st.Phase != cluster.PhaseReady {
+			t.Fatalf("seed %d: at last the app is %q, %s: %s", seed, w.wants, st.Phase, st.Message)
+		}
+	}
+}
+
 // Whoever asks for a look, changed what is followed or removed the app hears of the source alone; so
 // does one whose last release is on its way, or failed.
 func TestKeepsWhatWasGoodAlone(t *testing.T) {
 	d := cluster.Delivery{Name: "shop", App: "shop", Rev: 3}
 	good := &cluster.Applied{Origin: cluster.Origin{Revision: "r1"}, Key: d.Key("r1"), Release: 4}
-	ready := delivery.Item{Spec: d, Release: 5, State: cluster.DeliveryState{Phase: cluster.PhaseReady, Spec: 3, Applied: good, Good: good}}
+	ready := delivery.Item{Spec: d, Release: 5, State: cluster.DeliveryState{Phase: cluster.PhaseReady, Spec: 3, Applied: good, Good: good, Seen: &good.Origin, Accepted: 4}}
 	if !delivery.Keeps(ready) || delivery.Remakes(ready, nil) || !delivery.Remakes(ready, []string{"x"}) {
 		t.Errorf("one that is ready is not kept")
 	}
@@ -79,6 +110,9 @@ func TestKeepsWhatWasGoodAlone(t *testing.T) {
 		"uninstalled":    func(i *delivery.Item) { i.Release = 0 },
 		"on its way":     func(i *delivery.Item) { i.State.Watch = &cluster.DeliveryWatch{Release: 5} },
 		"never deployed": func(i *delivery.Item) { i.State.Applied, i.State.Good = nil, nil },
+		"its hooks run":  func(i *delivery.Item) { i.Busy = 5 },
+		"newer seen":     func(i *delivery.Item) { i.State.Seen = &cluster.Origin{Revision: "r2"} },
+		"never accepted": func(i *delivery.Item) { i.State.Accepted = 0 },
 		"newer deployed": func(i *delivery.Item) { i.State.Applied = &cluster.Applied{Key: d.Key("r2"), Release: 5} },
 	} {
 		i := ready
@@ -93,8 +127,8 @@ func TestWhatIsKeptMayFail(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	d := cluster.Delivery{Name: "shop", App: "shop", OnFailure: cluster.OnFailureRollback}
 	good := &cluster.Applied{Origin: cluster.Origin{Revision: "r1"}, Key: d.Key("r1"), Release: 4}
-	i := delivery.Item{Spec: d, Release: 5, State: cluster.DeliveryState{Phase: cluster.PhaseReady, Applied: good, Good: good}}
-	failed := 0
+	i := delivery.Item{Spec: d, Release: 5, State: cluster.DeliveryState{Phase: cluster.PhaseReady, Applied: good, Good: good, Accepted: 4}}
+	failed, undone := 0, 0
 	for n := range 3 {
 		i.State = delivery.Kept(i, cluster.Transientf("no route"), []string{"x"}, i.Release+1, now)
 		i.Release++
@@ -116,8 +150,30 @@ func TestWhatIsKeptMayFail(t *testing.T) {
 		if e.Event == cluster.EventFailed && e.Message != "no route" {
 			failed++
 		}
+		if e.Event == cluster.EventDrift {
+			undone++
+		}
 	}
-	if failed != 1 {
-		t.Errorf("told %d times: %+v", failed, i.State.History)
+	if failed != 1 || undone != 1 {
+		t.Errorf("told %d and %d times: %+v", failed, undone, i.State.History)
+	}
+}
+
+// Once the source answers again, and asks for what undid it, that is watched as any other release.
+func TestWhatIsKeptIsAcceptedWhenTheSourceIsBack(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	d := cluster.Delivery{Name: "shop", App: "shop"}
+	good := &cluster.Applied{Origin: cluster.Origin{Revision: "r1"}, Key: d.Key("r1"), Release: 6}
+	i := delivery.Item{Spec: d, Release: 6, State: cluster.DeliveryState{
+		Phase: cluster.PhaseFailed, Message: "no route", Failures: 4, Applied: good, Good: good, Accepted: 4, Watch: &cluster.DeliveryWatch{Release: 6, Since: now, Kept: true},
+	}}
+	i.State = delivery.Looked(i, delivery.Look{Origin: good.Origin, Verdict: delivery.Keep, Release: 6}, now)
+	if w := i.State.Watch; w == nil || w.Kept || w.Release != 6 || i.State.Phase != cluster.PhaseDeploying {
+		t.Fatalf("%+v", i.State)
+	}
+	i.Outcome = &cluster.ReleaseOutcome{Number: 6, State: "complete"}
+	acts := delivery.Plan(delivery.Snapshot{Now: now, Deliveries: []delivery.Item{i}, Free: 1})
+	if save, is := acts[0].(delivery.Save); !is || save.State.Phase != cluster.PhaseReady || save.State.Failures != 0 || save.State.Accepted != 6 {
+		t.Errorf("%+v", acts)
 	}
 }

@@ -51,12 +51,28 @@ func newWorld(t *testing.T, seed uint64, d cluster.Delivery) *world {
 // content is what the app is to be made of.
 func (w *world) content() string { return fmt.Sprintf("%d+%d", w.head, w.tag) }
 
-func (w *world) origin() cluster.Origin {
-	o := cluster.Origin{Revision: revision(w.head)}
-	if w.tag > 0 {
-		o.Images = []cluster.ImageChoice{{Policy: "web", Repository: "r.io/web", Tag: fmt.Sprint(w.tag)}}
+func (w *world) origin() cluster.Origin { return originFor(w.head, w.tag) }
+
+func originFor(head, tag int) cluster.Origin {
+	o := cluster.Origin{Revision: revision(head)}
+	if tag > 0 {
+		o.Images = []cluster.ImageChoice{{Policy: "web", Repository: "r.io/web", Tag: fmt.Sprint(tag)}}
 	}
 	return o
+}
+
+// since are the releases after n, as the store has them.
+func (w *world) since(n int) (out []cluster.Release) {
+	for n++; n <= w.i.Release; n++ {
+		r := cluster.Release{Number: n, By: "ann"}
+		var head, tag int
+		if _, err := fmt.Sscanf(w.releases[n], "%d+%d", &head, &tag); err == nil {
+			o := originFor(head, tag)
+			r.By, r.Origin = w.i.Spec.Actor(), &o
+		}
+		out = append(out, r)
+	}
+	return out
 }
 
 func revision(n int) string { return fmt.Sprintf("%040d", n) }
@@ -204,16 +220,17 @@ func (w *world) do(act delivery.Action) cluster.DeliveryState {
 // missed is a look at a source that is away.
 func (w *world) missed(i delivery.Item) cluster.DeliveryState {
 	away := cluster.Transientf("no route")
-	if !delivery.Keeps(i) {
+	if !delivery.Keeps(i) || delivery.ByIt(i, w.since(delivery.Left(i.State))) {
 		return delivery.Missed(i, delivery.Look{}, away, w.now)
 	}
 	var changes []string
-	if good := w.releases[i.State.Good.Release]; w.wants != good || w.failed() && good == w.content() {
+	left := delivery.Left(i.State)
+	if i.Release != left && w.wants != w.releases[left] {
 		changes = []string{"update service web"}
 	}
 	release := 0
 	if delivery.Remakes(i, changes) && w.refuse == nil {
-		release = w.release(w.releases[i.State.Good.Release])
+		release = w.release(w.releases[left])
 	}
 	if len(changes) == 0 && !delivery.Stays(i.State) && i.Release != i.State.Applied.Release {
 		changes, release = []string{"what was made before a crash"}, i.Release

@@ -81,8 +81,11 @@ func Looked(i Item, l Look, now time.Time) cluster.DeliveryState {
 		st.Phase, st.Message = cluster.PhaseDeploying, fmt.Sprintf("release %d", l.Release)
 		st = tell(st, now, cluster.EventDeployed, applied, "", first(l.Changes))
 	case Keep:
-		st.Drift = nil
+		st.Drift, st.Accepted = nil, l.Release
 		switch {
+		case same && st.Watch != nil && st.Watch.Kept: // now it says how the source's own is
+			st.Watch = &cluster.DeliveryWatch{Release: st.Watch.Release, Since: st.Watch.Since}
+			st.Phase, st.Message = cluster.PhaseDeploying, fmt.Sprintf("release %d", st.Watch.Release)
 		case same && (st.Phase == cluster.PhaseReady || st.Phase == cluster.PhaseDrifted):
 			st.Phase, st.Message, st.Failures = cluster.PhaseReady, "", 0
 		case same && st.Watch != nil:

@@ -321,7 +321,7 @@ func watched(i Item, now time.Time) (cluster.DeliveryState, bool) {
 	case i.Busy == w.Release && outcome != "failed": // its hooks run
 		return st, false
 	case i.Release != w.Release && (outcome != "failed" || i.Release > w.Release):
-		if st.Watch = nil; !w.Rollback { // the same revision failed
+		if st.Watch = nil; !w.Rollback && !w.Kept { // the same revision failed
 			st.Told = nil
 		}
 		st.Message = fmt.Sprintf("release %d was overtaken: the app is at %d", w.Release, i.Release)
@@ -331,13 +331,15 @@ func watched(i Item, now time.Time) (cluster.DeliveryState, bool) {
 		good := *st.Good
 		good.Release = w.Release
 		st.Watch, st.Good = nil, &good
-		if w.Rollback { // else the source is away still
+		if w.Rollback {
 			st.Failures = 0
+		} else { // the source is away still
+			st.Accepted = w.Release
 		}
 		return st, true
 	case outcome == "complete":
 		st.Watch, st.Failures, st.Drift, st.Told = nil, 0, nil, nil
-		st.Good, st.AppCreated = st.Applied, i.App
+		st.Good, st.AppCreated, st.Accepted = st.Applied, i.App, w.Release
 		st.Phase, st.Message = cluster.PhaseReady, ""
 		return event(st, now, cluster.EventReady, st.Applied, ""), true
 	case outcome == "failed" && w.Rollback:
