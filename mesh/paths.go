@@ -25,11 +25,12 @@ const (
 	tryEvery = 20 * time.Second
 	tryTime  = 5 * time.Second // longer than a kernel asks for a neighbor that is not there
 	lostFrom = 3               // tries in a row
+	packets  = 3               // of a try: one that gets through is enough
 )
 
-// trial is such a packet.
+// trial is such a packet, and by which node it goes.
 type trial struct {
-	from, to netip.Addr
+	from, to, via netip.Addr
 }
 
 // outcome is what came of a trial.
@@ -41,7 +42,7 @@ const (
 	gotLost
 )
 
-// trials are those that tell of each peer that has networks.
+// trials are those that tell of each peer that is there and has networks.
 func trials(nets []Network, peers []Peer) map[cluster.NodeID]trial {
 	out := map[cluster.NodeID]trial{}
 	var from netip.Addr
@@ -55,9 +56,12 @@ func trials(nets []Network, peers []Peer) map[cluster.NodeID]trial {
 		return out
 	}
 	for _, p := range peers {
+		if p.Away {
+			continue // nothing gets there, whatever is between
+		}
 		for _, name := range slices.Sorted(maps.Keys(p.Networks)) {
 			if to := lastOf(p.Networks[name]); to.IsValid() {
-				out[p.Node] = trial{from, to}
+				out[p.Node] = trial{from, to, p.Address}
 				break
 			}
 		}
@@ -93,7 +97,7 @@ func lostOnTheWay(lost map[cluster.NodeID]int, tried map[cluster.NodeID]trial) e
 	var errs []error
 	for _, node := range slices.Sorted(maps.Keys(lost)) {
 		if t, is := tried[node]; is && lost[node] >= lostFrom {
-			errs = append(errs, unreachedf(node, "the node is there, and packets from %s to %s get lost between: have the network let through addresses that it did not give (source/destination check, port security, anti-spoofing)", t.from, t.to))
+			errs = append(errs, unreachedf(node, "the node is alive, and packets from %s to %s get lost between: have the network let through addresses that it did not give (a cloud's source/destination check, port security or anti-spoofing; AllowedIPs of WireGuard)", t.from, t.to))
 		}
 	}
 	return errors.Join(errs...)

@@ -8,17 +8,20 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead/fairlead/cluster"
 )
 
-// tryPort is where no packet of a trial ever gets.
-const tryPort = 33434
+const (
+	tryPort  = 33434 // where no packet of a trial ever gets
+	tryAgain = time.Second
+)
 
 // try sends them all, and waits for what is said of each until ctx ends.
 func (k *kernel) try(ctx context.Context, all map[cluster.NodeID]trial) (map[cluster.NodeID]outcome, error) {
-	got, open := map[cluster.NodeID]outcome{}, map[cluster.NodeID]int{}
+	got, open, waiting := map[cluster.NodeID]outcome{}, map[cluster.NodeID]int{}, map[cluster.NodeID]int{}
 	defer func() {
 		for _, fd := range open {
 			_ = unix.Close(fd)
@@ -29,23 +32,26 @@ func (k *kernel) try(ctx context.Context, all map[cluster.NodeID]trial) (map[clu
 		if err != nil {
 			return nil, fmt.Errorf("socket: %w", err)
 		}
-		open[node], got[node] = fd, gotLost
-		if err := t.send(fd); err != nil { // a bridge that is gone, or a firewall of this node
-			got[node] = untold
+		open[node] = fd
+		if got[node] = t.begin(fd); got[node] == gotLost {
+			waiting[node] = fd
 		}
 	}
+	sent, next := 1, time.Now().Add(tryAgain) //nolint:forbidigo // of packets on a wire
 	for tick := 20 * time.Millisecond; ; tick = min(2*tick, 500*time.Millisecond) {
-		waits := false
-		for node, fd := range open {
-			if got[node] != gotLost {
-				continue
-			}
-			if o, told := answer(fd, all[node].from); told {
+		again := sent < packets && !time.Now().Before(next) //nolint:forbidigo // as above
+		for node, fd := range waiting {
+			if o, told := all[node].answer(fd); told {
 				got[node] = o
-			} else {
-				waits = true
+				delete(waiting, node)
+			} else if again {
+				_ = all[node].send(fd) // what it says is read from the socket
 			}
 		}
+		if again {
+			sent, next = sent+1, next.Add(tryAgain)
+		}
+		waits := len(waiting) > 0
 		if !waits {
 			return got, nil
 		}
@@ -60,18 +66,33 @@ func (k *kernel) try(ctx context.Context, all map[cluster.NodeID]trial) (map[clu
 	}
 }
 
-// send sends a packet that the node at the other end may not forward any more.
-func (t trial) send(fd int) error {
-	return errors.Join(
+// begin sends the first packet; lost is what nothing is said of.
+func (t trial) begin(fd int) outcome {
+	routes, err := netlink.RouteGet(t.to.AsSlice())
+	if err != nil || len(routes) == 0 || addr(routes[0].Gw) != t.via {
+		return untold // the route is missing, which is told elsewhere
+	}
+	err = errors.Join(
 		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1),
 		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TTL, 1),
 		unix.Bind(fd, &unix.SockaddrInet4{Addr: t.from.As4()}),
-		unix.Sendto(fd, []byte("fairlead"), unix.MSG_DONTWAIT, &unix.SockaddrInet4{Addr: t.to.As4(), Port: tryPort}),
 	)
+	if err == nil {
+		err = t.send(fd)
+	}
+	if err != nil && !errors.Is(err, unix.ENOKEY) { // a bridge that is gone, or a firewall of this node
+		return untold
+	}
+	return gotLost // so it is where WireGuard has no key for that address
 }
 
-// answer is what was said of the packet that a socket sent, if anything.
-func answer(fd int, from netip.Addr) (_ outcome, told bool) {
+// send sends a packet that the node at the other end may not forward any more.
+func (t trial) send(fd int) error {
+	return unix.Sendto(fd, []byte("fairlead"), unix.MSG_DONTWAIT, &unix.SockaddrInet4{Addr: t.to.As4(), Port: tryPort})
+}
+
+// answer is what was said of the packets that a socket sent, if anything.
+func (t trial) answer(fd int) (_ outcome, told bool) {
 	const timeExceeded = 11 // of ICMP
 	var data, oob [512]byte
 	for {
@@ -94,9 +115,10 @@ func answer(fd int, from netip.Addr) (_ outcome, told bool) {
 				who = netip.AddrFrom4([4]byte(c.Data[20:24]))
 			}
 			switch {
-			case origin == unix.SO_EE_ORIGIN_ICMP && what == timeExceeded:
+			case origin == unix.SO_EE_ORIGIN_ICMP && what == timeExceeded && who == t.via:
 				return arrived, true
-			case origin == unix.SO_EE_ORIGIN_ICMP && who.IsValid() && who != from:
+			case origin == unix.SO_EE_ORIGIN_ICMP && what == timeExceeded: // another machine is between
+			case origin == unix.SO_EE_ORIGIN_ICMP && who.IsValid() && who != t.from:
 				return gotLost, true // somebody in between refuses it
 			}
 			return untold, true // this machine itself: nobody is at that address

@@ -19,14 +19,19 @@ import (
 func TestTrials(t *testing.T) {
 	addr := netip.MustParseAddr
 	back := Network{Name: "back", Gateway: addr("10.213.1.1")}
-	bare, two := Peer{Node: "n3"}, Peer{Node: "n2", Networks: map[cluster.NetworkName]netip.Prefix{
+	bare, two := Peer{Node: "n3"}, Peer{Node: "n2", Address: addr("10.0.0.2"), Networks: map[cluster.NetworkName]netip.Prefix{
 		"front": netip.MustParsePrefix("10.213.9.0/24"), "cache": netip.MustParsePrefix("10.213.8.0/24"),
 	}}
 	outside := Network{Name: "a", Gateway: addr("172.18.0.1"), External: true}
 	got := trials([]Network{front, outside, {Name: "b"}, back}, []Peer{bare, two})
-	if want := (trial{addr("10.213.1.1"), addr("10.213.8.254")}); len(got) != 1 || got["n2"] != want {
+	if want := (trial{addr("10.213.1.1"), addr("10.213.8.254"), addr("10.0.0.2")}); len(got) != 1 || got["n2"] != want {
 		t.Errorf("%v", got)
 	}
+	two.Away = true
+	if got := trials([]Network{back}, []Peer{two}); len(got) > 0 {
+		t.Errorf("to a node that is away: %v", got)
+	}
+	two.Away = false
 	if got := trials([]Network{outside}, []Peer{two}); len(got) > 0 {
 		t.Errorf("from another's network: %v", got)
 	}
@@ -61,7 +66,7 @@ func TestWaysThatLosePacketsAreTold(t *testing.T) {
 		says string
 	}{
 		{[]outcome{arrived, gotLost, gotLost, arrived, gotLost, gotLost, untold, gotLost, gotLost}, 0, ""},
-		{[]outcome{gotLost, gotLost, gotLost}, 1, "containers of node n2 are not reached: the node is there, and packets from " + front.Gateway.String() + " to 10.213.8.254 get lost between"},
+		{[]outcome{gotLost, gotLost, gotLost}, 1, "containers of node n2 are not reached: the node is alive, and packets from " + front.Gateway.String() + " to 10.213.8.254 get lost between"},
 		{[]outcome{untold}, 2, ""},
 		{[]outcome{gotLost, gotLost, gotLost}, 3, "get lost between"},
 		{[]outcome{arrived}, 4, ""},
@@ -159,7 +164,7 @@ func TestPacketsBetweenNodes(t *testing.T) {
 		}
 		end{far, "192.0.2.2/24", "192.0.2.1", "10.213.4.1/24", "10.213.0.0/24"}.set(t)
 	})
-	all := map[cluster.NodeID]trial{"n2": {netip.MustParseAddr("10.213.0.1"), netip.MustParseAddr("10.213.4.254")}}
+	all := map[cluster.NodeID]trial{"n2": {netip.MustParseAddr("10.213.0.1"), netip.MustParseAddr("10.213.4.254"), netip.MustParseAddr("192.0.2.2")}}
 	try := func(what string, want outcome) {
 		t.Helper()
 		wait := tryTime
@@ -216,6 +221,9 @@ func TestPacketsBetweenNodes(t *testing.T) {
 		}
 	})
 	try("nobody is there", untold)
-	all["n2"] = trial{netip.MustParseAddr("10.213.9.1"), netip.MustParseAddr("10.213.4.254")}
+	t2 := all["n2"]
+	all["n2"] = trial{netip.MustParseAddr("10.213.9.1"), t2.to, t2.via}
 	try("from an address that is none of this machine", untold)
+	all["n2"] = trial{t2.from, t2.to, netip.MustParseAddr("192.0.2.3")}
+	try("the route is not by that node", untold)
 }

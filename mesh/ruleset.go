@@ -29,6 +29,7 @@ type Peer struct {
 	Address  netip.Addr     // not valid: what it says is none
 	Blocks   []netip.Prefix // its part of the cluster's range
 	Networks map[cluster.NetworkName]netip.Prefix
+	Away     bool // nothing is heard of it
 }
 
 // backend is one task behind a service address.

@@ -107,7 +107,7 @@ func (l layout) writeBase(tx *knftables.Transaction) {
 	// masquerading does not come to it.
 	base(chainPostrouting, knftables.NATType, knftables.PostroutingHook, knftables.SNATPriority+"-5", snat,
 		"iifname @"+setBridges+" ip daddr @"+setBlocks+" snat to ip saddr",
-		"fib saddr type local ip daddr @"+setBlocks+" snat to ip saddr") // what is tried from a bridge's address
+		"ip daddr @"+setBlocks+" fib saddr type local snat to ip saddr") // what is tried from a bridge's address
 
 	base(chainForward, knftables.FilterType, knftables.ForwardHook, knftables.FilterPriority+"-5",
 		to+" meta l4proto tcp reject with tcp reset",

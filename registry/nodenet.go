@@ -55,7 +55,7 @@ func nodeNets(s Snapshot) []Action {
 	var out []Action
 	for _, n := range nodes {
 		old, known := written[n.ID]
-		want := cluster.NodeNet{Node: n.ID, Address: n.Info.Address, Networks: networks[n.ID], Blocks: slices.Clone(old.Blocks), Rev: old.Rev}
+		want := cluster.NodeNet{Node: n.ID, Address: n.Info.Address, Networks: networks[n.ID], Away: !n.Alive, Blocks: slices.Clone(old.Blocks), Rev: old.Rev}
 		missing := len(wanted[n.ID]) + spare - room(want.Blocks)
 		for name, p := range networks[n.ID] {
 			if !slices.ContainsFunc(want.Blocks, p.Overlaps) && wanted[n.ID][name] {
@@ -131,5 +131,5 @@ func freeBlock(pool netip.Prefix, taken []netip.Prefix) (netip.Prefix, bool) {
 }
 
 func sameNet(a, b cluster.NodeNet) bool {
-	return a.Address == b.Address && slices.Equal(a.Blocks, b.Blocks) && maps.Equal(a.Networks, b.Networks)
+	return a.Address == b.Address && a.Away == b.Away && slices.Equal(a.Blocks, b.Blocks) && maps.Equal(a.Networks, b.Networks)
 }

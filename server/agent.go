@@ -281,7 +281,7 @@ func (j *joined) open(ctx context.Context, dir string, token func() (string, err
 	if j.cluster, err = pki.ClusterID(dir); err != nil {
 		return err
 	}
-	if err := j.asJoined(j.membership.Node, j.membership.Pool, j.membership.ServiceRange); err != nil {
+	if err := j.asJoined(j.membership.Node, j.membership.Pool, j.membership.ServiceRange, j.waits); err != nil {
 		return err
 	}
 	j.AutoscalePeriod = j.membership.SampleEvery * samplesPerLook

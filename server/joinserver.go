@@ -84,8 +84,9 @@ func (s settings) write(dataDir string) error {
 func (m *machine) joinServers(ctx context.Context, token func() (string, error)) error {
 	dir := filepath.Join(m.DataDir, "pki")
 	s, err := readSettings(m.DataDir)
+	joined := err == nil
 	switch {
-	case err == nil:
+	case joined:
 	case cluster.KindOf(err) != cluster.KindNotFound:
 		return err
 	case m.Join == "":
@@ -112,7 +113,7 @@ func (m *machine) joinServers(ctx context.Context, token func() (string, error))
 		return cluster.Invalidf("this server joined a cluster whose etcd is %s", storeOf(s.External))
 	}
 	m.settings = &s
-	if err := m.asJoined(s.Node, s.Pool, s.ServiceRange); err != nil {
+	if err := m.asJoined(s.Node, s.Pool, s.ServiceRange, joined); err != nil {
 		return err
 	}
 	if m.AutoscalePeriod == defaultAutoscalePeriod {

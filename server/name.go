@@ -58,9 +58,9 @@ func (c *Config) keepName() error {
 	return atomicfile.Write(c.nameFile(), []byte(c.Node+"\n"))
 }
 
-// asJoined takes over what a server or node that joined is, and refuses to be told otherwise: that
-// was ignored. Its name is that of its containers and volumes, the ranges are the cluster's.
-func (c *Config) asJoined(node cluster.NodeID, pool, services string) error {
+// otherwise says what a server or node that joined is told and is not: its name is that of its
+// containers and volumes, the ranges are the cluster's.
+func (c *Config) otherwise(node cluster.NodeID, pool, services string) error {
 	if c.Node != "" && c.Node != string(node) && !c.hostName {
 		return cluster.Invalidf("--node %s: this machine joined as node %s, and the containers and volumes here are that node's. Leave out --node; to join as another node, first run `fairlead system uninstall --purge` here", c.Node, node)
 	}
@@ -69,8 +69,20 @@ func (c *Config) asJoined(node cluster.NodeID, pool, services string) error {
 		{"--service-range", c.ServiceRange, defaultServiceRange, services},
 	} {
 		if f.given != "" && f.given != f.is && f.given != f.fallback {
-			return cluster.Invalidf("%s %s: the cluster that this server joined has %s; leave out %s, which is the first server's to say", f.flag, f.given, f.is, f.flag)
+			return cluster.Invalidf("%s %s: the cluster that this server joined had %s; leave out %s, which is the first server's to say", f.flag, f.given, f.is, f.flag)
 		}
+	}
+	return nil
+}
+
+// asJoined takes over what a server or node that joined is. What it is told otherwise is refused,
+// but where it runs so already, with a unit from when that was ignored: there it is said.
+func (c *Config) asJoined(node cluster.NodeID, pool, services string, runs bool) error {
+	if err := c.otherwise(node, pool, services); err != nil {
+		if !runs {
+			return err
+		}
+		c.Log.Error("this machine is told what it is not, which is ignored", "error", err)
 	}
 	c.Node, c.Pool, c.ServiceRange = string(node), pool, services
 	return nil

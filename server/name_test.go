@@ -92,12 +92,12 @@ func TestWhatJoinedIsNotToldOtherwise(t *testing.T) {
 		if err := c.given.SetDefaults(); err != nil {
 			t.Fatal(err)
 		}
-		err := c.given.asJoined("n2", "10.9.0.0/16", "10.8.0.0/16")
+		err := c.given.asJoined("n2", "10.9.0.0/16", "10.8.0.0/16", false)
 		if c.want != "" {
 			if cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%s: %v, want %q", name, err, c.want)
 			}
-			continue
+			err = c.given.asJoined("n2", "10.9.0.0/16", "10.8.0.0/16", true) // from before it was refused
 		}
 		if g := c.given; err != nil || g.Node != "n2" || g.Pool != "10.9.0.0/16" || g.ServiceRange != "10.8.0.0/16" {
 			t.Errorf("%s: %v: %s %s %s", name, err, g.Node, g.Pool, g.ServiceRange)

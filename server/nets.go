@@ -126,7 +126,7 @@ func split(all []cluster.NodeNet, self cluster.NodeID) (own []netip.Prefix, at n
 		case x.Node == self:
 			own, at = x.Blocks, a
 		case x.Address != "":
-			others = append(others, mesh.Peer{Node: x.Node, Address: a, Blocks: x.Blocks, Networks: x.Networks})
+			others = append(others, mesh.Peer{Node: x.Node, Address: a, Blocks: x.Blocks, Networks: x.Networks, Away: x.Away})
 		}
 	}
 	return own, at, others

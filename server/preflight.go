@@ -29,6 +29,11 @@ func preflight(ctx context.Context, cfg Config) (traefik string, err error) {
 	if _, err := cfg.keptName(); err != nil {
 		return "", err
 	}
+	if s, err := readSettings(cfg.DataDir); err == nil {
+		if err := cfg.otherwise(s.Node, s.Pool, s.ServiceRange); err != nil {
+			return "", err
+		}
+	}
 	if err := pki.Clock(filepath.Join(cfg.DataDir, "pki"), time.Now()); err != nil { //nolint:forbidigo // the command's own clock
 		return "", err
 	}
