@@ -86,8 +86,8 @@ func TestWhatJoinedIsNotToldOtherwise(t *testing.T) {
 		"its own":           {Config{Node: "n2", Pool: "10.9.0.0/16", ServiceRange: "10.8.0.0/16"}, ""},
 		"the defaults":      {Config{Node: "n2", Pool: defaultPool, ServiceRange: defaultServiceRange}, ""},
 		"another name":      {Config{Node: "n3"}, "--node n3: this machine joined as node n2"},
-		"another pool":      {Config{Pool: "10.7.0.0/16"}, "--pool 10.7.0.0/16: the cluster that this server joined has 10.9.0.0/16; leave out --pool"},
-		"another for names": {Config{ServiceRange: "10.9.0.0/16"}, "--service-range 10.9.0.0/16: the cluster that this server joined has 10.8.0.0/16"},
+		"another pool":      {Config{Pool: "10.7.0.0/16"}, "--pool 10.7.0.0/16: the cluster that this server joined had 10.9.0.0/16; leave out --pool"},
+		"another for names": {Config{ServiceRange: "10.9.0.0/16"}, "--service-range 10.9.0.0/16: the cluster that this server joined had 10.8.0.0/16"},
 	} {
 		if err := c.given.SetDefaults(); err != nil {
 			t.Fatal(err)
