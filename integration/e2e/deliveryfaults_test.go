@@ -71,6 +71,12 @@ func TestGitServerAway(t *testing.T) {
 			return err
 		}
 	}
+	n.eventually(2*time.Minute, "what undoes it is complete", func() error {
+		if st := n.state("pub"); st.Watch != nil || st.Accepted != st.Applied.Release {
+			return fmt.Errorf("it waits for %+v, and was left at %d", st.Watch, st.Accepted)
+		}
+		return nil
+	})
 	for _, want := range []int{1, 2, 3} {
 		n.eventually(2*time.Minute, fmt.Sprintf("it failed %d times", want), serves(want))
 		for _, args := range [][]string{{"delivery", "get", "pub"}, {"delivery", "get"}, {"delivery", "describe", "pub"}} {
