@@ -47,15 +47,8 @@ func TestTrials(t *testing.T) {
 // A way on which three packets in a row got lost is told, and when one arrived since; a node that is
 // not there itself is not.
 func TestWaysThatLosePacketsAreTold(t *testing.T) {
-	w, h := newWorld(), &fakeHost{}
-	w.set(1)
-	cfg := w.config()
-	var told []string
-	cfg.Peers, cfg.Unreached = true, func(text string) { told = append(told, text) }
-	m := ready(cfg, newFake(), h)
-	if err := m.SetNetworks(t.Context(), []Network{front}); err != nil {
-		t.Fatal(err)
-	}
+	h := &fakeHost{}
+	m, told := telling(t, h)
 	two := peer(2, "10.0.0.2")
 	if err := m.SetPeers(t.Context(), netip.Addr{}, []Peer{two}); err != nil {
 		t.Fatal(err)
@@ -78,11 +71,11 @@ func TestWaysThatLosePacketsAreTold(t *testing.T) {
 			}
 		}
 		last := ""
-		if len(told) > 0 {
-			last = told[len(told)-1]
+		if n := len(*told); n > 0 {
+			last = (*told)[n-1]
 		}
-		if len(told) != c.told || !strings.Contains(last, c.says) || (last == "") != (c.says == "") {
-			t.Errorf("%d: told %q", i, told)
+		if len(*told) != c.told || !strings.Contains(last, c.says) || (last == "") != (c.says == "") {
+			t.Errorf("%d: told %q", i, *told)
 		}
 	}
 	if len(h.tried) != 1 {

@@ -81,17 +81,25 @@ func TestANodeWithoutAnIPv4AddressIsLeftOut(t *testing.T) {
 	}
 }
 
-// Which nodes are not reached is told once, and when that is over.
-func TestUnreachedNodesAreTold(t *testing.T) {
-	w, h := newWorld(), &fakeHost{}
+// telling is a mesh with one network, and what it tells of other nodes.
+func telling(t *testing.T, h *fakeHost) (_ *Mesh, told *[]string) {
+	t.Helper()
+	w := newWorld()
 	w.set(1)
 	cfg := w.config()
-	var told []string
-	cfg.Peers, cfg.Unreached = true, func(text string) { told = append(told, text) }
+	told = new([]string)
+	cfg.Peers, cfg.Unreached = true, func(text string) { *told = append(*told, text) }
 	m := ready(cfg, newFake(), h)
 	if err := m.SetNetworks(t.Context(), []Network{front}); err != nil {
 		t.Fatal(err)
 	}
+	return m, told
+}
+
+// Which nodes are not reached is told once, and when that is over.
+func TestUnreachedNodesAreTold(t *testing.T) {
+	h := &fakeHost{}
+	m, told := telling(t, h)
 	var many []error
 	for i := range 7 {
 		many = append(many, fmt.Errorf("n%d is away", i))
@@ -103,8 +111,8 @@ func TestUnreachedNodesAreTold(t *testing.T) {
 		}
 	}
 	want := []string{"n2 is away", "n0 is away; n1 is away; n2 is away; n3 is away; n4 is away; and 2 more", ""}
-	if !slices.Equal(told, want) {
-		t.Errorf("told %q", told)
+	if !slices.Equal(*told, want) {
+		t.Errorf("told %q", *told)
 	}
 }
 
