@@ -187,29 +187,35 @@ func deliveryItems(v store.View) (items []delivery.Item, orphans []cluster.Deliv
 		}
 		i.Spec.Rev = cluster.StoreRev(x.Rev)
 		i.State.Name = x.V.Name
-		if a, ok, err := store.One[cluster.DeliveryAsk](v, store.DeliveryAskKey(x.V.Name)); ok && err == nil {
-			i.Ask = a.V.Number
-			i.Again = a.V.Again && i.Ask > i.State.Asked
-		}
-		if a, ok, err := store.One[cluster.App](v, store.AppKey(x.V.App)); err == nil {
-			if ok && !a.V.Uninstalled {
-				i.Release = a.V.Release
-			}
-			i.App = cluster.StoreRev(a.Created)
-			i.State = i.State.Of(i.App)
-		}
-		if w := i.State.Watch; w != nil {
-			if o, ok, err := store.One[cluster.ReleaseOutcome](v, store.OutcomeKey(x.V.App, w.Release)); ok && err == nil {
-				i.Outcome = &o.V
-			}
-		}
-		hooked(v, &i)
+		around(v, &i)
 		items = append(items, i)
 	}
 	for _, st := range states {
 		orphans = append(orphans, st.V)
 	}
 	return items, orphans
+}
+
+// around reads what of a delivery is neither its own nor its state: the newest request, its app, and
+// what became of that one's release.
+func around(v store.View, i *delivery.Item) {
+	if a, ok, err := store.One[cluster.DeliveryAsk](v, store.DeliveryAskKey(i.Spec.Name)); ok && err == nil {
+		i.Ask = a.V.Number
+		i.Again = a.V.Again && i.Ask > i.State.Asked
+	}
+	if a, ok, err := store.One[cluster.App](v, store.AppKey(i.Spec.App)); err == nil {
+		if ok && !a.V.Uninstalled {
+			i.Release = a.V.Release
+		}
+		i.App = cluster.StoreRev(a.Created)
+		i.State = i.State.Of(i.App)
+	}
+	if w := i.State.Watch; w != nil {
+		if o, ok, err := store.One[cluster.ReleaseOutcome](v, store.OutcomeKey(i.Spec.App, w.Release)); ok && err == nil {
+			i.Outcome = &o.V
+		}
+	}
+	hooked(v, i)
 }
 
 // hooked reads where a change of the app with hooks stands.

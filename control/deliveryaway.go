@@ -40,17 +40,14 @@ func (d *Deliveries) keep(ctx context.Context, i delivery.Item, away error) clus
 // kept reports whether an app is to be as it was left, as far as is known now: a look at a source that
 // is away takes minutes.
 func (d *Deliveries) kept(i delivery.Item) (is bool) {
+	if !delivery.Keeps(i) {
+		return false
+	}
 	d.mirror.Read(func(v store.View) {
-		items, _ := deliveryItems(v)
-		for _, now := range items {
-			if now.Spec.Name == i.Spec.Name {
-				is = now.Release == i.Release && now.Spec.Rev == i.Spec.Rev && now.Ask == i.Ask && now.Busy == 0
-			}
-		}
-		is = is && delivery.Keeps(i)
-		if is {
-			is = !delivery.ByIt(i, releasesSince(v, i.Spec.App, delivery.Left(i.State), i.Release))
-		}
+		now := delivery.Item{Spec: i.Spec, State: i.State}
+		around(v, &now)
+		is = now.Release == i.Release && now.Ask == i.Ask && now.Busy == 0 &&
+			!delivery.ByIt(i, releasesSince(v, i.Spec.App, delivery.Left(i.State), i.Release))
 	})
 	return is
 }

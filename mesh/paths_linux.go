@@ -51,8 +51,7 @@ func (k *kernel) try(ctx context.Context, all map[cluster.NodeID]trial) (map[clu
 		if again {
 			sent, next = sent+1, next.Add(tryAgain)
 		}
-		waits := len(waiting) > 0
-		if !waits {
+		if len(waiting) == 0 {
 			return got, nil
 		}
 		select {
