@@ -43,6 +43,7 @@ type Etcd struct {
 	client  *clientv3.Client
 	timeout time.Duration
 	log     hclog.Logger
+	past    *past
 
 	mu      sync.Mutex
 	closed  bool
@@ -81,7 +82,7 @@ func NewEtcd(cfg EtcdConfig, log hclog.Logger) (*Etcd, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client of etcd at %v: %w", cfg.Endpoints, err)
 	}
-	return &Etcd{client: c, timeout: timeout, log: log, cancels: map[clientv3.LeaseID]context.CancelFunc{}}, nil
+	return &Etcd{client: c, timeout: timeout, log: log, past: newPast(), cancels: map[clientv3.LeaseID]context.CancelFunc{}}, nil
 }
 
 // Close ends all leases at once, then the connection; watches end with it.
@@ -110,7 +111,7 @@ func (e *Etcd) Conn() grpc.ClientConnInterface { return e.client.ActiveConnectio
 func (e *Etcd) Healthy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
-	_, err := e.client.Get(ctx, PrefixCluster+"health", clientv3.WithKeysOnly())
+	_, err := e.get(ctx, PrefixCluster+"health", clientv3.WithKeysOnly())
 	// A refusal also shows that a quorum answered.
 	if err != nil && !errors.Is(err, rpctypes.ErrPermissionDenied) {
 		return wrap(err, "ask etcd whether it is well")
@@ -125,7 +126,7 @@ func (e *Etcd) Get(ctx context.Context, key string) (Entry, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
-	r, err := e.client.Get(ctx, key)
+	r, err := e.get(ctx, key)
 	if err != nil {
 		return Entry{}, wrap(err, "get "+key)
 	}
@@ -169,7 +170,7 @@ func (e *Etcd) List(ctx context.Context, prefix string) ([]Entry, int64, error) 
 func (e *Etcd) page(ctx context.Context, from, end string, rev int64) (*clientv3.GetResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
-	return e.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(rev))
+	return e.get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(rev))
 }
 
 // Commit implements Store. After a KindTransient error the transaction may have
@@ -194,11 +195,13 @@ func (e *Etcd) Commit(ctx context.Context, t Txn) (int64, error) {
 	defer cancel()
 	what := "write " + t.firstKey()
 	propose := func(ctx context.Context) (int64, error) {
+		before := e.past.newest()
 		r, err := e.client.Txn(ctx).If(conds...).Then(ops...).Commit()
-		switch {
-		case err != nil:
+		if err != nil {
 			return 0, wrap(err, what)
-		case !r.Succeeded:
+		}
+		e.past.answered(before, r.Header.Revision)
+		if !r.Succeeded {
 			return 0, t.conflict()
 		}
 		return r.Header.Revision, nil

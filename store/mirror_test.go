@@ -246,3 +246,67 @@ func TestMirrorDoesNotRepeatItself(t *testing.T) {
 		}
 	})
 }
+
+// switched is one store and then another: the same one that was put back to an older state,
+// whose watches end.
+type switched struct {
+	store.Store
+	later store.Store
+	ended chan struct{}
+}
+
+func (s *switched) now() store.Store {
+	select {
+	case <-s.ended:
+		return s.later
+	default:
+		return s.Store
+	}
+}
+
+func (s *switched) List(ctx context.Context, prefix string) ([]store.Entry, int64, error) {
+	return s.now().List(ctx, prefix)
+}
+
+func (s *switched) Watch(ctx context.Context, prefix string, rev int64) <-chan store.Batch {
+	if s.now() == s.later {
+		return s.later.Watch(ctx, prefix, rev)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer cancel()
+		select {
+		case <-s.ended:
+		case <-ctx.Done():
+		}
+	}()
+	return s.Store.Watch(ctx, prefix, rev)
+}
+
+// A store is put back to an older state: a revision is another change's now, and nothing of
+// the lost history is left in the mirror, which says that there was one.
+func TestMirrorOfAStoreThatIsPutBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		before, after := store.NewMemory(), store.NewMemory()
+		put(t, before, "p/a", "lost")
+		put(t, before, "p/b", "lost")
+		put(t, before, "p/b", "lost too")
+		st := &switched{Store: before, later: after, ended: make(chan struct{})}
+		m := store.NewMirror(st, "p/", hclog.NewNullLogger())
+		defer start(t, m)()
+		m.Read(func(v store.View) { _, _, _ = store.One[string](v, "p/a") }) // decoded, and kept so
+		if m.Turn() != 0 {
+			t.Errorf("the store was put back %d times", m.Turn())
+		}
+		put(t, after, "p/a", "kept") // at the revision at which it was lost
+		close(st.ended)
+		time.Sleep(time.Minute)
+		if diff := cmp.Diff(map[string]string{"p/a": "kept"}, content(m)); diff != "" {
+			t.Error(diff)
+		}
+		if m.Turn() != 1 {
+			t.Errorf("the store was put back once, not %d times", m.Turn())
+		}
+	})
+}

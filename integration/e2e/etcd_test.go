@@ -103,6 +103,49 @@ func TestOperatorsEtcdHasUsers(t *testing.T) {
 	}
 }
 
+// An operator's etcd is put back to an older state, and the server and a node
+// that run on make of the cluster what that state says, and what is asked of it from then on.
+func TestOperatorsEtcdIsPutBack(t *testing.T) {
+	for _, version := range []string{etcdd.Debian, etcdd.Current} {
+		t.Run(version, func(t *testing.T) {
+			l := newLAN(t)
+			e := etcdd.StartAt(t, version, l.host())
+			one := l.whole("n1")
+			one.args = append(one.args, e.Flags()...)
+			t.Cleanup(one.remove)
+			one.up()
+			l.joined(one, "n2", false)
+			image := one.image()
+			deploy := func(version string, replicas int) {
+				one.do("deploy", "-f", one.write("compose.yaml", web(image, "ours", version, replicas, "")))
+			}
+			runs := func(version string, replicas int) {
+				one.eventually(2*time.Minute, fmt.Sprintf("%d of version %s run", replicas, version), func() error {
+					if list := get[[]taskRow](one.node, "ps", "ours"); len(list) != replicas || slices.ContainsFunc(list, func(x taskRow) bool { return !x.Ready }) {
+						return fmt.Errorf("%+v", list)
+					}
+					for range 2 * replicas {
+						if body, err := one.answer("http://ours.example.com/"); err != nil || !strings.HasPrefix(body, version+" ") {
+							return fmt.Errorf("it answers %q: %w", body, err)
+						}
+					}
+					return nil
+				})
+			}
+			deploy("1", 4)
+			e.Save()
+			e.Up()
+			deploy("2", 6)
+			e.PutBack()
+			e.Up()
+			runs("1", 4)
+			deploy("3", 4)
+			runs("3", 4)
+			one.do("rm", "ours", "-y")
+		})
+	}
+}
+
 // joined starts a node with containers on an engine of its own, with the line of a server.
 func (l *lan) joined(at *server, id string, gateway bool) *worker {
 	l.t.Helper()

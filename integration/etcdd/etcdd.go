@@ -161,6 +161,31 @@ func (e *Etcd) Kill() {
 	}
 }
 
+// Save ends the program and keeps a copy of its data; it is not started again.
+func (e *Etcd) Save() {
+	e.t.Helper()
+	e.Kill()
+	e.copyData("data", "saved")
+}
+
+// PutBack ends the program and has the data of Save in place of its own; it is not started again.
+func (e *Etcd) PutBack() {
+	e.t.Helper()
+	e.Kill()
+	e.copyData("saved", "data")
+}
+
+func (e *Etcd) copyData(from, to string) {
+	e.t.Helper()
+	err := os.RemoveAll(filepath.Join(e.dir, to))
+	if err == nil {
+		err = os.CopyFS(filepath.Join(e.dir, to), os.DirFS(filepath.Join(e.dir, from)))
+	}
+	if err != nil {
+		e.t.Fatal(err)
+	}
+}
+
 // Flags have a server use it.
 func (e *Etcd) Flags() []string {
 	return []string{"--etcd-endpoints", e.Endpoint, "--etcd-ca", e.CA, "--etcd-cert", e.Cert, "--etcd-key", e.Key}
