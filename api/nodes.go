@@ -226,6 +226,11 @@ func (s *Server) status(_ context.Context, _ *noInput) (v1.ClusterStatus, error)
 				out.Alarms = append(out.Alarms, fmt.Sprintf("certificate %s %s", e.V.Name, w))
 			}
 		}
+		for _, n := range store.NodeNets(v) {
+			if n.Short > 0 {
+				out.Alarms = append(out.Alarms, fmt.Sprintf("node %s gets no more addresses for containers, all of the cluster's --pool is given out: it wants %d networks more than it has addresses for, up to 2 of them to keep free; remove apps there, or nodes that are gone (fairlead node rm)", n.Node, n.Short))
+			}
+		}
 	})
 	return out, nil
 }

@@ -474,6 +474,11 @@ func TestStates(t *testing.T) {
 		alarms := strings.Join(st.Alarms, "\n")
 		return err == nil && strings.Contains(alarms, "node n1 has networks of its own among the cluster's addresses") && strings.Contains(alarms, "eth1")
 	})
+	b.put(store.NodeNetKey("n1"), cluster.NodeNet{Node: "n1", Short: 1})
+	b.await(func() bool {
+		st, err := b.Status(ctx)
+		return err == nil && strings.Contains(strings.Join(st.Alarms, "\n"), "node n1 gets no more addresses for containers")
+	})
 	// The node goes away: what it said no longer counts.
 	rev, err := b.store.Commit(ctx, store.Txn{Then: []store.Op{{Key: store.AliveKey("n1"), Delete: true}}})
 	if err != nil {

@@ -10,6 +10,9 @@ type NodeNet struct {
 	// Blocks are the node's own part of the cluster's address range: networks are
 	// carved from them on that node alone.
 	Blocks []netip.Prefix `json:"blocks"`
+	// Short is how many networks the node needs and keeps free beyond what Blocks hold: the
+	// cluster's address range is used up.
+	Short int `json:"short,omitempty"`
 	// Networks are the subnets of the networks that the node has now.
 	Networks map[NetworkName]netip.Prefix `json:"networks,omitempty"`
 	// Away: nothing was heard of the node for as long as its lease is.

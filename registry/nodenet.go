@@ -11,11 +11,11 @@ import (
 )
 
 const (
-	// A node gets addresses in blocks of four networks, and keeps two networks
-	// free: a new app need not wait for a block.
+	// A node gets addresses in blocks of four networks.
 	blockBits   = 22
 	networkBits = 24
-	spare       = 2
+	// A node keeps two networks free: a new app need not wait for a block.
+	spare = 2
 )
 
 // nodeNets returns what must change so that each node has addresses of its own
@@ -65,11 +65,12 @@ func nodeNets(s Snapshot) []Action {
 		for missing > 0 {
 			b, ok := freeBlock(s.Pool, taken)
 			if !ok {
-				break // the task that needs one says so
+				break
 			}
 			taken, want.Blocks = append(taken, b), append(want.Blocks, b)
 			missing -= room([]netip.Prefix{b})
 		}
+		want.Short = max(missing, 0)
 		if !known || !sameNet(want, old) {
 			out = append(out, PutNodeNet{Net: want})
 		}
@@ -131,5 +132,5 @@ func freeBlock(pool netip.Prefix, taken []netip.Prefix) (netip.Prefix, bool) {
 }
 
 func sameNet(a, b cluster.NodeNet) bool {
-	return a.Address == b.Address && a.Away == b.Away && slices.Equal(a.Blocks, b.Blocks) && maps.Equal(a.Networks, b.Networks)
+	return a.Address == b.Address && a.Away == b.Away && a.Short == b.Short && slices.Equal(a.Blocks, b.Blocks) && maps.Equal(a.Networks, b.Networks)
 }

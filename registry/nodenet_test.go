@@ -157,6 +157,24 @@ func TestBlockLaws(t *testing.T) {
 					all = append(all, b)
 				}
 			}
+			// Who gets too little says so, and nothing is left then.
+			wanted := map[cluster.NodeID]map[cluster.NetworkName]bool{}
+			for _, p := range s.Placements {
+				for _, n := range p.Spec.Networks {
+					if wanted[p.Node] == nil {
+						wanted[p.Node] = map[cluster.NetworkName]bool{}
+					}
+					wanted[p.Node][n.Name] = true
+				}
+			}
+			for _, n := range s.Nets {
+				if want := max(len(wanted[n.Node])+spare-room(n.Blocks), 0); n.Short != want {
+					t.Fatalf("%s has %v for %v and says that it lacks %d", n.Node, n.Blocks, wanted[n.Node], n.Short)
+				}
+				if _, free := freeBlock(s.Pool, all); n.Short > 0 && free {
+					t.Fatalf("%s lacks %d networks, and there are some", n.Node, n.Short)
+				}
+			}
 			// Nothing is taken from a node that stays.
 			for _, old := range before.Nets {
 				for _, n := range s.Nets {
