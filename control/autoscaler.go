@@ -43,7 +43,7 @@ type autoscalerStore struct {
 	opts      AutoscalerOptions
 	log       hclog.Logger
 	seen      map[cluster.TaskID]seenSample
-	committed committed
+	committed int64 // revision of the last write
 }
 
 // seenSample is when, by this server's clock, a sample was new. The time in a
@@ -101,7 +101,7 @@ func (a *autoscalerStore) apply(ctx context.Context, _ autoscaler.Snapshot, acts
 		if err == nil {
 			var rev int64
 			if rev, err = a.store.Commit(ctx, t); err == nil {
-				a.committed.add(a.mirror, rev)
+				a.committed = rev
 			}
 		}
 		if err != nil {

@@ -43,7 +43,7 @@ type broker struct {
 	now       func() time.Time
 	log       hclog.Logger
 	held      map[cluster.TaskID]hold
-	committed committed
+	committed int64 // revision of the last write
 }
 
 // hold is a task whose secrets could not be had; it is tried again later.
@@ -120,7 +120,7 @@ func (b *broker) wake(s secrets.Snapshot) time.Duration {
 // held; it does not stop the others.
 func (b *broker) apply(ctx context.Context, s secrets.Snapshot, acts []secrets.Action) error {
 	w := &batch{store: b.store}
-	defer func() { b.committed.add(b.mirror, w.rev) }()
+	defer func() { b.committed = max(b.committed, w.rev) }()
 	values := map[secretVersion]resolved{}
 	failed := map[cluster.ServiceID]string{}
 	for _, a := range acts {

@@ -64,7 +64,7 @@ type Deliveries struct {
 	mu        sync.Mutex
 	busy      map[cluster.DeliveryName]piece
 	held      map[cluster.DeliveryName]unwritten
-	committed committed
+	committed int64 // revision of the last write
 }
 
 // piece is what is being done for a delivery, as it was then.
@@ -123,13 +123,13 @@ func (d *Deliveries) signal() {
 func (d *Deliveries) snapshot(ctx context.Context) (delivery.Snapshot, error) {
 	s := delivery.Snapshot{Now: d.opts.Now().UTC(), Busy: map[cluster.DeliveryName]cluster.StoreRev{}, Since: map[cluster.DeliveryName]time.Time{}}
 	d.mu.Lock()
-	last := d.committed
+	committed := d.committed
 	for n, p := range d.busy {
 		s.Busy[n], s.Since[n] = p.spec, p.since
 	}
 	d.mu.Unlock()
 	s.Free = d.opts.AtOnce - len(s.Busy)
-	if err := caughtUp(ctx, d.mirror, last); err != nil {
+	if err := caughtUp(ctx, d.mirror, committed); err != nil {
 		return s, err
 	}
 	d.mirror.Read(func(v store.View) { s.Deliveries, s.Orphans = deliveryItems(v) })
@@ -326,7 +326,7 @@ func (d *Deliveries) commit(ctx context.Context, t store.Txn) error {
 		return fmt.Errorf("write a delivery's state: %w", err)
 	}
 	d.mu.Lock()
-	d.committed.add(d.mirror, rev)
+	d.committed = max(d.committed, rev)
 	d.mu.Unlock()
 	return nil
 }

@@ -34,7 +34,7 @@ type gatewayFiles struct {
 	open      GatewaySource
 	log       hclog.Logger
 	held      map[secrets.SourceID]cluster.StoreRev
-	committed committed
+	committed int64
 }
 
 func (g *gatewayFiles) snapshot(ctx context.Context) (s secrets.GatewaySnapshot, err error) {
@@ -89,7 +89,7 @@ func sourceKey(id secrets.SourceID) string {
 // does not stop the others.
 func (g *gatewayFiles) apply(ctx context.Context, _ secrets.GatewaySnapshot, acts []secrets.GatewayAction) error {
 	w := &batch{store: g.store}
-	defer func() { g.committed.add(g.mirror, w.rev) }()
+	defer func() { g.committed = max(g.committed, w.rev) }()
 	for _, a := range acts {
 		var conds []store.Cond
 		var op store.Op

@@ -28,7 +28,7 @@ type hookStore struct {
 	mirror    *store.Mirror
 	now       func() time.Time
 	log       hclog.Logger
-	committed committed
+	committed int64 // revision of the last write
 }
 
 func (h *hookStore) snapshot(ctx context.Context) (hook.Snapshot, error) {
@@ -82,7 +82,7 @@ func (h *hookStore) apply(ctx context.Context, s hook.Snapshot, acts []hook.Acti
 		if err != nil {
 			return fmt.Errorf("write hooks of %s: %w", app, err)
 		}
-		h.committed.add(h.mirror, rev)
+		h.committed = max(h.committed, rev)
 		for _, a := range acts[:n] {
 			if x, ok := a.(hook.Save); ok {
 				c.records[app] = cluster.StoreRev(rev)
@@ -164,7 +164,7 @@ func Changes(m *store.Mirror, api Changer, log hclog.Logger) *loop.Loop[[]cluste
 	return &loop.Loop[[]cluster.AppName, cluster.AppName]{
 		Name: "changes",
 		Snapshot: func(ctx context.Context) ([]cluster.AppName, error) {
-			if err := caughtUp(ctx, m, committed{}); err != nil {
+			if err := caughtUp(ctx, m, 0); err != nil {
 				return nil, err
 			}
 			var s hook.Snapshot

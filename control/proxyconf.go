@@ -42,7 +42,7 @@ type proxyconfStore struct {
 	tree      *store.Mirror
 	options   ProxyconfOptions
 	log       hclog.Logger
-	committed committed // below store.TraefikRoot
+	committed int64 // revision of the last write below store.TraefikRoot
 
 	revs map[string]int64 // of the keys in the last snapshot
 
@@ -56,7 +56,7 @@ type proxyconfStore struct {
 
 func (p *proxyconfStore) snapshot(ctx context.Context) (proxyconf.Snapshot, error) {
 	var s proxyconf.Snapshot
-	if err := caughtUp(ctx, p.mirror, committed{}); err != nil {
+	if err := caughtUp(ctx, p.mirror, 0); err != nil {
 		return s, err
 	}
 	if err := caughtUp(ctx, p.tree, p.committed); err != nil {
@@ -180,6 +180,6 @@ func (p *proxyconfStore) write(ctx context.Context, batch []proxyconf.Write) err
 	if err != nil {
 		return fmt.Errorf("write %d of Traefik's keys: %w", len(batch), err)
 	}
-	p.committed.add(p.tree, rev)
+	p.committed = rev
 	return nil
 }

@@ -44,7 +44,7 @@ type registryStore struct {
 	options   RegistryOptions
 	heard     map[cluster.NodeID]bool // nodes that were alive at some time since this loop began
 	log       hclog.Logger
-	committed committed
+	committed int64 // revision of the last write
 }
 
 func (r *registryStore) snapshot(ctx context.Context) (registry.Snapshot, error) {
@@ -115,7 +115,7 @@ func (r *registryStore) apply(ctx context.Context, _ registry.Snapshot, acts []r
 		if err != nil {
 			return fmt.Errorf("write endpoints: %w", err)
 		}
-		r.committed.add(r.mirror, rev)
+		r.committed = rev
 		return nil
 	}
 	for i, a := range acts {

@@ -31,7 +31,7 @@ type rolloutStore struct {
 	now       func() time.Time
 	log       hclog.Logger
 	gone      map[cluster.NodeID]time.Time // nodes that are not alive, since when this loop has seen it
-	committed committed
+	committed int64                        // revision of the last write
 }
 
 func (r *rolloutStore) snapshot(ctx context.Context) (rollout.Snapshot, error) {
@@ -194,7 +194,7 @@ func (r *rolloutStore) commit(ctx context.Context, b *rolloutBatch) error {
 		if err != nil {
 			return fmt.Errorf("write %s: %w", t.Then[0].Key, err)
 		}
-		r.committed.add(r.mirror, rev)
+		r.committed = max(r.committed, rev)
 		for i := range b.base {
 			if saved && b.base[i].Key == record {
 				b.base[i].Rev = rev

@@ -29,7 +29,7 @@ type schedulerStore struct {
 	mirror    *store.Mirror
 	now       func() time.Time
 	log       hclog.Logger
-	committed committed
+	committed int64 // revision of the last write
 }
 
 func (s *schedulerStore) snapshot(ctx context.Context) (scheduler.Snapshot, error) {
@@ -59,7 +59,7 @@ func (s *schedulerStore) snapshot(ctx context.Context) (scheduler.Snapshot, erro
 // task cannot come from two looks at the store.
 func (s *schedulerStore) apply(ctx context.Context, snap scheduler.Snapshot, acts []scheduler.Action) error {
 	w := &turns{store: s.store, key: store.TurnKey(schedulerName), turn: int64(snap.Turn), value: []byte(`"` + schedulerName + `"`)}
-	defer func() { s.committed.add(s.mirror, w.rev) }()
+	defer func() { s.committed = max(s.committed, w.rev) }()
 	placed := 0
 	for _, a := range acts {
 		conds, op, err := s.write(snap, a)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fairlead/fairlead/agent"
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/store"
 )
 
 // uplink is an address of this machine and the interface that it is of, or that
@@ -207,12 +208,12 @@ const (
 // etcd and what it says of itself have the former. It begins again with the new one.
 var errMoved = errors.New("this server's address has changed")
 
-// whileMoved runs a server, again whenever its address has changed, and returns how it
-// ended otherwise.
+// whileMoved runs a server or a node, again whenever its address has changed or the store
+// was put back, and returns how it ended otherwise.
 func whileMoved(ctx context.Context, run func() error) error {
 	for {
 		err := run()
-		if !errors.Is(err, errMoved) {
+		if !errors.Is(err, errMoved) && !errors.Is(err, store.ErrPutBack) {
 			return err
 		}
 		if ctx.Err() != nil {

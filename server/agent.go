@@ -93,7 +93,7 @@ func RunAgent(ctx context.Context, cfg Config, token func() (string, error), now
 	if err := requireRoot("fairlead agent"); err != nil {
 		return err
 	}
-	return explainFull(runAgent(ctx, cfg, token, now), cfg.DataDir)
+	return explainFull(whileMoved(ctx, func() error { return runAgent(ctx, cfg, token, now) }), cfg.DataDir)
 }
 
 func runAgent(ctx context.Context, cfg Config, token func() (string, error), now func() time.Time) error {
@@ -127,6 +127,7 @@ func runAgent(ctx context.Context, cfg Config, token func() (string, error), now
 			return nil
 		})
 	})
+	g.Go(func() error { return j.watchPast(gctx, st, store.PlacementPrefix(cluster.NodeID(j.Node))) })
 	t := &tunnels{dialer: j.dialer(n.handler())}
 	t.set(gctx, g, j.membership.Servers)
 	mirror := store.NewMirror(st, store.PrefixServers, j.Log.Named("mirror"))

@@ -121,6 +121,7 @@ func run(ctx context.Context, cfg Config, token func() (string, error), now func
 			return errMoved
 		})
 	})
+	g.Go(func() error { return m.watchPast(gctx, st, store.LockKey("leader")) })
 	if m.alarms.embedded == nil {
 		g.Go(func() error { return m.watchAlarms(gctx, st) })
 	}
@@ -135,6 +136,16 @@ func run(ctx context.Context, cfg Config, token func() (string, error), now func
 	m.Log.Info("stopping")
 	stopStore(context.Canceled)
 	return errors.Join(err, st.Close(), ignoreCancel(<-storeDone))
+}
+
+// watchPast ends a run whose store was put back to an older state: everything is read and
+// said anew, and an empty one is refused.
+func (c *Config) watchPast(ctx context.Context, st *store.Etcd, key string) error {
+	err := st.AwaitPutBack(ctx, key)
+	if errors.Is(err, store.ErrPutBack) {
+		c.Log.Warn("the store was put back to an older state; beginning again with that one, and what runs runs on until it says otherwise")
+	}
+	return err
 }
 
 func ignoreCancel(err error) error {

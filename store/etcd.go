@@ -195,12 +195,14 @@ func (e *Etcd) Commit(ctx context.Context, t Txn) (int64, error) {
 	defer cancel()
 	what := "write " + t.firstKey()
 	propose := func(ctx context.Context) (int64, error) {
-		before := e.past.newest()
+		before := e.past.known()
 		r, err := e.client.Txn(ctx).If(conds...).Then(ops...).Commit()
 		if err != nil {
 			return 0, wrap(err, what)
 		}
-		e.past.answered(before, r.Header.Revision)
+		if len(ops) > 0 { // without a write etcd asks no majority
+			e.past.answered(before, r.Header.Revision)
+		}
 		if !r.Succeeded {
 			return 0, t.conflict()
 		}

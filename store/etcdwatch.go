@@ -13,9 +13,9 @@ import (
 // Watch implements Store. Batches without events tell how far there are none.
 //
 // It ends with an Err, rather than staying silent, when the server does not
-// answer within the request timeout or has lost its leader, and when the store
-// was put back to a revision before those that were known. A lost connection
-// alone does not end it: the client connects again and goes on where it was.
+// answer within the request timeout or has lost its leader. A lost connection
+// alone does not end it: the client connects again and goes on where it was; of a store that was put back
+// meanwhile it says nothing (AwaitPutBack does).
 func (e *Etcd) Watch(ctx context.Context, prefix string, rev int64) <-chan Batch {
 	out := make(chan Batch)
 	go func() {
@@ -45,23 +45,11 @@ func (e *Etcd) watch(ctx context.Context, prefix string, rev int64, out chan<- B
 	} else {
 		opts = append(opts, clientv3.WithPrefix())
 	}
-	putBack, news := e.past.heard(rev)
 	responses := e.client.Watch(wctx, from, opts...)
 	if !late.Stop() {
 		return cluster.Transientf("watch %s: etcd did not answer within %s", prefix, e.timeout)
 	}
-	go e.lookOn(wctx, from, news) // a key that may be watched may be read
-	for {
-		var r clientv3.WatchResponse
-		select {
-		case <-putBack:
-			return cluster.Transientf("watch %s: the store was put back to an older state", prefix)
-		case got, open := <-responses:
-			if !open {
-				return wrap(errors.New("the watch was closed"), "watch "+prefix)
-			}
-			r = got
-		}
+	for r := range responses {
 		if err := r.Err(); err != nil {
 			return wrap(err, "watch "+prefix)
 		}
@@ -76,6 +64,7 @@ func (e *Etcd) watch(ctx context.Context, prefix string, rev int64, out chan<- B
 		case out <- b:
 		}
 	}
+	return wrap(errors.New("the watch was closed"), "watch "+prefix)
 }
 
 func batch(r clientv3.WatchResponse) Batch {

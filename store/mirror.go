@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -24,7 +23,6 @@ type Mirror struct {
 
 	mu      sync.RWMutex
 	rev     int64
-	turn    int64 // how often the store was put back to an older state
 	byKey   map[string]*item
 	sorted  []string // keys in order; nil when it must be made again
 	follows bool     // a watch goes on where the list ended
@@ -93,14 +91,6 @@ func (m *Mirror) Rev() int64 {
 	return m.rev
 }
 
-// Turn is how often the store was seen to be put back to an older state: revisions from
-// before the last time are of changes that are gone.
-func (m *Mirror) Turn() int64 {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.turn
-}
-
 // Follows reports whether the mirror is told of changes. From the end of a watch until
 // the store is listed again, which takes as long as the store does not answer, it is not.
 func (m *Mirror) Follows() bool {
@@ -120,15 +110,11 @@ func (m *Mirror) replace(entries []Entry, rev int64) {
 	defer m.mu.Unlock()
 	next := make(map[string]*item, len(entries))
 	for _, e := range entries {
-		// In a store that was put back, a revision may be that of another value.
-		if old := m.byKey[e.Key]; old != nil && old.Rev == e.Rev && old.Created == e.Created && bytes.Equal(old.Value, e.Value) {
+		if old := m.byKey[e.Key]; old != nil && old.Rev == e.Rev {
 			next[e.Key] = old
 			continue
 		}
 		next[e.Key] = &item{Entry: e}
-	}
-	if rev < m.rev {
-		m.turn++
 	}
 	m.byKey, m.sorted, m.rev, m.follows = next, nil, rev, true
 	m.announce()

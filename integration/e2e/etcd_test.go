@@ -104,7 +104,8 @@ func TestOperatorsEtcdHasUsers(t *testing.T) {
 }
 
 // An operator's etcd is put back to an older state, and the server and a node
-// that run on make of the cluster what that state says, and what is asked of it from then on.
+// that run on make of the cluster what that state says, and what is asked of it from then on;
+// an empty one is refused, and what runs runs on.
 func TestOperatorsEtcdIsPutBack(t *testing.T) {
 	for _, version := range []string{etcdd.Debian, etcdd.Current} {
 		t.Run(version, func(t *testing.T) {
@@ -114,7 +115,7 @@ func TestOperatorsEtcdIsPutBack(t *testing.T) {
 			one.args = append(one.args, e.Flags()...)
 			t.Cleanup(one.remove)
 			one.up()
-			l.joined(one, "n2", false)
+			two := l.joined(one, "n2", false)
 			image := one.image()
 			deploy := func(version string, replicas int) {
 				one.do("deploy", "-f", one.write("compose.yaml", web(image, "ours", version, replicas, "")))
@@ -141,6 +142,24 @@ func TestOperatorsEtcdIsPutBack(t *testing.T) {
 			runs("1", 4)
 			deploy("3", 4)
 			runs("3", 4)
+
+			e.Empty() // as after a slip in its unit
+			e.Up()
+			one.eventually(time.Minute, "an empty one is refused", func() error {
+				b, err := os.ReadFile(filepath.Join(one.dir, "server.log"))
+				if err == nil && !strings.Contains(string(b), "this etcd holds no cluster any more") {
+					err = errors.New("it is not")
+				}
+				return err
+			})
+			one.stop(syscall.SIGKILL) // it has ended by itself
+			if n := len(one.containers("ours")) + len(two.containers("ours")); n != 4 {
+				t.Errorf("%d of 4 containers run on", n)
+			}
+			e.PutBack()
+			e.Up()
+			one.up()
+			runs("1", 4)
 			one.do("rm", "ours", "-y")
 		})
 	}

@@ -175,6 +175,15 @@ func (e *Etcd) PutBack() {
 	e.copyData("saved", "data")
 }
 
+// Empty ends the program and removes its data; it is not started again.
+func (e *Etcd) Empty() {
+	e.t.Helper()
+	e.Kill()
+	if err := os.RemoveAll(filepath.Join(e.dir, "data")); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
 func (e *Etcd) copyData(from, to string) {
 	e.t.Helper()
 	err := os.RemoveAll(filepath.Join(e.dir, to))

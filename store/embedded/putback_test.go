@@ -1,30 +1,30 @@
 package embedded_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
-
-	"github.com/hashicorp/go-hclog"
 
 	"github.com/fairlead/fairlead/store"
 	"github.com/fairlead/fairlead/store/embedded/etcdtest"
 )
 
-// An operator puts the store back to an older state: whoever follows it, and asks for
-// nothing meanwhile, is told of that state and of what changes from then on. A revision
-// that was one change's before is another's now.
-func TestAStoreThatIsPutBackIsFollowed(t *testing.T) {
+// An operator puts the store back to an older state: a client is told of it, also one that
+// asks for nothing meanwhile, and none is of a store that was merely away.
+func TestAStoreThatIsPutBack(t *testing.T) {
 	t.Parallel()
 	srv := etcdtest.New(t)
 	stop := srv.Start(t)
 	t.Cleanup(func() { _ = stop() })
-	follower, writer := srv.Client(t), srv.Client(t)
+	idle, writer := srv.Client(t), srv.Client(t)
 	put(t, writer, "app", "older")
 	_ = stop()
-	older := t.TempDir()
-	copyTo := func(from, to string) {
+	older := filepath.Join(t.TempDir(), "older")
+	copyDir := func(from, to string) {
 		t.Helper()
 		if err := os.RemoveAll(to); err != nil {
 			t.Fatal(err)
@@ -33,48 +33,57 @@ func TestAStoreThatIsPutBackIsFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	copyTo(srv.Config.Dir, older)
+	copyDir(srv.Config.Dir, older)
 
 	stop = srv.Start(t)
-	m := store.NewMirror(follower, "app", hclog.NewNullLogger())
-	go func() { _ = m.Run(t.Context()) }()
-	<-m.Ready()
-	says := func(want map[string]string) {
-		t.Helper()
-		var got map[string]string
-		for end := time.After(90 * time.Second); ; {
-			changed := m.Changed()
-			got = map[string]string{}
-			m.Read(func(v store.View) {
-				for _, k := range v.Keys("") {
-					e, _ := v.Entry(k)
-					got[k] = string(e.Value)
-				}
-			})
-			if fmt.Sprint(got) == fmt.Sprint(want) {
-				return
-			}
-			select {
-			case <-changed:
-			case <-end:
-				t.Fatalf("it says %v, want %v", got, want)
-			}
-		}
+	told := map[*store.Etcd]chan error{idle: make(chan error, 1), writer: make(chan error, 1)}
+	for c, ch := range told {
+		go func() { ch <- c.AwaitPutBack(t.Context(), "app") }()
 	}
-	put(t, writer, "app", "newer 0")
-	lost := put(t, writer, "app/lost", "of the lost history")
+	seen := idle.Watch(t.Context(), "app", 0)
 	for i := range 50 {
 		put(t, writer, "app", fmt.Sprintf("newer %d", i))
 	}
-	says(map[string]string{"app": "newer 49", "app/lost": "of the lost history"})
+	for b := range seen {
+		if b.Err != nil {
+			t.Fatal(b.Err)
+		}
+		if string(b.Events[len(b.Events)-1].Value) == "newer 49" {
+			break
+		}
+	}
+	_ = stop()
+	stop = srv.Start(t)
+	put(t, writer, "app", "newer still")
+	if _, err := idle.Get(t.Context(), "app"); err != nil {
+		t.Fatal(err)
+	}
+	for _, ch := range told {
+		select {
+		case err := <-ch:
+			t.Fatalf("the store was away, and not put back: %v", err)
+		default:
+		}
+	}
 
 	_ = stop()
-	copyTo(older, srv.Config.Dir)
+	copyDir(older, srv.Config.Dir)
 	stop = srv.Start(t)
-	says(map[string]string{"app": "older"})
 	put(t, writer, "app", "since")
-	if again := put(t, writer, "app/lost", "of the history since"); again != lost {
-		t.Errorf("the revision is %d, and was %d: the test is for one that comes again", again, lost)
+	for c, ch := range told {
+		select {
+		case err := <-ch:
+			if !errors.Is(err, store.ErrPutBack) {
+				t.Errorf("%v", err)
+			}
+		case <-time.After(90 * time.Second):
+			t.Errorf("a client is not told; the idle one: %v", c == idle)
+		}
 	}
-	says(map[string]string{"app": "since", "app/lost": "of the history since"})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("enough")
+	cancel(why)
+	if err := srv.Client(t).AwaitPutBack(ctx, "app"); !errors.Is(err, why) {
+		t.Errorf("a client of the store as it is now: %v", err)
+	}
 }
