@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/fairlead/fairlead/store"
 )
 
 func link(address, name string) uplink {
@@ -115,10 +117,10 @@ func TestAnAddressIsChosenOnceAndOnlyIfNoneIsGiven(t *testing.T) {
 func TestAServerThatMovedBeginsAgain(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
-	ends := []error{errors.Join(errMoved, nil), fmt.Errorf("ended: %w", errMoved), errors.New("etcd died")}
+	ends := []error{errors.Join(errMoved, nil), fmt.Errorf("ended: %w", errMoved), errors.Join(store.ErrPutBack, nil), errors.New("etcd died")}
 	runs := 0
 	run := func() error { runs++; return ends[runs-1] }
-	if err := whileMoved(ctx, run); runs != 3 || err == nil || err.Error() != "etcd died" {
+	if err := whileMoved(ctx, run); runs != 4 || err == nil || err.Error() != "etcd died" {
 		t.Errorf("%d runs: %v", runs, err)
 	}
 	cancel()
