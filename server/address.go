@@ -208,6 +208,10 @@ const (
 // etcd and what it says of itself have the former. It begins again with the new one.
 var errMoved = errors.New("this server's address has changed")
 
+// putBackPause is between a run whose store was put back and the next one: a list of two etcds
+// that know nothing of each other looks like that for ever.
+const putBackPause = 2 * time.Second
+
 // whileMoved runs a server or a node, again whenever its address has changed or the store
 // was put back, and returns how it ended otherwise.
 func whileMoved(ctx context.Context, run func() error) error {
@@ -215,6 +219,12 @@ func whileMoved(ctx context.Context, run func() error) error {
 		err := run()
 		if !errors.Is(err, errMoved) && !errors.Is(err, store.ErrPutBack) {
 			return err
+		}
+		if errors.Is(err, store.ErrPutBack) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(putBackPause):
+			}
 		}
 		if ctx.Err() != nil {
 			return nil

@@ -116,18 +116,20 @@ func TestAnAddressIsChosenOnceAndOnlyIfNoneIsGiven(t *testing.T) {
 
 func TestAServerThatMovedBeginsAgain(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithCancel(t.Context())
-	ends := []error{errors.Join(errMoved, nil), fmt.Errorf("ended: %w", errMoved), errors.Join(store.ErrPutBack, nil), errors.New("etcd died")}
-	runs := 0
-	run := func() error { runs++; return ends[runs-1] }
-	if err := whileMoved(ctx, run); runs != 4 || err == nil || err.Error() != "etcd died" {
-		t.Errorf("%d runs: %v", runs, err)
-	}
-	cancel()
-	runs = 0
-	if err := whileMoved(ctx, run); runs != 1 || err != nil {
-		t.Errorf("told to end: %d runs, %v", runs, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		ends := []error{errors.Join(errMoved, nil), fmt.Errorf("ended: %w", errMoved), errors.Join(store.ErrPutBack, nil), errors.New("etcd died")}
+		runs := 0
+		run := func() error { runs++; return ends[runs-1] }
+		if err := whileMoved(ctx, run); runs != 4 || err == nil || err.Error() != "etcd died" {
+			t.Errorf("%d runs: %v", runs, err)
+		}
+		cancel()
+		runs = 0
+		if err := whileMoved(ctx, run); runs != 1 || err != nil {
+			t.Errorf("told to end: %d runs, %v", runs, err)
+		}
+	})
 }
 
 // What changes is told, what comes back within two looks is not, and what was given is

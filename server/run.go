@@ -121,7 +121,6 @@ func run(ctx context.Context, cfg Config, token func() (string, error), now func
 			return errMoved
 		})
 	})
-	g.Go(func() error { return m.watchPast(gctx, st, store.LockKey("leader")) })
 	if m.alarms.embedded == nil {
 		g.Go(func() error { return m.watchAlarms(gctx, st) })
 	}
@@ -130,8 +129,9 @@ func run(ctx context.Context, cfg Config, token func() (string, error), now func
 	}
 	if err := m.parts(gctx, g, gated, st.Conn()); err != nil {
 		stopStore(context.Canceled)
-		return errors.Join(err, ignoreCancel(g.Wait()))
+		return errors.Join(err, ignoreCancel(g.Wait()), st.Close())
 	}
+	g.Go(func() error { return m.watchPast(gctx, st, store.LockKey("leader")) })
 	err = ignoreCancel(g.Wait())
 	m.Log.Info("stopping")
 	stopStore(context.Canceled)
