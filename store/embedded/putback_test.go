@@ -34,6 +34,16 @@ func TestAStoreThatIsPutBack(t *testing.T) {
 		}
 	}
 	copyDir(srv.Config.Dir, older)
+	connected := func(c *store.Etcd) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for c.Healthy(ctx) != nil {
+			if ctx.Err() != nil {
+				t.Fatal("the client does not connect again")
+			}
+		}
+	}
 
 	stop = srv.Start(t)
 	told := map[*store.Etcd]chan error{idle: make(chan error, 1), writer: make(chan error, 1)}
@@ -48,13 +58,15 @@ func TestAStoreThatIsPutBack(t *testing.T) {
 		if b.Err != nil {
 			t.Fatal(b.Err)
 		}
-		if string(b.Events[len(b.Events)-1].Value) == "newer 49" {
+		if n := len(b.Events); n > 0 && string(b.Events[n-1].Value) == "newer 49" {
 			break
 		}
 	}
 	_ = stop()
 	stop = srv.Start(t)
+	connected(writer)
 	put(t, writer, "app", "newer still")
+	connected(idle)
 	if _, err := idle.Get(t.Context(), "app"); err != nil {
 		t.Fatal(err)
 	}
@@ -69,6 +81,7 @@ func TestAStoreThatIsPutBack(t *testing.T) {
 	_ = stop()
 	copyDir(older, srv.Config.Dir)
 	stop = srv.Start(t)
+	connected(writer)
 	put(t, writer, "app", "since")
 	for c, ch := range told {
 		select {
