@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -122,7 +123,15 @@ func TestOperatorsEtcdIsPutBack(t *testing.T) {
 			}
 			runs := func(version string, replicas int) {
 				one.eventually(2*time.Minute, fmt.Sprintf("%d of version %s run", replicas, version), func() error {
-					if list := get[[]taskRow](one.node, "ps", "ours"); len(list) != replicas || slices.ContainsFunc(list, func(x taskRow) bool { return !x.Ready }) {
+					out, err := one.try("ps", "ours", "-o", "json") // refused while the server begins again
+					if err != nil {
+						return fmt.Errorf("%w: %s", err, out)
+					}
+					var list []taskRow
+					if err := json.Unmarshal([]byte(out), &list); err != nil {
+						return err
+					}
+					if len(list) != replicas || slices.ContainsFunc(list, func(x taskRow) bool { return !x.Ready }) {
 						return fmt.Errorf("%+v", list)
 					}
 					for range 2 * replicas {
