@@ -151,7 +151,9 @@ func (n *agentNode) clean() {
 		return
 	}
 	n.cleaned = true
-	ctx := context.Background()
+	// An engine of 20.10 was seen to answer no removal any more.
+	ctx, cancel := context.WithTimeout(context.Background(), need.Patience*5*time.Minute)
+	defer cancel()
 	cs, err := n.engine.List(ctx, n.clusterI, n.node)
 	if err != nil {
 		n.t.Error(err)

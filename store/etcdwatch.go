@@ -14,8 +14,8 @@ import (
 //
 // It ends with an Err, rather than staying silent, when the server does not
 // answer within the request timeout or has lost its leader. A lost connection
-// alone does not end it: the client connects again and goes on where it was; of a store that was put back
-// meanwhile it says nothing (AwaitPutBack does).
+// alone does not end it: the client connects again and goes on where it was. Of a
+// store that was put back meanwhile it says nothing; AwaitPutBack does.
 func (e *Etcd) Watch(ctx context.Context, prefix string, rev int64) <-chan Batch {
 	out := make(chan Batch)
 	go func() {

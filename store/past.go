@@ -28,11 +28,15 @@ type past struct {
 
 	mu     sync.Mutex
 	newest int64 // revision known
-	is     bool  // it was put back
-	over   chan struct{}
+
+	over    chan struct{} // closed by putBack
+	putBack func()
 }
 
-func newPast() *past { return &past{over: make(chan struct{})} }
+func newPast() *past {
+	over := make(chan struct{})
+	return &past{over: over, putBack: sync.OnceFunc(func() { close(over) })}
+}
 
 // known is the newest revision known.
 func (p *past) known() int64 {
@@ -52,11 +56,8 @@ func (p *past) heard(rev int64) {
 func (p *past) answered(before, rev int64) {
 	p.heard(rev)
 	p.answers.Add(1)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if rev < before && !p.is {
-		p.is = true
-		close(p.over)
+	if rev < before {
+		p.putBack()
 	}
 }
 

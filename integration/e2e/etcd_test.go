@@ -104,18 +104,25 @@ func TestOperatorsEtcdHasUsers(t *testing.T) {
 	}
 }
 
+// operated is a server on an etcd of an operator's, and the network that nodes join it in.
+func operated(t *testing.T, version string) (*lan, *etcdd.Etcd, *server) {
+	t.Helper()
+	l := newLAN(t)
+	e := etcdd.StartAt(t, version, l.host())
+	one := l.whole("n1")
+	one.args = append(one.args, e.Flags()...)
+	t.Cleanup(one.remove)
+	one.up()
+	return l, e, one
+}
+
 // An operator's etcd is put back to an older state, and the server and a node
 // that run on make of the cluster what that state says, and what is asked of it from then on;
 // an empty one is refused, and what runs runs on.
 func TestOperatorsEtcdIsPutBack(t *testing.T) {
 	for _, version := range []string{etcdd.Debian, etcdd.Current} {
 		t.Run(version, func(t *testing.T) {
-			l := newLAN(t)
-			e := etcdd.StartAt(t, version, l.host())
-			one := l.whole("n1")
-			one.args = append(one.args, e.Flags()...)
-			t.Cleanup(one.remove)
-			one.up()
+			l, e, one := operated(t, version)
 			two := l.joined(one, "n2", false)
 			image := one.image()
 			deploy := func(version string, replicas int) {
@@ -229,12 +236,7 @@ func TestNodesOnOperatorsEtcd(t *testing.T) {
 
 func nodesOnOperatorsEtcd(t *testing.T, version string) {
 	t.Helper()
-	l := newLAN(t)
-	e := etcdd.StartAt(t, version, l.host())
-	one := l.whole("n1")
-	one.args = append(one.args, e.Flags()...)
-	t.Cleanup(one.remove)
-	one.up()
+	l, e, one := operated(t, version)
 	two := l.joined(one, "n2", false)
 	l.joined(one, "n3", false)
 	image := one.image() // on the server's engine alone
