@@ -95,7 +95,7 @@ EMPTY    :=
 CLUSTERS := ^($(subst $(EMPTY) ,|,$(strip TestThreeServers TestTwoWholeServers TestServerJoinInterrupted TestLeaderKilledWhileAServerJoins TestTwoNodes TestTwoGateways \
 	TestOperatorsEtcd TestOperatorsEtcdProxied TestNodesOnOperatorsEtcd TestServersOnOperatorsEtcd \
 	TestSlowLink TestTwoLabs TestLabIsKept TestInterrupted TestMachineIsLeftAlone TestServersAndGateways TestDocumentedFirewall \
-	TestNodesUnderLoad TestAcrossNodes TestAcrossServers TestLeadersUnderLoad TestDeliveryOnThreeNodes TestSystemd)))$$
+	TestShopOnThreeNodes TestNodesUnderLoad TestAcrossNodes TestAcrossServers TestLeadersUnderLoad TestDeliveryOnThreeNodes TestSystemd)))$$
 
 integration-clusters: setup vault engine registry buildx debian build ## the long tests of several servers, labs and external etcds; needs root
 	$(INTEGRATION) -run '$(CLUSTERS)' ./integration/...
@@ -118,7 +118,7 @@ integration-current: setup vault engine registry buildx debian build ## the inte
 
 # A test that sometimes fails is broken: ten runs of those of whole clusters, on both
 # engines; hours. What failed how often is written to bench/results/repeats.tsv.
-RUN ?= ^(TestThreeNodes|TestNodesUnderLoad|TestServersAndGateways|TestThreeServers|TestTwoNodes|TestTwoGateways|TestSecretsInVault|TestOperatorsEtcd|TestNodesOnOperatorsEtcd|TestServersOnOperatorsEtcd|TestAcrossNodes|TestAcrossServers|TestLeadersUnderLoad|TestDeliveryOnThreeNodes|TestStolenCertificates|TestDocumentedFirewall|TestLeaderKilledWhileAServerJoins)$$
+RUN ?= ^(TestThreeNodes|TestShopOnThreeNodes|TestNodesUnderLoad|TestServersAndGateways|TestThreeServers|TestTwoNodes|TestTwoGateways|TestSecretsInVault|TestOperatorsEtcd|TestNodesOnOperatorsEtcd|TestServersOnOperatorsEtcd|TestAcrossNodes|TestAcrossServers|TestLeadersUnderLoad|TestDeliveryOnThreeNodes|TestStolenCertificates|TestDocumentedFirewall|TestLeaderKilledWhileAServerJoins)$$
 IN  ?= ./integration/lab ./integration/e2e
 N   ?= 10
 repeat: setup vault engine registry buildx debian build ## the tests that match RUN, in the packages IN, N times (10); needs root
