@@ -640,3 +640,88 @@ func TestAPackageThatDrawsAtRandom(t *testing.T) {
 	}
 	same("noted later", rendered("i3", "seven"), 6)
 }
+
+// While a version rolls out, and after it failed, containers of the one before run: they are
+// led back to what made them.
+func TestTraceOfWhatRuns(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	if _, err := b.SetDelivery(ctx, "shop", fromGit("shop")); err != nil {
+		t.Fatal(err)
+	}
+	deliver := func(revision, image string, after int) {
+		t.Helper()
+		d := fromGit("shop").Delivery
+		d.Name, d.Rev = "shop", b.rev(store.DeliveryKey("shop"))
+		origin := cluster.Origin{Delivery: "shop", URL: d.Source.URL, Ref: "main", Revision: revision, Author: "Ann"}
+		bun := bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service(image)})
+		if r, err := b.srv.Deliver(ctx, d, api.Fetched{Origin: origin, Bundle: bun}, after); err != nil || !r.Changed {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	}
+	runs := func() cluster.TaskID {
+		svc := get[cluster.Service](b, store.ServiceKey(webID))
+		task := cluster.NewTaskID(webID, 1, svc.Created, int64(svc.Release))
+		b.put(store.TaskKey("shop", task), cluster.Task{
+			ID: task, ServiceID: webID, Slot: 1, Version: svc.Version, Release: svc.Release, Spec: svc.Spec.Task, Desire: cluster.DesireRun, N: int64(svc.Release),
+		})
+		return task
+	}
+	type led struct {
+		release, earlier int
+		revision, from   string
+		of               []cluster.TaskID
+	}
+	leads := func(want led) {
+		t.Helper()
+		tr, err := b.Trace(ctx, webID)
+		got := led{release: tr.Release.Number}
+		if tr.Origin != nil {
+			got.revision = tr.Origin.Revision
+		}
+		for _, e := range tr.Earlier {
+			got.earlier, got.of = e.Release.Number, e.Of
+			if e.Origin != nil {
+				got.from = e.Origin.Revision
+			}
+		}
+		if err != nil || len(tr.Earlier) > 1 || !cmp.Equal(want, got, cmp.AllowUnexported(led{})) {
+			t.Errorf("%v: %+v\n%s", err, tr, cmp.Diff(want, got, cmp.AllowUnexported(led{})))
+		}
+	}
+
+	deliver("a", "web:1", 0)
+	first := runs()
+	leads(led{release: 1, revision: "a"})
+	if _, err := b.Scale(ctx, "shop", v1.ScaleRequest{Services: map[cluster.ServiceName]v1.ScaleTo{"web": {Replicas: 3}}}); err != nil {
+		t.Fatal(err)
+	}
+	deliver("b", "web:2", 1)
+	svc := get[cluster.Service](b, store.ServiceKey(webID))
+	leads(led{release: svc.Release, revision: "b", earlier: 1, from: "a", of: []cluster.TaskID{first}})
+	second := runs()
+	leads(led{release: svc.Release, revision: "b", earlier: 1, from: "a", of: []cluster.TaskID{first}}) // second is of what is wanted
+
+	// What completed last is of the release that it completed with, not of its tasks' own.
+	spec := service("web:1").Task
+	task := get[cluster.Task](b, store.TaskKey("shop", first))
+	if task.Version != spec.Hash() {
+		t.Fatalf("the first is of version %s, not %s", task.Version, spec.Hash())
+	}
+	task.Release = 77
+	b.put(store.TaskKey("shop", first), task)
+	leads(led{release: svc.Release, revision: "b", earlier: 77, of: []cluster.TaskID{first}})
+	made, err := b.store.Get(ctx, store.ServiceKey(webID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.put(store.RolloutKey(webID), cluster.Rollout{ServiceID: webID, Target: svc.Version, Release: svc.Release, State: cluster.RolloutFailed, Stable: &spec, StableRelease: 1, Created: cluster.StoreRev(made.Created)})
+	leads(led{release: svc.Release, revision: "b", earlier: 1, from: "a", of: []cluster.TaskID{first}})
+
+	deliver("c", "web:3", svc.Release)
+	svc = get[cluster.Service](b, store.ServiceKey(webID))
+	tr, err := b.Trace(ctx, webID)
+	if err != nil || tr.Release.Number != svc.Release || len(tr.Earlier) != 2 || tr.Earlier[0].Release.Number < tr.Earlier[1].Release.Number || !slices.Contains(tr.Earlier[0].Of, second) {
+		t.Errorf("%+v, %v", tr, err)
+	}
+}

@@ -43,20 +43,15 @@ func (a *app) traced(tr v1.Trace) *table {
 		add("  container", x.Container)
 		add("  image", x.Image)
 		add("  digest", digestOf(x))
+		for _, r := range tr.Earlier {
+			if slices.Contains(r.Of, x.ID) {
+				a.madeBy(r.TracedRelease, func(what, value string) { add("  "+what, value) })
+			}
+		}
 	}
 	add("service", tr.String())
-	r := tr.Release
-	add("release", fmt.Sprintf("%d, %s ago by %s: %s", r.Number, age(a.now(), r.Created), orNone(r.By), r.Note))
-	add("package", strings.TrimSpace(r.Chart+" "+tr.From))
-	if o := tr.Origin; o != nil {
-		add("source", strings.TrimSpace(o.URL+" "+o.Ref))
-		add("revision", o.Revision)
-		add("commit", o.Subject)
-		add("author", o.Author)
-		for _, c := range o.Images {
-			add("image policy", strings.TrimSpace(c.Policy+" → "+c.Repository+":"+c.Tag+" "+c.Digest))
-		}
-		add("delivery", string(o.Delivery))
+	a.madeBy(tr.TracedRelease, add)
+	if tr.Origin != nil {
 		if a := appliedSince(tr); a != nil {
 			add("since then", commitLine(*a)+", which changed nothing")
 		}
@@ -65,6 +60,30 @@ func (a *app) traced(tr v1.Trace) *table {
 		add("delivery", fmt.Sprintf("%s, which did not make this release", d.Name))
 	}
 	return t
+}
+
+// madeBy says where a release comes from.
+func (a *app) madeBy(m v1.TracedRelease, add func(what, value string)) {
+	r := m.Release
+	if r.Created.IsZero() {
+		add("release", fmt.Sprintf("%d, which is not kept any more", r.Number))
+		return
+	}
+	add("release", fmt.Sprintf("%d, %s ago by %s: %s", r.Number, age(a.now(), r.Created), orNone(r.By), r.Note))
+	if r.State == string(cluster.RolloutFailed) {
+		add("failed", r.Message)
+	}
+	add("package", strings.TrimSpace(r.Chart+" "+m.From))
+	if o := m.Origin; o != nil {
+		add("source", strings.TrimSpace(o.URL+" "+o.Ref))
+		add("revision", o.Revision)
+		add("commit", o.Subject)
+		add("author", o.Author)
+		for _, c := range o.Images {
+			add("image policy", strings.TrimSpace(c.Policy+" → "+c.Repository+":"+c.Tag+" "+c.Digest))
+		}
+		add("delivery", string(o.Delivery))
+	}
 }
 
 // digestOf is by what a task's image was pulled, or, where no registry said a digest, what

@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -44,5 +45,22 @@ func TestTraceNamesTheDigest(t *testing.T) {
 		if out := h.must("", args...).out; !strings.Contains(out, pulled) {
 			t.Errorf("%s does not say it:\n%s", strings.Join(args, " "), out)
 		}
+	}
+}
+
+// A version that does not become healthy does not run: what does is led back to its own release.
+func TestTraceSaysWhatRuns(t *testing.T) {
+	h := newHub(t)
+	const file = "name: shop\nservices: {web: {image: \"shop/web:%s\"}}\n"
+	h.deploy(fmt.Sprintf(file, "good"))
+	h.run("shop", "web")
+	h.deploy(fmt.Sprintf(file, "bad"))
+	out := strings.Join(strings.Fields(h.must("", "trace", "shop/web").out), " ")
+	if !strings.Contains(out, "shop/web:good") {
+		t.Fatalf("no task of the first version:\n%s", out)
+	}
+	task, wanted, _ := strings.Cut(out, " service shop/web ")
+	if !strings.Contains(task, " release 1, ") || !strings.HasPrefix(wanted, "release 2, ") {
+		t.Errorf("trace says\n%s", out)
 	}
 }

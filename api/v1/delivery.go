@@ -109,12 +109,24 @@ type DeliveryDiff struct {
 	Writes []string             `json:"writes,omitempty"`
 }
 
+// TracedRelease is a release and where what it says comes from.
+type TracedRelease struct {
+	Release ReleaseSummary  `json:"release"`
+	Origin  *cluster.Origin `json:"origin,omitempty"`
+	From    string          `json:"from,omitempty" doc:"of the package, as whoever installed it named it"`
+}
+
+// EarlierRelease is one that tasks are of which are still there.
+type EarlierRelease struct {
+	TracedRelease
+	Of []cluster.TaskID `json:"of"`
+}
+
 // Trace leads from the containers of a service back to who made them so.
 type Trace struct {
 	cluster.ServiceID
-	Release  ReleaseSummary  `json:"release"`
-	Origin   *cluster.Origin `json:"origin,omitempty"`
-	From     string          `json:"from,omitempty" doc:"of the package, as whoever installed it named it"`
-	Delivery *DeliveryStatus `json:"delivery,omitempty"`
-	Tasks    []TaskStatus    `json:"tasks"`
+	TracedRelease                  // the one that is wanted
+	Earlier       []EarlierRelease `json:"earlier,omitempty" doc:"releases with another version of the service that has tasks: while one rolls out, or after it failed"`
+	Delivery      *DeliveryStatus  `json:"delivery,omitempty"`
+	Tasks         []TaskStatus     `json:"tasks"`
 }
