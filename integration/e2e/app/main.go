@@ -137,9 +137,11 @@ func main() {
 		}
 		mux.ServeHTTP(w, r)
 	})}
+	kept := &kept{since: map[net.Conn]time.Time{}}
+	srv.ConnState = kept.note
 	go func() {
 		<-ctx.Done()
-		time.Sleep(time.Second)
+		kept.letGo()
 		grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		_ = srv.Shutdown(grace)
@@ -152,6 +154,39 @@ func main() {
 }
 
 // patience is how long a request wants something waited for: short, unless it says so.
+// kept are the connections that wait for another request, and since when.
+type kept struct {
+	mu    sync.Mutex
+	since map[net.Conn]time.Time
+}
+
+func (k *kept) note(c net.Conn, s http.ConnState) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if delete(k.since, c); s == http.StateIdle {
+		k.since[c] = time.Now()
+	}
+}
+
+// letGo gives callers a second, and those that asked all the time longer: a machine that
+// has stood still for a moment still has their next request to come.
+func (k *kept) letGo() {
+	told := time.Now()
+	busy := func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		for _, since := range k.since {
+			if since.After(told.Add(-2 * time.Second)) {
+				return true
+			}
+		}
+		return false
+	}
+	for time.Sleep(time.Second); busy() && time.Since(told) < 3*time.Second; {
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
 func patience(r *http.Request) time.Duration {
 	if d, err := time.ParseDuration(r.FormValue("wait")); err == nil {
 		return d
