@@ -216,11 +216,14 @@ func (c *Client) request(ctx context.Context, method, p string, q url.Values, bo
 
 // send sends a request and turns every answer that is not a success into an error.
 func (c *Client) send(req *http.Request) (*http.Response, error) {
+	if req.Method != http.MethodGet && c.servers != nil {
+		c.settle(req.Context())
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.unreachable(req.Context(), err)
 	}
-	if doubtful(resp) && req.Method == http.MethodGet && c.servers != nil {
+	if req.Method == http.MethodGet && c.servers != nil {
 		resp = c.current(req, resp)
 	}
 	if since, old := staleFor(resp); old && c.stale != nil {

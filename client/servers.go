@@ -24,8 +24,9 @@ const moveOn = 3 * time.Second
 type servers struct {
 	conf *tls.Config
 
-	mu   sync.Mutex
-	list []string // host:port
+	mu      sync.Mutex
+	list    []string // host:port
+	settled bool     // the first has been asked whether it is current
 }
 
 func (s *servers) add(others []string) {
@@ -77,9 +78,44 @@ func (s *servers) prefer(server string) {
 	}
 }
 
-// current is the answer of another server to req, of the first that is sure of it, else
-// resp. Commands that follow then ask that one first.
+// settle looks, before the first change, whether the server at hand is current, and moves on
+// to one that is: a change itself is asked for once, as whoever fails to answer may have made it.
+func (c *Client) settle(ctx context.Context) {
+	if !c.servers.unsettled() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, moveOn)
+	defer cancel()
+	req, err := c.request(ctx, http.MethodGet, "/v1/version", nil, nil)
+	if err != nil {
+		return
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return // the change will say so
+	}
+	resp = c.current(req, resp)
+	_, _ = io.Copy(io.Discard, resp.Body) // the connection is used again
+	_ = resp.Body.Close()
+}
+
+// unsettled reports, once, whether it is not known yet that the first of several servers is
+// current.
+func (s *servers) unsettled() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.settled
+	s.settled = true
+	return !was && len(s.list) > 1
+}
+
+// current is the answer to req of the first server that is sure of it: resp, if the one at hand
+// is, or if none is. Commands that follow then ask that one first.
 func (c *Client) current(req *http.Request, resp *http.Response) *http.Response {
+	if !doubtful(resp) {
+		c.servers.unsettled()
+		return resp
+	}
 	for _, server := range c.servers.others() {
 		better, err := c.servers.ask(req, server)
 		if err != nil {

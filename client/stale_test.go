@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"path/filepath"
@@ -63,17 +64,45 @@ func TestAsksAServerThatIsCurrent(t *testing.T) {
 	}
 }
 
-// A change is asked for once, of the server that was asked: it may have been made.
+// A change is asked for once, as it may have been made: of a server that is current, where
+// there is one.
 func TestAsksForAChangeOnce(t *testing.T) {
-	asked := 0
-	count := func(next http.HandlerFunc) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) { asked++; next(w, r) }
-	}
-	cl := clusterOf(t, client.Options{}, count(old("n1", named("n1"))), count(named("n2")))
-	if _, err := cl.Rollback(t.Context(), "shop", 0); err != nil || asked != 1 {
-		t.Errorf("asked %d times, %v", asked, err)
+	for name, c := range map[string]struct {
+		servers []http.HandlerFunc
+		want    string // who is asked for the changes
+		looked  int    // how often it is asked who is current
+	}{
+		"current":             {servers: []http.HandlerFunc{named("n1"), named("n2")}, want: "11", looked: 1},
+		"cut off":             {servers: []http.HandlerFunc{old("n1", named("n1")), named("n2")}, want: "22", looked: 2},
+		"it has read nothing": {servers: []http.HandlerFunc{starting, named("n2")}, want: "22", looked: 2},
+		"all of them":         {servers: []http.HandlerFunc{old("n1", named("n1")), old("n2", named("n2"))}, want: "11", looked: 2},
+		"the only one":        {servers: []http.HandlerFunc{old("n1", named("n1"))}, want: "11"},
+		"it fails":            {servers: []http.HandlerFunc{failing, named("n2")}, want: "11", looked: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked, looked := "", 0
+			for i, next := range c.servers {
+				c.servers[i] = func(w http.ResponseWriter, r *http.Request) {
+					if r.Method == http.MethodGet {
+						looked++
+					} else {
+						asked += fmt.Sprint(i + 1)
+					}
+					next(w, r)
+				}
+			}
+			cl := clusterOf(t, client.Options{}, c.servers...)
+			for range 2 {
+				_, _ = cl.Rollback(t.Context(), "shop", 0)
+			}
+			if asked != c.want || looked != c.looked {
+				t.Errorf("%s were asked for two changes, want %s; %d looks, want %d", asked, c.want, looked, c.looked)
+			}
+		})
 	}
 }
+
+func failing(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }
 
 // clusterOf is a client of servers that share an authority.
 func clusterOf(t *testing.T, o client.Options, handlers ...http.HandlerFunc) *client.Client {
