@@ -53,30 +53,11 @@ Traefik keep running meanwhile.`,
 			if err := requireRoot("system install"); err != nil {
 				return err
 			}
-			given, known := cfg, cmd.LocalNonPersistentFlags()
-			role := "server"
-			if asServer && given.Join == "" {
-				return cluster.Invalidf("--server goes with --join: without it this machine becomes the first server of a cluster")
-			}
-			if isGateway && (asServer || given.Join == "" && !isJoined(given.DataDir)) {
-				return cluster.Invalidf("--gateway is for a node that joins (--join); a server runs a gateway unless --no-gateway is given")
-			}
-			if given.Join != "" && !asServer || isJoined(given.DataDir) {
-				role, known = "agent", pflag.NewFlagSet("agent", pflag.ContinueOnError)
-				new(Config).registerNode(known)
-				given.Listen, given.NoGateway = "none", !isGateway
-				if isGateway {
-					new(Config).registerGateway(known)
-					known.Bool("gateway", true, "")
-				}
-				if err := onlyNodeFlags(cmd.Flags(), known); err != nil {
-					return err
-				}
-			}
-			if err := given.SetDefaults(); err != nil {
+			given := cfg
+			args, err := serviceArgs(cmd.Flags(), &given, asServer, isGateway)
+			if err != nil {
 				return err
 			}
-			args := append([]string{role}, serverArgs(cmd.Flags(), known)...)
 			format, progress := output(cmd)
 			st, err := install(cmd.Context(), given, args, func() (string, error) { return joinToken(cmd, tokenFile) }, progress)
 			if err != nil || format == "" {
@@ -91,6 +72,36 @@ Traefik keep running meanwhile.`,
 	c.Flags().StringVar(&cfg.Join, "join", "", "become a node, or server, of the cluster whose server's API is at this `address:port`")
 	c.Flags().StringVar(&tokenFile, "token-file", "", "file with the join token (default: FAIRLEAD_JOIN_TOKEN, else standard input)")
 	return c
+}
+
+// serviceArgs are the command line of the service that an install is asked for: the program's
+// command, and those of the flags that are that command's. It completes cfg for that.
+func serviceArgs(given *pflag.FlagSet, cfg *Config, asServer, isGateway bool) ([]string, error) {
+	if asServer && cfg.Join == "" {
+		return nil, cluster.Invalidf("--server goes with --join: without it this machine becomes the first server of a cluster")
+	}
+	if isGateway && (asServer || cfg.Join == "" && !isJoined(cfg.DataDir)) {
+		return nil, cluster.Invalidf("--gateway is for a node that joins (--join); a server runs a gateway unless --no-gateway is given")
+	}
+	role, known := "server", pflag.NewFlagSet("service", pflag.ContinueOnError)
+	if cfg.Join != "" && !asServer || isJoined(cfg.DataDir) {
+		role = "agent"
+		new(Config).registerNode(known)
+		cfg.Listen, cfg.NoGateway = "none", !isGateway
+		if isGateway {
+			new(Config).registerGateway(known)
+			known.Bool("gateway", true, "")
+		}
+		if err := onlyNodeFlags(given, known); err != nil {
+			return nil, err
+		}
+	} else {
+		new(Config).register(known)
+	}
+	if err := cfg.SetDefaults(); err != nil {
+		return nil, err
+	}
+	return append([]string{role}, serverArgs(given, known)...), nil
 }
 
 // onlyNodeFlags refuses flags that mean nothing on a node without a server.

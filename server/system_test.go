@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -154,6 +156,40 @@ func TestOnlyAServersDirectoryIsRemoved(t *testing.T) {
 		}
 		if err := removable(dir, "--data-dir", "server.pid", "pki"); (err == nil) != c.ok {
 			t.Errorf("with %s: %v", c.name, err)
+		}
+	}
+}
+
+// The command in the unit takes each flag that an install gives it.
+func TestTheUnitsCommandIsUnderstood(t *testing.T) {
+	for given, want := range map[string]string{
+		"--domain a.example.com -o json":                                      "server --domain=a.example.com",
+		"--join 10.0.0.1:7420 --node n2":                                      "agent --node=n2",
+		"--join 10.0.0.1:7420 --token-file t":                                 "agent",
+		"--join 10.0.0.1:7420 --gateway --http-port 81":                       "agent --gateway=true --http-port=81",
+		"--join 10.0.0.1:7420 --server --token-file t":                        "server",
+		"--join 10.0.0.1:7420 --server --no-agent --etcd-quota 1GiB --node x": "server --etcd-quota=1GiB --no-agent=true --node=x",
+	} {
+		dir := t.TempDir()
+		install := installCommand("dev")
+		install.Flags().StringP("output", "o", "", "")
+		if err := install.ParseFlags(append(strings.Fields(given), "--data-dir", dir)); err != nil {
+			t.Fatal(err)
+		}
+		cfg := Config{DataDir: dir}
+		cfg.Join, _ = install.Flags().GetString("join")
+		asServer, _ := install.Flags().GetBool("server")
+		isGateway, _ := install.Flags().GetBool("gateway")
+		args, err := serviceArgs(install.Flags(), &cfg, asServer, isGateway)
+		if err != nil {
+			t.Fatalf("%s: %v", given, err)
+		}
+		c := map[string]*cobra.Command{"server": serverCommand("dev", time.Now), "agent": agentCommand("dev", time.Now)}[args[0]]
+		if err := c.ParseFlags(args[1:]); err != nil {
+			t.Errorf("%s makes %q: %v", given, args, err)
+		}
+		if got := strings.Join(slices.DeleteFunc(args, func(a string) bool { return a == "--data-dir="+dir }), " "); got != want {
+			t.Errorf("%s makes %q, not %q", given, got, want)
 		}
 	}
 }

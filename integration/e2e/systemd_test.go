@@ -18,7 +18,7 @@ import (
 
 // bootSystemd starts systemd as the first process of a machine whose disk is this
 // machine's, with every change kept apart in $1: it runs in namespaces and control
-// groups of its own. $2 is the machine's control group.
+// groups of its own. $2 is the machine's control group, $3 its name.
 const bootSystemd = `set -e
 for procs in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs; do
 	[ -e "$procs" ] || continue
@@ -52,25 +52,25 @@ exec unshare --mount --pid --fork --kill-child --net --uts --ipc --cgroup bash -
 	mkdir -p old
 	pivot_root . old
 	umount -l old
-	hostname machine
+	echo $2 >etc/hostname # systemd takes it from there
 	exec env -i container=test PATH=$PATH /lib/systemd/systemd --unit=multi-user.target
-' boot "$1"
+' boot "$1" "$3"
 `
 
 // machine is a machine with systemd.
 type machine struct {
-	t          *testing.T
-	dir, group string
-	cmd        *exec.Cmd
-	pid        int // of its first process
+	t                *testing.T
+	dir, group, name string
+	cmd              *exec.Cmd
+	pid              int // of its first process
 }
 
-func newMachine(t *testing.T) *machine {
+func newMachine(t *testing.T, name string) *machine {
 	t.Helper()
 	if _, err := os.Stat("/lib/systemd/systemd"); err != nil || os.Geteuid() != 0 {
 		need.Skip(t, "needs root and systemd: install the package systemd")
 	}
-	m := &machine{t: t, dir: t.TempDir(), group: fmt.Sprintf("fl-systemd-%06x", rand.N(1<<24))}
+	m := &machine{t: t, dir: t.TempDir(), group: fmt.Sprintf("fl-systemd-%06x", rand.N(1<<24)), name: name}
 	if err := syscall.Mount("tmpfs", m.dir, "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func newMachine(t *testing.T) *machine {
 // on starts the machine, and waits until all its units have.
 func (m *machine) on() {
 	m.t.Helper()
-	m.cmd = exec.Command("bash", "-c", bootSystemd, "boot", m.dir, m.group)
+	m.cmd = exec.Command("bash", "-c", bootSystemd, "boot", m.dir, m.group, m.name)
 	m.cmd.Stdout, m.cmd.Stderr = os.Stderr, os.Stderr
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := m.cmd.Start(); err != nil {
@@ -182,32 +182,15 @@ func (m *machine) served() {
 // started again and nothing else is; Docker started again, and the machine; removed
 // without a trace.
 func TestSystemd(t *testing.T) {
-	m := newMachine(t)
-	program, err := os.ReadFile(fairlead)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.do(string(program), "sh", "-c", "cat >/root/fairlead && chmod +x /root/fairlead")
+	m := newMachine(t, "machine")
+	m.copyProgram()
 	if out := m.do("", "/root/fairlead", "system", "install", "--domain", "localhost"); !strings.Contains(out, "--join 10.253.9.1:7420") {
 		t.Errorf("it says\n%s", out)
 	}
 	if got := m.do("", "systemctl", "is-enabled", "fairlead"); strings.TrimSpace(got) != "enabled" {
 		t.Errorf("the unit is %s", got)
 	}
-	dir := t.TempDir()
-	if err := os.Link(app, filepath.Join(dir, "app")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY app /app\nEXPOSE 8080\nENTRYPOINT [\"/app\"]\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	image, err := exec.Command("tar", "-C", dir, "-c", ".").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.do(string(image), "docker", "build", "-q", "-t", "unit", "-")
-	m.do(strings.ReplaceAll(web("unit", "unit", "1", 2, ""), "unit.example.com", "unit.localhost"), "sh", "-c", "cat >/root/compose.yaml")
-	m.do("", "fairlead", "deploy", "-f", "/root/compose.yaml")
+	m.deploy()
 	m.served()
 	containers := func() string { return m.do("", "sh", "-c", "docker ps -q --no-trunc | sort") }
 	traefik := func() string { return m.do("", "pgrep", "-f", "^[^ ]*traefik") }
@@ -238,11 +221,134 @@ func TestSystemd(t *testing.T) {
 		t.Errorf("after the machine was started again the unit is %s", got)
 	}
 	m.do("", "fairlead", "system", "uninstall", "--purge", "--yes")
+	m.clean()
+}
+
+// copyProgram brings the program, as scp would.
+func (m *machine) copyProgram() {
+	m.t.Helper()
+	program, err := os.ReadFile(fairlead)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.do(string(program), "sh", "-c", "cat >/root/fairlead && chmod +x /root/fairlead")
+}
+
+// deploy builds an image and deploys two tasks of it.
+func (m *machine) deploy() {
+	m.t.Helper()
+	dir := m.t.TempDir()
+	if err := os.Link(app, filepath.Join(dir, "app")); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY app /app\nEXPOSE 8080\nENTRYPOINT [\"/app\"]\n"), 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+	image, err := exec.Command("tar", "-C", dir, "-c", ".").Output()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.do(string(image), "docker", "build", "-q", "-t", "unit", "-")
+	m.do(strings.ReplaceAll(web("unit", "unit", "1", 2, ""), "unit.example.com", "unit.localhost"), "sh", "-c", "cat >/root/compose.yaml")
+	m.do("", "fairlead", "deploy", "-f", "/root/compose.yaml")
+}
+
+// clean checks that nothing of Fairlead is left.
+func (m *machine) clean() {
+	m.t.Helper()
 	if out, err := m.try("", "systemctl", "cat", "fairlead"); err == nil {
-		t.Errorf("the unit is left:\n%s", out)
+		m.t.Errorf("the unit is left:\n%s", out)
 	}
 	left := m.do("", "sh", "-c", "ls -d /var/lib/fairlead /run/fairlead /usr/local/bin/fairlead 2>/dev/null; docker ps -aq; docker network ls -q -f type=custom; pgrep -a fairlead; pgrep -fa ^[^\\ ]*traefik; nft list tables | grep fairlead; true")
 	if strings.TrimSpace(left) != "" {
-		t.Errorf("left:\n%s", left)
+		m.t.Errorf("left:\n%s", left)
 	}
+}
+
+// wire connects two machines by a cable, which ends with either's power. The first keeps its
+// address.
+func (m *machine) wire(to *machine, address string) {
+	m.t.Helper()
+	const gone = "ip link del lan 2>/dev/null; true"
+	m.do("", "sh", "-c", gone)
+	to.do("", "sh", "-c", gone)
+	m.do("", "sh", "-c", "ip link add lan type veth peer name far && ip addr add 10.253.9.1/24 dev lan && ip link set lan up")
+	move := exec.Command("nsenter", "--target", fmt.Sprint(m.pid), "-n", "ip", "link", "set", "far", "netns", fmt.Sprint(to.pid))
+	if out, err := move.CombinedOutput(); err != nil {
+		m.t.Fatalf("move the cable's end: %v: %s", err, out)
+	}
+	to.do("", "sh", "-c", "ip link set far name lan && ip addr add "+address+"/24 dev lan && ip link set lan up")
+}
+
+// nodes are the cluster's, as the machine's server says it: a node, its roles and whether
+// it is alive.
+func (m *machine) nodes() string {
+	m.t.Helper()
+	return strings.Join(strings.Fields(m.do("", "sh", "-c", "fairlead node ls | awk 'NR > 1 { print $1, $2, $4 }'")), " ")
+}
+
+// The lines of docs/clusters.md on machines with a real systemd: what the server prints
+// makes another machine a node, a node with a gateway, or a server; it is one again after a
+// boot, and leaves no trace when it is taken away.
+func TestSystemdMachinesJoin(t *testing.T) {
+	first, second := newMachine(t, "n1"), newMachine(t, "n2")
+	first.wire(second, "10.253.9.2")
+	first.copyProgram()
+	second.copyProgram()
+	first.do("", "/root/fairlead", "system", "install", "--domain", "localhost")
+	first.deploy()
+	first.served()
+	for _, as := range []struct{ kind, flag, roles string }{
+		{"node", "", "agent"},
+		{"node", " --gateway", "agent,gateway"},
+		{"server", "", "server,agent,gateway"},
+	} {
+		line := strings.TrimSpace(first.do("", "fairlead", as.kind, "invite"))
+		line = strings.Replace(line[strings.LastIndex(line, "\n")+1:], " sudo fairlead ", " /root/fairlead ", 1) + as.flag
+		if !strings.HasPrefix(line, "echo flj_") || !strings.Contains(line, "system install --join 10.253.9.1:7420") {
+			t.Fatalf("%s invite prints %q", as.kind, line)
+		}
+		second.do("", "sh", "-c", line)
+		joined := func() error {
+			if got, want := first.nodes(), "n1 yes server,agent,gateway n2 yes "+as.roles; got != want {
+				return fmt.Errorf("%s, not %s", got, want)
+			}
+			return nil
+		}
+		first.eventually("n2 has joined", joined)
+		first.do("", "fairlead", "restart", "unit/web") // spreads over both
+		second.eventually("n2 has a task", func() error {
+			if out := second.do("", "docker", "ps", "-q"); len(strings.Fields(out)) != 1 {
+				return fmt.Errorf("containers %q", out)
+			}
+			return nil
+		})
+		first.served()
+		if as.roles != "agent" {
+			second.served()
+		}
+		if as.kind == "node" { // without a server of two there is no majority
+			second.off()
+			second.on()
+			first.wire(second, "10.253.9.2")
+			first.eventually("n2 is back", joined)
+			first.served()
+		}
+		if as.kind == "server" {
+			first.do("", "fairlead", "node", "drain", "n2")
+			first.do("", "fairlead", "server", "rm", "n2")
+		}
+		second.do("", "fairlead", "system", "uninstall", "--purge", "--yes")
+		second.clean()
+		first.eventually("n2 can be removed", func() error {
+			out, err := first.try("", "fairlead", "node", "rm", "n2")
+			if err != nil {
+				err = fmt.Errorf("%w: %s", err, out)
+			}
+			return err
+		})
+		first.served()
+	}
+	first.do("", "fairlead", "system", "uninstall", "--purge", "--yes")
+	first.clean()
 }
