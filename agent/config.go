@@ -26,7 +26,10 @@ type Config struct {
 	RunDir    string // files of secrets; must be, or is made, a tmpfs
 	// Pools returns what containers' networks are carved from, IPv4 ranges; none
 	// while the node has not been given any.
-	Pools    func() []netip.Prefix
+	Pools func() []netip.Prefix
+	// Holds reports whether a network's addresses are still this node's: one that was removed
+	// and joined again may have networks in what another node has now. Nil: they are.
+	Holds    func(netip.Prefix) bool
 	Identity *age.X25519Identity // opens what is sealed to this node
 	Version  string
 	Roles    []string

@@ -25,8 +25,9 @@ type fakeEngine struct {
 
 	mu       sync.Mutex
 	up       bool
-	refuses  bool // new connections only
-	stuck    bool // its events stay connected, and nothing else is answered
+	refuses  bool            // new connections only
+	inUse    map[string]bool // networks that containers are on
+	stuck    bool            // its events stay connected, and nothing else is answered
 	calls    []string
 	boxes    map[string]docker.Container // by name
 	nets     []docker.Network
@@ -274,6 +275,9 @@ func (e *fakeEngine) RemoveNetwork(_ context.Context, id string) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.inUse[id] {
+		return errors.New("network has active endpoints")
+	}
 	e.nets = slices.DeleteFunc(e.nets, func(n docker.Network) bool { return n.ID == id })
 	return nil
 }

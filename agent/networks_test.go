@@ -161,3 +161,39 @@ func TestForeignNetworksAreNotMade(t *testing.T) {
 		t.Errorf("one that is there: %v, %v", got, err)
 	}
 }
+
+// A node that was removed and joins again may have networks in addresses that another node
+// has now. They are made anew, once no container uses them.
+func TestStrayNetworksAreMadeAnew(t *testing.T) {
+	e := newFakeEngine()
+	own := netip.MustParsePrefix("10.251.4.0/22")
+	ours := map[string]string{cluster.LabelCluster: "c1", cluster.LabelNode: "n1", docker.LabelNetwork: "shop_default"}
+	e.nets = []docker.Network{
+		{ID: "stray", Name: "shop_default", Labels: ours, Subnets: []netip.Prefix{netip.MustParsePrefix("10.251.0.0/24")}},
+		{ID: "theirs", Name: "proxy", Subnets: []netip.Prefix{netip.MustParsePrefix("172.20.0.0/16")}},
+	}
+	n := newNetset(&Config{
+		ClusterID: "c1", Node: "n1", Engine: e, Now: time.Now, OnNetworks: func([]Network) {},
+		Pools: func() []netip.Prefix { return []netip.Prefix{own} }, Holds: own.Overlaps,
+	}, func() map[cluster.NetworkName]bool { return map[cluster.NetworkName]bool{"proxy": true} })
+	if err := n.load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p := &cluster.NodePlacement{ServiceID: cluster.ServiceID{App: "shop"}}
+	p.Spec.Networks = []cluster.NetworkRef{{Name: "shop_default"}, {Name: "proxy", External: true}}
+	e.inUse = map[string]bool{"stray": true}
+	_, err := n.ensure(t.Context(), p)
+	if cluster.KindOf(err) != cluster.KindTransient || !strings.Contains(err.Error(), "10.251.0.0/24") || !strings.Contains(err.Error(), "fairlead node drain n1") {
+		t.Errorf("while a container uses it: %v", err)
+	}
+	e.inUse = nil
+	for range 2 {
+		got, err := n.ensure(t.Context(), p)
+		if err != nil || len(got) != 2 || got[0].ID == "stray" || !own.Contains(got[0].Subnets[0].Addr()) || got[1].ID != "theirs" {
+			t.Fatalf("%+v, %v", got, err)
+		}
+	}
+	if len(e.nets) != 2 {
+		t.Errorf("there are %+v", e.nets)
+	}
+}

@@ -13,6 +13,9 @@ type NodeNet struct {
 	// Short is how many networks the node needs and keeps free beyond what Blocks hold: the
 	// cluster's address range is used up.
 	Short int `json:"short,omitempty"`
+	// Outside are networks with tasks whose addresses on the node are none of its own: those of
+	// another node, or of nobody. Nothing is sent to them.
+	Outside []NetworkName `json:"outside,omitempty"`
 	// Networks are the subnets of the networks that the node has now.
 	Networks map[NetworkName]netip.Prefix `json:"networks,omitempty"`
 	// Away: nothing was heard of the node for as long as its lease is.

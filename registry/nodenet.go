@@ -45,9 +45,11 @@ func nodeNets(s Snapshot) []Action {
 	nodes := slices.SortedFunc(slices.Values(s.Nodes), func(a, b cluster.Node) int { return strings.Compare(string(a.ID), string(b.ID)) })
 	there := map[cluster.NodeID]bool{}
 	networks := make(map[cluster.NodeID]map[cluster.NetworkName]netip.Prefix, len(nodes))
+	outside := map[cluster.NodeID][]cluster.NetworkName{}
 	for _, n := range nodes {
 		there[n.ID] = true
 		networks[n.ID] = believed(n, written[n.ID].Blocks, wanted[n.ID])
+		outside[n.ID] = outsideOf(n, written[n.ID].Blocks, wanted[n.ID])
 		for _, p := range networks[n.ID] {
 			taken = append(taken, p)
 		}
@@ -55,7 +57,7 @@ func nodeNets(s Snapshot) []Action {
 	var out []Action
 	for _, n := range nodes {
 		old, known := written[n.ID]
-		want := cluster.NodeNet{Node: n.ID, Address: n.Info.Address, Networks: networks[n.ID], Away: !n.Alive, Blocks: slices.Clone(old.Blocks), Rev: old.Rev}
+		want := cluster.NodeNet{Node: n.ID, Address: n.Info.Address, Networks: networks[n.ID], Outside: outside[n.ID], Away: !n.Alive, Blocks: slices.Clone(old.Blocks), Rev: old.Rev}
 		missing := len(wanted[n.ID]) + spare - room(want.Blocks)
 		for name, p := range networks[n.ID] {
 			if !slices.ContainsFunc(want.Blocks, p.Overlaps) && wanted[n.ID][name] {
@@ -90,14 +92,30 @@ func nodeNets(s Snapshot) []Action {
 func believed(n cluster.Node, blocks []netip.Prefix, wanted map[cluster.NetworkName]bool) map[cluster.NetworkName]netip.Prefix {
 	out := map[cluster.NetworkName]netip.Prefix{}
 	for name, p := range n.Info.Networks {
-		inside := slices.ContainsFunc(blocks, func(b netip.Prefix) bool {
-			return p.IsValid() && b.Bits() <= p.Bits() && b.Contains(p.Addr())
-		})
-		if n.Key == "" || inside && wanted[name] {
+		if n.Key == "" || within(blocks, p) && wanted[name] {
 			out[name] = p
 		}
 	}
 	return out
+}
+
+// outsideOf are the networks with tasks that the node says it has, in addresses that are not
+// its own: it was removed and joined again, and another node may have them now, or the store
+// was put back to before it was given them.
+func outsideOf(n cluster.Node, blocks []netip.Prefix, wanted map[cluster.NetworkName]bool) (out []cluster.NetworkName) {
+	for name, p := range n.Info.Networks {
+		if n.Key != "" && wanted[name] && !within(blocks, p) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func within(blocks []netip.Prefix, p netip.Prefix) bool {
+	return slices.ContainsFunc(blocks, func(b netip.Prefix) bool {
+		return p.IsValid() && b.Bits() <= p.Bits() && b.Contains(p.Addr())
+	})
 }
 
 // room is how many networks blocks hold.
@@ -132,5 +150,5 @@ func freeBlock(pool netip.Prefix, taken []netip.Prefix) (netip.Prefix, bool) {
 }
 
 func sameNet(a, b cluster.NodeNet) bool {
-	return a.Address == b.Address && a.Away == b.Away && a.Short == b.Short && slices.Equal(a.Blocks, b.Blocks) && maps.Equal(a.Networks, b.Networks)
+	return a.Address == b.Address && a.Away == b.Away && a.Short == b.Short && slices.Equal(a.Blocks, b.Blocks) && slices.Equal(a.Outside, b.Outside) && maps.Equal(a.Networks, b.Networks)
 }

@@ -186,3 +186,49 @@ func TestBlockLaws(t *testing.T) {
 		}
 	})
 }
+
+// A node that was removed and joined again keeps its containers, in addresses that another
+// node may have by now: nothing is sent there, and it is said.
+func TestAddressesOfAnotherNode(t *testing.T) {
+	s := Snapshot{
+		Pool: prefix("10.213.0.0/16"),
+		Nodes: []cluster.Node{
+			{NodeSpec: cluster.NodeSpec{ID: "n1"}, Alive: true, Info: cluster.NodeInfo{Address: "10.0.0.1"}},
+			{NodeSpec: cluster.NodeSpec{ID: "n2", Key: "k2"}, Alive: true, Info: cluster.NodeInfo{
+				Address: "10.0.0.2", Networks: map[cluster.NetworkName]netip.Prefix{"shop": prefix("10.213.4.0/24"), "new": prefix("10.213.12.0/24"), "idle": prefix("10.213.5.0/24")},
+			}},
+		},
+		Nets: []cluster.NodeNet{
+			{Node: "n1", Address: "10.0.0.1", Blocks: []netip.Prefix{prefix("10.213.0.0/22"), prefix("10.213.4.0/22")}},
+			{Node: "n2", Address: "10.0.0.2", Blocks: []netip.Prefix{prefix("10.213.12.0/22")}},
+		},
+		Placements: []cluster.NodePlacement{placed("n2", "shop", "new", "theirs")},
+	}
+	after := applyNets(s, nodeNets(s))
+	for _, n := range after.Nets {
+		if want := map[cluster.NodeID][]cluster.NetworkName{"n2": {"shop"}}[n.Node]; !slices.Equal(n.Outside, want) {
+			t.Errorf("%s has outside of its own %v, want %v", n.Node, n.Outside, want)
+		}
+	}
+	if again := nodeNets(after); len(again) != 0 {
+		t.Errorf("a second plan is %v", again)
+	}
+
+	task := cluster.Task{ID: s.Placements[0].Task, ServiceID: cluster.ServiceID{App: "shop", Name: "web"}, Slot: 1, Desire: cluster.DesireRun}
+	s.Tasks = []cluster.Task{task}
+	st := cluster.Status{Task: task.ID, Node: "n2", State: cluster.StateRunning, Ready: true, Addresses: map[cluster.NetworkName]string{
+		"shop": "10.213.4.9", "new": "10.213.12.9", "theirs": "172.20.0.9",
+	}}
+	s.Statuses = []cluster.Status{st}
+	got := serving(s)[task.ServiceID]
+	if want := map[cluster.NetworkName]string{"new": "10.213.12.9", "theirs": "172.20.0.9"}; len(got) != 1 || !maps.Equal(got[0].Addresses, want) {
+		t.Errorf("it is reached at %v, want %v", got, want)
+	}
+	if len(st.Addresses) != 3 {
+		t.Errorf("the status itself was changed: %v", st.Addresses)
+	}
+	s.Nodes[1].Key = "" // a server may have networks from before there were blocks
+	if got := serving(s)[task.ServiceID]; len(got) != 1 || len(got[0].Addresses) != 3 {
+		t.Errorf("a server's task is reached at %v", got)
+	}
+}

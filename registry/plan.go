@@ -310,7 +310,7 @@ func serving(s Snapshot) map[cluster.ServiceID][]cluster.Endpoint {
 		if grace && known && !s.Heard[p.Node] && published[t.ID] == p.Node {
 			n.Alive = true // for all that is known
 		}
-		if e, ok := endpoint(t, p, status[t.ID], n); ok {
+		if e, ok := endpoint(t, p, s.ownAddresses(n, status[t.ID]), n); ok {
 			out[t.ServiceID] = append(out[t.ServiceID], e)
 		}
 	}
@@ -323,6 +323,21 @@ func serving(s Snapshot) map[cluster.ServiceID][]cluster.Endpoint {
 		})
 	}
 	return out
+}
+
+// ownAddresses leaves out of a status what is not its node's of the cluster's addresses: whoever
+// is sent there reaches another node's containers, or nobody. One is asked that joined.
+func (s *Snapshot) ownAddresses(n cluster.Node, st cluster.Status) cluster.Status {
+	i := slices.IndexFunc(s.Nets, func(x cluster.NodeNet) bool { return x.Node == n.ID })
+	if !s.Pool.IsValid() || n.Key == "" || i < 0 {
+		return st
+	}
+	st.Addresses = maps.Clone(st.Addresses)
+	maps.DeleteFunc(st.Addresses, func(_ cluster.NetworkName, text string) bool {
+		a, err := netip.ParseAddr(text)
+		return err == nil && s.Pool.Contains(a) && !within(s.Nets[i].Blocks, netip.PrefixFrom(a, a.BitLen()))
+	})
+	return st
 }
 
 // endpoint returns the task as an endpoint, when it is one.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -27,8 +28,9 @@ type nets struct {
 
 	mu    sync.Mutex
 	pools []netip.Prefix
-	known bool // something is, from the store or from disk
-	only  bool // there is no other node
+	had   []netip.Prefix // of this node's networks, by what the others go
+	known bool           // something is, from the store or from disk
+	only  bool           // there is no other node
 }
 
 // blocks is what this node's networks are carved from.
@@ -36,6 +38,16 @@ func (n *nets) blocks() []netip.Prefix {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.pools
+}
+
+// holds reports whether addresses are this node's own: of its blocks, or, on a server, of a
+// network from before there were blocks. Until anything is known, what is there stays.
+func (n *nets) holds(p netip.Prefix) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.known || slices.Contains(n.had, p) || slices.ContainsFunc(n.pools, func(b netip.Prefix) bool {
+		return b.Bits() <= p.Bits() && b.Contains(p.Addr())
+	})
 }
 
 // alone reports whether there is no other node, for agent.Config.
@@ -63,7 +75,7 @@ func (n *nets) follow(ctx context.Context, self cluster.NodeID, peers func(ctx c
 		read = fresh
 		own, at, others := split(all, self)
 		n.mu.Lock()
-		n.pools, n.known = own, true
+		n.pools, n.had, n.known = own.Blocks, slices.Collect(maps.Values(own.Networks)), true
 		n.only = !slices.ContainsFunc(all, func(x cluster.NodeNet) bool { return x.Node != self })
 		n.mu.Unlock()
 		peers(ctx, at, others)
@@ -117,14 +129,14 @@ func (n *nets) last() (all []cluster.NodeNet, err error) {
 	return all, json.Unmarshal(b, &all)
 }
 
-// split tells a node's own blocks, and the address that the others know it by, from how it
+// split tells a node's own part, and the address that the others know it by, from how it
 // reaches the others. One that has no address yet is none that can be reached.
-func split(all []cluster.NodeNet, self cluster.NodeID) (own []netip.Prefix, at netip.Addr, others []mesh.Peer) {
+func split(all []cluster.NodeNet, self cluster.NodeID) (own cluster.NodeNet, at netip.Addr, others []mesh.Peer) {
 	for _, x := range all {
 		a, _ := netip.ParseAddr(x.Address) // what is none the mesh tells of
 		switch {
 		case x.Node == self:
-			own, at = x.Blocks, a
+			own, at = x, a
 		case x.Address != "":
 			others = append(others, mesh.Peer{Node: x.Node, Address: a, Blocks: x.Blocks, Networks: x.Networks, Away: x.Away})
 		}

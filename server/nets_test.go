@@ -23,7 +23,7 @@ import (
 func TestNetsOutliveTheStore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "nets.json")
 	all := []cluster.NodeNet{
-		{Node: "n1", Address: "10.0.0.1", Blocks: []netip.Prefix{netip.MustParsePrefix("10.213.0.0/22")}},
+		{Node: "n1", Address: "10.0.0.1", Blocks: []netip.Prefix{netip.MustParsePrefix("10.213.0.0/22")}, Networks: map[cluster.NetworkName]netip.Prefix{"old": netip.MustParsePrefix("10.9.0.0/24")}},
 		{Node: "n2", Address: "10.0.0.2", Blocks: []netip.Prefix{netip.MustParsePrefix("10.213.4.0/22")}, Networks: map[cluster.NetworkName]netip.Prefix{"a": netip.MustParsePrefix("10.213.4.0/24")}},
 		{Node: "n3", Address: "nonsense"},
 		{Node: "n4"}, // it has no address yet
@@ -69,6 +69,11 @@ func TestNetsOutliveTheStore(t *testing.T) {
 			}
 			if only, err := n.alone(); only || err != nil {
 				t.Errorf("among four nodes it is alone: %v, %v", only, err)
+			}
+			for text, want := range map[string]bool{"10.213.3.0/24": true, "10.213.4.0/24": false, "10.213.0.0/16": false, "10.9.0.0/24": true} {
+				if n.holds(netip.MustParsePrefix(text)) != want {
+					t.Errorf("%s is held: %v", text, !want)
+				}
 			}
 			synctest.Wait() // until it is on disk
 			cancel()

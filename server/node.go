@@ -131,7 +131,7 @@ func (n *nodeParts) startAgent() error {
 		Node: cluster.NodeID(n.Node), ClusterID: n.cluster, Address: n.Advertise,
 		Store: control.NewAgentStore(own, n.Log.Named("agent")), Engine: engine,
 		StateDir: n.agentDir(), RunDir: filepath.Join(n.RunDir, "agent"),
-		Pools: where.blocks, Alone: where.alone, Trusted: facing, Identity: n.identity, Version: n.Version, Roles: n.roles(), Log: n.Log.Named("agent"), Now: n.now,
+		Pools: where.blocks, Holds: where.holds, Alone: where.alone, Trusted: facing, Identity: n.identity, Version: n.Version, Roles: n.roles(), Log: n.Log.Named("agent"), Now: n.now,
 		Init:        self,
 		OnStart:     here.started,
 		OnEnd:       here.ended,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -210,6 +211,7 @@ func joins(b *bed, short token) {
 	b.cluster("token", "rm", back.name)
 	refused(back.text, "was taken back")
 
+	moved := takesAddresses(b)
 	good := b.invited()
 	secret, _, _ := strings.Cut(good.text, ".")
 	stop := watchLines(secret, b.disk("n3", "fairlead"))
@@ -232,7 +234,46 @@ func joins(b *bed, short token) {
 	b.do("start", "n3/fairlead")
 	b.aliveSoon("n1 n2 n3")
 	b.do("status", "--wait", "1m")
+	moved()
 	refused(good.text, "was used up", "--data-dir", b.disk("n3", "other"), "--run-dir", "/run/other", "--node", "n4")
+}
+
+// takesAddresses has another node take the addresses that n3, which is no node now, has a
+// network of demo in. What it returns looks, once n3 is one again, that demo's tasks there are
+// reached.
+func takesAddresses(b *bed) (moved func()) {
+	b.t.Helper()
+	subnet := func(node, network string) netip.Prefix {
+		b.t.Helper()
+		out := b.do("exec", node, "--", "docker", "network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", network)
+		p, err := netip.ParsePrefix(strings.TrimSpace(out))
+		if err != nil {
+			b.t.Fatalf("%s on %s: %v", network, node, err)
+		}
+		return p
+	}
+	old := subnet("n3", "demo_default")
+	var names []string
+	for i := range 8 {
+		names = append(names, fmt.Sprint("net", i))
+	}
+	b.run("name: many\nservices:\n  web:\n" + image + at("n1") + "    networks: [" + strings.Join(names, ", ") + "]\n" +
+		"networks: {" + strings.Join(names, ": {}, ") + ": {}}\n")
+	if !slices.ContainsFunc(names, func(n string) bool { return subnet("n1", "many_"+n).Overlaps(old) }) {
+		b.t.Fatalf("n1 has nothing of %s: this shows nothing", old)
+	}
+	return func() {
+		b.t.Helper()
+		b.cluster("restart", "demo/web") // one goes to n3
+		b.served(3)
+		if here := b.tasksOf("web")["n3"]; here != 1 {
+			b.t.Errorf("n3 has %d of demo's tasks", here)
+		}
+		if now := subnet("n3", "demo_default"); now.Overlaps(old) {
+			b.t.Errorf("n3 still has %s, and n1 has it", now)
+		}
+		b.cluster("rm", "many", "-y")
+	}
 }
 
 // token is a join token, and when it has ended for certain.
