@@ -30,7 +30,14 @@ func List(root string) ([]string, error) {
 	}
 	var out []string
 	for _, e := range entries {
-		if e.IsDir() && ValidName(e.Name()) == nil {
+		if !e.IsDir() || ValidName(e.Name()) != nil {
+			continue
+		}
+		is, err := isLab(DirOf(root, e.Name()))
+		if errors.Is(err, fs.ErrPermission) && requireRoot() != nil {
+			return nil, errRoot
+		}
+		if is {
 			out = append(out, e.Name())
 		}
 	}

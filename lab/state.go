@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"syscall"
 
 	"github.com/fairlead/fairlead/atomicfile"
 	"github.com/fairlead/fairlead/cluster"
@@ -64,10 +65,24 @@ func (s State) clone() State {
 	return s
 }
 
+// isLab reports whether a directory is a lab's: what is not is neither used nor removed. Labs
+// of earlier versions have a state and no mark.
+func isLab(d Dir) (bool, error) {
+	_, err := os.Lstat(d.mark())
+	if err == nil {
+		return true, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		return false, err
+	}
+	s, err := Read(d)
+	return err == nil && s.Spec.Validate() == nil, nil
+}
+
 // Read returns a lab's state; KindNotFound when there is none.
 func Read(d Dir) (State, error) {
 	b, err := os.ReadFile(d.state())
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return State{}, cluster.NotFoundf("there is no lab in %s: `fairlead lab up` makes one", d)
 	}
 	if errors.Is(err, fs.ErrPermission) {
