@@ -121,6 +121,11 @@ func (a *app) labReach(s lab.Status) error {
 	fmt.Fprintf(&b, "lab %s is ready: %s\n\n", s.Name, count(len(s.Nodes), "node"))
 	fmt.Fprintf(&b, "  export FAIRLEAD_SOCKET=%s    # fairlead talks to it from here\n", s.Socket)
 	for _, n := range s.Nodes {
+		if n.Socket != "" && n.Socket != s.Socket {
+			fmt.Fprintf(&b, "  %-50s    # FAIRLEAD_SOCKET of %s, when %s is away\n", n.Socket, n.Name, s.Nodes[0].Name)
+		}
+	}
+	for _, n := range s.Nodes {
 		for _, u := range n.URLs {
 			fmt.Fprintf(&b, "  %-50s    # the gateway of %s\n", u, n.Name)
 		}
@@ -174,7 +179,7 @@ func (a *app) labStatus(l *labFlags) *cobra.Command {
 
 func labTable(list []lab.Status) *table {
 	t := &table{
-		columns: columns("LAB", "NODE", "ADDRESS", "ROLES", "POWER", "DOCKER", "FAIRLEAD", "LINK", "+DOCKER HOST", "+LOGS"),
+		columns: columns("LAB", "NODE", "ADDRESS", "ROLES", "POWER", "DOCKER", "FAIRLEAD", "LINK", "+DOCKER HOST", "+SOCKET", "+LOGS"),
 		empty:   "no labs: `fairlead lab up` makes one",
 	}
 	for _, s := range list {
@@ -191,7 +196,7 @@ func labTable(list []lab.Status) *table {
 				power = "off"
 			}
 			t.add(s.Name, n.Name, n.Address.String(), strings.Join(roles, ","), power, unitWord(n, lab.UnitDocker, n.Docker, "answers"),
-				unitWord(n, lab.UnitFairlead, n.Alive, "alive"), linkWord(s, n), n.DockerHost, n.Logs)
+				unitWord(n, lab.UnitFairlead, n.Alive, "alive"), linkWord(s, n), n.DockerHost, n.Socket, n.Logs)
 		}
 	}
 	return t

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,7 +20,8 @@ type Status struct {
 	Trouble string `json:"trouble,omitempty"`
 	// Doubt is why what the cluster says of its nodes may be old, or is not known.
 	Doubt string `json:"doubt,omitempty"`
-	// Socket is where the API answers on this machine, URLs where each gateway does.
+	// Socket is where the API of the first server answers on this machine, URLs where each
+	// gateway does.
 	Socket    string       `json:"socket"`
 	URLs      []string     `json:"urls"`
 	Nodes     []NodeStatus `json:"nodes"`
@@ -45,6 +47,8 @@ type NodeStatus struct {
 	Stopped        Set         `json:"stopped,omitempty"`
 	Slow           *Pace       `json:"slow,omitempty"`
 	Logs           string      `json:"logs"`
+	// Socket is where its API answers on this machine, when it is a server.
+	Socket string `json:"socket,omitempty"`
 	// URLs are where its gateway answers on this machine.
 	URLs []string `json:"urls,omitempty"`
 }
@@ -55,15 +59,16 @@ func newStatus(d Dir, s State) Status {
 		Name: s.Spec.Name, Dir: string(d), Engine: s.Spec.Engine, Cuts: slices.Clone(s.Cuts), URLs: []string{}, Snapshots: []string{},
 	}
 	for _, m := range s.Spec.Machines() {
-		if m.Server && out.Socket == "" {
-			out.Socket = d.APISocket(m.Name)
-		}
 		n := NodeStatus{
 			Machine: m, Wanted: !s.Off.Has(m.Name), DockerHost: "unix://" + d.DockerSocket(m.Name), Units: []UnitState{},
 			Stopped: stopped(s, m.Name), Logs: d.disk(m.Name),
 		}
 		if p, ok := s.Slow[m.Name]; ok {
 			n.Slow = &p
+		}
+		if m.Server {
+			n.Socket = d.APISocket(m.Name)
+			out.Socket = cmp.Or(out.Socket, n.Socket)
 		}
 		out.Nodes = append(out.Nodes, n)
 	}
