@@ -160,11 +160,18 @@ func (a *app) labStatus(l *labFlags) *cobra.Command {
 					}
 				}
 				s, err := lab.Look(cmd.Context(), d)
+				if cluster.KindOf(err) == cluster.KindNotFound && !cmd.Flags().Changed("name") {
+					continue // taken down meanwhile
+				}
 				if err != nil {
 					return err
 				}
-				if list = append(list, s); s.Doubt != "" {
+				list = append(list, s)
+				if s.Doubt != "" {
 					a.note("lab %s: %s", name, s.Doubt)
+				}
+				if len(s.Nodes) == 0 {
+					a.note("lab %s: %s", name, s.Trouble)
 				}
 			}
 			if cmd.Flags().Changed("name") && !a.human() {
@@ -183,6 +190,12 @@ func labTable(list []lab.Status) *table {
 		empty:   "no labs: `fairlead lab up` makes one",
 	}
 	for _, s := range list {
+		switch {
+		case s.HalfMade:
+			t.add(s.Name, "half-made", "", "", "", "", "", "", "", "", s.Dir)
+		case len(s.Nodes) == 0:
+			t.add(s.Name, "damaged", "", "", "", "", "", "", "", "", s.Dir)
+		}
 		for _, n := range s.Nodes {
 			roles := []string{"agent"}
 			if n.Server {

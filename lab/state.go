@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 
@@ -83,6 +84,9 @@ func isLab(d Dir) (bool, error) {
 func Read(d Dir) (State, error) {
 	b, err := os.ReadFile(d.state())
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		if _, err := os.Lstat(d.mark()); err == nil {
+			return State{}, cluster.NotFoundf("the lab is half-made: `fairlead lab --name %[1]s up` makes it anew, `fairlead lab --name %[1]s down` removes it", filepath.Base(string(d)))
+		}
 		return State{}, cluster.NotFoundf("there is no lab in %s: `fairlead lab up` makes one", d)
 	}
 	if errors.Is(err, fs.ErrPermission) {
@@ -93,7 +97,7 @@ func Read(d Dir) (State, error) {
 		err = json.Unmarshal(b, &s)
 	}
 	if err != nil {
-		return State{}, cluster.Invalidf("read the lab's state: %w; `fairlead lab down` removes it", err)
+		return State{}, cluster.Invalidf("read the lab's state: %w; `fairlead lab --name %s down` removes it", err, filepath.Base(string(d)))
 	}
 	return s, nil
 }

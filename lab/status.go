@@ -3,8 +3,11 @@ package lab
 import (
 	"cmp"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/fairlead/fairlead/cluster"
 )
 
 // Status is what a lab looks like.
@@ -14,6 +17,9 @@ type Status struct {
 	Engine string `json:"engine"`
 	// Running says that the lab's process is there; a lab without is on disk alone.
 	Running bool `json:"running"`
+	// HalfMade says that its making or its removal was interrupted: it has no nodes, and Trouble
+	// says what to do.
+	HalfMade bool `json:"half_made,omitempty"`
 	// Ready says that all nodes with power, and their gateways, serve.
 	Ready bool `json:"ready"`
 	// Trouble is what the lab could not do.
@@ -86,6 +92,14 @@ func newStatus(d Dir, s State) Status {
 		}
 	}
 	return out
+}
+
+// unreadStatus is the status of a lab whose state is not there, or cannot be read.
+func unreadStatus(d Dir, err error) Status {
+	return Status{
+		Name: filepath.Base(string(d)), Dir: string(d), HalfMade: cluster.KindOf(err) == cluster.KindNotFound, Trouble: err.Error(),
+		URLs: []string{}, Nodes: []NodeStatus{}, Cuts: []Cut{}, Snapshots: []string{},
+	}
 }
 
 // Waiting says what a lab that is coming up waits for, "" when it is ready: of the

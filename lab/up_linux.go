@@ -194,6 +194,9 @@ func Await(ctx context.Context, d Dir, limit time.Duration, out io.Writer) (Stat
 		case ctx.Err() != nil:
 			return s, context.Cause(ctx)
 		case err != nil && len(racks(d)) == 0:
+			if _, err := Read(d); err != nil {
+				return s, err
+			}
 			return s, cluster.Transientf("the lab ended: %s", lastLine(d.path("rack.log")))
 		case err == nil:
 			waiting := s.Waiting()
