@@ -121,6 +121,11 @@ func (a *app) labReach(s lab.Status) error {
 	fmt.Fprintf(&b, "lab %s is ready: %s\n\n", s.Name, count(len(s.Nodes), "node"))
 	fmt.Fprintf(&b, "  export FAIRLEAD_SOCKET=%s    # fairlead talks to it from here\n", s.Socket)
 	for _, n := range s.Nodes {
+		if n.Socket != "" && n.Socket != s.Socket {
+			fmt.Fprintf(&b, "  %-50s    # FAIRLEAD_SOCKET of %s, when %s is away\n", n.Socket, n.Name, s.Nodes[0].Name)
+		}
+	}
+	for _, n := range s.Nodes {
 		for _, u := range n.URLs {
 			fmt.Fprintf(&b, "  %-50s    # the gateway of %s\n", u, n.Name)
 		}
@@ -155,11 +160,18 @@ func (a *app) labStatus(l *labFlags) *cobra.Command {
 					}
 				}
 				s, err := lab.Look(cmd.Context(), d)
+				if cluster.KindOf(err) == cluster.KindNotFound && !cmd.Flags().Changed("name") {
+					continue // taken down meanwhile
+				}
 				if err != nil {
 					return err
 				}
-				if list = append(list, s); s.Doubt != "" {
+				list = append(list, s)
+				if s.Doubt != "" {
 					a.note("lab %s: %s", name, s.Doubt)
+				}
+				if len(s.Nodes) == 0 {
+					a.note("lab %s: %s", name, s.Trouble)
 				}
 			}
 			if cmd.Flags().Changed("name") && !a.human() {
@@ -174,10 +186,16 @@ func (a *app) labStatus(l *labFlags) *cobra.Command {
 
 func labTable(list []lab.Status) *table {
 	t := &table{
-		columns: columns("LAB", "NODE", "ADDRESS", "ROLES", "POWER", "DOCKER", "FAIRLEAD", "LINK", "+DOCKER HOST", "+LOGS"),
+		columns: columns("LAB", "NODE", "ADDRESS", "ROLES", "POWER", "DOCKER", "FAIRLEAD", "LINK", "+DOCKER HOST", "+SOCKET", "+LOGS"),
 		empty:   "no labs: `fairlead lab up` makes one",
 	}
 	for _, s := range list {
+		switch {
+		case s.HalfMade:
+			t.add(s.Name, "half-made", "", "", "", "", "", "", "", "", s.Dir)
+		case len(s.Nodes) == 0:
+			t.add(s.Name, "damaged", "", "", "", "", "", "", "", "", s.Dir)
+		}
 		for _, n := range s.Nodes {
 			roles := []string{"agent"}
 			if n.Server {
@@ -191,7 +209,7 @@ func labTable(list []lab.Status) *table {
 				power = "off"
 			}
 			t.add(s.Name, n.Name, n.Address.String(), strings.Join(roles, ","), power, unitWord(n, lab.UnitDocker, n.Docker, "answers"),
-				unitWord(n, lab.UnitFairlead, n.Alive, "alive"), linkWord(s, n), n.DockerHost, n.Logs)
+				unitWord(n, lab.UnitFairlead, n.Alive, "alive"), linkWord(s, n), n.DockerHost, n.Socket, n.Logs)
 		}
 	}
 	return t

@@ -13,6 +13,8 @@
 //     rack's end the kernel ends all processes of the lab, and with them its
 //     links, rules and mounts are gone. What stays is one directory, and control
 //     groups named after it: Down needs no record of what was made.
+//   - A directory is a lab's if it has the mark, which comes into being with it in one
+//     step and goes last. No other is used or removed.
 //   - The state file is written before what it says is made.
 //   - The power of a machine is its first process: killing it is pulling the plug.
 package lab

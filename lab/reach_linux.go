@@ -30,17 +30,27 @@ func List(root string) ([]string, error) {
 	}
 	var out []string
 	for _, e := range entries {
-		if e.IsDir() && ValidName(e.Name()) == nil {
+		if !e.IsDir() || ValidName(e.Name()) != nil {
+			continue
+		}
+		is, err := isLab(DirOf(root, e.Name()))
+		if errors.Is(err, fs.ErrPermission) && requireRoot() != nil {
+			return nil, errRoot
+		}
+		if is {
 			out = append(out, e.Name())
 		}
 	}
 	return out, err
 }
 
-// Look returns what a lab looks like, also when it does not run.
+// Look returns what a lab looks like, also when it does not run or is half-made.
 func Look(ctx context.Context, d Dir) (Status, error) {
 	st, err := Read(d)
 	if err != nil {
+		if is, _ := isLab(d); is {
+			return unreadStatus(d, err), nil
+		}
 		return Status{}, err
 	}
 	s, err := Ask(ctx, d, Request{Op: OpStatus})
@@ -117,6 +127,9 @@ func here(args []string) []string {
 // LoadImage copies an image of this machine's engine to the engines of nodes; with
 // none named, to all that have power.
 func LoadImage(ctx context.Context, d Dir, image string, nodes []string) ([]string, error) {
+	if _, err := Read(d); err != nil {
+		return nil, err
+	}
 	s, err := Look(ctx, d)
 	if err != nil {
 		return nil, err

@@ -123,6 +123,10 @@ func (d Dir) group() string {
 	return fmt.Sprintf("%s-%x", filepath.Base(string(d)), sum[:4])
 }
 
+// markName is the file that a lab's directory has from its first instant to its last.
+const markName = ".fairlead-lab"
+
+func (d Dir) mark() string    { return d.path(markName) }
 func (d Dir) state() string   { return d.path("lab.json") }
 func (d Dir) control() string { return d.path("run", "rack.sock") }
 func (d Dir) program() string { return d.path("bin", "fairlead") }

@@ -6,7 +6,9 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/fairlead/fairlead/atomicfile"
 	"github.com/fairlead/fairlead/cluster"
@@ -64,10 +66,27 @@ func (s State) clone() State {
 	return s
 }
 
+// isLab reports whether a directory is a lab's: what is not is neither used nor removed. Labs
+// of earlier versions have a state and no mark.
+func isLab(d Dir) (bool, error) {
+	_, err := os.Lstat(d.mark())
+	if err == nil {
+		return true, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		return false, err
+	}
+	s, err := Read(d)
+	return err == nil && s.Spec.Validate() == nil, nil
+}
+
 // Read returns a lab's state; KindNotFound when there is none.
 func Read(d Dir) (State, error) {
 	b, err := os.ReadFile(d.state())
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		if _, err := os.Lstat(d.mark()); err == nil {
+			return State{}, cluster.NotFoundf("the lab is half-made: `fairlead lab --name %[1]s up` makes it anew, `fairlead lab --name %[1]s down` removes it", filepath.Base(string(d)))
+		}
 		return State{}, cluster.NotFoundf("there is no lab in %s: `fairlead lab up` makes one", d)
 	}
 	if errors.Is(err, fs.ErrPermission) {
@@ -78,7 +97,7 @@ func Read(d Dir) (State, error) {
 		err = json.Unmarshal(b, &s)
 	}
 	if err != nil {
-		return State{}, cluster.Invalidf("read the lab's state: %w; `fairlead lab down` removes it", err)
+		return State{}, cluster.Invalidf("read the lab's state: %w; `fairlead lab --name %s down` removes it", err, filepath.Base(string(d)))
 	}
 	return s, nil
 }

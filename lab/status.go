@@ -1,9 +1,13 @@
 package lab
 
 import (
+	"cmp"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/fairlead/fairlead/cluster"
 )
 
 // Status is what a lab looks like.
@@ -13,13 +17,17 @@ type Status struct {
 	Engine string `json:"engine"`
 	// Running says that the lab's process is there; a lab without is on disk alone.
 	Running bool `json:"running"`
+	// HalfMade says that its making or its removal was interrupted: it has no nodes, and Trouble
+	// says what to do.
+	HalfMade bool `json:"half_made,omitempty"`
 	// Ready says that all nodes with power, and their gateways, serve.
 	Ready bool `json:"ready"`
 	// Trouble is what the lab could not do.
 	Trouble string `json:"trouble,omitempty"`
 	// Doubt is why what the cluster says of its nodes may be old, or is not known.
 	Doubt string `json:"doubt,omitempty"`
-	// Socket is where the API answers on this machine, URLs where each gateway does.
+	// Socket is where the API of the first server answers on this machine, URLs where each
+	// gateway does.
 	Socket    string       `json:"socket"`
 	URLs      []string     `json:"urls"`
 	Nodes     []NodeStatus `json:"nodes"`
@@ -45,6 +53,8 @@ type NodeStatus struct {
 	Stopped        Set         `json:"stopped,omitempty"`
 	Slow           *Pace       `json:"slow,omitempty"`
 	Logs           string      `json:"logs"`
+	// Socket is where its API answers on this machine, when it is a server.
+	Socket string `json:"socket,omitempty"`
 	// URLs are where its gateway answers on this machine.
 	URLs []string `json:"urls,omitempty"`
 }
@@ -55,15 +65,16 @@ func newStatus(d Dir, s State) Status {
 		Name: s.Spec.Name, Dir: string(d), Engine: s.Spec.Engine, Cuts: slices.Clone(s.Cuts), URLs: []string{}, Snapshots: []string{},
 	}
 	for _, m := range s.Spec.Machines() {
-		if m.Server && out.Socket == "" {
-			out.Socket = d.APISocket(m.Name)
-		}
 		n := NodeStatus{
 			Machine: m, Wanted: !s.Off.Has(m.Name), DockerHost: "unix://" + d.DockerSocket(m.Name), Units: []UnitState{},
 			Stopped: stopped(s, m.Name), Logs: d.disk(m.Name),
 		}
 		if p, ok := s.Slow[m.Name]; ok {
 			n.Slow = &p
+		}
+		if m.Server {
+			n.Socket = d.APISocket(m.Name)
+			out.Socket = cmp.Or(out.Socket, n.Socket)
 		}
 		out.Nodes = append(out.Nodes, n)
 	}
@@ -81,6 +92,14 @@ func newStatus(d Dir, s State) Status {
 		}
 	}
 	return out
+}
+
+// unreadStatus is the status of a lab whose state is not there, or cannot be read.
+func unreadStatus(d Dir, err error) Status {
+	return Status{
+		Name: filepath.Base(string(d)), Dir: string(d), HalfMade: cluster.KindOf(err) == cluster.KindNotFound, Trouble: err.Error(),
+		URLs: []string{}, Nodes: []NodeStatus{}, Cuts: []Cut{}, Snapshots: []string{},
+	}
 }
 
 // Waiting says what a lab that is coming up waits for, "" when it is ready: of the

@@ -50,6 +50,9 @@ func bringUp(ctx context.Context, root string, d Dir, want State, out io.Writer)
 		return false, err
 	}
 	defer unlock()
+	if err := strange(d, "give another --name or --dir, or move it away"); err != nil {
+		return false, err
+	}
 	st, err := Read(d)
 	switch {
 	case err == nil && st.Spec != want.Spec:
@@ -75,10 +78,10 @@ func bringUp(ctx context.Context, root string, d Dir, want State, out io.Writer)
 // makeDir makes the directory of a lab.
 func makeDir(d Dir, st State, out io.Writer) error {
 	_, _ = fmt.Fprintf(out, "making lab %s in %s\n", st.Spec.Name, d)
-	if err := os.RemoveAll(string(d)); err != nil { // of one whose making was interrupted
+	if err := claim(d); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(d.path("bin"), 0o700); err != nil {
+	if err := os.Mkdir(d.path("bin"), 0o700); err != nil {
 		return err
 	}
 	// A copy: the lab outlives a new build, and its machines find it by this name.
@@ -191,6 +194,9 @@ func Await(ctx context.Context, d Dir, limit time.Duration, out io.Writer) (Stat
 		case ctx.Err() != nil:
 			return s, context.Cause(ctx)
 		case err != nil && len(racks(d)) == 0:
+			if _, err := Read(d); err != nil {
+				return s, err
+			}
 			return s, cluster.Transientf("the lab ended: %s", lastLine(d.path("rack.log")))
 		case err == nil:
 			waiting := s.Waiting()
@@ -237,19 +243,25 @@ func lastLine(file string) string {
 }
 
 // Down ends a lab and removes all that it had; false: there was none. It needs
-// nothing of the lab to be whole.
+// nothing of the lab to be whole but its mark: another directory stays as it is.
 func Down(ctx context.Context, root, name string) (bool, error) {
 	if err := requireRoot(); err != nil {
 		return false, err
 	}
-	d := DirOf(root, name)
+	return takeDown(ctx, root, DirOf(root, name))
+}
+
+func takeDown(ctx context.Context, root string, d Dir) (bool, error) {
 	_, unlock, err := lock(ctx, root)
 	if err != nil {
 		return false, err
 	}
 	defer unlock()
-	_, err = os.Stat(string(d))
-	found := err == nil
+	marked, err := isLab(d)
+	if err != nil {
+		return false, err
+	}
+	found := marked
 	for _, p := range racks(d) {
 		found = true
 		if err := end(ctx, p.ID); err != nil {
@@ -258,7 +270,7 @@ func Down(ctx context.Context, root, name string) (bool, error) {
 	}
 	for tries := 0; !removeCgroups(d.group()); tries++ {
 		if found = true; tries == 100 {
-			return true, cluster.Transientf("control groups of lab %s cannot be removed: %v", name, cgroupDirs(cgroupRoot, d.group()))
+			return true, cluster.Transientf("control groups of lab %s cannot be removed: %v", filepath.Base(string(d)), cgroupDirs(cgroupRoot, d.group()))
 		}
 		if err := pause(ctx, 50*time.Millisecond); err != nil {
 			return true, err
@@ -269,13 +281,13 @@ func Down(ctx context.Context, root, name string) (bool, error) {
 	for _, t := range tops {
 		_ = os.Remove(t)
 	}
-	// The state goes last: until then it is a lab that can be taken down.
-	for _, part := range []string{d.disks(), d.path("snapshots"), string(d)} {
-		if err := os.RemoveAll(part); err != nil {
-			return true, fmt.Errorf("remove the lab's disks: %w", err)
-		}
+	if err := dropPassing(d); err != nil {
+		return found, err
 	}
-	return found, nil
+	if !marked {
+		return found, strange(d, "nothing was removed")
+	}
+	return true, remove(d)
 }
 
 // end kills a lab's rack. With the first process of a namespace the kernel ends all

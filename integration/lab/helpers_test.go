@@ -92,11 +92,8 @@ func (b *bed) nothingLeft() {
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		b.t.Errorf("%s is left: %v", dir, err)
 	}
-	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, f := range lines {
-		if line, err := os.ReadFile(f); err == nil && bytes.Contains(line, []byte(dir+"/")) && bytes.HasPrefix(line, []byte(dir)) {
-			b.t.Errorf("process %s is left: %q", filepath.Base(filepath.Dir(f)), line)
-		}
+	for _, p := range b.processes() {
+		b.t.Errorf("process %s is left", p)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil || bytes.Contains(mounts, []byte(dir)) {
@@ -107,6 +104,34 @@ func (b *bed) nothingLeft() {
 			b.t.Errorf("control groups are left: %v", left)
 		}
 	}
+}
+
+// processes are those of the lab, each with its arguments: they have its directory in an
+// argument, in PATH, in their own files or in a mount, or are in its control groups. What
+// the test itself has started is none: a command on a node has such arguments too.
+func (b *bed) processes() (out []string) {
+	dir := string(lab.DirOf(b.root, b.name))
+	parent := fmt.Sprintf("\nPPid:\t%d\n", os.Getpid())
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range dirs {
+		has := func(file, what string) bool {
+			text, _ := os.ReadFile(filepath.Join(p, file)) // nothing of one that has ended
+			return bytes.Contains(text, []byte(what))
+		}
+		line, _ := os.ReadFile(filepath.Join(p, "cmdline"))
+		if len(line) == 0 || has("status", parent) {
+			continue // it has ended, or is the kernel's own
+		}
+		is := bytes.Contains(line, []byte(dir+"/")) || has("environ", "PATH="+dir+"/") || has("mountinfo", dir+"/") || has("cgroup", "/fairlead-lab/"+b.name+"-")
+		for _, link := range []string{"cwd", "root", "exe"} {
+			to, _ := os.Readlink(filepath.Join(p, link))
+			is = is || strings.HasPrefix(to, dir+"/")
+		}
+		if is {
+			out = append(out, fmt.Sprintf("%s %q", filepath.Base(p), bytes.Split(bytes.TrimSuffix(line, []byte{0}), []byte{0})))
+		}
+	}
+	return out
 }
 
 func (b *bed) dump() {

@@ -87,6 +87,12 @@ func threeNodes(t *testing.T, engine string) {
 	b.do("start", "n2/docker")
 	b.do("status", "--wait", "1m")
 	b.served(6)
+	seen := strings.Join(b.processes(), "\n")
+	for _, program := range []string{" \"lab\" \"rack\" ", " \"lab\" \"machine\" ", "dockerd\" ", "containerd\" ", "containerd-shim", "traefik", " \"agent\" ", "[\"/app\""} {
+		if !strings.Contains(seen, program) {
+			t.Errorf("of the lab's processes no %s is seen: what is left of it would not be, either\n%s", program, seen)
+		}
+	}
 	b.do("down")
 	b.nothingLeft()
 	if out := b.do("down"); !strings.Contains(out, "no lab") {
@@ -175,10 +181,7 @@ func cables(t *testing.T, b *bed) {
 	}
 	b.do("heal", "n1:n2")
 	b.aliveSoon("n1 n2 n3")
-	b.do("cut", "n3:n1", "--one-way")
-	if reaches(b, "n3", "n1", 1) {
-		t.Error("n3 sends nothing to n1, and reaches it")
-	}
+	oneWay(t, b)
 	b.do("heal", "n3")
 	b.do("cut", "n1") // from this machine too, but for the API's socket
 	if _, err := b.answer("demo.example.com"); err == nil {
@@ -187,6 +190,55 @@ func cables(t *testing.T, b *bed) {
 	b.do("heal", "n1")
 	b.aliveSoon("n1 n2 n3")
 	b.served(6)
+}
+
+// oneWay has n3 send nothing to n1, and looks at what arrives in each direction.
+func oneWay(t *testing.T, b *bed) {
+	t.Helper()
+	b.do("cut", "n3:n1", "--one-way")
+	// n1 would ask for the way to n3 before it sends, and hear no answer.
+	mac := strings.TrimSpace(b.do("exec", "n3", "--", "cat", "/sys/class/net/eth0/address"))
+	b.do("exec", "n1", "--", "ip", "neigh", "replace", b.address("n3"), "lladdr", mac, "dev", "eth0", "nud", "permanent")
+	for to, from := range map[string]string{"n3": "n1", "n1": "n3"} {
+		b.do("exec", to, "--", "nft", "-f", b.file("arrived-"+to, fmt.Sprintf(`
+table ip arrived {
+	counter frames {
+	}
+	chain before {
+		type filter hook prerouting priority -300
+		ip saddr %s counter name frames
+	}
+}
+`, b.address(from))))
+	}
+	arrived := func(at string) (n int) {
+		t.Helper()
+		out := b.do("exec", at, "--", "nft", "list", "counter", "ip", "arrived", "frames")
+		_, count, _ := strings.Cut(out, "packets ")
+		if _, err := fmt.Sscan(count, &n); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return n
+	}
+	before := arrived("n1")
+	if reaches(b, "n3", "n1", 1) {
+		t.Error("n3 sends nothing to n1, and reaches it")
+	}
+	there := arrived("n3")
+	b.eventually(30*time.Second, "what n1 sends arrives at n3", func() error {
+		reaches(b, "n1", "n3", 1) // it sends; the answer is lost
+		if arrived("n3") == there {
+			return errors.New("no packet does")
+		}
+		return nil
+	})
+	if more := arrived("n1") - before; more != 0 {
+		t.Errorf("n3 sends nothing to n1, and %d packets arrive", more)
+	}
+	for _, n := range []string{"n1", "n3"} {
+		b.do("exec", n, "--", "nft", "delete", "table", "ip", "arrived")
+	}
+	b.do("exec", "n1", "--", "ip", "neigh", "del", b.address("n3"), "dev", "eth0")
 }
 
 // timed is how long a request from one node to the gateway takes, in seconds: until
