@@ -95,7 +95,7 @@ EMPTY    :=
 CLUSTERS := ^($(subst $(EMPTY) ,|,$(strip TestThreeServers TestTwoWholeServers TestServerJoinInterrupted TestLeaderKilledWhileAServerJoins TestTwoNodes TestTwoGateways \
 	TestOperatorsEtcd TestOperatorsEtcdProxied TestNodesOnOperatorsEtcd TestServersOnOperatorsEtcd \
 	TestSlowLink TestTwoLabs TestLabIsKept TestInterrupted TestMachineIsLeftAlone TestServersAndGateways TestDocumentedFirewall \
-	TestShopOnThreeNodes TestNodesUnderLoad TestAcrossNodes TestAcrossServers TestLeadersUnderLoad TestDeliveryOnThreeNodes TestSystemd)))$$
+	TestShopOnThreeNodes TestNodesUnderLoad TestAcrossNodes TestAcrossServers TestLeadersUnderLoad TestDeliveryOnThreeNodes TestSystemd TestSystemdMachinesJoin)))$$
 
 integration-clusters: setup vault engine registry buildx debian build ## the long tests of several servers, labs and external etcds; needs root
 	$(INTEGRATION) -run '$(CLUSTERS)' ./integration/...
