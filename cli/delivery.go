@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/client"
@@ -227,15 +226,10 @@ func (x *deliveryFlags) setValues(a *app, d *cluster.Delivery) error {
 	if values.Empty() {
 		return nil
 	}
-	m, err := values.Merge()
-	if err != nil {
-		return usagef("%w", err)
-	}
-	b, err := yaml.Marshal(m)
-	if err != nil {
+	if d.Set, err = values.Text(); err != nil {
 		return usagef("values: %w", err)
 	}
-	d.Set = string(b)
+	d.SetTyped = true
 	a.warnOfPasswords(d.Set, "delivery", nil)
 	return nil
 }

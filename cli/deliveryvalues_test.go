@@ -7,9 +7,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"sigs.k8s.io/yaml"
 
 	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/chart"
 )
 
 // A package of a repository has its values from here: files and flags, in install's order.
@@ -27,21 +27,93 @@ func TestDeliveryTakesValuesFromHere(t *testing.T) {
 	if err := json.Unmarshal([]byte(h.must("", "delivery", "get", "vv", "-o", "json").out), &d); err != nil {
 		t.Fatal(err)
 	}
-	var got map[string]any
-	if err := yaml.Unmarshal([]byte(d.Set), &got); err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]any{
-		"a": map[string]any{"x": 1.0, "z": 3.0}, "port": 8080.0, "b": []any{true, 1234567.0}, "c": nil, "n": 7.0,
-		"code": "007", "yes": "true", "text": "one: two\n", "raw": "a,b=c",
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("%s\n%s", d.Set, diff)
+	want := `a:
+  x: 1.0
+  z: 3.0
+b:
+- true
+- 1234567.0
+c: null
+code: "007"
+"n": 7
+port: 8080.0
+raw: a,b=c
+text: |
+  one: two
+"yes": "true"
+`
+	if diff := cmp.Diff(want, d.Set); diff != "" || !d.SetTyped {
+		t.Errorf("%v, %s", d.SetTyped, diff)
 	}
 	for _, tc := range [][]string{{"--values-file", "none.yaml"}, {"--set-json", "x={"}, {"--values", "a.yaml"}} {
 		s := h.cli("", append([]string{"delivery", "create", "ww", "https://charts.example.com", "--chart", "pl", "-d"}, tc...)...)
 		if s.code != 2 || tc[0] == "--values" && !strings.Contains(s.err, "--values-file") {
 			t.Errorf("%v: %d, %s", tc, s.code, s.err)
+		}
+	}
+}
+
+// The same flags are the same values to a package that is installed and to one that is delivered.
+func TestDeliveredValuesAreThoseOfInstall(t *testing.T) {
+	h := newHub(t)
+	h.write("demo/Chart.yaml", "apiVersion: v2\nname: demo\nversion: 1.0.0\n")
+	h.write("demo/values.yaml", "gone: default\nm: {deep: {\"n\": 0, kept: true}}\nl: []\n")
+	h.write("demo/templates/app.yaml", `services:
+  web:
+    image: a
+    command: ["--maxmemory={{ .Values.big }}"]
+    environment:
+{{- range $k, $v := .Values }}
+      {{ $k }}: {{ printf "%v %T %s" $v $v (toJson $v) | quote }}
+{{- end }}
+      whole: {{ if kindIs "int64" .Values.big }}{{ eq .Values.big 1000000000 }}{{ end }}
+      deep: {{ printf "%v %T" .Values.m.deep.n .Values.m.deep.n | quote }}
+`)
+	h.write("over.yaml", "big: 5\nfile: 1000000000\nfileNegative: -20000000\nfileFloat: 1.5\nfileWhole: 2.0\nfileText: '1e9'\nfileList: [3000000, {n: 4000000, s: 'no'}, null]\nfileHuge: 123456789012345678901\n")
+	for name, flags := range map[string][]string{
+		"big":       {"--set", "big=1000000000"},
+		"largest":   {"--set", "big=9223372036854775807,more=9223372036854775808"},
+		"beyond":    {"--set", "big=9007199254740993"},
+		"negative":  {"--set", "big=-1000000000,zero=0,minus=-0"},
+		"floats":    {"--set", "big=1.5,e=1e9,f=2.0,g=.5"},
+		"text":      {"--set-string", "big=1000000000,e=1e9,o=0777,h=0x10,y=yes,n=null,t=true,date=2024-01-01,under=1_000,colon=12:30:45", "--set", "oct=0777"},
+		"booleans":  {"--set", "big=true,no=false"},
+		"null":      {"--set", "big=1,gone=null,m.deep.kept=null"},
+		"lists":     {"--set", "big=1,l[0]=1000000000,l[2].n=2000000000", "--set", "m.deep.n=3000000000,m.deep.l={1000000,a,true}"},
+		"JSON":      {"--set-json", `big=1000000000`, "--set-json", `l=[1, 2.0, 1e3, "4", null, {"n": 5000000}]`, "--set-json", `{"m": {"deep": {"n": 6000000}}}`},
+		"a file":    {"-f", "over.yaml"},
+		"over it":   {"-f", "over.yaml", "--set", "big=1000000000,fileList[0]=3000000,fileList[1].n=4"},
+		"its lines": {"--set-literal", "big=1000000000", "--set-file", "text=over.yaml", "--set", `ключ=7000000,a\.b=8000000`},
+		"nothing":   {"--set", "big=1", "--set", "l={}"},
+	} {
+		create := []string{"delivery", "create", "dd", "https://charts.example.com", "--chart", "demo", "-d", "--replace"}
+		for _, f := range flags {
+			if f == "-f" {
+				f = "--values-file"
+			}
+			create = append(create, f)
+		}
+		h.must("", create...)
+		var d v1.DeliveryStatus
+		if err := json.Unmarshal([]byte(h.must("", "delivery", "get", "dd", "-o", "json").out), &d); err != nil {
+			t.Fatal(err)
+		}
+		files, err := chart.Read("demo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		values := chart.Values{Above: []chart.File{{Name: "the delivery's values", Data: []byte(d.Set)}}}
+		got, err := chart.Render(t.Context(), chart.Request{Files: files, Values: values, Release: chart.Release{Name: "dd", Revision: 1}})
+		if err != nil {
+			t.Errorf("%s: %v\n%s", name, err, d.Set)
+			continue
+		}
+		want := h.must("", append([]string{"chart", "template", "dd", "demo"}, flags...)...).out
+		if diff := cmp.Diff(want, got.Text()); diff != "" || !d.SetTyped {
+			t.Errorf("%s: %v, %s\n%s", name, d.SetTyped, diff, d.Set)
+		}
+		if name == "big" && !strings.Contains(want, "--maxmemory=1000000000\"") {
+			t.Errorf("%s", want)
 		}
 	}
 }

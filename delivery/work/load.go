@@ -147,8 +147,12 @@ func packaged(ctx context.Context, t Task, r *Result, o compose.Options) (*compo
 	if err := values.ReadValues(names, nil); err != nil {
 		return nil, nil, err
 	}
-	if d.Set != "" {
-		values.Files = append(values.Files, chart.File{Name: "the delivery's values", Data: []byte(d.Set)})
+	switch set := (chart.File{Name: "the delivery's values", Data: []byte(d.Set)}); {
+	case d.Set == "":
+	case d.SetTyped:
+		values.Above = append(values.Above, set)
+	default: // of versions before, and of who writes a file
+		values.Files = append(values.Files, set)
 	}
 	if r.Origin.Revision == t.AppliedRevision {
 		t.Release, t.Upgrade = t.AppliedRelease, t.AppliedUpgrade
