@@ -44,7 +44,7 @@ func Bundle(r *compose.Result) v1.Bundle {
 // load reads the source, which the process is confined to.
 func load(ctx context.Context, t Task, r *Result) error {
 	d := t.Delivery
-	o := compose.Options{App: d.App, Domain: t.Domain, SingleNode: t.SingleNode, HTTPPort: t.HTTPPort, HTTPSPort: t.HTTPSPort, NoBuild: true}
+	o := compose.Options{App: d.App, Domain: t.Domain, SingleNode: t.SingleNode, HTTPPort: t.HTTPPort, HTTPSPort: t.HTTPSPort, NoBuild: true, Tree: root()}
 	var project *compose.Result
 	var pkg *v1.Package
 	files, err := open(root(), t)
@@ -208,8 +208,10 @@ func outside(r *compose.Result) error {
 	}
 	for name, s := range specs {
 		for _, m := range s.Task.Mounts {
-			if m.Type == cluster.MountBind && strings.HasPrefix(m.Source, root()) {
-				return cluster.Invalidf("services.%s.volumes: %s is a directory of the source, which no node has; use a named volume, or configs: for files", name, cleaned(m.Source))
+			for _, p := range append([]string{m.Source}, slices.Collect(maps.Values(m.DriverOpts))...) {
+				if strings.Contains(p, root()) {
+					return cluster.Invalidf("services.%s.volumes: %s is a directory of the source, which no node has; use a named volume, or configs: for files", name, cleaned(p))
+				}
 			}
 		}
 	}
