@@ -196,6 +196,11 @@ func (x *deliveryFlags) delivery(a *app, name, url string) (cluster.Delivery, er
 		}
 		d.Env[k] = v
 	}
+	variables := map[string]any{}
+	for k, v := range d.Env {
+		variables[k] = v
+	}
+	a.warnOfClear(variables, ofVariables(), nil)
 	if err := x.setValues(a, &d); err != nil {
 		return d, err
 	}
@@ -230,7 +235,7 @@ func (x *deliveryFlags) setValues(a *app, d *cluster.Delivery) error {
 		return usagef("values: %w", err)
 	}
 	d.SetTyped = true
-	a.warnOfPasswords(d.Set, "delivery", nil)
+	a.warnOfPasswords(d.Set, ofDelivery(d.Source.Kind == cluster.SourceGit), nil)
 	return nil
 }
 

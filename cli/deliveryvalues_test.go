@@ -117,3 +117,45 @@ func TestDeliveredValuesAreThoseOfInstall(t *testing.T) {
 		}
 	}
 }
+
+// What is kept with a delivery in clear is warned of, however it is given, with a way that there
+// is for it.
+func TestDeliveryWarnsOfPasswords(t *testing.T) {
+	h := newHub(t)
+	h.write("server.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+	h.write("values.yaml", "db: {password: hunter2}\n")
+	git, repository := "https://git.example.com/x.git", "https://charts.example.com"
+	for _, tc := range []struct {
+		url   string
+		flags []string
+		says  []string
+		not   string
+	}{
+		{git, []string{"--env", "DB_PASSWORD=hunter2", "--env", "MODE=prod"}, []string{"the variable DB_PASSWORD looks like a password, and is kept with the delivery in clear", "secret_env", "--env-file", "--decrypt"}, "MODE"},
+		{git, []string{"--env", "DATABASE_URL=postgres://shop:hunter2@db/shop"}, []string{"the variable DATABASE_URL looks like a password"}, "hunter2"},
+		{git, []string{"--package", "p", "--set", "auth.pwd=hunter2"}, []string{"the value auth.pwd looks like a password", "generate: 32", "SOPS encrypted (--decrypt)"}, "hunter2"},
+		{repository, []string{"--chart", "p", "--values-file", "values.yaml"}, []string{"the value db.password looks like a password", "generate: 32"}, "--decrypt"},
+		{repository, []string{"--chart", "p", "--set-file", "tls.key=server.key"}, []string{"the value tls.key holds a private key", "`fairlead secret set APP/NAME <FILE`"}, "generate"},
+		{git, []string{"--env", "MODE=prod", "--env", "PWD=/srv"}, nil, "warning"},
+	} {
+		s := h.must("", append([]string{"delivery", "create", "ww", tc.url, "-d", "--replace"}, tc.flags...)...)
+		for _, want := range tc.says {
+			if !strings.Contains(s.err, want) {
+				t.Errorf("%v: %q is not in %s", tc.flags, want, s.err)
+			}
+		}
+		if strings.Contains(warnings(s.err), tc.not) {
+			t.Errorf("%v: it says %s", tc.flags, s.err)
+		}
+	}
+}
+
+func warnings(said string) string {
+	var lines []string
+	for line := range strings.Lines(said) {
+		if strings.HasPrefix(line, "warning: ") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "")
+}
