@@ -1,6 +1,7 @@
 package work_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -300,6 +301,51 @@ func TestASourceSeesNothingOfTheMachine(t *testing.T) {
 	f.push("a variable")
 	if r := f.must(work.Task{Delivery: f.local()}); strings.Contains(r.Bundle.Rendered, "geheim") {
 		t.Error("a variable of the server is in the bundle")
+	}
+}
+
+// What files of the source are read for is in the app; where they were is not.
+func TestNoPathOfTheSourceIsInTheApp(t *testing.T) {
+	f := newForge(t)
+	for _, name := range []string{"app/c.conf", "app/s.txt", "app/ro.conf", "up.conf"} {
+		f.write(name, "x")
+	}
+	f.write("app/vars.env", "A=1\n")
+	f.write("app/labels", "b=2\n")
+	f.write("app/seccomp.json", "{}")
+	f.write("app/base.yaml", "services:\n  base:\n    image: a\n    env_file: vars.env\n    volumes: [\"./ro.conf:/base:ro\"]\n")
+	f.write("app/more.yaml", "services:\n  more: {image: a, volumes: [\"../up.conf:/up:ro\"]}\n")
+	f.write("app/compose.yaml", `include: [more.yaml]
+services:
+  web:
+    extends: {file: base.yaml, service: base}
+    env_file: [./vars.env]
+    label_file: ./labels
+    security_opt: [seccomp=./seccomp.json]
+    configs: [c]
+    secrets: [s]
+    volumes: ["./ro.conf:/ro:ro", "data:/data", "/srv/x:/srv"]
+    tmpfs: [/run]
+    devices: [/dev/fuse]
+configs:
+  c: {file: ./c.conf}
+secrets:
+  s: {file: ./s.txt}
+volumes:
+  data: {driver_opts: {type: none, o: bind, device: /srv/data}}
+`)
+	f.push("all that is read")
+	d := f.local()
+	d.Path = "app"
+	for _, single := range []bool{true, false} {
+		r := f.must(work.Task{Delivery: d, SingleNode: single})
+		b, err := json.Marshal(r.Bundle)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i := strings.Index(string(b), "source-tree-of-a-delivery"); i >= 0 || len(r.Bundle.Services) != 2 {
+			t.Errorf("%d services; it says %.300s", len(r.Bundle.Services), b[max(i-200, 0):])
+		}
 	}
 }
 

@@ -69,7 +69,7 @@ func load(ctx context.Context, t Task, r *Result) error {
 		r.Warnings = append(r.Warnings, cleaned(w.String()))
 	}
 	b := Bundle(project)
-	b.Package = pkg
+	b.Package, b.Rendered = pkg, cleaned(b.Rendered)
 	if err := files.ciphertext(b); err != nil {
 		return shown(err)
 	}
