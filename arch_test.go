@@ -60,7 +60,7 @@ var allowed = map[string][]string{
 	"delivery":       {"cluster"},
 	"delivery/image": {"cluster"},
 	"delivery/sops":  {},
-	"delivery/work":  {"cluster", "api/v1", "compose", "chart", "delivery/image", "delivery/sops"},
+	"delivery/work":  {"cluster", "api/v1", "compose", "chart", "delivery/image", "delivery/sops", "proc"},
 	"cli":            {"cluster", "client", "api/v1", "compose", "chart", "delivery/work", "delivery/image", "lab", "agent/docker"}, // images of the user's own engine
 
 	"chart/charttest": {"chart"},

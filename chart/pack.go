@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode"
 
 	helmchart "helm.sh/helm/v4/pkg/chart/v2"
 	"sigs.k8s.io/yaml"
@@ -30,7 +31,7 @@ func Pack(files []File) (name string, b []byte, err error) {
 	w := tar.NewWriter(z)
 	for _, f := range slices.SortedFunc(slices.Values(files), first) {
 		h := &tar.Header{Name: path.Join(c.Name(), f.Name), Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(f.Data)), Format: tar.FormatUSTAR}
-		if len(h.Name) > 100 {
+		if len(h.Name) > 100 || strings.ContainsFunc(h.Name, func(r rune) bool { return r > unicode.MaxASCII }) {
 			h.Format = tar.FormatPAX
 		}
 		if err := w.WriteHeader(h); err != nil {

@@ -27,6 +27,7 @@ type Values struct {
 	String  []string `json:"string,omitempty"`  // --set-string
 	File    []string `json:"file,omitempty"`    // --set-file
 	Literal []string `json:"literal,omitempty"` // --set-literal
+	Above   []File   `json:"above,omitempty"`   // as Kept, and stronger than all others
 	// Contents of the files that File names, by path.
 	Contents map[string][]byte `json:"contents,omitempty"`
 }
@@ -93,19 +94,21 @@ func readValue(name string, in io.Reader) ([]byte, error) {
 // Merge makes one mapping of them, in Helm's order.
 func (v *Values) Merge() (map[string]any, error) {
 	base := map[string]any{}
-	for _, f := range v.Kept {
-		m, err := readKept(f.Data)
-		if err != nil {
-			return nil, fmt.Errorf("failed to parse %s: %w", f.Name, err)
+	over := func(files []File, read func([]byte) (map[string]any, error)) error {
+		for _, f := range files {
+			m, err := read(f.Data)
+			if err != nil {
+				return fmt.Errorf("failed to parse %s: %w", f.Name, err)
+			}
+			base = loader.MergeMaps(base, m)
 		}
-		base = loader.MergeMaps(base, m)
+		return nil
 	}
-	for _, f := range v.Files {
-		m, err := loader.LoadValues(bytes.NewReader(f.Data))
-		if err != nil {
-			return nil, fmt.Errorf("failed to parse %s: %w", f.Name, err)
-		}
-		base = loader.MergeMaps(base, m)
+	if err := over(v.Kept, readKept); err != nil {
+		return nil, err
+	}
+	if err := over(v.Files, func(b []byte) (map[string]any, error) { return loader.LoadValues(bytes.NewReader(b)) }); err != nil {
+		return nil, err
 	}
 	for _, s := range v.JSON {
 		if t := strings.TrimSpace(s); strings.HasPrefix(t, "{") {
@@ -141,12 +144,21 @@ func (v *Values) Merge() (map[string]any, error) {
 			}
 		}
 	}
-	return base, nil
+	return base, over(v.Above, readKept)
+}
+
+// Text is what they are merged, as Kept and Above take it.
+func (v *Values) Text() (string, error) {
+	m, err := v.Merge()
+	if err != nil {
+		return "", err
+	}
+	return keep(m)
 }
 
 // Empty reports whether the user gave nothing.
 func (v *Values) Empty() bool {
-	return len(v.Kept)+len(v.Files)+len(v.JSON)+len(v.Set)+len(v.String)+len(v.File)+len(v.Literal) == 0
+	return len(v.Kept)+len(v.Files)+len(v.JSON)+len(v.Set)+len(v.String)+len(v.File)+len(v.Literal)+len(v.Above) == 0
 }
 
 // Beside returns v with the values of a release before below its own.

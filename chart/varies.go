@@ -42,7 +42,7 @@ func Varying(ctx context.Context, r Engine, req Request, got *Rendered) (names [
 
 // mayVary looks at all of a chart, as a template may render (tpl) what values and files hold.
 func mayVary(req Request) bool {
-	for _, f := range slices.Concat(req.Values.Kept, req.Values.Files) {
+	for _, f := range slices.Concat(req.Values.Kept, req.Values.Files, req.Values.Above) {
 		if drawn(f.Data) {
 			return true
 		}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/client"
@@ -197,6 +196,11 @@ func (x *deliveryFlags) delivery(a *app, name, url string) (cluster.Delivery, er
 		}
 		d.Env[k] = v
 	}
+	variables := map[string]any{}
+	for k, v := range d.Env {
+		variables[k] = v
+	}
+	a.warnOfClear(variables, ofVariables(), nil)
 	if err := x.setValues(a, &d); err != nil {
 		return d, err
 	}
@@ -227,16 +231,11 @@ func (x *deliveryFlags) setValues(a *app, d *cluster.Delivery) error {
 	if values.Empty() {
 		return nil
 	}
-	m, err := values.Merge()
-	if err != nil {
-		return usagef("%w", err)
-	}
-	b, err := yaml.Marshal(m)
-	if err != nil {
+	if d.Set, err = values.Text(); err != nil {
 		return usagef("values: %w", err)
 	}
-	d.Set = string(b)
-	a.warnOfPasswords(d.Set, "delivery", nil)
+	d.SetTyped = true
+	a.warnOfPasswords(d.Set, ofDelivery(d.Source.Kind == cluster.SourceGit), nil)
 	return nil
 }
 

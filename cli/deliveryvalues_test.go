@@ -7,9 +7,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"sigs.k8s.io/yaml"
 
 	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/chart"
 )
 
 // A package of a repository has its values from here: files and flags, in install's order.
@@ -27,16 +27,23 @@ func TestDeliveryTakesValuesFromHere(t *testing.T) {
 	if err := json.Unmarshal([]byte(h.must("", "delivery", "get", "vv", "-o", "json").out), &d); err != nil {
 		t.Fatal(err)
 	}
-	var got map[string]any
-	if err := yaml.Unmarshal([]byte(d.Set), &got); err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]any{
-		"a": map[string]any{"x": 1.0, "z": 3.0}, "port": 8080.0, "b": []any{true, 1234567.0}, "c": nil, "n": 7.0,
-		"code": "007", "yes": "true", "text": "one: two\n", "raw": "a,b=c",
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("%s\n%s", d.Set, diff)
+	want := `a:
+  x: 1.0
+  z: 3.0
+b:
+- true
+- 1234567.0
+c: null
+code: "007"
+"n": 7
+port: 8080.0
+raw: a,b=c
+text: |
+  one: two
+"yes": "true"
+`
+	if diff := cmp.Diff(want, d.Set); diff != "" || !d.SetTyped {
+		t.Errorf("%v, %s", d.SetTyped, diff)
 	}
 	for _, tc := range [][]string{{"--values-file", "none.yaml"}, {"--set-json", "x={"}, {"--values", "a.yaml"}} {
 		s := h.cli("", append([]string{"delivery", "create", "ww", "https://charts.example.com", "--chart", "pl", "-d"}, tc...)...)
@@ -44,4 +51,111 @@ func TestDeliveryTakesValuesFromHere(t *testing.T) {
 			t.Errorf("%v: %d, %s", tc, s.code, s.err)
 		}
 	}
+}
+
+// The same flags are the same values to a package that is installed and to one that is delivered.
+func TestDeliveredValuesAreThoseOfInstall(t *testing.T) {
+	h := newHub(t)
+	h.write("demo/Chart.yaml", "apiVersion: v2\nname: demo\nversion: 1.0.0\n")
+	h.write("demo/values.yaml", "gone: default\nm: {deep: {\"n\": 0, kept: true}}\nl: []\n")
+	h.write("demo/templates/app.yaml", `services:
+  web:
+    image: a
+    command: ["--maxmemory={{ .Values.big }}"]
+    environment:
+{{- range $k, $v := .Values }}
+      {{ $k }}: {{ printf "%v %T %s" $v $v (toJson $v) | quote }}
+{{- end }}
+      whole: {{ if kindIs "int64" .Values.big }}{{ eq .Values.big 1000000000 }}{{ end }}
+      deep: {{ printf "%v %T" .Values.m.deep.n .Values.m.deep.n | quote }}
+`)
+	h.write("over.yaml", "big: 5\nfile: 1000000000\nfileNegative: -20000000\nfileFloat: 1.5\nfileWhole: 2.0\nfileText: '1e9'\nfileList: [3000000, {n: 4000000, s: 'no'}, null]\nfileHuge: 123456789012345678901\n")
+	for name, flags := range map[string][]string{
+		"big":       {"--set", "big=1000000000"},
+		"largest":   {"--set", "big=9223372036854775807,more=9223372036854775808"},
+		"beyond":    {"--set", "big=9007199254740993"},
+		"negative":  {"--set", "big=-1000000000,zero=0,minus=-0"},
+		"floats":    {"--set", "big=1.5,e=1e9,f=2.0,g=.5"},
+		"text":      {"--set-string", "big=1000000000,e=1e9,o=0777,h=0x10,y=yes,n=null,t=true,date=2024-01-01,under=1_000,colon=12:30:45", "--set", "oct=0777"},
+		"booleans":  {"--set", "big=true,no=false"},
+		"null":      {"--set", "big=1,gone=null,m.deep.kept=null"},
+		"lists":     {"--set", "big=1,l[0]=1000000000,l[2].n=2000000000", "--set", "m.deep.n=3000000000,m.deep.l={1000000,a,true}"},
+		"JSON":      {"--set-json", `big=1000000000`, "--set-json", `l=[1, 2.0, 1e3, "4", null, {"n": 5000000}]`, "--set-json", `{"m": {"deep": {"n": 6000000}}}`},
+		"a file":    {"-f", "over.yaml"},
+		"over it":   {"-f", "over.yaml", "--set", "big=1000000000,fileList[0]=3000000,fileList[1].n=4"},
+		"its lines": {"--set-literal", "big=1000000000", "--set-file", "text=over.yaml", "--set", `ключ=7000000,a\.b=8000000`},
+		"nothing":   {"--set", "big=1", "--set", "l={}"},
+	} {
+		create := []string{"delivery", "create", "dd", "https://charts.example.com", "--chart", "demo", "-d", "--replace"}
+		for _, f := range flags {
+			if f == "-f" {
+				f = "--values-file"
+			}
+			create = append(create, f)
+		}
+		h.must("", create...)
+		var d v1.DeliveryStatus
+		if err := json.Unmarshal([]byte(h.must("", "delivery", "get", "dd", "-o", "json").out), &d); err != nil {
+			t.Fatal(err)
+		}
+		files, err := chart.Read("demo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		values := chart.Values{Above: []chart.File{{Name: "the delivery's values", Data: []byte(d.Set)}}}
+		got, err := chart.Render(t.Context(), chart.Request{Files: files, Values: values, Release: chart.Release{Name: "dd", Revision: 1}})
+		if err != nil {
+			t.Errorf("%s: %v\n%s", name, err, d.Set)
+			continue
+		}
+		want := h.must("", append([]string{"chart", "template", "dd", "demo"}, flags...)...).out
+		if diff := cmp.Diff(want, got.Text()); diff != "" || !d.SetTyped {
+			t.Errorf("%s: %v, %s\n%s", name, d.SetTyped, diff, d.Set)
+		}
+		if name == "big" && !strings.Contains(want, "--maxmemory=1000000000\"") {
+			t.Errorf("%s", want)
+		}
+	}
+}
+
+// What is kept with a delivery in clear is warned of, however it is given, with a way that there
+// is for it.
+func TestDeliveryWarnsOfPasswords(t *testing.T) {
+	h := newHub(t)
+	h.write("server.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+	h.write("values.yaml", "db: {password: hunter2}\n")
+	git, repository := "https://git.example.com/x.git", "https://charts.example.com"
+	for _, tc := range []struct {
+		url   string
+		flags []string
+		says  []string
+		not   string
+	}{
+		{git, []string{"--env", "DB_PASSWORD=hunter2", "--env", "MODE=prod"}, []string{"the variable DB_PASSWORD looks like a password, and is kept with the delivery in clear", "secret_env", "--env-file", "--decrypt"}, "MODE"},
+		{git, []string{"--env", "DATABASE_URL=postgres://shop:hunter2@db/shop"}, []string{"the variable DATABASE_URL looks like a password"}, "hunter2"},
+		{git, []string{"--package", "p", "--set", "auth.pwd=hunter2"}, []string{"the value auth.pwd looks like a password", "generate: 32", "SOPS encrypted (--decrypt)"}, "hunter2"},
+		{repository, []string{"--chart", "p", "--values-file", "values.yaml"}, []string{"the value db.password looks like a password", "generate: 32"}, "--decrypt"},
+		{repository, []string{"--chart", "p", "--set-file", "tls.key=server.key"}, []string{"the value tls.key holds a private key", "`fairlead secret set APP/NAME <FILE`"}, "generate"},
+		{git, []string{"--env", "MODE=prod", "--env", "PWD=/srv"}, nil, "warning"},
+	} {
+		s := h.must("", append([]string{"delivery", "create", "ww", tc.url, "-d", "--replace"}, tc.flags...)...)
+		for _, want := range tc.says {
+			if !strings.Contains(s.err, want) {
+				t.Errorf("%v: %q is not in %s", tc.flags, want, s.err)
+			}
+		}
+		if strings.Contains(warnings(s.err), tc.not) {
+			t.Errorf("%v: it says %s", tc.flags, s.err)
+		}
+	}
+}
+
+func warnings(said string) string {
+	var lines []string
+	for line := range strings.Lines(said) {
+		if strings.HasPrefix(line, "warning: ") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "")
 }

@@ -319,7 +319,7 @@ func (a *app) fromPackage(ctx context.Context, cl *client.Client, name cluster.A
 	for _, w := range project.Warnings {
 		a.note("warning: %s", w)
 	}
-	a.warnOfPasswords(got.Values, "release", project.Secrets)
+	a.warnOfPasswords(got.Values, ofRelease(), project.Secrets)
 	b := bundle(project)
 	b.Note, b.Hooks, b.NoHooks, b.Atomic, b.Timeout = i.note, project.Hooks, i.noHooks, i.atomic, cluster.Duration(i.wait.timeout)
 	b.Expect = new(int) // what was rendered is of the release before it

@@ -28,21 +28,57 @@ func TestPasswordsInValues(t *testing.T) {
 		"NEXTAUTH_SECRET: x":                                        "NEXTAUTH_SECRET",
 		"encryption-key: x":                                         "encryption-key",
 		"secret_key: 123":                                           "secret_key",
-		"secret: password":                                          "", // of the package, declared
-		"existingSecret: other":                                     "",
-		"passwordSecret: db":                                        "",
-		"tls_secret: web":                                           "",
-		"imagePullSecret: registry":                                 "",
-		"compass: x":                                                "",
-		"bypass: x":                                                 "",
-		"passes: '3'":                                               "",
-		"pass: 3":                                                   "",
-		"token: ''":                                                 "",
-		"tokens: 5":                                                 "",
-		"secretName: x":                                             "",
-		"secrets: {a: b}":                                           "",
-		"auth: {secret: true}":                                      "",
-		"passwordFile: /run/secrets/password":                       "",
+		"DB_PWD: x":                                                 "DB_PWD",
+		"dbPwd: 12345678":                                           "dbPwd",
+		"wifi: {psk: x}":                                            "wifi.psk",
+		"smtp_pw: x":                                                "smtp_pw",
+		"apikey: x":                                                 "apikey",
+		"openaiApiKey: x":                                           "openaiApiKey",
+		"API_KEY: x":                                                "API_KEY",
+		"s3: {access_key: x}":                                       "s3.access_key",
+		"credentials: 'ann:hunter2'":                                "credentials",
+		"aws: {credential: x}":                                      "aws.credential",
+		"TS_AUTHKEY: x":                                             "TS_AUTHKEY",
+		"MEILI_MASTER_KEY: x":                                       "MEILI_MASTER_KEY",
+		"SECRET_KEY_BASE: x":                                        "SECRET_KEY_BASE",
+		"SERVICE_ROLE_KEY: x":                                       "SERVICE_ROLE_KEY",
+		"env: [DB_PASSWORD=x, MODE=prod]":                           "env[0]",
+		"args: [--password-file=/run/secrets/x]":                    "",
+		"key: web":                                                  "",
+		"keys: [a]":                                                 "",
+		"publicKey: x":                                              "",
+		"partitionKey: id":                                          "",
+		"sshKey: ssh-ed25519 AAAA":                                  "",
+		"PWD: /srv/app":                                             "",
+		"credentials: include":                                      "",
+		"CORS_ALLOW_CREDENTIALS: 'true'":                            "",
+		"allowCredentials: true":                                    "",
+		"GOOGLE_APPLICATION_CREDENTIALS: /run/secrets/google.json": "",
+		"credentials: password":                               "", // of the package, declared
+		"registry: {credentialsSecret: pull}":                 "",
+		"existingSecretKey: redis-password":                   "",
+		"password: '${DB_PASSWORD}'":                          "",
+		"password: '{{ .Values.db.password }}'":               "",
+		"AWS_ACCESS_KEY_ID: AKIA":                             "",
+		"tls: {key: '-----BEGIN CERTIFICATE-----'}":           "",
+		"tls: {key: '-----BEGIN PUBLIC KEY-----'}":            "",
+		"tls: {key: '-----BEGIN ENCRYPTED PRIVATE KEY-----'}": "",
+		"text: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t":          "", // of a certificate
+		"secret: password":                                    "", // of the package, declared
+		"existingSecret: other":                               "",
+		"passwordSecret: db":                                  "",
+		"tls_secret: web":                                     "",
+		"imagePullSecret: registry":                           "",
+		"compass: x":                                          "",
+		"bypass: x":                                           "",
+		"passes: '3'":                                         "",
+		"pass: 3":                                             "",
+		"token: ''":                                           "",
+		"tokens: 5":                                           "",
+		"secretName: x":                                       "",
+		"secrets: {a: b}":                                     "",
+		"auth: {secret: true}":                                "",
+		"passwordFile: /run/secrets/password":                 "",
 		"env: [{name: PASSWORD_FILE, value: /run/secrets/password}]": "",
 		"url: 'https://shop.example.com:8080/a@b'":                   "",
 		"url: 'postgres://shop@db:5432/shop'":                        "",
@@ -54,8 +90,31 @@ func TestPasswordsInValues(t *testing.T) {
 		"mail: 'ann@example.com'":                                    "",
 	} {
 		var said bytes.Buffer
-		(&app{errw: &said}).warnOfPasswords(values, "release", []compose.SecretDecl{{Name: "password"}})
+		(&app{errw: &said}).warnOfPasswords(values, ofRelease(), []compose.SecretDecl{{Name: "password"}})
 		if where == "" && said.Len() > 0 || where != "" && (!strings.Contains(said.String(), "the value "+where+" looks like a password") || strings.Count(said.String(), "\n") != 1) {
+			t.Errorf("%s: it says %q", values, said.String())
+		}
+	}
+}
+
+// TestPrivateKeysInValues: they are found by what they are, whatever they are called.
+func TestPrivateKeysInValues(t *testing.T) {
+	for values, where := range map[string]string{
+		"tls: {key: '-----BEGIN PRIVATE KEY-----'}":                      "tls.key",
+		"a: [{b: '-----BEGIN EC PRIVATE KEY-----'}]":                     "a[0].b",
+		"text: |\n  x\n  -----BEGIN RSA PRIVATE KEY-----\n  AAAA":        "text",
+		"deploy: '-----BEGIN OPENSSH PRIVATE KEY-----'":                  "deploy",
+		"pgp: '-----BEGIN PGP PRIVATE KEY BLOCK-----'":                   "pgp",
+		"privateKey: '-----BEGIN PRIVATE KEY-----'":                      "privateKey",
+		"env: [{name: KEY, value: '-----BEGIN PRIVATE KEY-----'}]":       "env[0].value",
+		"age: AGE-SECRET-KEY-1QQQQ":                                      "age",
+		"data: LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0tCk1JSUU=":             "data",
+		"data: 'LS0tLS1CRUdJTiBSU0EgUFJJVkFU\n\n  RSBLRVktLS0tLQpNSUlF'": "data",
+		"url: 'https://a:b@c/-----BEGIN PRIVATE KEY-----'":               "url",
+	} {
+		var said bytes.Buffer
+		(&app{errw: &said}).warnOfPasswords(values, ofRelease(), nil)
+		if !strings.Contains(said.String(), "the value "+where+" holds a private key") || strings.Count(said.String(), "\n") != 1 || strings.Contains(said.String(), "generate") {
 			t.Errorf("%s: it says %q", values, said.String())
 		}
 	}

@@ -85,6 +85,9 @@ type Delivery struct {
 	Package string   `json:"package,omitempty" maxLength:"1024"`
 	Values  []string `json:"values,omitempty" maxItems:"20" doc:"files of values, the strongest last"`
 	Set     string   `json:"set,omitempty" maxLength:"65536" doc:"values, YAML; they win over those of files"`
+	// SetTyped: to templates, whole numbers of Set are whole, and floats are written 2.0; in
+	// files of values, and in a Set that is none, each number is a float.
+	SetTyped bool `json:"set_typed,omitempty" doc:"numbers of set are to templates what they are written as: 2 is whole, 2.0 a float; without it each is a float, as in files"`
 	// SkipCRDs and SkipSchema are what the flags of install pass over.
 	SkipCRDs   bool `json:"skip_crds,omitempty" doc:"pass over what crds/ of the package has"`
 	SkipSchema bool `json:"skip_schema_validation,omitempty" doc:"do not check the values against the package's schema"`

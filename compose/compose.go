@@ -33,6 +33,9 @@ type Options struct {
 	// SingleNode allows what only works while there is one node.
 	SingleNode          bool
 	HTTPPort, HTTPSPort int // public ports of the gateways; 0 means 80 and 443
+	// Tree is the directory that has a source which was fetched, a Git repository's: what is
+	// below it is on no node. "": the files are on this machine to stay.
+	Tree string
 	// NoBuild takes images that are named for built already, whatever their build: says.
 	NoBuild bool
 }

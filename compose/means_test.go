@@ -446,6 +446,62 @@ volumes:
 	}
 }
 
+// What a source brings is on no node, also not on the only one; what is said to be elsewhere is.
+func TestDirectoriesOfASource(t *testing.T) {
+	t.Parallel()
+	file := map[string]string{"app/d/x": "", "app/a.conf": "", "app/compose.yaml": `services:
+  web:
+    image: a
+    volumes:
+      - ./d:/a
+      - ../../out:/b
+      - ${PWD}/d:/c
+      - ${HOME}/d:/d
+      - rel:/e
+      - up:/f
+      - pwd:/g
+      - home:/h
+      - ./a.conf:/i
+      - ./a.conf:/j:ro
+      - /srv/d:/k
+volumes:
+  rel: {driver_opts: {type: none, o: bind, device: ./d}}
+  up: {driver: local, driver_opts: {type: none, o: bind, device: ../../out}}
+  pwd: {driver: local, driver_opts: {type: none, o: rbind, device: "${PWD}/d"}}
+  home: {driver: local, driver_opts: {type: none, o: bind, device: "${HOME}/d"}}
+`}
+	dir, err := filepath.EvalSymlinks(project(t, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := t.TempDir()
+	if err := os.Mkdir(filepath.Join(home, "d"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Dir: filepath.Join(dir, "app"), SingleNode: true, Env: map[string]string{"PWD": filepath.Join(dir, "app"), "HOME": home}, Tree: dir}
+	_, err = Load(t.Context(), o)
+	at := func(line int, what string) string { return fmt.Sprintf("compose.yaml:%d: %s", line, what) }
+	const mount = "services.web.volumes"
+	want := []string{at(5, mount), at(6, mount), at(7, mount), at(13, mount), at(17, "volumes.rel.driver_opts.device"), at(18, "volumes.up.driver_opts.device"), at(19, "volumes.pwd.driver_opts.device")}
+	if d := cmp.Diff(want, places(err)); d != "" {
+		t.Errorf("%s\n%v", d, err)
+	}
+	o.Tree = ""
+	if _, err := Load(t.Context(), o); err != nil && strings.Contains(err.Error(), "of the source") {
+		t.Errorf("where nothing was fetched: %v", err)
+	}
+}
+
+// A package brings no directory, whatever way it is written.
+func TestDirectoriesOfAPackage(t *testing.T) {
+	t.Parallel()
+	doc := Document{Name: "a/templates/app.yaml", Content: []byte("services:\n  web: {image: a, volumes: [\"data:/d\"]}\nvolumes:\n  data: {driver_opts: {type: none, o: bind, device: ./d}}\n")}
+	_, err := Load(t.Context(), Options{App: "a", Packaged: []Document{doc}, SingleNode: true})
+	if err == nil || !strings.Contains(err.Error(), `a/templates/app.yaml:4: volumes.data.driver_opts.device: "./d" is a path of the machine that installs the package`) {
+		t.Errorf("%v", err)
+	}
+}
+
 // A config that nothing has is pruned with the next release: a deploy that brought it again
 // would differ from the app for ever.
 func TestUnusedConfigsAreLeftOut(t *testing.T) {

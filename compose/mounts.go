@@ -177,11 +177,20 @@ func (c *converter) boundVolume(key string, m cluster.Mount) bool {
 	device := m.DriverOpts["device"]
 	full := []string{"volumes", key, "driver_opts", "device"}
 	n, d := c.idx.find(full...)
-	if m.Driver != "" || n == nil || device == "" || (strings.HasPrefix(n.value, "/") && !ofHere(n)) || !slices.Contains(strings.Split(m.DriverOpts["o"], ","), "bind") {
+	isBind := func(o string) bool { return o == "bind" || o == "rbind" }
+	if m.Driver != "" || n == nil || device == "" || (strings.HasPrefix(n.value, "/") && !ofHere(n)) || !slices.ContainsFunc(strings.Split(m.DriverOpts["o"], ","), isBind) {
 		return true
 	}
 	at, where := c.idx.at(full...), dotted(full...)
-	if !c.o.SingleNode {
+	switch {
+	case c.packaged():
+		c.refuse(at, where, quote(n.value)+" is a path of the machine that installs the package", "leave driver_opts out to keep data in a volume, and bring files with configs: and content:")
+		return false
+	case c.fetched(n.value, device):
+		c.refuse(at, where, quote(n.value)+" is a directory of the source, which no node has",
+			"leave driver_opts out to keep data in a volume, bring files with configs:, or write an absolute path that the nodes have")
+		return false
+	case !c.o.SingleNode:
 		c.refuse(at, where, quote(n.value)+" is a path of this machine, which other nodes do not have",
 			"leave driver_opts out to keep data in a volume, bring files with configs:, code with build:, or write an absolute path that the nodes have")
 		return false
@@ -196,6 +205,11 @@ func (c *converter) boundVolume(key string, m cluster.Mount) bool {
 	}
 	c.warn(at, where, quote(device)+" is a path of this machine: this works while there is one node", "leave driver_opts out to keep data in a volume")
 	return true
+}
+
+// fetched reports whether a path, as written and as resolved, is one of the source.
+func (c *converter) fetched(raw, abs string) bool {
+	return c.o.Tree != "" && (!path.IsAbs(raw) || abs == c.o.Tree || strings.HasPrefix(abs, c.o.Tree+"/"))
 }
 
 var tmpfsRE = regexp.MustCompile(`^[^:]+(:[^:]*)?$`)
@@ -300,17 +314,24 @@ func (c *converter) bind(name string, v types.ServiceVolumeConfig, b bindPlace, 
 		return
 	}
 	info, err := os.Stat(v.Source)
-	if err == nil && info.Mode().IsRegular() && v.ReadOnly {
+	isFile := err == nil && info.Mode().IsRegular()
+	if isFile && v.ReadOnly {
 		if c.inline(name, v, b, t) {
 			return
 		}
 	}
-	if !c.o.SingleNode {
-		advice := "bring files with configs:, code with build:, and keep data in a volume"
-		if err == nil && info.Mode().IsRegular() {
-			advice = "append :ro to have the file brought along, or use configs:, or a volume for data"
+	const bring = "append :ro to have the file brought along, or use configs:, or a volume for data"
+	if fetched := c.fetched(b.raw(), v.Source); fetched || !c.o.SingleNode {
+		what, advice := "a path of this machine, which other nodes do not have", "bring files with configs:, code with build:, and keep data in a volume"
+		switch {
+		case fetched && isFile:
+			what, advice = "a file of the source, which no node has", bring
+		case fetched:
+			what, advice = "a directory of the source, which no node has", "use a named volume, or configs: for files"
+		case isFile:
+			advice = bring
 		}
-		c.refuse(b.at, where, fmt.Sprintf("%s is a path of this machine, which other nodes do not have", quote(b.raw())), advice)
+		c.refuse(b.at, where, quote(b.raw())+" is "+what, advice)
 		return
 	}
 	note := fmt.Sprintf("%s is a path of this machine: this works while there is one node", quote(v.Source))
@@ -348,7 +369,7 @@ func (c *converter) inline(name string, v types.ServiceVolumeConfig, b bindPlace
 }
 
 func (c *converter) notInlined(name string, b bindPlace, why string) bool {
-	if c.o.SingleNode {
+	if c.o.SingleNode && c.o.Tree == "" {
 		return false
 	}
 	c.refuse(b.at, dotted("services", name, "volumes"), quote(b.raw())+" "+why, "use build: or a volume")

@@ -22,6 +22,7 @@ import (
 	"github.com/fairlead/fairlead/chart"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/delivery/image"
+	"github.com/fairlead/fairlead/proc"
 )
 
 // Task is what the process is told.
@@ -142,13 +143,15 @@ func (w Worker) Run(ctx context.Context, t Task) (Result, error) {
 	cmd.Env = environment()
 	cmd.Stdin = bytes.NewReader(in)
 	cmd.WaitDelay = time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if t.decrypts() {
-		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS // nothing else sees its tmpfs, which ends with it
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS} // nothing else sees its tmpfs, which ends with it
 	}
 	out, said := &capped{most: maxAnswer}, &capped{most: 64 << 10}
 	cmd.Stdout, cmd.Stderr = out, said
-	err = cmd.Run()
+	ended, err := proc.StartTied(cmd)
+	if err == nil {
+		err = <-ended
+	}
 	a, jerr := answered(&out.buf)
 	about := Result{Origin: a.Result.Origin, Forced: a.Result.Forced}
 	switch {

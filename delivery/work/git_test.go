@@ -1,6 +1,7 @@
 package work_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -261,6 +262,11 @@ func TestImagesThatAreBuiltElsewhere(t *testing.T) {
 // What is outside of the source is out of its reach, whatever it says.
 func TestASourceSeesNothingOfTheMachine(t *testing.T) {
 	f := newForge(t)
+	f.write("data/x", "x")
+	mounting := func(v string) string { return "services:\n  web:\n    image: a\n    volumes: [\"" + v + "\"]\n" }
+	bound := func(opts string) string {
+		return mounting("data:/data") + "volumes:\n  data: {\n    driver_opts: " + opts + "}\n"
+	}
 	secret := filepath.Join(t.TempDir(), "passwd")
 	if err := os.WriteFile(secret, []byte("geheim"), 0o600); err != nil {
 		t.Fatal(err)
@@ -273,16 +279,73 @@ func TestASourceSeesNothingOfTheMachine(t *testing.T) {
 		{"a way up", "services:\n  web:\n    image: a\n    configs: [c]\nconfigs:\n  c: {file: ../../../../../../../.." + secret + "}\n", "passwd"},
 		{"a build", "services:\n  web:\n    build: .\n", "compose.yaml:3: services.web.build: a delivery builds nothing"},
 		{"one of two builds", "services:\n  web:\n    build: .\n  api:\n    image: a\n    build: .\n", "services.web.build: a delivery builds nothing"},
-		{"a directory of the source", "services:\n  web:\n    image: a\n    volumes: [\"./data:/data\"]\n", "no node has"},
+		{"a directory of the source", mounting("./data:/data"), `compose.yaml:4: services.web.volumes: "./data" is a directory of the source, which no node has; use a named volume`},
+		{"to read alone", mounting("./data:/data:ro"), `compose.yaml:4: services.web.volumes: "./data" is a directory of the source`},
+		{"the source itself", mounting(".:/data"), `compose.yaml:4: services.web.volumes: "." is a directory of the source`},
+		{"at home", mounting("~/data:/data"), `"~/data" is a directory of the source`},
+		{"above it", mounting("../../data:/data"), `"../../data" is a directory of the source`},
+		{"what is not there", mounting("./none:/data"), `"./none" is a directory of the source`},
+		{"a file to write", mounting("./data/x:/x"), `"./data/x" is a file of the source, which no node has; append :ro`},
+		{"a bound volume", bound("{type: none, o: bind, device: ./data}"), `compose.yaml:7: volumes.data.driver_opts.device: "./data" is a directory of the source, which no node has; leave driver_opts out`},
+		{"one that is not there", bound("{type: none, o: bind, device: none}"), `compose.yaml:7: volumes.data.driver_opts.device: "none" is a directory of the source`},
+		{"with more options", bound("{type: none, o: 'ro,rbind', device: ../data}"), `"../data" is a directory of the source`},
+		{"a driver that is named", strings.Replace(bound("{type: none, o: bind, device: data}"), "data: {", "data: {driver: local, ", 1), `"data" is a directory of the source`},
 	} {
 		f.write("compose.yaml", tc.compose)
 		f.push(tc.name)
-		f.refused(work.Task{Delivery: f.local(), SingleNode: true}, cluster.KindInvalid, tc.says)
+		for _, single := range []bool{true, false} {
+			f.refused(work.Task{Delivery: f.local(), SingleNode: single}, cluster.KindInvalid, tc.says)
+		}
 	}
 	f.write("compose.yaml", "services:\n  web:\n    image: a:${FAIRLEAD_TEST_LEAK:-none}\n")
 	f.push("a variable")
 	if r := f.must(work.Task{Delivery: f.local()}); strings.Contains(r.Bundle.Rendered, "geheim") {
 		t.Error("a variable of the server is in the bundle")
+	}
+}
+
+// What files of the source are read for is in the app; where they were is not.
+func TestNoPathOfTheSourceIsInTheApp(t *testing.T) {
+	f := newForge(t)
+	for _, name := range []string{"app/c.conf", "app/s.txt", "app/ro.conf", "up.conf"} {
+		f.write(name, "x")
+	}
+	f.write("app/vars.env", "A=1\n")
+	f.write("app/labels", "b=2\n")
+	f.write("app/seccomp.json", "{}")
+	f.write("app/base.yaml", "services:\n  base:\n    image: a\n    env_file: vars.env\n    volumes: [\"./ro.conf:/base:ro\"]\n")
+	f.write("app/more.yaml", "services:\n  more: {image: a, volumes: [\"../up.conf:/up:ro\"]}\n")
+	f.write("app/compose.yaml", `include: [more.yaml]
+services:
+  web:
+    extends: {file: base.yaml, service: base}
+    env_file: [./vars.env]
+    label_file: ./labels
+    security_opt: [seccomp=./seccomp.json]
+    configs: [c]
+    secrets: [s]
+    volumes: ["./ro.conf:/ro:ro", "data:/data", "/srv/x:/srv"]
+    tmpfs: [/run]
+    devices: [/dev/fuse]
+configs:
+  c: {file: ./c.conf}
+secrets:
+  s: {file: ./s.txt}
+volumes:
+  data: {driver_opts: {type: none, o: bind, device: /srv/data}}
+`)
+	f.push("all that is read")
+	d := f.local()
+	d.Path = "app"
+	for _, single := range []bool{true, false} {
+		r := f.must(work.Task{Delivery: d, SingleNode: single})
+		b, err := json.Marshal(r.Bundle)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i := strings.Index(string(b), "source-tree-of-a-delivery"); i >= 0 || len(r.Bundle.Services) != 2 {
+			t.Errorf("%d services; it says %.300s", len(r.Bundle.Services), b[max(i-200, 0):])
+		}
 	}
 }
 

@@ -44,7 +44,7 @@ func Bundle(r *compose.Result) v1.Bundle {
 // load reads the source, which the process is confined to.
 func load(ctx context.Context, t Task, r *Result) error {
 	d := t.Delivery
-	o := compose.Options{App: d.App, Domain: t.Domain, SingleNode: t.SingleNode, HTTPPort: t.HTTPPort, HTTPSPort: t.HTTPSPort, NoBuild: true}
+	o := compose.Options{App: d.App, Domain: t.Domain, SingleNode: t.SingleNode, HTTPPort: t.HTTPPort, HTTPSPort: t.HTTPSPort, NoBuild: true, Tree: root()}
 	var project *compose.Result
 	var pkg *v1.Package
 	files, err := open(root(), t)
@@ -69,7 +69,7 @@ func load(ctx context.Context, t Task, r *Result) error {
 		r.Warnings = append(r.Warnings, cleaned(w.String()))
 	}
 	b := Bundle(project)
-	b.Package = pkg
+	b.Package, b.Rendered = pkg, cleaned(b.Rendered)
 	if err := files.ciphertext(b); err != nil {
 		return shown(err)
 	}
@@ -147,8 +147,12 @@ func packaged(ctx context.Context, t Task, r *Result, o compose.Options) (*compo
 	if err := values.ReadValues(names, nil); err != nil {
 		return nil, nil, err
 	}
-	if d.Set != "" {
-		values.Files = append(values.Files, chart.File{Name: "the delivery's values", Data: []byte(d.Set)})
+	switch set := (chart.File{Name: "the delivery's values", Data: []byte(d.Set)}); {
+	case d.Set == "":
+	case d.SetTyped:
+		values.Above = append(values.Above, set)
+	default: // of versions before, and of who writes a file
+		values.Files = append(values.Files, set)
 	}
 	if r.Origin.Revision == t.AppliedRevision {
 		t.Release, t.Upgrade = t.AppliedRelease, t.AppliedUpgrade
@@ -204,8 +208,10 @@ func outside(r *compose.Result) error {
 	}
 	for name, s := range specs {
 		for _, m := range s.Task.Mounts {
-			if m.Type == cluster.MountBind && strings.HasPrefix(m.Source, root()) {
-				return cluster.Invalidf("services.%s.volumes: %s is a directory of the source, which no node has; use a named volume, or configs: for files", name, cleaned(m.Source))
+			for _, p := range append([]string{m.Source}, slices.Collect(maps.Values(m.DriverOpts))...) {
+				if strings.Contains(p, root()) {
+					return cluster.Invalidf("services.%s.volumes: %s is a directory of the source, which no node has; use a named volume, or configs: for files", name, cleaned(p))
+				}
 			}
 		}
 	}

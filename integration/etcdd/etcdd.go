@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/integration/need"
 	"github.com/fairlead/fairlead/pki"
+	"github.com/fairlead/fairlead/proc"
 	"github.com/fairlead/fairlead/store"
 )
 
@@ -39,6 +39,7 @@ type Etcd struct {
 	peer    string
 	keys    *pki.PKI
 	cmd     *exec.Cmd
+	ended   <-chan error
 }
 
 // Start starts an etcd of a version, on loopback; it ends with the test.
@@ -95,8 +96,8 @@ func (e *Etcd) Up() {
 		"--client-cert-auth", "--trusted-ca-file", e.CA, "--cert-file", e.keys.ServerFile(), "--key-file", e.keys.ServerFile(),
 		"--peer-client-cert-auth", "--peer-trusted-ca-file", e.CA, "--peer-cert-file", e.keys.PeerFile(), "--peer-key-file", e.keys.PeerFile())
 	e.cmd.Stdout, e.cmd.Stderr = log, log
-	e.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := e.cmd.Start(); err != nil {
+	if e.ended, err = proc.StartTied(e.cmd); err != nil {
+		e.cmd = nil
 		e.t.Fatal(err)
 	}
 	st := e.Store()
@@ -156,7 +157,7 @@ func (e *Etcd) TLS() *tls.Config { return e.keys.RootTLS() }
 func (e *Etcd) Kill() {
 	if e.cmd != nil {
 		_ = e.cmd.Process.Kill()
-		_ = e.cmd.Wait()
+		<-e.ended
 		e.cmd = nil
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -30,6 +29,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/fairlead/fairlead/integration/need"
+	"github.com/fairlead/fairlead/proc"
 )
 
 // Registry is one registry.
@@ -42,6 +42,7 @@ type Registry struct {
 	dir     string
 	program string
 	cmd     *exec.Cmd
+	ended   <-chan error
 }
 
 // Start starts a registry that ends with the test. With a user it wants the password.
@@ -118,8 +119,8 @@ func (r *Registry) Up() {
 	defer log.Close()
 	r.cmd = exec.Command(r.program, "serve", filepath.Join(r.dir, "config.yml"))
 	r.cmd.Env, r.cmd.Stdout, r.cmd.Stderr = append(os.Environ(), "OTEL_TRACES_EXPORTER=none"), log, log
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := r.cmd.Start(); err != nil {
+	if r.ended, err = proc.StartTied(r.cmd); err != nil {
+		r.cmd = nil
 		r.t.Fatal(err)
 	}
 	for deadline := time.Now().Add(need.Patience * 20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
@@ -139,7 +140,7 @@ func (r *Registry) Up() {
 func (r *Registry) Kill() {
 	if r.cmd != nil {
 		_ = r.cmd.Process.Kill()
-		_ = r.cmd.Wait()
+		<-r.ended
 		r.cmd = nil
 	}
 }

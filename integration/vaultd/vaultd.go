@@ -17,13 +17,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/vault/api"
 
 	"github.com/fairlead/fairlead/integration/need"
+	"github.com/fairlead/fairlead/proc"
 )
 
 // Vault is one server.
@@ -37,7 +37,7 @@ type Vault struct {
 	dir       string
 	unsealKey string
 	cmd       *exec.Cmd
-	ended     chan struct{}
+	ended     <-chan error
 }
 
 // Start starts a Vault with the key/value engine at kv and the AppRole method.
@@ -113,10 +113,8 @@ func (v *Vault) run() {
 	defer log.Close()
 	v.cmd = exec.Command(v.cmd.Path, "server", "-config", filepath.Join(v.dir, "vault.hcl"))
 	v.cmd.Stdout, v.cmd.Stderr = log, log
-	v.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	v.must(v.cmd.Start())
-	v.ended = make(chan struct{})
-	go func(c *exec.Cmd, ended chan struct{}) { _ = c.Wait(); close(ended) }(v.cmd, v.ended)
+	v.ended, err = proc.StartTied(v.cmd)
+	v.must(err)
 	v.await("answers", func(ctx context.Context) (bool, error) {
 		_, err := v.Root.Sys().SealStatusWithContext(ctx)
 		return err == nil, err
