@@ -24,9 +24,11 @@ const moveOn = 3 * time.Second
 type servers struct {
 	conf *tls.Config
 
-	mu      sync.Mutex
-	list    []string // host:port
-	settled bool     // the first has been asked whether it is current
+	mu   sync.Mutex
+	list []string // host:port
+
+	settling sync.Mutex // held while servers are asked which is current
+	settled  bool       // the first is, or none is better
 }
 
 func (s *servers) add(others []string) {
@@ -39,9 +41,7 @@ func (s *servers) add(others []string) {
 
 // dial connects to the first server that can be reached.
 func (s *servers) dial(ctx context.Context) (net.Conn, error) {
-	s.mu.Lock()
-	list := slices.Clone(s.list)
-	s.mu.Unlock()
+	list := s.all()
 	var failed []error
 	for _, server := range list {
 		conn, err := s.one(ctx, server, len(list) > 1)
@@ -81,39 +81,58 @@ func (s *servers) prefer(server string) {
 // settle looks, before the first change, whether the server at hand is current, and moves on
 // to one that is: a change itself is asked for once, as whoever fails to answer may have made it.
 func (c *Client) settle(ctx context.Context) {
-	if !c.servers.unsettled() {
+	s := c.servers
+	s.settling.Lock()
+	defer s.settling.Unlock()
+	if s.settled || len(s.all()) < 2 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, moveOn)
-	defer cancel()
 	req, err := c.request(ctx, http.MethodGet, "/v1/version", nil, nil)
 	if err != nil {
 		return
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return // the change will say so
+	if s.settled = c.atHand(req); s.settled {
+		return
 	}
-	resp = c.current(req, resp)
-	_, _ = io.Copy(io.Discard, resp.Body) // the connection is used again
-	_ = resp.Body.Close()
+	for _, server := range s.others() {
+		resp, err := s.ask(req, server)
+		if err != nil {
+			continue // where none answers the change will say so
+		}
+		_ = resp.Body.Close()
+		if !doubtful(resp) {
+			s.prefer(server)
+			c.http.CloseIdleConnections() // they lead to the one before
+			break
+		}
+	}
+	s.settled = ctx.Err() == nil
 }
 
-// unsettled reports, once, whether it is not known yet that the first of several servers is
-// current.
-func (s *servers) unsettled() bool {
+// atHand reports whether the server that a request goes to without more is current. The
+// connection is used again.
+func (c *Client) atHand(req *http.Request) bool {
+	ctx, cancel := context.WithTimeout(req.Context(), moveOn)
+	defer cancel()
+	resp, err := c.http.Do(req.Clone(ctx))
+	if err != nil {
+		return false
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	return !doubtful(resp)
+}
+
+func (s *servers) all() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	was := s.settled
-	s.settled = true
-	return !was && len(s.list) > 1
+	return slices.Clone(s.list)
 }
 
 // current is the answer to req of the first server that is sure of it: resp, if the one at hand
 // is, or if none is. Commands that follow then ask that one first.
 func (c *Client) current(req *http.Request, resp *http.Response) *http.Response {
 	if !doubtful(resp) {
-		c.servers.unsettled()
 		return resp
 	}
 	for _, server := range c.servers.others() {

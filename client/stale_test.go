@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -125,4 +126,37 @@ func clusterOf(t *testing.T, o client.Options, handlers ...http.HandlerFunc) *cl
 	}
 	t.Cleanup(cl.Close)
 	return cl
+}
+
+// A server that takes a connection and says nothing is moved on from.
+func TestMovesOnFromAServerThatHangs(t *testing.T) {
+	end := make(chan struct{})
+	hangs := func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-end:
+		case <-r.Context().Done():
+		}
+	}
+	var mu sync.Mutex
+	var changes []string
+	of := func(name string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet {
+				mu.Lock()
+				changes = append(changes, name)
+				mu.Unlock()
+			}
+			named(name)(w, r)
+		}
+	}
+	cl := clusterOf(t, client.Options{}, hangs, old("n2", of("n2")), of("n3"))
+	defer close(end) // before the servers are closed
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() { _, _ = cl.Rollback(t.Context(), "shop", 0) })
+	}
+	both.Wait()
+	if fmt.Sprint(changes) != "[n3 n3]" {
+		t.Errorf("asked for two changes at once are %v", changes)
+	}
 }
