@@ -92,7 +92,7 @@ func (m *machine) joinServers(ctx context.Context, token func() (string, error))
 	case m.Join == "":
 		return nil // the first server, or its cluster's only one
 	case isJoined(m.DataDir):
-		return cluster.Invalidf("%s is that of a node: `fairlead node drain` it, then `fairlead system uninstall --purge` here, `fairlead node rm` on a server, and join as a server", m.DataDir)
+		return errOfNode(m.DataDir)
 	case pki.IsAuthority(dir):
 		return cluster.Invalidf("%s is that of a server of another cluster: leave out --join, or run `fairlead system uninstall --purge` here first", m.DataDir)
 	default:
@@ -123,6 +123,10 @@ func (m *machine) joinServers(ctx context.Context, token func() (string, error))
 		m.Domain = s.Domain
 	}
 	return nil
+}
+
+func errOfNode(dataDir string) error {
+	return cluster.Invalidf("%s is that of a node: `fairlead node drain` it, then `fairlead system uninstall --purge` here, `fairlead node rm` on a server, and join as a server", dataDir)
 }
 
 // joinServersNow gets the cluster's keys and lets go of the directories again; the

@@ -80,6 +80,9 @@ func serviceArgs(given *pflag.FlagSet, cfg *Config, asServer, isGateway bool) ([
 	if asServer && cfg.Join == "" {
 		return nil, cluster.Invalidf("--server goes with --join: without it this machine becomes the first server of a cluster")
 	}
+	if asServer && isJoined(cfg.DataDir) {
+		return nil, errOfNode(cfg.DataDir)
+	}
 	if isGateway && (asServer || cfg.Join == "" && !isJoined(cfg.DataDir)) {
 		return nil, cluster.Invalidf("--gateway is for a node that joins (--join); a server runs a gateway unless --no-gateway is given")
 	}

@@ -193,3 +193,16 @@ func TestTheUnitsCommandIsUnderstood(t *testing.T) {
 		}
 	}
 }
+
+// A node does not become a server by an install, nor an agent where a server is asked for.
+func TestANodeIsNotMadeAServer(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, membershipFile), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	install := installCommand("dev")
+	args, err := serviceArgs(install.Flags(), &Config{DataDir: dir, Join: "10.0.0.1:7420"}, true, false)
+	if cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "is that of a node") {
+		t.Errorf("%q, %v", args, err)
+	}
+}
