@@ -28,8 +28,9 @@ type Config struct {
 	// while the node has not been given any.
 	Pools func() []netip.Prefix
 	// Holds reports whether a network's addresses are still this node's: one that was removed
-	// and joined again may have networks in what another node has now. Nil: they are.
-	Holds    func(netip.Prefix) bool
+	// and joined again may have networks in what another node has now. An error says that this
+	// is not known yet. Nil: they are.
+	Holds    func(netip.Prefix) (bool, error)
 	Identity *age.X25519Identity // opens what is sealed to this node
 	Version  string
 	Roles    []string

@@ -167,12 +167,17 @@ func (n *netset) ensure(ctx context.Context, p *cluster.NodePlacement) ([]docker
 	for _, ref := range p.Spec.Networks {
 		delete(n.unused, ref.Name)
 		x, ok := n.known[ref.Name]
-		if ok && n.strays(x) {
-			if err := n.remove(ctx, ref.Name, x); err != nil {
-				return nil, cluster.Transientf("network %s has %s on this node, which is not the node's own any more; it is made anew when no container uses it (fairlead node drain %s ends them): %s", ref.Name, join(x.Subnets), n.cfg.Node, docker.Message(err))
+		if ok {
+			strays, err := n.strays(x)
+			if err != nil {
+				return nil, err
 			}
-			n.others = slices.DeleteFunc(n.others, func(p netip.Prefix) bool { return slices.Contains(x.Subnets, p) })
-			ok = false
+			if strays {
+				if err := n.remove(ctx, ref.Name, x); err != nil {
+					return nil, cluster.Transientf("network %s has %s on this node, which is not the node's own any more; it is made anew when no container uses it (fairlead node drain %s ends them): %s", ref.Name, join(x.Subnets), n.cfg.Node, docker.Message(err))
+				}
+				ok = false
+			}
 		}
 		if !ok {
 			var err error
@@ -188,8 +193,13 @@ func (n *netset) ensure(ctx context.Context, p *cluster.NodePlacement) ([]docker
 }
 
 // strays reports whether a network has addresses that the node was given once and has not now.
-func (n *netset) strays(x docker.Network) bool {
-	return n.cfg.Holds != nil && n.ours(x) && slices.ContainsFunc(x.Subnets, func(p netip.Prefix) bool { return !n.cfg.Holds(p) })
+// An engine may give it others of its own, IPv6 ones, which nobody else knows.
+func (n *netset) strays(x docker.Network) (bool, error) {
+	if n.cfg.Holds == nil || !n.ours(x) || len(x.Subnets) == 0 {
+		return false, nil
+	}
+	held, err := n.cfg.Holds(x.Subnets[0])
+	return !held, err
 }
 
 // find looks for a network that others made and the app may use, else makes one if

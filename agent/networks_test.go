@@ -167,14 +167,15 @@ func TestForeignNetworksAreNotMade(t *testing.T) {
 func TestStrayNetworksAreMadeAnew(t *testing.T) {
 	e := newFakeEngine()
 	own := netip.MustParsePrefix("10.251.4.0/22")
+	var unknown error
 	ours := map[string]string{cluster.LabelCluster: "c1", cluster.LabelNode: "n1", docker.LabelNetwork: "shop_default"}
 	e.nets = []docker.Network{
-		{ID: "stray", Name: "shop_default", Labels: ours, Subnets: []netip.Prefix{netip.MustParsePrefix("10.251.0.0/24")}},
+		{ID: "stray", Name: "shop_default", Labels: ours, Subnets: []netip.Prefix{netip.MustParsePrefix("10.251.0.0/24"), netip.MustParsePrefix("fd00:1::/64")}},
 		{ID: "theirs", Name: "proxy", Subnets: []netip.Prefix{netip.MustParsePrefix("172.20.0.0/16")}},
 	}
 	n := newNetset(&Config{
 		ClusterID: "c1", Node: "n1", Engine: e, Now: time.Now, OnNetworks: func([]Network) {},
-		Pools: func() []netip.Prefix { return []netip.Prefix{own} }, Holds: own.Overlaps,
+		Pools: func() []netip.Prefix { return []netip.Prefix{own} }, Holds: func(p netip.Prefix) (bool, error) { return own.Overlaps(p), unknown },
 	}, func() map[cluster.NetworkName]bool { return map[cluster.NetworkName]bool{"proxy": true} })
 	if err := n.load(t.Context()); err != nil {
 		t.Fatal(err)
@@ -186,7 +187,11 @@ func TestStrayNetworksAreMadeAnew(t *testing.T) {
 	if cluster.KindOf(err) != cluster.KindTransient || !strings.Contains(err.Error(), "10.251.0.0/24") || !strings.Contains(err.Error(), "fairlead node drain n1") {
 		t.Errorf("while a container uses it: %v", err)
 	}
-	e.inUse = nil
+	e.inUse, unknown = nil, cluster.Transientf("not known")
+	if _, err := n.ensure(t.Context(), p); !errors.Is(err, unknown) || len(e.nets) != 2 {
+		t.Errorf("before it is known whose addresses they are: %v, %+v", err, e.nets)
+	}
+	unknown = nil
 	for range 2 {
 		got, err := n.ensure(t.Context(), p)
 		if err != nil || len(got) != 2 || got[0].ID == "stray" || !own.Contains(got[0].Subnets[0].Addr()) || got[1].ID != "theirs" {
@@ -195,5 +200,14 @@ func TestStrayNetworksAreMadeAnew(t *testing.T) {
 	}
 	if len(e.nets) != 2 {
 		t.Errorf("there are %+v", e.nets)
+	}
+	// What an engine adds is none of the cluster's.
+	for i := range e.nets {
+		e.nets[i].Subnets = append(e.nets[i].Subnets, netip.MustParsePrefix("fd00:1::/64"))
+	}
+	e.inUse = map[string]bool{e.nets[0].ID: true, e.nets[1].ID: true}
+	n.doubt()
+	if got, err := n.ensure(t.Context(), p); err != nil || len(got) != 2 {
+		t.Errorf("with IPv6 subnets: %+v, %v", got, err)
 	}
 }

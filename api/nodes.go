@@ -228,7 +228,7 @@ func (s *Server) status(_ context.Context, _ *noInput) (v1.ClusterStatus, error)
 		}
 		for _, n := range store.NodeNets(v) {
 			for _, name := range n.Outside {
-				out.Alarms = append(out.Alarms, fmt.Sprintf("node %s has network %s in addresses that are not its own any more: nothing is sent to its tasks there; `fairlead node drain %s` and then `fairlead node activate %s` make it anew", n.Node, name, n.Node, n.Node))
+				out.Alarms = append(out.Alarms, fmt.Sprintf("node %s has network %s in addresses that are not its own any more: nothing is sent to its tasks there, and who has those addresses now is not reached from there; `fairlead node drain %s` and then `fairlead node activate %s` make it anew", n.Node, name, n.Node, n.Node))
 			}
 			if n.Short > 0 {
 				out.Alarms = append(out.Alarms, fmt.Sprintf("node %s gets no more addresses for containers, all of the cluster's --pool is given out: it wants %d networks more than it has addresses for, up to 2 of them to keep free; remove apps there, or nodes that are gone (fairlead node rm)", n.Node, n.Short))

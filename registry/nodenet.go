@@ -48,8 +48,8 @@ func nodeNets(s Snapshot) []Action {
 	outside := map[cluster.NodeID][]cluster.NetworkName{}
 	for _, n := range nodes {
 		there[n.ID] = true
-		networks[n.ID] = believed(n, written[n.ID].Blocks, wanted[n.ID])
-		outside[n.ID] = outsideOf(n, written[n.ID].Blocks, wanted[n.ID])
+		own := owns(n, written)
+		networks[n.ID], outside[n.ID] = believed(n, own, wanted[n.ID]), outsideOf(n, own, wanted[n.ID])
 		for _, p := range networks[n.ID] {
 			taken = append(taken, p)
 		}
@@ -86,13 +86,12 @@ func nodeNets(s Snapshot) []Action {
 }
 
 // believed is what counts of the networks that a node says it has. Others make
-// routes and rules of them: a node that joined is believed only within its own
-// blocks, and about networks that its tasks were placed on. A server's own node
-// may have networks from before there were blocks.
-func believed(n cluster.Node, blocks []netip.Prefix, wanted map[cluster.NetworkName]bool) map[cluster.NetworkName]netip.Prefix {
+// routes and rules of them: a node that joined is believed only about networks that its
+// tasks were placed on.
+func believed(n cluster.Node, own ownership, wanted map[cluster.NetworkName]bool) map[cluster.NetworkName]netip.Prefix {
 	out := map[cluster.NetworkName]netip.Prefix{}
 	for name, p := range n.Info.Networks {
-		if n.Key == "" || within(blocks, p) && wanted[name] {
+		if own.has(p) && (n.Key == "" || wanted[name]) {
 			out[name] = p
 		}
 	}
@@ -102,14 +101,37 @@ func believed(n cluster.Node, blocks []netip.Prefix, wanted map[cluster.NetworkN
 // outsideOf are the networks with tasks that the node says it has, in addresses that are not
 // its own: it was removed and joined again, and another node may have them now, or the store
 // was put back to before it was given them.
-func outsideOf(n cluster.Node, blocks []netip.Prefix, wanted map[cluster.NetworkName]bool) (out []cluster.NetworkName) {
+func outsideOf(n cluster.Node, own ownership, wanted map[cluster.NetworkName]bool) (out []cluster.NetworkName) {
 	for name, p := range n.Info.Networks {
-		if n.Key != "" && wanted[name] && !within(blocks, p) {
+		if wanted[name] && !own.has(p) {
 			out = append(out, name)
 		}
 	}
 	slices.Sort(out)
 	return out
+}
+
+// ownership says which addresses are a node's own: those of its blocks. A server may have
+// networks from before there were blocks, which no other node was given.
+type ownership struct {
+	blocks, others []netip.Prefix
+	server         bool
+}
+
+func owns(n cluster.Node, nets map[cluster.NodeID]cluster.NodeNet) ownership {
+	o := ownership{blocks: nets[n.ID].Blocks, server: n.Key == ""}
+	if o.server {
+		for _, x := range nets {
+			if x.Node != n.ID {
+				o.others = append(o.others, x.Blocks...)
+			}
+		}
+	}
+	return o
+}
+
+func (o ownership) has(p netip.Prefix) bool {
+	return within(o.blocks, p) || o.server && !slices.ContainsFunc(o.others, p.Overlaps)
 }
 
 func within(blocks []netip.Prefix, p netip.Prefix) bool {

@@ -227,8 +227,23 @@ func TestAddressesOfAnotherNode(t *testing.T) {
 	if len(st.Addresses) != 3 {
 		t.Errorf("the status itself was changed: %v", st.Addresses)
 	}
-	s.Nodes[1].Key = "" // a server may have networks from before there were blocks
-	if got := serving(s)[task.ServiceID]; len(got) != 1 || len(got[0].Addresses) != 3 {
+	// A server may have networks from before there were blocks, in what nobody else has.
+	s.Nodes[1].Key = ""
+	s.Nodes[1].Info.Networks["old"] = prefix("10.213.40.0/24")
+	s.Placements = []cluster.NodePlacement{placed("n2", "shop", "new", "theirs", "old")}
+	s.Tasks[0].ID, s.Statuses[0].Task = s.Placements[0].Task, s.Placements[0].Task
+	s.Statuses[0].Addresses["old"] = "10.213.40.9"
+	if got := serving(s)[task.ServiceID]; len(got) != 1 || len(got[0].Addresses) != 3 || got[0].Addresses["shop"] != "" {
 		t.Errorf("a server's task is reached at %v", got)
+	}
+	for _, n := range applyNets(s, nodeNets(s)).Nets {
+		_, old := n.Networks["old"]
+		if _, another := n.Networks["shop"]; n.Node == "n2" && (!old || another || !slices.Equal(n.Outside, []cluster.NetworkName{"shop"})) {
+			t.Errorf("the server has %v, and outside %v", n.Networks, n.Outside)
+		}
+	}
+	s.Nets, s.Nodes[1].Key = nil, "k2" // it has none yet
+	if got := serving(s)[task.ServiceID]; len(got) != 1 || len(got[0].Addresses) != 1 {
+		t.Errorf("the task of a node without addresses is reached at %v", got)
 	}
 }

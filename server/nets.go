@@ -41,13 +41,16 @@ func (n *nets) blocks() []netip.Prefix {
 }
 
 // holds reports whether addresses are this node's own: of its blocks, or, on a server, of a
-// network from before there were blocks. Until anything is known, what is there stays.
-func (n *nets) holds(p netip.Prefix) bool {
+// network from before there were blocks.
+func (n *nets) holds(p netip.Prefix) (bool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return !n.known || slices.Contains(n.had, p) || slices.ContainsFunc(n.pools, func(b netip.Prefix) bool {
+	if !n.known || len(n.pools) == 0 {
+		return false, cluster.Transientf("which addresses are this node's is not known yet")
+	}
+	return slices.Contains(n.had, p) || slices.ContainsFunc(n.pools, func(b netip.Prefix) bool {
 		return b.Bits() <= p.Bits() && b.Contains(p.Addr())
-	})
+	}), nil
 }
 
 // alone reports whether there is no other node, for agent.Config.

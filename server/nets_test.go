@@ -71,8 +71,8 @@ func TestNetsOutliveTheStore(t *testing.T) {
 				t.Errorf("among four nodes it is alone: %v, %v", only, err)
 			}
 			for text, want := range map[string]bool{"10.213.3.0/24": true, "10.213.4.0/24": false, "10.213.0.0/16": false, "10.9.0.0/24": true} {
-				if n.holds(netip.MustParsePrefix(text)) != want {
-					t.Errorf("%s is held: %v", text, !want)
+				if got, err := n.holds(netip.MustParsePrefix(text)); got != want || err != nil {
+					t.Errorf("%s is held: %v, %v", text, got, err)
 				}
 			}
 			synctest.Wait() // until it is on disk
@@ -94,6 +94,9 @@ func TestAlone(t *testing.T) {
 		n := &nets{mirror: store.NewMirror(st, store.PrefixNodeNets, hclog.NewNullLogger()), path: filepath.Join(t.TempDir(), "nets.json"), log: hclog.NewNullLogger()}
 		if _, err := n.alone(); cluster.KindOf(err) != cluster.KindTransient {
 			t.Errorf("before it has read anything: %v", err)
+		}
+		if _, err := n.holds(netip.MustParsePrefix("10.213.0.0/24")); cluster.KindOf(err) != cluster.KindTransient {
+			t.Errorf("whose addresses they are, before it has read anything: %v", err)
 		}
 		go func() { _ = n.mirror.Run(ctx) }()
 		go func() { _ = n.follow(ctx, "n1", func(context.Context, netip.Addr, []mesh.Peer) {}) }()

@@ -153,7 +153,6 @@ func main() {
 	}
 }
 
-// patience is how long a request wants something waited for: short, unless it says so.
 // kept are the connections that wait for another request, and since when.
 type kept struct {
 	mu    sync.Mutex
@@ -187,6 +186,7 @@ func (k *kept) letGo() {
 	}
 }
 
+// patience is how long a request wants something waited for: short, unless it says so.
 func patience(r *http.Request) time.Duration {
 	if d, err := time.ParseDuration(r.FormValue("wait")); err == nil {
 		return d
