@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,7 +31,7 @@ Needs root. docs/lab.md goes through all of it.`,
 		Example: "  sudo fairlead lab up --nodes 3\n  sudo fairlead lab status\n  sudo fairlead lab down",
 	}
 	f := c.PersistentFlags()
-	f.StringVar(&l.name, "name", "lab", "the lab's name: there may be several")
+	f.StringVar(&l.name, "name", lab.DefaultName, "the lab's name: there may be several")
 	f.StringVar(&l.root, "dir", lab.DefaultRoot, "directory, on a disk, of what labs keep")
 	_ = c.RegisterFlagCompletionFunc("name", l.completeLabs)
 	c.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
@@ -151,13 +152,15 @@ func (a *app) labStatus(l *labFlags) *cobra.Command {
 					return err
 				}
 			}
-			list := []lab.Status{}
+			list, unready := []lab.Status{}, error(nil)
 			for _, name := range names {
 				d := lab.DirOf(l.root, name)
+				var waited error
 				if limit > 0 {
-					if _, err := lab.Await(cmd.Context(), d, limit, a.errw); err != nil {
-						return err
-					}
+					_, waited = lab.Await(cmd.Context(), d, limit, a.errw)
+				}
+				if waited != nil && (cmd.Flags().Changed("name") || cmd.Context().Err() != nil) {
+					return waited
 				}
 				s, err := lab.Look(cmd.Context(), d)
 				if cluster.KindOf(err) == cluster.KindNotFound && !cmd.Flags().Changed("name") {
@@ -170,14 +173,17 @@ func (a *app) labStatus(l *labFlags) *cobra.Command {
 				if s.Doubt != "" {
 					a.note("lab %s: %s", name, s.Doubt)
 				}
-				if len(s.Nodes) == 0 {
+				switch {
+				case waited != nil: // the others are waited for and shown, then it is said
+					unready = errors.Join(unready, fmt.Errorf("lab %s: %w", name, waited))
+				case len(s.Nodes) == 0:
 					a.note("lab %s: %s", name, s.Trouble)
 				}
 			}
 			if cmd.Flags().Changed("name") && !a.human() {
 				return a.print(list[0], nil)
 			}
-			return a.print(list, func() *table { return labTable(list) })
+			return errors.Join(a.print(list, func() *table { return labTable(list) }), unready)
 		},
 	}
 	c.Flags().DurationVar(&limit, "wait", 0, "wait so long for it to be ready")
@@ -416,6 +422,11 @@ func (a *app) labDown(l *labFlags) *cobra.Command {
 				}
 				if found {
 					removed = append(removed, name)
+				}
+			}
+			if all {
+				if err := lab.Sweep(cmd.Context(), l.root); err != nil {
+					return err
 				}
 			}
 			return a.print(map[string]any{"removed": removed}, func() *table {

@@ -44,7 +44,7 @@ func TestEveryLabIsShown(t *testing.T) {
 	if want := []string{"LAB NODE", "bad damaged", "half half-made", "zoo n1", "zoo n2"}; !slices.Equal(rows, want) {
 		t.Errorf("rows %q, want %q\n%s", rows, want, s.all)
 	}
-	for _, want := range []string{"`fairlead lab --name half up`", "`fairlead lab --name half down`", "`fairlead lab --name bad down`"} {
+	for _, want := range []string{"`fairlead lab --name half --dir " + root + " up`", "`fairlead lab --name half --dir " + root + " down`", "`fairlead lab --name bad --dir " + root + " down`"} {
 		if !strings.Contains(s.err, want) {
 			t.Errorf("it does not say %s:\n%s", want, s.err)
 		}
@@ -66,6 +66,46 @@ func TestEveryLabIsShown(t *testing.T) {
 		if s.code == 0 || !strings.Contains(s.err, "half-made") {
 			t.Errorf("%v: exit code %d: %s", args, s.code, s.all)
 		}
+	}
+}
+
+// One that cannot become ready ends the wait for it alone: all are shown, and what failed is said.
+func TestTheWaitForAllLabs(t *testing.T) {
+	h := newHub(t)
+	root := labs(t, map[string]string{
+		"bad/.fairlead-lab": "", "bad/lab.json": "{", "half/.fairlead-lab": "", "zoo/.fairlead-lab": "", "zoo/lab.json": zooState,
+	})
+	s := h.cli("", "lab", "status", "--dir", root, "--wait", "1s")
+	for _, want := range []string{"bad damaged", "half half-made", "zoo n1", "zoo n2"} {
+		if !strings.Contains(strings.Join(strings.Fields(s.out), " "), want) {
+			t.Errorf("it does not show %s:\n%s", want, s.all)
+		}
+	}
+	for _, want := range []string{"lab bad: read the lab's state", "lab half: the lab is half-made", "lab zoo: the lab ended"} {
+		if strings.Count(s.err, want) != 1 {
+			t.Errorf("it does not say once %s:\n%s", want, s.err)
+		}
+	}
+	var list []lab.Status
+	j := h.cli("", "lab", "status", "--dir", root, "--wait", "1s", "-o", "json")
+	if err := json.Unmarshal([]byte(j.out), &list); err != nil || len(list) != 3 || s.code == 0 || j.code == 0 {
+		t.Errorf("%v: exit codes %d, %d: %+v", err, s.code, j.code, list)
+	}
+	if s := h.must("", "lab", "status", "--dir", t.TempDir(), "--wait", "1s"); !strings.Contains(s.all, "no labs") {
+		t.Errorf("of none it says\n%s", s.all)
+	}
+}
+
+// What an interruption left under a name that no lab has goes with all.
+func TestAllThatLabsLeftIsTakenDown(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	h := newHub(t)
+	root := labs(t, map[string]string{".new.fairlead-lab/.fairlead-lab": "", "ann/photo.jpg": "a photo"})
+	h.must("", "lab", "down", "--dir", root, "--all")
+	if left, err := os.ReadDir(root); err != nil || len(left) != 1 || left[0].Name() != "ann" {
+		t.Errorf("left are %v, %v", left, err)
 	}
 }
 

@@ -61,7 +61,7 @@ func Ask(ctx context.Context, d Dir, r Request) (Status, error) {
 	resp, err := (&http.Client{Transport: tr}).Do(req)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT):
-		return Status{}, cluster.Transientf("the lab in %s does not run: `fairlead lab up` starts it again, `fairlead lab down` removes it", d)
+		return Status{}, cluster.Transientf("the lab in %s does not run: `%s` starts it again, `%s` removes it", d, d.command("up"), d.command("down"))
 	case errors.Is(err, syscall.EACCES):
 		return Status{}, errRoot
 	case err != nil:

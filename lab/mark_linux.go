@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,7 +15,7 @@ import (
 )
 
 // markText tells who looks into the directory.
-const markText = "This directory is a lab's of Fairlead: `fairlead lab down` removes it with all that is in it.\n"
+const markText = "This directory is a lab's of Fairlead: `fairlead lab down`, with its --name and --dir, removes it with all that is in it.\n"
 
 // passing is the name that a lab's directory has for an instant, before it is there and
 // when it is gone: it holds the mark at most.
@@ -117,4 +118,55 @@ func dropPassing(d Dir) error {
 		}
 	}
 	return nil
+}
+
+// Sweep removes what interruptions left below root of labs that List does not show.
+func Sweep(ctx context.Context, root string) error {
+	if left, err := passed(root); err != nil || len(left) == 0 {
+		return err
+	}
+	if err := requireRoot(); err != nil {
+		return err
+	}
+	return sweep(ctx, root)
+}
+
+func sweep(ctx context.Context, root string) error {
+	_, unlock, err := lock(ctx, root)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	left, err := passed(root) // now that nobody is making one
+	for _, d := range left {
+		err = errors.Join(err, dropPassing(d))
+	}
+	return err
+}
+
+// passed are the labs below root whose passing directory is there and holds what an
+// interruption leaves: the mark, or nothing.
+func passed(root string) (out []Dir, err error) {
+	entries, err := os.ReadDir(root)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case errors.Is(err, fs.ErrPermission) && requireRoot() != nil:
+		return nil, errRoot
+	}
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(strings.TrimPrefix(e.Name(), "."), markName)
+		d := DirOf(root, name)
+		if !ok || !e.IsDir() || ValidName(name) != nil || string(d.passing()) != filepath.Join(root, e.Name()) {
+			continue
+		}
+		in, rerr := os.ReadDir(string(d.passing()))
+		if errors.Is(rerr, fs.ErrNotExist) {
+			continue // it has its name now, or is gone
+		}
+		if err = errors.Join(err, rerr); rerr == nil && (len(in) == 0 || len(in) == 1 && in[0].Name() == markName && in[0].Type().IsRegular()) {
+			out = append(out, d)
+		}
+	}
+	return out, err
 }

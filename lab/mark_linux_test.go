@@ -108,7 +108,7 @@ func refused(t *testing.T, what, root, says string) {
 		down = append(down, func() (bool, error) { return Down(t.Context(), root, "lab") })
 	}
 	for _, f := range down {
-		if found, err := f(); found || cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "nothing was removed") {
+		if found, err := f(); found || cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "the directory stays as it is") {
 			t.Errorf("%s: taken down %v: %v", what, found, err)
 		}
 	}
@@ -234,5 +234,67 @@ func TestNothingIsOverwritten(t *testing.T) {
 	got := below(t, root)
 	if got["lab/photo.jpg"] != "a photo" || got[".lab"+markName+"/photo.jpg"] != "a photo" {
 		t.Errorf("left are %v", got)
+	}
+}
+
+// What is taken with a lab that never was, or is no more, is nothing else: `down --all`.
+func TestWhatListDoesNotShowIsSwept(t *testing.T) {
+	root := t.TempDir()
+	stays := map[string]string{
+		"whole/" + markName: markText, "whole/lab.json": earlier, "ann/photo.jpg": "a photo", ".git/x": "x",
+		".photos" + markName + "/photo.jpg": "a photo", ".both" + markName + "/photo.jpg": "a photo", ".both" + markName + "/" + markName: markText,
+		".file" + markName: "a report", ".deep" + markName + "/" + markName + "/x": "x", ".No Lab" + markName + "/" + markName: "x",
+		markName + "/x": "x", "bare" + markName + "/" + markName: "x",
+	}
+	files(t, root, stays)
+	if err := os.Symlink(filepath.Join(root, "ann"), filepath.Join(root, ".link"+markName)); err != nil {
+		t.Fatal(err)
+	}
+	before := below(t, root)
+	files(t, root, map[string]string{".new" + markName + "/" + markName: markText, ".half" + markName + "/" + markName: markText[:9], ".bare" + markName + "/": ""})
+	if err := sweep(t.Context(), root); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(before, below(t, root)); diff != "" {
+		t.Errorf("swept, it has\n%s", diff)
+	}
+	root = filepath.Join(t.TempDir(), "labs")
+	if err := Sweep(t.Context(), root); err != nil {
+		t.Errorf("an absent root: %v", err)
+	}
+	files(t, root, map[string]string{".new" + markName + "/" + markName: markText})
+	if err := sweep(t.Context(), root); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(root); !os.IsNotExist(err) {
+		t.Errorf("the last is swept, there is %v, %v", below(t, root), err)
+	}
+}
+
+// What down refuses is no lab to others either; what it takes says so.
+func TestNoLabIsSaidOfWhatIsNone(t *testing.T) {
+	for content, says := range map[string]string{
+		"{": "there is no lab in", `{"name": "notebooks"}`: "there is no lab in", "": "there is no lab in", `[1]`: "there is no lab in",
+		`{"spec": {"name": "lab", "nodes": 0}}`: "there is no lab in", earlier: "",
+	} {
+		root := t.TempDir()
+		d := DirOf(root, "lab")
+		files(t, root, map[string]string{"lab/lab.json": content})
+		_, err := Read(d)
+		_, looked := Look(t.Context(), d)
+		for _, err := range []error{err, looked} {
+			if (err == nil) != (says == "") || err != nil && (cluster.KindOf(err) != cluster.KindNotFound || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), " down")) {
+				t.Errorf("%s: %v", content, err)
+			}
+		}
+	}
+	root := t.TempDir()
+	d := DirOf(root, "lab")
+	files(t, root, map[string]string{"lab/lab.json": "{", "lab/" + markName: markText})
+	if _, err := Read(d); cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "`"+d.command("down")+"` removes it") {
+		t.Errorf("a damaged lab: %v", err)
+	}
+	if s, err := Look(t.Context(), d); err != nil || s.HalfMade || !strings.Contains(s.Trouble, d.command("down")) {
+		t.Errorf("a damaged lab: %+v, %v", s, err)
 	}
 }

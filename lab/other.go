@@ -21,6 +21,7 @@ func Await(context.Context, Dir, time.Duration, io.Writer) (Status, error)      
 func Down(context.Context, string, string) (bool, error)                          { return false, errLinux }    //nolint:revive // see up_linux.go
 func Look(context.Context, Dir) (Status, error)                                   { return Status{}, errLinux } //nolint:revive // see reach_linux.go
 func List(string) ([]string, error)                                               { return nil, errLinux }      //nolint:revive // see reach_linux.go
+func Sweep(context.Context, string) error                                         { return errLinux }           //nolint:revive // see mark_linux.go
 func Enter(string, string, string, []string, []string) error                      { return errLinux }           //nolint:revive // see reach_linux.go
 func Shell(context.Context, string, string, string, string, Streams) (int, error) { return 0, errLinux }        //nolint:revive // see shell_linux.go
 func LoadImage(context.Context, Dir, string, []string) ([]string, error)          { return nil, errLinux }      //nolint:revive // see reach_linux.go

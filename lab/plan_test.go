@@ -243,3 +243,19 @@ func TestSet(t *testing.T) {
 		}
 	})
 }
+
+// Pasted, it is about the lab that said it and no other.
+func TestCommandOfALab(t *testing.T) {
+	for d, want := range map[Dir]string{
+		DirOf(DefaultRoot, "lab"):    "fairlead lab down",
+		DirOf(DefaultRoot, "two"):    "fairlead lab --name two down",
+		DirOf("/srv/labs", "lab"):    "fairlead lab --dir /srv/labs down",
+		DirOf("/srv/labs/", "two"):   "fairlead lab --name two --dir /srv/labs down",
+		DirOf("/", "lab"):            "fairlead lab --dir / down",
+		DirOf("/it's my; $x", "lab"): `fairlead lab --dir '/it'\''s my; $x' down`,
+	} {
+		if got := d.command("down"); got != want {
+			t.Errorf("%s: %s, want %s", d, got, want)
+		}
+	}
+}

@@ -98,7 +98,7 @@ func entering(root, name, node string, args, env []string) (_, _ []string, err e
 	}
 	found := labProcesses("machine", d, node)
 	if len(found) == 0 {
-		return nil, nil, cluster.Transientf("%s has no power: `fairlead lab start %s` gives it some", node, node)
+		return nil, nil, cluster.Transientf("%s has no power: `%s` gives it some", node, d.command("start "+node))
 	}
 	nsenter, err := exec.LookPath("nsenter")
 	if err != nil {
@@ -146,7 +146,7 @@ func LoadImage(ctx context.Context, d Dir, image string, nodes []string) ([]stri
 		}
 	}
 	if len(to) == 0 {
-		return nil, cluster.Transientf("on no node an engine answers: `fairlead lab status` says why")
+		return nil, cluster.Transientf("on no node an engine answers: `%s` says why", d.command("status"))
 	}
 	from, err := docker.New("")
 	if err != nil {

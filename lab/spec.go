@@ -8,12 +8,16 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"unicode"
 
 	"github.com/fairlead/fairlead/cluster"
 )
 
 // DefaultRoot is where labs keep what their machines have on disk.
 const DefaultRoot = "/var/lib/fairlead-lab"
+
+// DefaultName is the name of a lab that is given none.
+const DefaultName = "lab"
 
 // Engines by name; a directory with dockerd and runc is one too.
 const (
@@ -111,6 +115,27 @@ type Dir string
 
 // DirOf is the directory of a lab below root.
 func DirOf(root, name string) Dir { return Dir(filepath.Join(root, name)) }
+
+// command is a command about this lab and no other, as it is typed.
+func (d Dir) command(what string) string {
+	root, name := filepath.Split(string(d))
+	out := "fairlead lab"
+	if name != DefaultName {
+		out += " --name " + name
+	}
+	if root = filepath.Clean(root); root != DefaultRoot {
+		if strings.IndexFunc(root, special) >= 0 {
+			root = "'" + strings.ReplaceAll(root, "'", `'\''`) + "'"
+		}
+		out += " --dir " + root
+	}
+	return out + " " + what
+}
+
+// special reports whether a shell may read a character as something else than itself.
+func special(r rune) bool {
+	return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("/._-+,:@%=", r)
+}
 
 func (d Dir) path(elem ...string) string {
 	return filepath.Join(append([]string{string(d)}, elem...)...)

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"syscall"
 
@@ -66,38 +65,54 @@ func (s State) clone() State {
 	return s
 }
 
+// marked reports whether a directory has the mark of a lab's.
+func marked(d Dir) (bool, error) {
+	_, err := os.Lstat(d.mark())
+	if absent(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+}
+
 // isLab reports whether a directory is a lab's: what is not is neither used nor removed. Labs
 // of earlier versions have a state and no mark.
 func isLab(d Dir) (bool, error) {
-	_, err := os.Lstat(d.mark())
-	if err == nil {
-		return true, nil
+	if is, err := marked(d); is || err != nil {
+		return is, err
 	}
-	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
-		return false, err
-	}
-	s, err := Read(d)
+	s, err := load(d)
 	return err == nil && s.Spec.Validate() == nil, nil
 }
 
-// Read returns a lab's state; KindNotFound when there is none.
-func Read(d Dir) (State, error) {
+// load reads the state of what may be a lab.
+func load(d Dir) (s State, err error) {
 	b, err := os.ReadFile(d.state())
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		if _, err := os.Lstat(d.mark()); err == nil {
-			return State{}, cluster.NotFoundf("the lab is half-made: `fairlead lab --name %[1]s up` makes it anew, `fairlead lab --name %[1]s down` removes it", filepath.Base(string(d)))
-		}
-		return State{}, cluster.NotFoundf("there is no lab in %s: `fairlead lab up` makes one", d)
+	if err != nil {
+		return State{}, err
 	}
+	return s, json.Unmarshal(b, &s)
+}
+
+// Read returns a lab's state; KindNotFound when there is none, or another's directory.
+func Read(d Dir) (State, error) {
+	s, err := load(d)
 	if errors.Is(err, fs.ErrPermission) {
 		return State{}, errRoot
 	}
-	var s State
-	if err == nil {
-		err = json.Unmarshal(b, &s)
-	}
-	if err != nil {
-		return State{}, cluster.Invalidf("read the lab's state: %w; `fairlead lab --name %s down` removes it", err, filepath.Base(string(d)))
+	is, merr := marked(d)
+	switch {
+	case merr != nil:
+		return State{}, merr
+	case !is && (err != nil || s.Spec.Validate() != nil):
+		return State{}, cluster.NotFoundf("there is no lab in %s: `%s` makes one", d, d.command("up"))
+	case absent(err):
+		return State{}, cluster.NotFoundf("the lab is half-made: `%s` makes it anew, `%s` removes it", d.command("up"), d.command("down"))
+	case err != nil:
+		return State{}, cluster.Invalidf("read the lab's state: %w; `%s` removes it", err, d.command("down"))
 	}
 	return s, nil
 }

@@ -74,6 +74,12 @@ func TestStateSurvives(t *testing.T) {
 	if err := os.WriteFile(d.state(), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := Read(d); cluster.KindOf(err) != cluster.KindNotFound {
+		t.Errorf("half a file of nobody knows whom: %v", err)
+	}
+	if err := os.WriteFile(d.mark(), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := Read(d); cluster.KindOf(err) != cluster.KindInvalid {
 		t.Errorf("half a file: %v", err)
 	}

@@ -285,7 +285,7 @@ func takeDown(ctx context.Context, root string, d Dir) (bool, error) {
 		return found, err
 	}
 	if !marked {
-		return found, strange(d, "nothing was removed")
+		return found, strange(d, "the directory stays as it is")
 	}
 	return true, remove(d)
 }

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -108,19 +109,20 @@ func (b *bed) nothingLeft() {
 
 // processes are those of the lab, each with its arguments: they have its directory in an
 // argument, in PATH, in their own files or in a mount, or are in its control groups. What
-// the test itself has started is none: a command on a node has such arguments too.
+// the test itself has started is none, nor what that has started: a command on a node has such
+// arguments too, and nsenter is its parent. What is left of a lab has init above it.
 func (b *bed) processes() (out []string) {
 	dir := string(lab.DirOf(b.root, b.name))
-	parent := fmt.Sprintf("\nPPid:\t%d\n", os.Getpid())
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	own := descendants(dirs)
 	for _, p := range dirs {
 		has := func(file, what string) bool {
 			text, _ := os.ReadFile(filepath.Join(p, file)) // nothing of one that has ended
 			return bytes.Contains(text, []byte(what))
 		}
 		line, _ := os.ReadFile(filepath.Join(p, "cmdline"))
-		if len(line) == 0 || has("status", parent) {
-			continue // it has ended, or is the kernel's own
+		if len(line) == 0 || own[filepath.Base(p)] {
+			continue // it has ended, is the kernel's own, or the test's
 		}
 		is := bytes.Contains(line, []byte(dir+"/")) || has("environ", "PATH="+dir+"/") || has("mountinfo", dir+"/") || has("cgroup", "/fairlead-lab/"+b.name+"-")
 		for _, link := range []string{"cwd", "root", "exe"} {
@@ -129,6 +131,25 @@ func (b *bed) processes() (out []string) {
 		}
 		if is {
 			out = append(out, fmt.Sprintf("%s %q", filepath.Base(p), bytes.Split(bytes.TrimSuffix(line, []byte{0}), []byte{0})))
+		}
+	}
+	return out
+}
+
+// descendants are those of the test itself among processes, given as directories of /proc.
+func descendants(dirs []string) map[string]bool {
+	children := map[string][]string{}
+	for _, p := range dirs {
+		text, _ := os.ReadFile(filepath.Join(p, "status")) // nothing of one that has ended
+		_, after, _ := strings.Cut(string(text), "\nPPid:\t")
+		parent, _, _ := strings.Cut(after, "\n")
+		children[parent] = append(children[parent], filepath.Base(p))
+	}
+	out := map[string]bool{}
+	for next := children[strconv.Itoa(os.Getpid())]; len(next) > 0; next = next[1:] {
+		if !out[next[0]] {
+			out[next[0]] = true
+			next = append(next, children[next[0]]...)
 		}
 	}
 	return out
