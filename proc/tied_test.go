@@ -5,7 +5,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -75,6 +79,98 @@ func busy() (stop func()) {
 		})
 	}
 	return func() { done.Store(true); over.Wait() }
+}
+
+// parent is the thread of this process that started a process.
+func parent(t *testing.T, pid int) int {
+	t.Helper()
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil || len(lists) == 0 {
+		t.Fatalf("no lists of children: %v", err)
+	}
+	for _, list := range lists {
+		b, _ := os.ReadFile(list) // of a thread that may have ended
+		if slices.Contains(strings.Fields(string(b)), strconv.Itoa(pid)) {
+			tid, err := strconv.Atoi(filepath.Base(filepath.Dir(list)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return tid
+		}
+	}
+	t.Fatalf("no thread of this process started %d", pid)
+	return 0
+}
+
+// othersGet reports whether a goroutine gets a thread, of more than there are to get.
+func othersGet(tid int) bool {
+	var locked, over sync.WaitGroup
+	var got atomic.Bool
+	const more = 64
+	all := make(chan struct{})
+	locked.Add(more)
+	for range more {
+		over.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			if unix.Gettid() == tid {
+				got.Store(true)
+			}
+			locked.Done()
+			<-all // each keeps a thread to itself until then
+		})
+	}
+	locked.Wait()
+	close(all)
+	over.Wait()
+	return got.Load()
+}
+
+// held is what writes to it wait for.
+type held struct{ written, free chan struct{} }
+
+func (h held) Write(b []byte) (int, error) {
+	close(h.written)
+	<-h.free
+	return len(b), nil
+}
+
+// The thread that started a command is nobody else's until Wait has returned. While the command
+// runs the kernel has the thread, kept or not: here Wait has its end and waits for its output,
+// when nothing but the lock keeps the thread.
+func TestTiedKeepsItsThread(t *testing.T) {
+	out := held{make(chan struct{}), make(chan struct{})}
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", "echo x; exec sleep 1000")
+	cmd.Stdout = out
+	ended, err := proc.StartTied(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-out.written
+	tid := parent(t, cmd.Process.Pid)
+	if othersGet(tid) {
+		t.Error("while it runs its thread is another's")
+	}
+	_ = cmd.Process.Kill()
+	for deadline := time.Now().Add(10 * time.Second); syscall.Kill(cmd.Process.Pid, 0) == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("its end is not seen")
+		}
+	}
+	for range 20 {
+		if othersGet(tid) {
+			t.Fatal("before Wait has returned its thread is another's")
+		}
+	}
+	select {
+	case err := <-ended:
+		t.Fatalf("its output is not read, and it ended: %v", err)
+	default:
+	}
+	close(out.free)
+	if err := <-ended; err == nil {
+		t.Error("it was killed, and its end is none")
+	}
 }
 
 // Commands that are tied to this process outlive threads of it. Without a kept thread one of a
