@@ -22,9 +22,13 @@ var (
 	// call it by what is in it.
 	secretRE = regexp.MustCompile(`(?i:secret)$`)
 	namingRE = regexp.MustCompile(`(?i)(existing|external|passw(or)?d|pass|pull|tls|ssl|cert|certificate|credentials?)[_-]?secret$`)
-	// existingRE are names of what holds one, and referenceRE values that come from elsewhere.
+	// holdingRE are those of what holds credentials, and nameRE the name that such a secret has.
+	holdingRE = regexp.MustCompile(`(?i)(existing|external|pull|registry)[_-]?credentials?$`)
+	nameRE    = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
+	// existingRE are names of what holds one, and referenceRE values that come from
+	// elsewhere and have no default that is a value; a password may begin as $variable does.
 	existingRE  = regexp.MustCompile(`(?i)^existing[_-]?secret`)
-	referenceRE = regexp.MustCompile(`^(\$\{\w+\}|\{\{.*\}\})$`)
+	referenceRE = regexp.MustCompile(`^(\$\{\w+(:?-|:?\?[^{}]*)?\}|\$\([A-Za-z_][\w.-]*\)|\$[A-Z_][A-Z0-9_]*|\{\{.*\}\})$`)
 	// mayRE are names of passwords, and of where one is, or whether; otherRE are values of those.
 	mayRE   = regexp.MustCompile(`(?i:pwd|credentials?)$`)
 	otherRE = regexp.MustCompile(`^(\.{0,2}/.*|(?i:true|false|yes|no|on|off|none|include|omit|same-origin))$`)
@@ -141,7 +145,8 @@ func (f *passwords) secret(name string, v any) bool {
 		return passwordRE.MatchString(name)
 	case string:
 		switch {
-		case v == "" || referenceRE.MatchString(v) || mayRE.MatchString(name) && (otherRE.MatchString(v) || f.names[v]):
+		case v == "" || referenceRE.MatchString(v) || mayRE.MatchString(name) && (otherRE.MatchString(v) || f.names[v]),
+			holdingRE.MatchString(name) && nameRE.MatchString(v):
 			return false
 		case secretRE.MatchString(name):
 			return !namingRE.MatchString(name) && !f.names[v]
