@@ -492,6 +492,44 @@ volumes:
 	}
 }
 
+// What a source does not have is said to be missing, and no directory of it.
+func TestMountsThatASourceDoesNotHave(t *testing.T) {
+	t.Parallel()
+	home, err := os.UserHomeDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := project(t, map[string]string{"app/d/x": "", "app/a.conf": ""})
+	const missing, ofHome = " is not in the source; correct the path, or use a named volume for data", " is a path of a home directory, which a source does not have; use a named volume"
+	for source, want := range map[string]string{
+		"./misssing.conf:/x":    `"./misssing.conf"` + missing,
+		"./misssing.conf:/x:ro": `"./misssing.conf"` + missing,
+		"./a.conf/b:/x":         `"./a.conf/b"` + missing,
+		"../out:/x":             `"../out"` + missing,
+		"~/data:/x":             `"~/data"` + ofHome,
+		"~:/x:ro":               `"~"` + ofHome,
+		"./d:/x":                `"./d" is a directory of the source, which no node has; use a named volume`,
+		"..:/x":                 `".." is a directory of the source, which no node has; use a named volume`,
+		"./a.conf:/x":           `"./a.conf" is a file of the source, which no node has; append :ro`,
+	} {
+		file := filepath.Join(dir, "app", "compose.yaml")
+		if err := os.WriteFile(file, []byte("services:\n  web:\n    image: a\n    volumes: [\""+source+"\"]\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, single := range []bool{true, false} {
+			for _, tree := range []string{dir, home} {
+				if tree == home && !strings.HasPrefix(source, "~") {
+					continue // the source is in a home directory: ~ is none of its paths, either
+				}
+				_, err := Load(t.Context(), Options{Dir: filepath.Dir(file), SingleNode: single, Tree: tree})
+				if err == nil || !strings.Contains(err.Error(), "compose.yaml:4: services.web.volumes: "+want) {
+					t.Errorf("%s: %v", source, err)
+				}
+			}
+		}
+	}
+}
+
 // A package brings no directory, whatever way it is written.
 func TestDirectoriesOfAPackage(t *testing.T) {
 	t.Parallel()

@@ -3,7 +3,9 @@ package compose
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -12,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/docker/go-units"
@@ -313,6 +316,11 @@ func (c *converter) bind(name string, v types.ServiceVolumeConfig, b bindPlace, 
 		c.refuse(b.at, where, quote(b.raw())+" is a path of the machine that installs the package", "bring files with configs: and content:, and keep data in a volume")
 		return
 	}
+	fetched := c.fetched(b.raw(), v.Source)
+	if fetched && strings.HasPrefix(b.raw(), "~") {
+		c.refuse(b.at, where, quote(b.raw())+" is a path of a home directory, which a source does not have", "use a named volume, configs: for files, or write an absolute path that the nodes have")
+		return
+	}
 	info, err := os.Stat(v.Source)
 	isFile := err == nil && info.Mode().IsRegular()
 	if isFile && v.ReadOnly {
@@ -320,8 +328,12 @@ func (c *converter) bind(name string, v types.ServiceVolumeConfig, b bindPlace, 
 			return
 		}
 	}
+	if fetched && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)) {
+		c.refuse(b.at, where, quote(b.raw())+" is not in the source", "correct the path, or use a named volume for data")
+		return
+	}
 	const bring = "append :ro to have the file brought along, or use configs:, or a volume for data"
-	if fetched := c.fetched(b.raw(), v.Source); fetched || !c.o.SingleNode {
+	if fetched || !c.o.SingleNode {
 		what, advice := "a path of this machine, which other nodes do not have", "bring files with configs:, code with build:, and keep data in a volume"
 		switch {
 		case fetched && isFile:
