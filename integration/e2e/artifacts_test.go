@@ -42,9 +42,7 @@ func TestDeliveryFromArtifact(t *testing.T) {
 
 	second := push("1.1.0")
 	serves("1.1.0")
-	if out := n.do("trace", "six/web"); !strings.Contains(out, second) || strings.Contains(out, first) {
-		t.Errorf("trace does not name %s:\n%s", second, out)
-	}
+	n.traced("six/web", second, first)
 
 	reg.Kill()
 	n.do("delivery", "reconcile", "six", "-d")

@@ -131,9 +131,7 @@ func TestDelivery(t *testing.T) {
 	}
 	n.eventually(time.Minute, "it is held", at("held", third))
 	n.eventually(time.Minute, "version 2 serves again", serves("2"))
-	if trace := n.do("trace", "pub/web"); !strings.Contains(trace, second) || strings.Contains(trace, third) {
-		t.Errorf("after it went back trace says\n%s", trace)
-	}
+	n.traced("pub/web", second, third)
 	n.eventually(time.Minute, "it was told", func() error {
 		if err := slack.Has(`{"text":"*pub* rolled-back ` + second[:8]); err != nil {
 			return err
@@ -281,4 +279,16 @@ func TestDeliveryOverSSH(t *testing.T) {
 	if b, _ := os.ReadFile(filepath.Join(n.dir, "server.log")); strings.Contains(string(b), "PRIVATE KEY") {
 		t.Error("the key is in the log")
 	}
+}
+
+// traced waits until trace leads to what is wanted, and to nothing else: a container that is
+// being stopped is still led to its own.
+func (n *node) traced(service, want, other string) {
+	n.t.Helper()
+	n.eventually(time.Minute, "trace leads to "+want+" alone", func() error {
+		if out := n.do("trace", service); !strings.Contains(out, want) || strings.Contains(out, other) {
+			return fmt.Errorf("it says\n%s", out)
+		}
+		return nil
+	})
 }

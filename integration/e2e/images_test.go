@@ -162,9 +162,7 @@ func TestImageUpdates(t *testing.T) {
 	}
 	second := s.Put("edge-2", false, "edge")
 	n.eventually(2*time.Minute, "the moved tag serves", is("ready", "edge-2"))
-	if trace := n.do("trace", "pub/web"); !strings.Contains(trace, second) || strings.Contains(trace, first) {
-		t.Errorf("trace says\n%s", trace)
-	}
+	n.traced("pub/web", second, first)
 	s.Kill()
 	n.do("delivery", "reconcile", "pub")
 	if out := n.do("delivery", "describe", "pub"); !strings.Contains(out, s.Host+":") || !strings.Contains(out, "refused") {
