@@ -1,6 +1,9 @@
 package cluster
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // NodeNet is where a node's containers are, for the other nodes: their routes and
 // rules are made of it. Key pools/nodes/<node>. Writer: registry.
@@ -22,4 +25,11 @@ type NodeNet struct {
 	Away bool `json:"away,omitempty"`
 
 	Rev StoreRev `json:"-"`
+}
+
+// Within reports whether one of a node's blocks holds all of p.
+func Within(blocks []netip.Prefix, p netip.Prefix) bool {
+	return slices.ContainsFunc(blocks, func(b netip.Prefix) bool {
+		return p.IsValid() && b.Bits() <= p.Bits() && b.Contains(p.Addr())
+	})
 }

@@ -131,13 +131,7 @@ func owns(n cluster.Node, nets map[cluster.NodeID]cluster.NodeNet) ownership {
 }
 
 func (o ownership) has(p netip.Prefix) bool {
-	return within(o.blocks, p) || o.server && !slices.ContainsFunc(o.others, p.Overlaps)
-}
-
-func within(blocks []netip.Prefix, p netip.Prefix) bool {
-	return slices.ContainsFunc(blocks, func(b netip.Prefix) bool {
-		return p.IsValid() && b.Bits() <= p.Bits() && b.Contains(p.Addr())
-	})
+	return cluster.Within(o.blocks, p) || o.server && !slices.ContainsFunc(o.others, p.Overlaps)
 }
 
 // room is how many networks blocks hold.

@@ -48,9 +48,7 @@ func (n *nets) holds(p netip.Prefix) (bool, error) {
 	if !n.known || len(n.pools) == 0 {
 		return false, cluster.Transientf("which addresses are this node's is not known yet")
 	}
-	return slices.Contains(n.had, p) || slices.ContainsFunc(n.pools, func(b netip.Prefix) bool {
-		return b.Bits() <= p.Bits() && b.Contains(p.Addr())
-	}), nil
+	return slices.Contains(n.had, p) || cluster.Within(n.pools, p), nil
 }
 
 // alone reports whether there is no other node, for agent.Config.
