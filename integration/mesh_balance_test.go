@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"maps"
 	"os/exec"
 	"slices"
 	"strings"
@@ -196,9 +197,16 @@ func TestMeshUDPMovesOn(t *testing.T) {
 	if res.err != nil {
 		t.Fatal(res.err)
 	}
-	if res.r.Names["api1"] < 10 || res.r.Names["api2"] < 10 || len(res.r.Errors) != 0 {
+	// An answer that is on its way in the moment of the move is lost, as its flow is
+	// gone: the first task was asked once more than it was heard. Nothing else is lost.
+	names, lost := res.r.Names, map[string]int{}
+	if n.datagrams("api1") == names["api1"]+1 {
+		lost["timeout"] = 1
+	}
+	if names["api1"] < 10 || names["api2"] < 10 || !maps.Equal(res.r.Errors, lost) {
 		n.dump()
-		t.Errorf("one socket was answered by %v, errors %v", res.r.Names, res.r.Errors)
+		t.Errorf("one socket was answered by %v, errors %v; the first task was asked %d times",
+			names, res.r.Errors, n.datagrams("api1"))
 	}
 }
 
