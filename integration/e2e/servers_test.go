@@ -8,11 +8,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/fairlead/fairlead/integration/follow"
 	"github.com/fairlead/fairlead/integration/load"
 	"github.com/fairlead/fairlead/integration/need"
 )
@@ -568,6 +570,28 @@ func TestTwoWholeServers(t *testing.T) {
 	one.serves("http://caller.example.com/")
 	if c, err := one.counted(); err != nil || c.Failed > 0 {
 		t.Errorf("%v: %s", err, c)
+	}
+	hookedByEither(one, two, image)
+}
+
+// hookedByEither sends webhooks to two servers, of which one leads, over their network and
+// as a bare repository's own hook does: each brings the commit that it was sent after.
+func hookedByEither(one, two *server, image string) {
+	one.t.Helper()
+	f := follow.NewForge(one.t, one.dir)
+	one.secret("pub/hook", "signed")
+	f.Publish(web(image, "pub", "1", 2, ""), "the first version")
+	one.do("delivery", "create", "pub", "file://"+filepath.Join(one.dir, "git", "pub.git"), "--branch", "main", "--interval", "1h", "--webhook", "hook")
+	header := one.write("webhook.header", "X-Gitlab-Token: signed\n")
+	for i, s := range []*server{one, two} {
+		version := strconv.Itoa(i + 2)
+		commit := f.Publish(web(image, "pub", version, 2, ""), "version "+version)
+		out, err := exec.Command("nsenter", "--net="+one.ns, "curl", "-fsS", "-m", "10", "--cacert", filepath.Join(s.data, "pki", "ca.crt"),
+			"-H", "@"+header, "-X", "POST", "https://"+s.listen+"/v1/hooks/pub").CombinedOutput()
+		if err != nil {
+			one.t.Fatalf("a webhook to %s: %v: %s", s.id, err, out)
+		}
+		one.eventually(time.Minute, "the commit that "+s.id+" was told of", one.delivered("pub", "ready", commit, version))
 	}
 }
 
