@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -336,19 +337,22 @@ func TestABuiltImageComesFromAnotherNode(t *testing.T) {
 		n := newFakeNode(t)
 		asked, off := 0, true
 		n.change = func(c *Config) {
-			c.Fetch = func(_ context.Context, ref, _ string, whole bool) (io.ReadCloser, error) {
+			c.Fetch = func(_ context.Context, ask cluster.ImageAsk) (cluster.ImageSent, error) {
+				sends := func(what string) (cluster.ImageSent, error) {
+					return cluster.ImageSent{ReadCloser: io.NopCloser(strings.NewReader(what)), From: "n2"}, nil
+				}
 				switch {
-				case ref != "built":
-					return nil, cluster.NotFoundf("no other node has the image %s", ref)
+				case ask.Ref != "built":
+					return cluster.ImageSent{}, cluster.NotFoundf("no other node has the image %s", ask.Ref)
 				case off:
 					off = false
-					return nil, cluster.Transientf("no server answers")
+					return cluster.ImageSent{}, cluster.Transientf("no server answers")
 				}
-				if !whole { // layers that were there have gone meanwhile
-					return io.NopCloser(strings.NewReader(partial)), nil
+				if !ask.Whole { // layers that were there have gone meanwhile
+					return sends(partial)
 				}
 				asked++
-				return io.NopCloser(strings.NewReader(ref)), nil
+				return sends(ask.Ref)
 			}
 		}
 		built, absent := fakeTask(1), fakeTask(2)
@@ -367,6 +371,47 @@ func TestABuiltImageComesFromAnotherNode(t *testing.T) {
 			if strings.HasPrefix(c, "pull ") {
 				t.Errorf("a registry was asked: %s", c)
 			}
+		}
+		stop()
+	})
+}
+
+// A node that was taken over says of any image that it has it. What it sends is not taken, and
+// the next node is asked; what is asked for by a registry's digest comes from there.
+func TestAnotherImageThanTheOneAskedForIsNotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newFakeNode(t)
+		var asked []string
+		n.change = func(c *Config) {
+			c.Fetch = func(_ context.Context, ask cluster.ImageAsk) (cluster.ImageSent, error) {
+				asked = append(asked, fmt.Sprint(ask.Ref, ask.Not))
+				what, from := "evil", cluster.NodeID("n2")
+				switch {
+				case slices.Contains(ask.Not, from) && ask.Ref == "nowhere":
+					return cluster.ImageSent{}, cluster.NotFoundf("no other node has it")
+				case slices.Contains(ask.Not, from):
+					what, from = ask.Ref, "n3"
+				}
+				return cluster.ImageSent{ReadCloser: io.NopCloser(strings.NewReader(what)), From: from, Content: "of " + ask.Ref}, nil
+			}
+		}
+		n.engine.pullable["nowhere"] = docker.ImageInfo{ID: "sha256:nowhere"}
+		digested := "exact@sha256:" + strings.Repeat("1", 64)
+		n.engine.pullable[digested] = docker.ImageInfo{ID: "sha256:exact"}
+		built, pushed, nowhere, exact := fakeTask(1), fakeTask(2), fakeTask(3), fakeTask(4)
+		built.Spec.Image, built.Spec.ImageID, built.Spec.PullPolicy = "built", "sha256:built", "never"
+		pushed.Spec.Image, nowhere.Spec.Image, exact.Spec.Image = "pushed", "nowhere", digested
+		n.store.set(true, built, pushed, nowhere, exact)
+		_, stop := n.start()
+		settleDown(time.Minute)
+		for _, p := range []cluster.NodePlacement{built, pushed, nowhere, exact} {
+			if s := n.store.status(p.Task); !s.Ready {
+				t.Error(show(s))
+			}
+		}
+		slices.Sort(asked)
+		if got := strings.Join(asked, " "); got != "built[] built[n2] nowhere[] nowhere[n2] pushed[] pushed[n2]" {
+			t.Errorf("asked for %s", got)
 		}
 		stop()
 	})

@@ -48,11 +48,10 @@ type Config struct {
 	OnEnd   func(cluster.TaskID)
 	// Credentials returns the login for a registry; empty means none.
 	Credentials func(ctx context.Context, host string) (user, password string, err error)
-	// Fetch returns an image that another node of the cluster has, as the engine's
-	// tar: the one with this ID when it is not "", else the one that ref names.
-	// KindNotFound says that none has it. The tar may lack layers that this node has,
-	// unless whole is set. Nil: there are no others.
-	Fetch func(ctx context.Context, ref, id string, whole bool) (io.ReadCloser, error)
+	// Fetch returns an image that another node of the cluster has, as the engine's tar.
+	// KindNotFound says that none has it, or none that is to be believed. The tar may lack
+	// layers that this node has, unless all is asked for. Nil: there are no others.
+	Fetch func(context.Context, cluster.ImageAsk) (cluster.ImageSent, error)
 	// Alone reports whether the cluster has no other node; an error says that this is not
 	// known yet. Nil: it has none.
 	Alone func() (bool, error)
@@ -152,7 +151,7 @@ type Images interface {
 	Images(ctx context.Context) ([]cluster.Image, error)
 	Pull(ctx context.Context, ref, platform string, login docker.Login, progress func(string)) error
 	Build(ctx context.Context, b docker.Build) (string, error)
-	Load(ctx context.Context, tar io.Reader) error
+	Load(ctx context.Context, tar io.Reader, want cluster.ImageWant) error
 }
 
 // Session tells whether the engine is there, and what happens on it.

@@ -308,7 +308,7 @@ func (e *fakeEngine) named(ref string) docker.ImageInfo {
 const partial = "partial"
 
 // Load takes a tar whose only content is the image's name. It misses layers of "partial".
-func (e *fakeEngine) Load(_ context.Context, tar io.Reader) error {
+func (e *fakeEngine) Load(_ context.Context, tar io.Reader, want cluster.ImageWant) error {
 	ref, err := io.ReadAll(tar)
 	if err != nil {
 		return err
@@ -318,7 +318,15 @@ func (e *fakeEngine) Load(_ context.Context, tar io.Reader) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.images[string(ref)] = docker.ImageInfo{ID: "sha256:loaded"}
+	i := docker.ImageInfo{ID: "sha256:" + string(ref), Content: "of " + string(ref)}
+	if !want.Met(cluster.ImageIdentity{ID: i.ID, Content: i.Content}) {
+		return cluster.Invalidf("another image was sent")
+	}
+	name := want.Ref
+	if name == "" {
+		name = i.ID
+	}
+	e.images[name] = i
 	return nil
 }
 

@@ -181,7 +181,7 @@ func notPresent(s *cluster.TaskSpec) error {
 }
 
 func (c *imageCache) fetch(ctx context.Context, s *cluster.TaskSpec, progress func(string)) error {
-	if s.PullPolicy != pullAlways && c.cfg.Fetch != nil {
+	if s.PullPolicy != pullAlways && c.cfg.Fetch != nil && !byDigest(s) {
 		err := c.fromPeers(ctx, s, progress)
 		switch {
 		case err == nil:
@@ -213,23 +213,44 @@ func (c *imageCache) fetch(ctx context.Context, s *cluster.TaskSpec, progress fu
 	return &cluster.Error{Kind: cluster.KindOf(err), Msg: had + docker.Message(err)}
 }
 
+// byDigest reports that an image is asked for by its digest in a registry, which no node
+// can give it in another's engine.
+func byDigest(s *cluster.TaskSpec) bool { return s.ImageID == "" && strings.Contains(s.Image, "@") }
+
+// maxLiars bounds how many nodes are asked in place of such as sent another image.
+const maxLiars = 16
+
 // fromPeers gets an image from another node: what was built or loaded there is in
 // no registry, and what was pulled there need not come over the uplink again.
 func (c *imageCache) fromPeers(ctx context.Context, s *cluster.TaskSpec, progress func(string)) error {
-	load := func(whole bool) (fetched bool, err error) {
-		tar, err := c.cfg.Fetch(ctx, s.Image, s.ImageID, whole)
-		if err != nil {
-			return false, err
+	ask := cluster.ImageAsk{Ref: s.Image, ID: s.ImageID}
+	for {
+		from, err := c.fromPeer(ctx, s, ask, progress)
+		if from != "" && err != nil && ctx.Err() == nil && !ask.Whole && cluster.KindOf(err) != cluster.KindInvalid {
+			ask.Whole = true // a layer that was not sent may have been removed here meanwhile
+			continue
 		}
-		defer func() { _ = tar.Close() }()
-		progress("from another node")
-		return true, c.cfg.Engine.Load(ctx, tar)
+		if from == "" || err == nil || cluster.KindOf(err) != cluster.KindInvalid || len(ask.Not) == maxLiars {
+			return err
+		}
+		c.cfg.Log.Warn("a node sent another image than the one asked for; asking others", "node", from, "image", s.Image, "error", err)
+		ask.Not, ask.Whole = append(ask.Not, from), false
 	}
-	fetched, err := load(false)
-	if fetched && err != nil && ctx.Err() == nil {
-		_, err = load(true) // a layer that was not sent may have been removed here meanwhile
+}
+
+// fromPeer returns which node it was that sent an archive; "" where none did.
+func (c *imageCache) fromPeer(ctx context.Context, s *cluster.TaskSpec, ask cluster.ImageAsk, progress func(string)) (cluster.NodeID, error) {
+	sent, err := c.cfg.Fetch(ctx, ask)
+	if err != nil {
+		return "", err
 	}
-	return err
+	defer func() { _ = sent.Close() }()
+	progress("from another node")
+	want := cluster.ImageWant{Ref: s.Image, ID: s.ImageID, Content: sent.Content}
+	if i, err := c.cfg.Engine.Image(ctx, s.Image); s.ImageID != "" && err == nil && i.ID != s.ImageID {
+		want.Ref = "" // the name has moved on here
+	}
+	return sent.From, c.cfg.Engine.Load(ctx, sent, want)
 }
 
 // check refuses an image that is not the one pinned: the tag moved on.

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -53,10 +52,9 @@ type Config struct {
 	Admission Admission
 	// Servers are the cluster's servers; nil: they cannot be changed.
 	Servers Servers
-	// Images finds an image on another node than the one that asks, as the engine's
-	// tar: the one with this ID when it is not "", else the one that ref names. Unless
-	// whole is set, the layers that the one that asks has may be absent.
-	Images func(ctx context.Context, asks cluster.NodeID, ref, id string, whole bool) (io.ReadCloser, error)
+	// Images finds an image on another node than the one that asks, as the engine's tar.
+	// Unless the whole is asked for, the layers that the one that asks has may be absent.
+	Images func(ctx context.Context, asks cluster.NodeID, ask cluster.ImageAsk) (cluster.ImageSent, error)
 	// Sources fetches what deliveries bring, for a look without a deploy; nil: none can.
 	Sources Sources
 	// Logins opens the login of an image registry; empty when there is none.

@@ -47,15 +47,15 @@ type other struct {
 	refuses error
 }
 
-func (o *other) ImageID(context.Context, string) (string, error) {
-	return "", cluster.NotFoundf("no image")
+func (o *other) Identity(context.Context, string) (cluster.ImageIdentity, error) {
+	return cluster.ImageIdentity{}, cluster.NotFoundf("no image")
 }
 
 func (o *other) Have(context.Context, []string) (cluster.ImageHave, error) {
 	return cluster.ImageHave{}, nil
 }
 
-func (o *other) Load(_ context.Context, tar io.Reader) error {
+func (o *other) Load(_ context.Context, tar io.Reader, _ cluster.ImageWant) error {
 	b, err := io.ReadAll(tar)
 	if o.refuses == nil {
 		o.taken = string(b)

@@ -229,7 +229,9 @@ type resolveInput struct {
 }
 
 func (s *Server) resolveImage(ctx context.Context, in *resolveInput) (v1.BuildResult, error) {
-	for _, n := range s.read("").sortedNodes() {
+	nodes := s.read("").sortedNodes()
+	slices.SortStableFunc(nodes, func(a, b cluster.Node) int { return boolRank(a.Key != "") - boolRank(b.Key != "") }) // servers' own first
+	for _, n := range nodes {
 		if !n.Alive {
 			continue
 		}
@@ -237,10 +239,10 @@ func (s *Server) resolveImage(ctx context.Context, in *resolveInput) (v1.BuildRe
 		if err != nil {
 			continue // a node that cannot be asked may simply not be the one
 		}
-		id, err := h.ImageID(ctx, in.Ref)
+		i, err := h.Identity(ctx, in.Ref)
 		switch {
 		case err == nil:
-			return v1.BuildResult{ID: id, Ref: in.Ref, Node: n.ID}, nil
+			return v1.BuildResult{ID: i.ID, Ref: in.Ref, Node: n.ID}, nil
 		case cluster.KindOf(err) != cluster.KindNotFound:
 			return v1.BuildResult{}, err
 		}

@@ -47,6 +47,7 @@ type bench struct {
 	seats *fakeSeats
 	vault fakeVault
 	stale atomic.Int64 // for how long nothing was confirmed
+	sends func(cluster.ImageAsk) cluster.ImageSent
 }
 
 // fakeVault has values by their places.
@@ -113,8 +114,11 @@ func newBench(t *testing.T) *bench {
 		Logins: func(_ context.Context, registry string) (string, string, error) {
 			return "ci", "pw of " + registry, nil
 		},
-		Images: func(_ context.Context, _ cluster.NodeID, ref, _ string, _ bool) (io.ReadCloser, error) {
-			return nil, cluster.NotFoundf("no other node has %s", ref)
+		Images: func(_ context.Context, _ cluster.NodeID, ask cluster.ImageAsk) (cluster.ImageSent, error) {
+			if b.sends != nil {
+				return b.sends(ask), nil
+			}
+			return cluster.ImageSent{}, cluster.NotFoundf("no other node has %s", ask.Ref)
 		},
 		Alarms: func() []string { return []string{"the store is full"} },
 		Stale:  func() time.Duration { return time.Duration(b.stale.Load()) },
@@ -359,7 +363,7 @@ func (fakeImages) Save(_ context.Context, ref string, _ cluster.ImageHave) (io.R
 	return io.NopCloser(strings.NewReader(ref)), nil
 }
 
-func (fakeImages) Load(context.Context, io.Reader) error { return nil }
+func (fakeImages) Load(context.Context, io.Reader, cluster.ImageWant) error { return nil }
 
 func (fakeImages) ImageLayers(context.Context, string) ([]string, error) { return nil, nil }
 
@@ -367,15 +371,15 @@ func (fakeImages) Have(context.Context, []string) (cluster.ImageHave, error) {
 	return cluster.ImageHave{}, nil
 }
 
-func (f fakeImages) ImageID(_ context.Context, ref string) (string, error) {
+func (f fakeImages) Identity(_ context.Context, ref string) (cluster.ImageIdentity, error) {
 	f.h.mu.Lock()
 	defer f.h.mu.Unlock()
 	for _, i := range f.h.images {
 		if i.Tags[0] == ref {
-			return i.ID, nil
+			return cluster.ImageIdentity{ID: i.ID}, nil
 		}
 	}
-	return "", cluster.NotFoundf("no image %s", ref)
+	return cluster.ImageIdentity{}, cluster.NotFoundf("no image %s", ref)
 }
 
 // rawRequest returns the status, the content type and the body of an answer.

@@ -39,8 +39,8 @@ type ImageHost interface {
 	// Tag gives an image a further name.
 	Tag(ctx context.Context, id, ref string) error
 	Images(ctx context.Context) ([]cluster.Image, error)
-	// ImageID is the ID of an image that the node has. It never asks a registry.
-	ImageID(ctx context.Context, ref string) (string, error)
+	// Identity says which image of a name the node has. It never asks a registry.
+	Identity(ctx context.Context, ref string) (cluster.ImageIdentity, error)
 	ImageMover
 }
 
@@ -49,8 +49,8 @@ type ImageMover interface {
 	// Save returns an image, named or by its ID, as the engine's tar, without the layers
 	// that its receiver has; the caller closes it.
 	Save(ctx context.Context, ref string, have cluster.ImageHave) (io.ReadCloser, error)
-	// Load adds the image of a tar that Save made.
-	Load(ctx context.Context, tar io.Reader) error
+	// Load adds the image of a tar that Save made, if it is the one that is wanted.
+	Load(ctx context.Context, tar io.Reader, want cluster.ImageWant) error
 	// ImageLayers are the diff IDs of an image's layers, the lowest first.
 	ImageLayers(ctx context.Context, ref string) ([]string, error)
 	// Have says which layers of an image, by their diff IDs, need not be sent there.

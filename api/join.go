@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -317,26 +318,32 @@ type nodeLoginInput struct {
 	Registry string `query:"registry" required:"true" maxLength:"300"`
 }
 
-// runs reports whether a node has a task with such a spec. The store itself is asked: a
-// node sees a task that is placed on it before this server's mirror may.
-func (s *Server) runs(ctx context.Context, node cluster.NodeID, is func(cluster.TaskSpec) bool) (bool, error) {
-	list, _, err := s.Store.List(ctx, store.PlacementPrefix(node))
+// placed returns the apps that have a task with such a spec on a node. The store itself is
+// asked: a node sees a task that is placed on it before a server's mirror may.
+func placed(ctx context.Context, st store.Store, node cluster.NodeID, is func(cluster.TaskSpec) bool) ([]cluster.AppName, error) {
+	list, _, err := st.List(ctx, store.PlacementPrefix(node))
 	if err != nil {
-		return false, err
+		return nil, err
 	}
+	var out []cluster.AppName
 	for _, e := range list {
 		var p cluster.NodePlacement
-		if err := json.Unmarshal(e.Value, &p); err == nil && is(p.Spec) {
-			return true, nil
+		if err := json.Unmarshal(e.Value, &p); err == nil && is(p.Spec) && !slices.Contains(out, p.App) {
+			out = append(out, p.App)
 		}
 	}
-	return false, nil
+	return out, nil
+}
+
+// AppsWith are the apps that need an image on a node.
+func AppsWith(ctx context.Context, st store.Store, node cluster.NodeID, ref, id string) ([]cluster.AppName, error) {
+	return placed(ctx, st, node, func(t cluster.TaskSpec) bool { return t.Image == ref && t.ImageID == id })
 }
 
 // nodeLogin tells a node how to pull from a registry that one of its tasks needs.
 func (s *Server) nodeLogin(ctx context.Context, in *nodeLoginInput) (v1.Login, error) {
 	id := nodeOf(ctx)
-	needed, err := s.runs(ctx, id, func(t cluster.TaskSpec) bool {
+	apps, err := placed(ctx, s.Store, id, func(t cluster.TaskSpec) bool {
 		host, _, named := strings.Cut(t.Image, "/")
 		if !named || !strings.ContainsAny(host, ".:") && host != "localhost" {
 			host = "docker.io"
@@ -346,7 +353,7 @@ func (s *Server) nodeLogin(ctx context.Context, in *nodeLoginInput) (v1.Login, e
 	if err != nil {
 		return v1.Login{}, err
 	}
-	if !needed {
+	if len(apps) == 0 {
 		return v1.Login{}, &cluster.Error{Kind: cluster.KindForbidden, Msg: fmt.Sprintf("no task of node %s has an image of %s", id, in.Registry)}
 	}
 	if s.Logins == nil {
@@ -360,25 +367,31 @@ type nodeImageInput struct {
 	Ref string `query:"ref" maxLength:"512"`
 	ID  string `query:"id" maxLength:"200"`
 	// Whole asks for the layers that the node has too.
-	Whole bool `query:"whole"`
+	Whole bool             `query:"whole"`
+	Not   []cluster.NodeID `query:"not,explode" maxItems:"100" doc:"nodes that sent another image"`
 }
 
 // nodeImage gives a node an image that one of its tasks needs.
 func (s *Server) nodeImage(ctx context.Context, in *nodeImageInput) (*huma.StreamResponse, error) {
 	id := nodeOf(ctx)
-	needed, err := s.runs(ctx, id, func(t cluster.TaskSpec) bool { return t.Image == in.Ref && t.ImageID == in.ID })
+	apps, err := AppsWith(ctx, s.Store, id, in.Ref, in.ID)
 	if err != nil {
 		return nil, problemOf(err)
 	}
-	if !needed || s.Images == nil {
+	if len(apps) == 0 || s.Images == nil {
 		return nil, problemOf(cluster.NotFoundf("no task of node %s has the image %s", id, in.Ref))
 	}
-	tar, err := s.Images(ctx, id, in.Ref, in.ID, in.Whole)
+	sent, err := s.Images(ctx, id, cluster.ImageAsk{Ref: in.Ref, ID: in.ID, Whole: in.Whole, Not: in.Not, Apps: apps})
 	if err != nil {
 		return nil, problemOf(err)
 	}
 	s.Log.Info("gives a node an image", "node", id, "image", in.Ref)
-	return s.sendTar(ctx, tar, "image", in.Ref), nil
+	tar := s.sendTar(ctx, sent, "image", in.Ref)
+	return &huma.StreamResponse{Body: func(hc huma.Context) {
+		hc.SetHeader(v1.HeaderImageFrom, string(sent.From))
+		hc.SetHeader(v1.HeaderImageContent, sent.Content)
+		tar.Body(hc)
+	}}, nil
 }
 
 type tunnelInput struct {

@@ -133,6 +133,11 @@ func (b *bench) join(node, key, secret string) string {
 // asNode sends a request with a verified certificate.
 func (b *bench) asNode(cert *x509.Certificate, method, path, body string) string {
 	b.t.Helper()
+	return b.answerToNode(cert, method, path, body).Body.String()
+}
+
+func (b *bench) answerToNode(cert *x509.Certificate, method, path, body string) *httptest.ResponseRecorder {
+	b.t.Helper()
 	r := httptest.NewRequestWithContext(b.t.Context(), method, path, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	if cert != nil {
@@ -140,7 +145,7 @@ func (b *bench) asNode(cert *x509.Certificate, method, path, body string) string
 	}
 	w := httptest.NewRecorder()
 	b.srv.ServeHTTP(w, r)
-	return w.Body.String()
+	return w
 }
 
 func nodeCert(id, key string) *x509.Certificate {
@@ -284,7 +289,7 @@ func TestJoinTokensEnd(t *testing.T) {
 func TestNodesAskForThemselves(t *testing.T) {
 	b := newBench(t)
 	b.put(store.NodeSpecKey("n2"), cluster.NodeSpec{ID: "n2", Key: "k2"})
-	b.put(store.PlacementKey("n2", "t"), cluster.NodePlacement{Task: "t", Node: "n2", Spec: cluster.TaskSpec{Image: "registry.example.com/a/b:1"}})
+	b.put(store.PlacementKey("n2", "t"), cluster.NodePlacement{Task: "t", Node: "n2", ServiceID: webID, Spec: cluster.TaskSpec{Image: "registry.example.com/a/b:1"}})
 	n2 := nodeCert("n2", "k2")
 	for name, c := range map[string]*x509.Certificate{
 		"none": nil, "another's key": nodeCert("n2", "k1"), "unknown": nodeCert("n9", "k2"), "no node": {Subject: pkix.Name{CommonName: "n2"}},
@@ -318,7 +323,7 @@ func TestANodeAsksBeforeTheMirrorFollows(t *testing.T) {
 	b := newBench(t)
 	b.put(store.NodeSpecKey("n2"), cluster.NodeSpec{ID: "n2", Key: "k2"})
 	ahead := store.NewMemory()
-	op, err := store.PutJSON(store.PlacementKey("n2", "t"), cluster.NodePlacement{Task: "t", Node: "n2", Spec: cluster.TaskSpec{Image: "registry.example.com/a/b:1"}})
+	op, err := store.PutJSON(store.PlacementKey("n2", "t"), cluster.NodePlacement{Task: "t", Node: "n2", ServiceID: webID, Spec: cluster.TaskSpec{Image: "registry.example.com/a/b:1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -334,6 +339,18 @@ func TestANodeAsksBeforeTheMirrorFollows(t *testing.T) {
 		if got := b.asNode(nodeCert("n2", "k2"), http.MethodGet, path, ""); !strings.Contains(got, want) {
 			t.Errorf("%s: %s", path, got)
 		}
+	}
+	var asked cluster.ImageAsk
+	b.sends = func(ask cluster.ImageAsk) cluster.ImageSent {
+		asked = ask
+		return cluster.ImageSent{ReadCloser: io.NopCloser(strings.NewReader("an image")), From: "n3", Content: "c"}
+	}
+	w := b.answerToNode(nodeCert("n2", "k2"), http.MethodGet, "/v1/node/image?ref=registry.example.com/a/b:1&not=n4&not=n5", "")
+	if w.Body.String() != "an image" || w.Header().Get(v1.HeaderImageFrom) != "n3" || w.Header().Get(v1.HeaderImageContent) != "c" {
+		t.Errorf("sent %q, %v", w.Body, w.Header())
+	}
+	if want := (cluster.ImageAsk{Ref: "registry.example.com/a/b:1", Not: []cluster.NodeID{"n4", "n5"}, Apps: []cluster.AppName{webID.App}}); !cmp.Equal(asked, want) {
+		t.Errorf("asked for %+v, not %+v", asked, want)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	v1 "github.com/fairlead/fairlead/api/v1"
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/store"
 )
 
 func (s *Server) registerPush(api huma.API) {
@@ -130,7 +131,7 @@ func (s *Server) planPush(ctx context.Context, in *planPushInput) (v1.PushPlan, 
 		return v1.PushPlan{}, err
 	}
 	slices.SortFunc(found, lacksLess)
-	plan := v1.PushPlan{Node: found[0].node, Present: found[0].present, Have: found[0].have, Skipped: skipped}
+	plan := v1.PushPlan{Node: found[0].node, Present: found[0].present, Have: found[0].have, Skipped: skipped, Verifies: true}
 	for _, c := range found {
 		plan.Nodes = append(plan.Nodes, c.node)
 	}
@@ -146,7 +147,7 @@ func (s *Server) lookForPush(ctx context.Context, node cluster.NodeID, p v1.Imag
 	if err != nil {
 		return candidate{}, err
 	}
-	if id, err := h.ImageID(ctx, p.Ref); err == nil && id == p.ID {
+	if i, err := h.Identity(ctx, p.Ref); err == nil && i.ID == p.ID {
 		return candidate{node: node, present: true}, nil
 	}
 	have, err := h.Have(ctx, p.Layers)
@@ -196,12 +197,18 @@ func (s *Server) push(ctx context.Context, in *pushInput) (*huma.StreamResponse,
 		taken := v1.PushedNode{Node: p.Nodes[0]}
 		if !p.Present {
 			counted := &counter{r: tar}
-			if err := first.Load(ctx, counted); err != nil {
+			// No ID or content is asked for: the client's engine may be of another kind.
+			if err := first.Load(ctx, counted, cluster.ImageWant{Ref: p.Ref}); err != nil {
 				pr := problemOf(tarError(err, v1.MaxImage)).Problem
 				lines.event(v1.PushEvent{Error: &pr})
 				return
 			}
 			taken.Bytes = counted.n.Load()
+		}
+		if err := s.recordImage(ctx, p); err != nil {
+			pr := problemOf(err).Problem
+			lines.event(v1.PushEvent{Error: &pr})
+			return
 		}
 		lines.event(v1.PushEvent{Node: &taken})
 		var g errgroup.Group
@@ -223,12 +230,43 @@ func (s *Server) passOn(ctx context.Context, first ImageHost, p v1.PushStart, no
 	out := v1.PushedNode{Node: node, From: p.Nodes[0]}
 	to, err := s.Hosts.Images(node)
 	if err == nil {
-		out.Bytes, err = copyImage(ctx, first, to, p.Ref)
+		out.Bytes, err = copyImage(ctx, first, to, cluster.ImageWant{Ref: p.Ref, Content: p.Content})
+	}
+	if cluster.KindOf(err) == cluster.KindInvalid {
+		err = fmt.Errorf("%w; it came from node %s: push to %s by itself (--node %s), and look at what %s is", err, p.Nodes[0], node, node, p.Nodes[0])
 	}
 	if err != nil {
 		out.Error = err.Error()
 	}
 	return out
+}
+
+// maxImageRecords bounds how many pushed images are known by their content.
+const maxImageRecords = 1000
+
+// recordImage notes what a name stands for, so that a node which needs it later can tell
+// whether another one sends that.
+func (s *Server) recordImage(ctx context.Context, p v1.PushStart) error {
+	key := store.ImageKey(p.Ref)
+	op := store.Op{Key: key, Delete: true} // an older client says no content
+	if p.Content != "" {
+		var err error
+		if op, err = store.PutJSON(key, cluster.ImageRecord{Ref: p.Ref, ID: p.ID, Content: p.Content, By: who(ctx), At: s.Now().UTC()}); err != nil {
+			return err
+		}
+	}
+	ops := []store.Op{op}
+	s.Mirror.Read(func(v store.View) {
+		old := slices.DeleteFunc(store.All[cluster.ImageRecord](v, store.PrefixImages, nil), func(r store.Value[cluster.ImageRecord]) bool { return r.V.Ref == p.Ref })
+		if over := len(old) - maxImageRecords + 1; over > 0 {
+			slices.SortFunc(old, func(a, b store.Value[cluster.ImageRecord]) int { return a.V.At.Compare(b.V.At) })
+			for _, r := range old[:min(over, 10)] {
+				ops = append(ops, store.Op{Key: store.ImageKey(r.V.Ref), Delete: true})
+			}
+		}
+	})
+	_, err := s.Store.Commit(ctx, store.Txn{Then: ops})
+	return err
 }
 
 // copyTries bounds how many nodes are tried before a built image stays on its builder alone.
@@ -238,9 +276,13 @@ const copyTries = 3
 // survives the loss of the builder; the others get it when a task needs it.
 func (s *Server) copyBuilt(ctx context.Context, builder cluster.NodeID, from ImageHost, ref, platform string, progress io.Writer) *v1.BuildCopy {
 	to, away := spares(s.read("").sortedNodes(), builder, platform)
+	var content string
+	if i, err := from.Identity(ctx, ref); err == nil { // else the copy says why it cannot be made
+		content = i.Content
+	}
 	for _, node := range to[:min(copyTries, len(to))] {
 		_, _ = fmt.Fprintf(progress, "copies the image to %s\n", node) // who gave up is seen by ctx
-		done := s.passOn(ctx, from, v1.PushStart{Ref: ref, Nodes: []cluster.NodeID{builder}}, node)
+		done := s.passOn(ctx, from, v1.PushStart{Ref: ref, Content: content, Nodes: []cluster.NodeID{builder}}, node)
 		if done.Error == "" {
 			return &v1.BuildCopy{Node: node, Bytes: done.Bytes}
 		}
@@ -291,27 +333,27 @@ func spares(nodes []cluster.Node, builder cluster.NodeID, platform string) (to [
 
 // copyImage sends an image that the other host does not have yet, and returns how many bytes
 // that took.
-func copyImage(ctx context.Context, from, to ImageHost, ref string) (int64, error) {
-	id, err := from.ImageID(ctx, ref)
+func copyImage(ctx context.Context, from, to ImageHost, want cluster.ImageWant) (int64, error) {
+	i, err := from.Identity(ctx, want.Ref)
 	if err != nil {
 		return 0, err
 	}
-	if has, err := to.ImageID(ctx, ref); err == nil && has == id {
+	if has, err := to.Identity(ctx, want.Ref); err == nil && has.ID == i.ID && want.Met(has) {
 		return 0, nil
 	}
 	var counted counter
 	send := func(have cluster.ImageHave) error {
-		tar, err := from.Save(ctx, ref, have)
+		tar, err := from.Save(ctx, want.Ref, have)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = tar.Close() }()
 		counted.r = tar
-		return to.Load(ctx, &counted)
+		return to.Load(ctx, &counted, want)
 	}
-	have := HaveOf(ctx, from, to, ref)
+	have := HaveOf(ctx, from, to, want.Ref)
 	err = send(have)
-	if err != nil && !have.None() && ctx.Err() == nil {
+	if err != nil && cluster.KindOf(err) != cluster.KindInvalid && !have.None() && ctx.Err() == nil {
 		err = send(cluster.ImageHave{}) // a layer may have been removed there meanwhile
 	}
 	return counted.n.Load(), err

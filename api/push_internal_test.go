@@ -122,13 +122,15 @@ type stockedHost struct {
 	have   cluster.ImageHave
 	loaded []string
 	refuse string // what Load refuses
+
+	content, sent string // of the image that it has, and of what comes
 }
 
-func (h *stockedHost) ImageID(context.Context, string) (string, error) {
+func (h *stockedHost) Identity(context.Context, string) (cluster.ImageIdentity, error) {
 	if h.id == "" {
-		return "", cluster.NotFoundf("no image")
+		return cluster.ImageIdentity{}, cluster.NotFoundf("no image")
 	}
-	return h.id, nil
+	return cluster.ImageIdentity{ID: h.id, Content: h.content}, nil
 }
 
 func (h *stockedHost) ImageLayers(context.Context, string) ([]string, error) {
@@ -141,9 +143,12 @@ func (h *stockedHost) Save(_ context.Context, _ string, have cluster.ImageHave) 
 	return io.NopCloser(strings.NewReader("12"[have.Layers:])), nil
 }
 
-func (h *stockedHost) Load(_ context.Context, tar io.Reader) error {
+func (h *stockedHost) Load(_ context.Context, tar io.Reader, want cluster.ImageWant) error {
 	b, err := io.ReadAll(tar)
 	h.loaded = append(h.loaded, string(b))
+	if want.Content != "" && want.Content != h.sent {
+		return cluster.Invalidf("another image was sent")
+	}
 	if string(b) == h.refuse {
 		return errors.New("no layer 1")
 	}
@@ -155,6 +160,7 @@ func TestCopyImage(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		to     stockedHost
+		want   string // content
 		loaded string
 		bytes  int64
 		fails  bool
@@ -163,10 +169,12 @@ func TestCopyImage(t *testing.T) {
 		{name: "a layer there", to: stockedHost{id: "old", have: cluster.ImageHave{Layers: 1}}, loaded: "2", bytes: 1},
 		{name: "a layer that vanishes", to: stockedHost{have: cluster.ImageHave{Layers: 1}, refuse: "2"}, loaded: "2 12", bytes: 3},
 		{name: "the image there", to: stockedHost{id: "x"}},
+		{name: "an image of that ID that is another", to: stockedHost{id: "x", content: "evil", sent: "good"}, want: "good", loaded: "12", bytes: 2},
+		{name: "another image is sent, and not once more", to: stockedHost{have: cluster.ImageHave{Layers: 1}, sent: "evil"}, want: "good", loaded: "2", bytes: 1, fails: true},
 		{name: "a node that takes none", to: stockedHost{refuse: "12"}, loaded: "12", bytes: 2, fails: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			n, err := copyImage(t.Context(), from, &c.to, "a:1")
+			n, err := copyImage(t.Context(), from, &c.to, cluster.ImageWant{Ref: "a:1", Content: c.want})
 			if got := strings.Join(c.to.loaded, " "); got != c.loaded || n != c.bytes || (err != nil) != c.fails {
 				t.Errorf("took %q, %d bytes: %v", got, n, err)
 			}

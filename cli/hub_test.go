@@ -547,7 +547,7 @@ func (fakeImages) Save(context.Context, string, cluster.ImageHave) (io.ReadClose
 	return nil, cluster.NotFoundf("no image is saved in this test")
 }
 
-func (fakeImages) Load(context.Context, io.Reader) error { return nil }
+func (fakeImages) Load(context.Context, io.Reader, cluster.ImageWant) error { return nil }
 
 func (fakeImages) ImageLayers(context.Context, string) ([]string, error) { return nil, nil }
 
@@ -555,8 +555,8 @@ func (fakeImages) Have(context.Context, []string) (cluster.ImageHave, error) {
 	return cluster.ImageHave{}, nil
 }
 
-func (f fakeImages) ImageID(_ context.Context, ref string) (string, error) {
-	return "", cluster.NotFoundf("no image %s", ref)
+func (f fakeImages) Identity(_ context.Context, ref string) (cluster.ImageIdentity, error) {
+	return cluster.ImageIdentity{}, cluster.NotFoundf("no image %s", ref)
 }
 
 // exits is a command that ends with a code.

@@ -24,6 +24,8 @@ type pushed struct {
 	Bytes   int64            `json:"bytes"` // that left this machine
 	Nodes   []v1.PushedNode  `json:"nodes"`
 	Skipped []v1.PushSkipped `json:"skipped,omitempty"`
+
+	content string
 }
 
 func (a *app) imagePush() *cobra.Command {
@@ -111,7 +113,7 @@ func (a *app) push(ctx context.Context, cl *client.Client, ref string, nodes []c
 	if err != nil {
 		return pushed{}, err
 	}
-	res := pushed{Image: ref, ID: img.ID, Nodes: []v1.PushedNode{}, Skipped: plan.Skipped}
+	res := pushed{Image: ref, ID: img.ID, content: img.Content, Nodes: []v1.PushedNode{}, Skipped: plan.Skipped}
 	err = a.upload(ctx, cl, engine, plan, &res)
 	if _, refused := errors.AsType[*client.Error](err); refused && !plan.Have.None() {
 		// A layer that was not sent may have been removed there meanwhile.
@@ -137,7 +139,11 @@ func (a *app) upload(ctx context.Context, cl *client.Client, engine *docker.Engi
 		}
 		tar = meter
 	}
-	return cl.Push(ctx, v1.PushStart{Ref: res.Image, Present: plan.Present, Nodes: plan.Nodes}, tar, func(n v1.PushedNode) {
+	start := v1.PushStart{Ref: res.Image, Present: plan.Present, Nodes: plan.Nodes}
+	if plan.Verifies {
+		start.ID, start.Content = res.ID, res.content
+	}
+	return cl.Push(ctx, start, tar, func(n v1.PushedNode) {
 		if n.From == "" {
 			res.Bytes += n.Bytes
 		}

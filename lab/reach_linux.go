@@ -176,7 +176,7 @@ func LoadImage(ctx context.Context, d Dir, image string, nodes []string) ([]stri
 				return err
 			}
 			defer tar.Close() //nolint:errcheck // only read
-			return engine.Load(ctx, tar)
+			return engine.Load(ctx, tar, cluster.ImageWant{Ref: image})
 		})
 	}
 	return loaded, g.Wait()

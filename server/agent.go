@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -419,22 +418,26 @@ func (j *joined) login(ctx context.Context, registry string) (user, password str
 }
 
 // fetch asks a server for an image that another node has.
-func (j *joined) fetch(ctx context.Context, ref, id string, whole bool) (io.ReadCloser, error) {
-	path := "/v1/node/image?" + url.Values{"ref": {ref}, "id": {id}, "whole": {strconv.FormatBool(whole)}}.Encode()
+func (j *joined) fetch(ctx context.Context, ask cluster.ImageAsk) (cluster.ImageSent, error) {
+	q := url.Values{"ref": {ask.Ref}, "id": {ask.ID}, "whole": {strconv.FormatBool(ask.Whole)}}
+	for _, n := range ask.Not {
+		q.Add("not", string(n))
+	}
 	err := cluster.Transientf("this node knows no server")
 	for _, s := range j.servers() {
 		tr := &http.Transport{TLSClientConfig: j.member.TLS(), DisableKeepAlives: true, ResponseHeaderTimeout: time.Minute}
 		var resp *http.Response
-		if resp, err = send(ctx, tr, http.MethodGet, "https://"+s+path, nil); err != nil {
+		if resp, err = send(ctx, tr, http.MethodGet, "https://"+s+"/v1/node/image?"+q.Encode(), nil); err != nil { //nolint:bodyclose // whose reader closes it
 			continue
 		}
 		if resp.StatusCode == http.StatusOK {
-			return resp.Body, nil
+			from, content := resp.Header.Get(v1.HeaderImageFrom), resp.Header.Get(v1.HeaderImageContent)
+			return cluster.ImageSent{ReadCloser: resp.Body, From: cluster.NodeID(from), Content: content}, nil
 		}
 		err = refusal(resp)
 		if cluster.KindOf(err) != cluster.KindTransient {
-			return nil, err
+			return cluster.ImageSent{}, err
 		}
 	}
-	return nil, err
+	return cluster.ImageSent{}, err
 }

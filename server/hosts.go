@@ -39,63 +39,95 @@ func (n *nodeParts) Images(node cluster.NodeID) (api.ImageHost, error) {
 }
 
 // image finds an image on this node or a connected one, for another that asks: its
-// tar is without the layers that are there, unless whole is set.
-func (n *nodeParts) image(ctx context.Context, asks cluster.NodeID, ref, id string, whole bool) (io.ReadCloser, error) {
-	want := ref
-	if id != "" {
-		want = id
-	}
-	node, h, err := findImage(ctx, n.mayHave(asks), n.Images, ref, want)
+// tar is without the layers that are there, unless the whole is asked for.
+func (n *nodeParts) image(ctx context.Context, asks cluster.NodeID, ask cluster.ImageAsk) (cluster.ImageSent, error) {
+	nodes, content := n.sources(asks, ask)
+	node, h, err := findImage(ctx, nodes, n.Images, ask.Ref, cluster.ImageWant{Ref: ask.Want(), Content: content})
 	if err != nil {
-		return nil, err
-	}
-	// By its name, so that it has the name there too, when that still means it.
-	if has, err := h.ImageID(ctx, want); err == nil {
-		if named, err := h.ImageID(ctx, ref); err == nil && named == has {
-			want = ref
-		}
+		return cluster.ImageSent{}, err
 	}
 	var have cluster.ImageHave
-	if to, err := n.Images(asks); err == nil && !whole {
-		have = api.HaveOf(ctx, h, to, want)
+	if to, err := n.Images(asks); err == nil && !ask.Whole {
+		have = api.HaveOf(ctx, h, to, ask.Want())
 	}
-	n.Log.Info("sends an image from node to node", "image", ref, "from", node, "to", asks, "layers_there", have.Layers, "blobs_there", len(have.Blobs))
-	return h.Save(ctx, want, have)
+	n.Log.Info("sends an image from node to node", "image", ask.Ref, "from", node, "to", asks, "layers_there", have.Layers, "blobs_there", len(have.Blobs))
+	tar, err := h.Save(ctx, ask.Want(), have)
+	return cluster.ImageSent{ReadCloser: tar, From: node, Content: content}, err
 }
 
-// mayHave are the nodes that could have what a node asks for: this one first, and of the
-// others those that are alive and run containers, connected or not.
-func (n *nodeParts) mayHave(asks cluster.NodeID) []cluster.NodeID {
+// sources are the nodes that could have what a node asks for, and what it must be of where
+// the cluster knows that.
+func (n *nodeParts) sources(asks cluster.NodeID, ask cluster.ImageAsk) (nodes []cluster.NodeID, content string) {
+	n.mirror.Read(func(v store.View) { nodes, content = imageSources(v, asks, ask) })
 	self := cluster.NodeID(n.Node)
-	var others []cluster.NodeID
-	n.mirror.Read(func(v store.View) {
-		for _, x := range store.Nodes(v) {
-			if x.Alive && x.ID != self && x.ID != asks && slices.Contains(x.Info.Roles, "agent") {
-				others = append(others, x.ID)
-			}
-		}
-	})
-	if n.agent == nil || asks == self {
-		return others
+	i := slices.Index(nodes, self)
+	switch {
+	case i >= 0 && n.agent == nil:
+		nodes = slices.Delete(nodes, i, i+1)
+	case i >= 0:
+		nodes[0], nodes[i] = self, nodes[0] // it is nearest
 	}
-	return append([]cluster.NodeID{self}, others...)
+	return nodes, content
+}
+
+// imageSources are the nodes that are alive and run containers, connected or not, but those
+// that may not be believed: a node that somebody took over says of any image that it has it.
+// What is asked for by its ID, or was pushed, is known by that whoever sends it. Of the
+// others, a server's own node is believed, and one that runs the same image for the same app:
+// it has all of that app's already.
+func imageSources(v store.View, asks cluster.NodeID, ask cluster.ImageAsk) (nodes []cluster.NodeID, content string) {
+	if ask.ID == "" {
+		if r, ok, err := store.One[cluster.ImageRecord](v, store.ImageKey(ask.Ref)); ok && err == nil {
+			content = r.V.Content
+		}
+	}
+	apps := map[cluster.NodeID]map[cluster.AppName]bool{} // that have this image, by node
+	for _, p := range store.Placements(v) {
+		if p.Spec.Image != ask.Ref {
+			continue
+		}
+		if apps[p.Node] == nil {
+			apps[p.Node] = map[cluster.AppName]bool{}
+		}
+		apps[p.Node][p.App] = true
+	}
+	believed := func(x cluster.Node) bool {
+		if ask.ID != "" || content != "" || x.Key == "" && isServer(v, x.ID) {
+			return true
+		}
+		return slices.ContainsFunc(ask.Apps, func(a cluster.AppName) bool { return apps[x.ID][a] })
+	}
+	for _, x := range store.Nodes(v) {
+		if x.Alive && x.ID != asks && !slices.Contains(ask.Not, x.ID) && slices.Contains(x.Info.Roles, "agent") && believed(x) {
+			nodes = append(nodes, x.ID)
+		}
+	}
+	return nodes, content
+}
+
+// isServer reports whether a server has this name.
+func isServer(v store.View, id cluster.NodeID) bool {
+	_, spec := v.Entry(store.ServerSpecKey(id))
+	_, info := v.Entry(store.ServerInfoKey(id))
+	return spec || info
 }
 
 // findImage is the first of nodes that has an image. That none has it is KindNotFound only
 // where all could be asked: else it is worth asking again.
-func findImage(ctx context.Context, nodes []cluster.NodeID, host func(cluster.NodeID) (api.ImageHost, error), ref, want string) (cluster.NodeID, api.ImageHost, error) {
+func findImage(ctx context.Context, nodes []cluster.NodeID, host func(cluster.NodeID) (api.ImageHost, error), ref string, want cluster.ImageWant) (cluster.NodeID, api.ImageHost, error) {
 	var silent []string
 	for _, node := range nodes {
 		h, err := host(node)
+		var i cluster.ImageIdentity
 		if err == nil {
-			_, err = h.ImageID(ctx, want)
+			i, err = h.Identity(ctx, want.Ref)
 		}
 		switch {
-		case err == nil:
+		case err == nil && (i.Content == "" || want.Met(i)): // older nodes do not say it
 			return node, h, nil
 		case ctx.Err() != nil:
 			return "", nil, context.Cause(ctx)
-		case cluster.KindOf(err) != cluster.KindNotFound:
+		case err != nil && cluster.KindOf(err) != cluster.KindNotFound:
 			silent = append(silent, fmt.Sprintf("%s: %v", node, err))
 		}
 	}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/fairlead/fairlead/agent"
 	"github.com/fairlead/fairlead/agent/docker"
+	"github.com/fairlead/fairlead/api"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/control"
 	"github.com/fairlead/fairlead/dns"
@@ -45,8 +45,13 @@ func (m *machine) parts(ctx context.Context, g *errgroup.Group, st store.Store, 
 			return m.login(ctx, st, registry)
 		},
 	}
-	n.fetch = func(ctx context.Context, ref, id string, whole bool) (io.ReadCloser, error) {
-		return n.image(ctx, cluster.NodeID(n.Node), ref, id, whole)
+	n.fetch = func(ctx context.Context, ask cluster.ImageAsk) (cluster.ImageSent, error) {
+		self := cluster.NodeID(n.Node)
+		var err error
+		if ask.Apps, err = api.AppsWith(ctx, st, self, ask.Ref, ask.ID); err != nil {
+			return cluster.ImageSent{}, err
+		}
+		return n.image(ctx, self, ask)
 	}
 	if !m.NoAgent {
 		if err := n.startAgent(); err != nil {
@@ -76,7 +81,7 @@ type nodeParts struct {
 	// credentials opens the login of an image registry.
 	credentials func(ctx context.Context, registry string) (user, password string, err error)
 	// fetch gets an image from another node.
-	fetch  func(ctx context.Context, ref, id string, whole bool) (io.ReadCloser, error)
+	fetch  func(context.Context, cluster.ImageAsk) (cluster.ImageSent, error)
 	keys   *sealed.Key     // of the gateway's certificates and users
 	hub    *tunnel.Hub     // nil: this node is no server
 	ctx    context.Context //nolint:containedctx // the parts live as long as it does

@@ -40,6 +40,7 @@ const (
 	PrefixGateways   = Root + "gateways/"
 	PrefixServers    = Root + "servers/"
 	PrefixDeliveries = Root + "deliveries/"
+	PrefixImages     = Root + "images/"
 )
 
 // NodeSpecKey holds a cluster.NodeSpec.
@@ -129,6 +130,9 @@ func VolumesKey(s cluster.ServiceID) string {
 func TaskKey(a cluster.AppName, t cluster.TaskID) string {
 	return PrefixTasks + string(a) + "/" + string(t)
 }
+
+// ImageKey holds a cluster.ImageRecord.
+func ImageKey(ref string) string { return PrefixImages + ref }
 
 // PlacementPrefix is the prefix of a node's placements.
 func PlacementPrefix(n cluster.NodeID) string { return PrefixPlacements + string(n) + "/" }
@@ -276,6 +280,7 @@ var owners = []struct {
 	{Root + "deliveries/*/spec", []Writer{WriterAPI}},
 	{Root + "deliveries/*/asked", []Writer{WriterAPI}},
 	{Root + "deliveries/*/state", []Writer{WriterDelivery}},
+	{Root + "images/**", []Writer{WriterAPI}},
 	{Root + "decisions/scheduler/**", []Writer{WriterScheduler}},
 	{Root + "decisions/rollout/**", []Writer{WriterRollout}},
 	{Root + "decisions/autoscaler/**", []Writer{WriterAutoscaler}},

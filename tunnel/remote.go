@@ -233,8 +233,8 @@ func (r *Remote) Save(ctx context.Context, ref string, have cluster.ImageHave) (
 }
 
 // Load implements api.ImageHost.
-func (r *Remote) Load(ctx context.Context, tar io.Reader) error {
-	return r.simple(ctx, callLoad, args{}, tar, nil, nil)
+func (r *Remote) Load(ctx context.Context, tar io.Reader, want cluster.ImageWant) error {
+	return r.simple(ctx, callLoad, args{Want: want}, tar, nil, nil)
 }
 
 // ImageLayers implements api.ImageHost.
@@ -332,10 +332,16 @@ func (r *Remote) Images(ctx context.Context) ([]cluster.Image, error) {
 	return out, json.Unmarshal(b.Bytes(), &out)
 }
 
-// ImageID implements api.ImageHost.
-func (r *Remote) ImageID(ctx context.Context, ref string) (id string, err error) {
-	err = r.simple(ctx, callImageID, args{Ref: ref}, nil, nil, &id)
-	return id, err
+// Identity implements api.ImageHost.
+func (r *Remote) Identity(ctx context.Context, ref string) (out cluster.ImageIdentity, err error) {
+	var said json.RawMessage
+	if err := r.simple(ctx, callImageID, args{Ref: ref, Identity: true}, nil, nil, &said); err != nil {
+		return out, err
+	}
+	if json.Unmarshal(said, &out.ID) == nil {
+		return out, nil // an older node
+	}
+	return out, json.Unmarshal(said, &out)
 }
 
 // followSamples keeps the node's newest measurements until the tunnel ends.

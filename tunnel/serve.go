@@ -58,7 +58,10 @@ type args struct {
 	Ref   string              `json:"ref,omitempty"`
 	Have  cluster.ImageHave   `json:"have,omitzero"`
 	// Layers are diff IDs, the lowest first.
-	Layers []string `json:"layers,omitempty"`
+	Layers []string          `json:"layers,omitempty"`
+	Want   cluster.ImageWant `json:"want,omitzero"`
+	// Identity asks an image-id call for more than the ID, which is all that older nodes say.
+	Identity bool `json:"identity,omitempty"`
 }
 
 // failure is an error on its way through the tunnel.
@@ -178,7 +181,7 @@ func (n Node) save(ctx context.Context, c *call) (any, error) {
 }
 
 func (n Node) load(ctx context.Context, c *call) (any, error) {
-	return nil, n.Images.Load(ctx, c.in)
+	return nil, n.Images.Load(ctx, c.in, c.Want)
 }
 
 func (n Node) imageLayers(ctx context.Context, c *call) (any, error) {
@@ -245,7 +248,11 @@ func (n Node) images(ctx context.Context, c *call) (any, error) {
 }
 
 func (n Node) imageID(ctx context.Context, c *call) (any, error) {
-	return n.Images.ImageID(ctx, c.Ref)
+	i, err := n.Images.Identity(ctx, c.Ref)
+	if err == nil && c.Identity {
+		return i, nil
+	}
+	return i.ID, err
 }
 
 // samples sends the newest measurements until the server goes away.

@@ -27,6 +27,7 @@ import (
 type fakeNode struct {
 	mu     sync.Mutex
 	copied []byte
+	want   cluster.ImageWant
 	tagged [2]string
 	sizes  chan [2]uint
 	ended  chan struct{} // a call saw its context end
@@ -129,7 +130,8 @@ func (f *fakeNode) Save(ctx context.Context, ref string, _ cluster.ImageHave) (i
 	return f.CopyFrom(ctx, "", "/data")
 }
 
-func (f *fakeNode) Load(ctx context.Context, tar io.Reader) error {
+func (f *fakeNode) Load(ctx context.Context, tar io.Reader, want cluster.ImageWant) error {
+	f.want = want
 	return f.CopyTo(ctx, "", "/image", tar)
 }
 
@@ -141,7 +143,9 @@ func (*fakeNode) Have(_ context.Context, layers []string) (cluster.ImageHave, er
 	return cluster.ImageHave{Layers: len(layers)}, nil
 }
 
-func (*fakeNode) ImageID(_ context.Context, ref string) (string, error) { return "id of " + ref, nil }
+func (*fakeNode) Identity(_ context.Context, ref string) (cluster.ImageIdentity, error) {
+	return cluster.ImageIdentity{ID: "id of " + ref, Content: "content"}, nil
+}
 
 // open makes a tunnel over a real connection.
 func open(t *testing.T) (*Hub, *Remote, *fakeNode) {
@@ -288,10 +292,11 @@ func TestFilesAndImages(t *testing.T) {
 	if _, err := r.Save(t.Context(), "web:2", cluster.ImageHave{}); cluster.KindOf(err) != cluster.KindNotFound {
 		t.Errorf("got %v", err)
 	}
-	if err := r.Load(t.Context(), strings.NewReader("an image")); err != nil || string(f.copied) != "an image" {
-		t.Errorf("%q: %v", f.copied, err)
+	want := cluster.ImageWant{Ref: "a:1", ID: "x", Content: "y"}
+	if err := r.Load(t.Context(), strings.NewReader("an image"), want); err != nil || string(f.copied) != "an image" || f.want != want {
+		t.Errorf("%q as %+v: %v", f.copied, f.want, err)
 	}
-	if err := r.Load(t.Context(), iotest.ErrReader(io.ErrClosedPipe)); err == nil {
+	if err := r.Load(t.Context(), iotest.ErrReader(io.ErrClosedPipe), want); err == nil {
 		t.Error("half an image was taken for a whole one")
 	}
 	if layers, err := r.ImageLayers(t.Context(), "web:1"); err != nil || len(layers) != 1 {
@@ -300,8 +305,8 @@ func TestFilesAndImages(t *testing.T) {
 	if have, err := r.Have(t.Context(), []string{"a", "b"}); err != nil || have.Layers != 2 {
 		t.Errorf("%+v: %v", have, err)
 	}
-	if id, err := r.ImageID(t.Context(), "web:1"); err != nil || id != "id of web:1" {
-		t.Errorf("%q: %v", id, err)
+	if i, err := r.Identity(t.Context(), "web:1"); err != nil || i.ID != "id of web:1" || i.Content != "content" {
+		t.Errorf("%+v: %v", i, err)
 	}
 }
 

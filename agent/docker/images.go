@@ -27,6 +27,7 @@ type ImageInfo struct {
 	Digests    []string // "name@sha256:…"
 	Layers     []string // diff IDs, the lowest first
 	OS, Arch   string
+	Content    string // names what of it runs, equally on engines of any kind; "" where none can be told
 }
 
 // Image returns the image that ref names. It never asks a registry.
@@ -35,7 +36,7 @@ func (e *Engine) Image(ctx context.Context, ref string) (ImageInfo, error) {
 	if err != nil {
 		return ImageInfo{}, kind(err)
 	}
-	out := ImageInfo{ID: r.ID, Tags: r.RepoTags, Digests: r.RepoDigests, Layers: r.RootFS.Layers, OS: r.Os, Arch: r.Architecture}
+	out := ImageInfo{ID: r.ID, Tags: r.RepoTags, Digests: r.RepoDigests, Layers: r.RootFS.Layers, OS: r.Os, Arch: r.Architecture, Content: contentOf(r)}
 	if r.Config != nil {
 		out.Entrypoint, out.Command = r.Config.Entrypoint, r.Config.Cmd
 		if h := r.Config.Healthcheck; h != nil {
@@ -82,6 +83,12 @@ func (i ImageInfo) PulledBy(ref string) string {
 func (e *Engine) ImageID(ctx context.Context, ref string) (string, error) {
 	i, err := e.Image(ctx, ref)
 	return i.ID, err
+}
+
+// Identity says which image ref names.
+func (e *Engine) Identity(ctx context.Context, ref string) (cluster.ImageIdentity, error) {
+	i, err := e.Image(ctx, ref)
+	return cluster.ImageIdentity{ID: i.ID, Content: i.Content}, err
 }
 
 // Images lists the engine's images; those that lost their name have no tags.

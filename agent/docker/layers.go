@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/docker/docker/api/types/image"
-	"github.com/docker/docker/client"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -73,36 +72,6 @@ func (e *Engine) Save(ctx context.Context, ref string, have cluster.ImageHave) (
 		return whole, kind(err)
 	}
 	return withoutLayers(whole, have), nil
-}
-
-// unpackFailed begins what an engine with containerd's image store says after it has
-// taken an image that it cannot use, as if that were no error.
-const unpackFailed = "Error unpacking image"
-
-// Load adds the images of a tar that Save made.
-func (e *Engine) Load(ctx context.Context, archive io.Reader) error {
-	r, err := e.cli.ImageLoad(ctx, archive, client.ImageLoadWithQuiet(true))
-	if err != nil {
-		return kind(err)
-	}
-	defer func() { _ = r.Body.Close() }()
-	for dec := json.NewDecoder(r.Body); ; {
-		var m struct {
-			Stream string `json:"stream"`
-			Error  string `json:"error"`
-		}
-		if err := dec.Decode(&m); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return kind(err)
-		}
-		if strings.HasPrefix(m.Stream, unpackFailed) {
-			m.Error = strings.TrimSpace(m.Stream)
-		}
-		if m.Error != "" {
-			return cluster.Transientf("load the image: %s", m.Error)
-		}
-	}
 }
 
 // archived is what an archive's manifest.json says of an image.

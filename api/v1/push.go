@@ -27,6 +27,8 @@ type PushPlan struct {
 	Have    cluster.ImageHave `json:"have"`
 	Nodes   []cluster.NodeID  `json:"nodes"` // all that get it, Node first
 	Skipped []PushSkipped     `json:"skipped,omitempty"`
+	// Verifies says that the server takes PushStart's ID and Content. Older ones do not.
+	Verifies bool `json:"verifies,omitempty"`
 }
 
 // PushSkipped is a node that gets no image, and why.
@@ -37,7 +39,11 @@ type PushSkipped struct {
 
 // PushStart goes with an image's tar: the plan that it was made for.
 type PushStart struct {
-	Ref     string           `json:"ref"`
+	Ref string `json:"ref"`
+	ID  string `json:"id,omitempty"`
+	// Content names what of the image runs, which its ID does on engines of one kind alone:
+	// no node gets another image from the first one.
+	Content string           `json:"content,omitempty"`
 	Present bool             `json:"present,omitempty"`
 	Nodes   []cluster.NodeID `json:"nodes"` // the first takes the tar
 }
@@ -57,3 +63,10 @@ type PushedNode struct {
 	From  cluster.NodeID `json:"from,omitempty"` // "" is the client
 	Error string         `json:"error,omitempty"`
 }
+
+// Headers of an image that a server sends a node: which node has it, and what it must be of,
+// where the cluster knows that (Content, as in PushStart).
+const (
+	HeaderImageFrom    = "Fairlead-Image-From"
+	HeaderImageContent = "Fairlead-Image-Content"
+)

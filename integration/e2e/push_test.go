@@ -269,7 +269,7 @@ func TestImageWhoseLayersAreGone(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer tar.Close()
-		return to.Load(t.Context(), tar)
+		return to.Load(t.Context(), tar, cluster.ImageWant{Ref: d.ref})
 	}
 	if have, err := to.Have(t.Context(), layers); err != nil || !have.None() {
 		t.Errorf("an empty engine has %+v: %v", have, err)
@@ -291,5 +291,90 @@ func TestImageWhoseLayersAreGone(t *testing.T) {
 	}
 	if have, err := to.Have(t.Context(), layers); err != nil || have.None() {
 		t.Errorf("what was sent is not there: %+v, %v", have, err)
+	}
+}
+
+// An engine takes an image under the name that is wanted alone, and only the one that is
+// wanted: who sends it may be no friend.
+func TestAnImageIsTakenForWhatItIs(t *testing.T) {
+	n := newNode(t)
+	t.Cleanup(func() { _ = os.RemoveAll(n.dir) })
+	d := newDesk(t, n)
+	open := func(host string) *docker.Engine {
+		e, err := docker.New(host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = e.Close() })
+		return e
+	}
+	of := func(e *docker.Engine, ref string) docker.ImageInfo {
+		i, err := e.Image(t.Context(), ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i
+	}
+	from := open(d.engine)
+	d.build("good")
+	good := of(from, d.ref)
+	victim := d.ref + "-victim"
+	tag := func(id, ref string) {
+		if err := from.Tag(t.Context(), id, ref); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tag(good.ID, victim)
+	n.engine = dockerd.New(t).Host()
+	to := open(n.engine)
+	send := func(ref string, have cluster.ImageHave, want cluster.ImageWant) error {
+		tar, err := from.Save(t.Context(), ref, have)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tar.Close()
+		return to.Load(t.Context(), tar, want)
+	}
+	if err := send(victim, cluster.ImageHave{}, cluster.ImageWant{Ref: victim, ID: good.ID, Content: good.Content}); err != nil {
+		t.Fatal(err)
+	}
+	if i := of(to, victim); i.Content != good.Content || len(i.Tags) != 1 {
+		t.Errorf("taken as %+v, not %+v", i, good)
+	}
+	d.build("evil")
+	evil := of(from, d.ref)
+	tag(evil.ID, victim) // what is sent has this name
+	if evil.Content == good.Content {
+		t.Fatal("two images of one content")
+	}
+	have, err := to.Have(t.Context(), evil.Layers)
+	if err != nil || have.None() {
+		t.Fatal(have, err)
+	}
+	for name, want := range map[string]cluster.ImageWant{
+		"another ID":      {Ref: d.ref, ID: good.ID},
+		"another content": {Ref: d.ref, Content: good.Content},
+		"by its ID alone": {ID: good.ID},
+	} {
+		for _, less := range []cluster.ImageHave{{}, have} {
+			if err := send(victim, less, want); cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "another image") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if _, err := to.Image(t.Context(), evil.ID); cluster.KindOf(err) != cluster.KindNotFound {
+			t.Errorf("%s: the other image is still there: %v", name, err)
+		}
+	}
+	if _, err := to.Image(t.Context(), d.ref); cluster.KindOf(err) != cluster.KindNotFound {
+		t.Errorf("a name was given: %v", err)
+	}
+	if err := send(victim, have, cluster.ImageWant{Ref: d.ref}); err != nil { // it is wanted now, under its other name
+		t.Fatal(err)
+	}
+	if got, still := of(to, d.ref), of(to, victim); got.Content != evil.Content || still.Content != good.Content {
+		t.Errorf("%s is %+v, %s is %+v", d.ref, got, victim, still)
+	}
+	if got := n.content(victim, "/version") + " " + n.content(d.ref, "/version"); got != "good evil" {
+		t.Errorf("the images are %s", got)
 	}
 }
