@@ -136,7 +136,8 @@ func (s *Server) copyLogs(ctx context.Context, src source, o cluster.LogOptions,
 	return err
 }
 
-const logBuffer = 64
+// logBuffer is small: a line may be of several MiB.
+const logBuffer = 8
 
 // merge sends the lines of several tasks in the order of their times.
 func (s *Server) merge(ctx context.Context, in *logRequest, sources []source, e *events) error {

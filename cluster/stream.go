@@ -50,6 +50,8 @@ type ExecOptions struct {
 // thousandths of a core, memory the working set in bytes (usage less inactive
 // file cache, as Kubernetes counts it).
 type Sample struct {
+	// Node says so. It is set by who asks the nodes: none speaks in another's name.
+	Node   NodeID    `json:"-"`
 	Task   TaskID    `json:"task"`
 	CPU    int64     `json:"cpu"`
 	Memory int64     `json:"memory"`

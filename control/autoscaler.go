@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -58,8 +59,11 @@ func (a *autoscalerStore) snapshot(ctx context.Context) (autoscaler.Snapshot, er
 	if err := caughtUp(ctx, a.mirror, a.committed); err != nil {
 		return s, err
 	}
-	s.Samples = a.fresh(s.Now)
+	placed := map[cluster.TaskID]cluster.NodeID{}
 	a.mirror.Read(func(v store.View) {
+		for _, p := range store.Placements(v) {
+			placed[p.Task] = p.Node
+		}
 		s.Services, s.Scales, s.Rollouts = store.Services(v), store.Scales(v), store.Rollouts(v)
 		s.Tasks, s.Statuses = store.Tasks(v), store.Statuses(v)
 		for _, x := range store.All[autoscaler.State](v, store.PrefixDemand, nil) {
@@ -67,18 +71,26 @@ func (a *autoscalerStore) snapshot(ctx context.Context) (autoscaler.Snapshot, er
 			s.States = append(s.States, x.V)
 		}
 	})
+	if a.opts.Samples != nil {
+		s.Samples = a.fresh(s.Now, a.opts.Samples(), placed)
+	}
+	// The node that a task is placed on speaks for it, and for no other.
+	s.Statuses = slices.DeleteFunc(s.Statuses, func(x cluster.Status) bool {
+		node, is := placed[x.Task]
+		return is && node != x.Node
+	})
 	return s, nil
 }
 
-// fresh returns the samples that are not old news.
-func (a *autoscalerStore) fresh(now time.Time) []cluster.Sample {
-	if a.opts.Samples == nil {
-		return nil
-	}
-	all := a.opts.Samples()
+// fresh returns those of all samples that are not old news, each of the node that its task
+// is placed on.
+func (a *autoscalerStore) fresh(now time.Time, all []cluster.Sample, placed map[cluster.TaskID]cluster.NodeID) []cluster.Sample {
 	seen := make(map[cluster.TaskID]seenSample, len(all))
 	out := make([]cluster.Sample, 0, len(all))
 	for _, x := range all {
+		if node, is := placed[x.Task]; !is || node != x.Node {
+			continue
+		}
 		was, ok := a.seen[x.Task]
 		if !ok || !was.at.Equal(x.At) {
 			was = seenSample{x.At, now}

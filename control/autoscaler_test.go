@@ -21,6 +21,7 @@ type meter struct {
 	tasks  int
 	load   int64
 	frozen time.Time
+	others []cluster.Sample // beside those of the node that the tasks are on
 }
 
 func (m *meter) set(tasks int, load int64) {
@@ -44,9 +45,15 @@ func (m *meter) samples() []cluster.Sample {
 	}
 	var out []cluster.Sample
 	for i := range m.tasks {
-		out = append(out, cluster.Sample{Task: cluster.TaskID(fmt.Sprint("t", i)), CPU: m.load / int64(m.tasks), At: at, Window: cluster.Duration(time.Second)})
+		out = append(out, cluster.Sample{Node: "n1", Task: cluster.TaskID(fmt.Sprint("t", i)), CPU: m.load / int64(m.tasks), At: at, Window: cluster.Duration(time.Second)})
 	}
-	return out
+	return append(out, m.others...)
+}
+
+func (m *meter) also(s ...cluster.Sample) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.others = s
 }
 
 type autoscalerWorld struct {
@@ -85,6 +92,7 @@ func (w *autoscalerWorld) tasks(n int) {
 		write(w.t, w.st, store.TaskKey("shop", id), cluster.Task{
 			ID: id, ServiceID: w.web, Slot: i + 1, Desire: cluster.DesireRun, Spec: cluster.TaskSpec{Resources: cluster.Resources{ReserveCPU: 100}},
 		})
+		write(w.t, w.st, store.PlacementKey("n1", id), cluster.NodePlacement{Task: id, Node: "n1", ServiceID: w.web})
 		write(w.t, w.st, store.StatusKey("n1", id), cluster.Status{
 			Task: id, Node: "n1", ServiceID: w.web, State: cluster.StateRunning, Ready: true,
 			Started: time.Now().Add(-time.Hour), ReadySince: time.Now().Add(-time.Hour),
@@ -170,4 +178,35 @@ func TestAutoscalerLeavesOutOldSamples(t *testing.T) {
 			w.t.Errorf("old samples count: %+v", s)
 		}
 	})
+}
+
+// A node is asked of the tasks that are placed on it alone: what another one says of them,
+// by whichever clock, neither scales a service nor keeps it from being scaled.
+func TestAutoscalerHearsOfATaskFromItsNode(t *testing.T) {
+	for name, clock := range map[string]time.Duration{"as late": 0, "from the past": -time.Hour, "from the future": 24 * time.Hour} {
+		runAutoscaler(t, func(w *autoscalerWorld) {
+			write(w.t, w.st, store.ScaleKey(w.web), cluster.Scale{ServiceID: w.web, Replicas: 2, Owner: "release"})
+			w.tasks(2)
+			for _, id := range []cluster.TaskID{"t0", "t1"} {
+				write(w.t, w.st, store.StatusKey("a", id), cluster.Status{Task: id, Node: "a", ServiceID: w.web, State: cluster.StateFailed})
+			}
+			w.meter.set(2, 100) // at the target
+			w.meter.also(
+				cluster.Sample{Node: "a", Task: "t0", CPU: 90_000, At: time.Now().Add(clock)}, cluster.Sample{Node: "z", Task: "t1", CPU: 90_000, At: time.Now().Add(clock)},
+				cluster.Sample{Node: "z", Task: "t9", CPU: 90_000, At: time.Now().Add(clock)},
+			)
+			w.pass(10 * time.Minute)
+			if got := w.count(); got.Replicas != 2 || got.Owner != "release" {
+				w.t.Errorf("%s: scaled by what another node says: %+v", name, got)
+			}
+			if s := read[autoscaler.State](w.t, w.st, store.PrefixDemand); len(s) != 1 || s[0].Blocked {
+				w.t.Errorf("%s: not scaled, as another node says something: %+v", name, s)
+			}
+			w.meter.freeze(time.Now())
+			w.pass(5 * time.Minute)
+			if s := read[autoscaler.State](w.t, w.st, store.PrefixDemand); len(s) != 1 || !s[0].Blocked {
+				w.t.Errorf("%s: old samples are new, as another node says something: %+v", name, s)
+			}
+		})
+	}
 }

@@ -86,7 +86,7 @@ func TestFromStatusToTraefik(t *testing.T) {
 				Task: spec, Routes: []cluster.Route{{Host: fmt.Sprintf("s%d.example.com", i), Port: 80}},
 			}})
 			write(t, st, store.TaskKey("shop", tk.ID), tk)
-			write(t, st, store.PlacementKey("n1", tk.ID), cluster.NodePlacement{Task: tk.ID, Node: "n1", ServiceID: tk.ServiceID, Desire: cluster.DesireRun})
+			write(t, st, store.PlacementKey("n1", tk.ID), cluster.NodePlacement{Task: tk.ID, Node: "n1", ServiceID: tk.ServiceID, Spec: spec, Desire: cluster.DesireRun})
 			write(t, st, store.StatusKey("n1", tk.ID), cluster.Status{
 				Task: tk.ID, Node: "n1", ServiceID: tk.ServiceID, State: cluster.StateRunning, Ready: true,
 				Addresses: map[cluster.NetworkName]string{"shop_default": fmt.Sprintf("10.213.0.%d", i+2)},
@@ -198,7 +198,7 @@ func TestNodesAreHeardOfBeforeTheyAreWithdrawn(t *testing.T) {
 					at := map[cluster.NetworkName]string{"shop_default": fmt.Sprintf("10.213.%d.2", i)}
 					write(t, w.st, store.NodeInfoKey(n), cluster.NodeInfo{ID: n})
 					write(t, w.st, store.TaskKey("shop", task), cluster.Task{ID: task, ServiceID: id, Slot: i + 1, Spec: spec, Desire: cluster.DesireRun})
-					write(t, w.st, store.PlacementKey(n, task), cluster.NodePlacement{Task: task, Node: n, ServiceID: id, Desire: cluster.DesireRun})
+					write(t, w.st, store.PlacementKey(n, task), cluster.NodePlacement{Task: task, Node: n, ServiceID: id, Spec: spec, Desire: cluster.DesireRun})
 					write(t, w.st, store.StatusKey(n, task), cluster.Status{
 						Task: task, Node: n, ServiceID: id, State: cluster.StateRunning, Ready: true, Addresses: at,
 					})

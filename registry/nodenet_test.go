@@ -204,6 +204,7 @@ func TestAddressesOfAnotherNode(t *testing.T) {
 		},
 		Placements: []cluster.NodePlacement{placed("n2", "shop", "new", "theirs")},
 	}
+	s.Placements[0].Spec.Networks[2].External = true
 	after := applyNets(s, nodeNets(s))
 	for _, n := range after.Nets {
 		if want := map[cluster.NodeID][]cluster.NetworkName{"n2": {"shop"}}[n.Node]; !slices.Equal(n.Outside, want) {
@@ -231,6 +232,7 @@ func TestAddressesOfAnotherNode(t *testing.T) {
 	s.Nodes[1].Key = ""
 	s.Nodes[1].Info.Networks["old"] = prefix("10.213.40.0/24")
 	s.Placements = []cluster.NodePlacement{placed("n2", "shop", "new", "theirs", "old")}
+	s.Placements[0].Spec.Networks[2].External = true
 	s.Tasks[0].ID, s.Statuses[0].Task = s.Placements[0].Task, s.Placements[0].Task
 	s.Statuses[0].Addresses["old"] = "10.213.40.9"
 	if got := serving(s)[task.ServiceID]; len(got) != 1 || len(got[0].Addresses) != 3 || got[0].Addresses["shop"] != "" {

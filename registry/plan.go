@@ -299,7 +299,7 @@ func serving(s Snapshot) map[cluster.ServiceID][]cluster.Endpoint {
 			published[x.Task] = x.Node
 		}
 	}
-	grace, addresses := s.grace() > 0, s.addressesOf()
+	grace, w := s.grace() > 0, s.where()
 	out := map[cluster.ServiceID][]cluster.Endpoint{}
 	for _, t := range s.Tasks {
 		p, ok := placed[t.ID]
@@ -310,7 +310,7 @@ func serving(s Snapshot) map[cluster.ServiceID][]cluster.Endpoint {
 		if grace && known && !s.Heard[p.Node] && published[t.ID] == p.Node {
 			n.Alive = true // for all that is known
 		}
-		if e, ok := endpoint(t, p, status[t.ID], n, addresses); ok {
+		if e, ok := w.endpoint(t, p, status[t.ID], n); ok {
 			out[t.ServiceID] = append(out[t.ServiceID], e)
 		}
 	}
@@ -325,34 +325,8 @@ func serving(s Snapshot) map[cluster.ServiceID][]cluster.Endpoint {
 	return out
 }
 
-// addressesOf returns what leaves out of a task's addresses what is not its node's of the
-// cluster's: whoever is sent there reaches another node's containers, or nobody.
-func (s *Snapshot) addressesOf() func(n cluster.Node, st cluster.Status) map[cluster.NetworkName]string {
-	nets := make(map[cluster.NodeID]cluster.NodeNet, len(s.Nets))
-	for _, n := range s.Nets {
-		nets[n.Node] = n
-	}
-	own := map[cluster.NodeID]ownership{}
-	return func(n cluster.Node, st cluster.Status) map[cluster.NetworkName]string {
-		out := maps.Clone(st.Addresses)
-		if !s.Pool.IsValid() {
-			return out
-		}
-		o, known := own[n.ID]
-		if !known {
-			o = owns(n, nets)
-			own[n.ID] = o
-		}
-		maps.DeleteFunc(out, func(_ cluster.NetworkName, text string) bool {
-			a, err := netip.ParseAddr(text)
-			return err == nil && s.Pool.Contains(a) && !o.has(netip.PrefixFrom(a, a.BitLen()))
-		})
-		return out
-	}
-}
-
 // endpoint returns the task as an endpoint, when it is one.
-func endpoint(t cluster.Task, p cluster.NodePlacement, st cluster.Status, n cluster.Node, addresses func(cluster.Node, cluster.Status) map[cluster.NetworkName]string) (cluster.Endpoint, bool) {
+func (w *where) endpoint(t cluster.Task, p cluster.NodePlacement, st cluster.Status, n cluster.Node) (cluster.Endpoint, bool) {
 	e := cluster.Endpoint{Task: t.ID, Slot: t.Slot, Node: p.Node, Version: t.Version}
 	switch {
 	case t.Desire != cluster.DesireRun, t.Outcome != nil:
@@ -365,10 +339,10 @@ func endpoint(t cluster.Task, p cluster.NodePlacement, st cluster.Status, n clus
 		return e, false
 	}
 	if t.Spec.NetworkMode == "host" {
-		e.Host = n.Info.Address
+		e.Host = w.host(n)
 		return e, e.Host != ""
 	}
-	e.Addresses = addresses(n, st)
+	e.Addresses = w.addresses(n, p, st.Addresses)
 	return e, len(e.Addresses) > 0
 }
 

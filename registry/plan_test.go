@@ -33,7 +33,7 @@ func one() Snapshot {
 		Range:      testRange,
 		Services:   []cluster.Service{{ServiceID: id("web"), Spec: cluster.ServiceSpec{Task: task}, Created: 3}},
 		Tasks:      []cluster.Task{{ID: "t1", ServiceID: id("web"), Slot: 1, Version: "v1", Spec: task, Desire: cluster.DesireRun}},
-		Placements: []cluster.NodePlacement{{Task: "t1", Node: "n1", ServiceID: id("web"), Desire: cluster.DesireRun}},
+		Placements: []cluster.NodePlacement{{Task: "t1", Node: "n1", ServiceID: id("web"), Spec: task, Desire: cluster.DesireRun}},
 		Statuses: []cluster.Status{{
 			Task: "t1", Node: "n1", ServiceID: id("web"), State: cluster.StateRunning, Ready: true,
 			Addresses: map[cluster.NetworkName]string{"shop_default": "10.213.0.2"},
@@ -351,7 +351,7 @@ func draw(t *rapid.T) Snapshot {
 			}
 			s.Tasks = append(s.Tasks, tk)
 			if rapid.IntRange(0, 5).Draw(t, "placed") > 0 {
-				s.Placements = append(s.Placements, cluster.NodePlacement{Task: task, Node: node, ServiceID: svc.ServiceID, Desire: cluster.Desire(pick("placement", "run", "run", "drain"))})
+				s.Placements = append(s.Placements, cluster.NodePlacement{Task: task, Node: node, ServiceID: svc.ServiceID, Spec: spec, Desire: cluster.Desire(pick("placement", "run", "run", "drain"))})
 			}
 			st := cluster.Status{
 				Task: task, Node: node, ServiceID: svc.ServiceID, Ready: rapid.IntRange(0, 3).Draw(t, "ready") > 0,

@@ -30,6 +30,9 @@ func (n *nodeParts) startUsage() {
 // connected to it.
 func (n *nodeParts) samples() []cluster.Sample {
 	out := n.ownSamples()
+	for i := range out {
+		out[i].Node = cluster.NodeID(n.Node)
+	}
 	if n.hub != nil {
 		out = append(out, n.hub.Samples()...)
 	}

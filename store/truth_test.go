@@ -100,3 +100,52 @@ func TestARemovedNodeIsNone(t *testing.T) {
 		t.Errorf("nodes %v", nodes)
 	}
 }
+
+// Constraints, and who waits for gateways, go by a node's roles: it cannot take what it was
+// not given. Servers, also those that joined, have no key on record.
+func TestANodeTakesNoRole(t *testing.T) {
+	said := []string{"server", "agent", "gateway", "manager", "SERVER", "Gateway", "database"}
+	st := store.NewMemory()
+	put := func(key string, v any) {
+		t.Helper()
+		op, err := store.PutJSON(key, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := st.Commit(t.Context(), store.Txn{Then: []store.Op{op}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := map[cluster.NodeID][]string{"first": said, "second": said, "worker": {"agent"}, "edge": {"agent", "gateway"}, "none": {}}
+	for n := range want {
+		put(store.NodeInfoKey(n), cluster.NodeInfo{ID: n, Roles: said})
+	}
+	put(store.NodeInfoKey("none"), cluster.NodeInfo{ID: "none", Roles: []string{"server", "gateway"}})
+	put(store.ServerSpecKey("second"), cluster.ServerSpec{Node: "second", Key: "k2"})
+	put(store.ServerInfoKey("second"), cluster.ServerInfo{Node: "second"})
+	put(store.NodeSpecKey("second"), cluster.NodeSpec{ID: "second", Labels: map[string]string{"zone": "a"}})
+	put(store.NodeSpecKey("worker"), cluster.NodeSpec{ID: "worker", Key: "k3"})
+	put(store.NodeSpecKey("edge"), cluster.NodeSpec{ID: "edge", Key: "k4", Gateway: true})
+	put(store.NodeSpecKey("none"), cluster.NodeSpec{ID: "none", Key: "k5"})
+	m := store.NewMirror(st, store.Root, hclog.NewNullLogger())
+	go func() { _ = m.Run(t.Context()) }()
+	<-m.Ready()
+	m.Read(func(v store.View) {
+		for range 2 { // what the mirror has stays as it is
+			for _, n := range store.Nodes(v) {
+				if !slices.Equal(n.Info.Roles, want[n.ID]) {
+					t.Errorf("%s plays %v, want %v", n.ID, n.Info.Roles, want[n.ID])
+				}
+				for _, role := range []string{"manager", "server", "database"} {
+					c, err := cluster.ParseConstraint("node.role==" + role)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if server := n.Key == ""; c.Holds(&n) != server {
+						t.Errorf("%s has %s: %v", n.ID, role, !server)
+					}
+				}
+			}
+		}
+	})
+}

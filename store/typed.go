@@ -114,10 +114,22 @@ func Nodes(v View) []cluster.Node {
 		if spec, ok, err := One[cluster.NodeSpec](v, NodeSpecKey(i.V.ID)); ok && err == nil {
 			n.NodeSpec, n.Rev = spec.V, cluster.StoreRev(spec.Rev)
 		}
+		n.Info.Roles = roles(n)
 		_, n.Alive = v.Entry(AliveKey(i.V.ID))
 		out = append(out, n)
 	}
 	return out
+}
+
+// roles are those that a node says it plays, as far as it may: one that joined is no server,
+// and a gateway only where its record says so.
+func roles(n cluster.Node) []string {
+	if n.Key == "" {
+		return n.Info.Roles
+	}
+	return slices.DeleteFunc(slices.Clone(n.Info.Roles), func(r string) bool {
+		return r != "agent" && (r != "gateway" || !n.Gateway)
+	})
 }
 
 // VolumePlaces returns where volumes are that no task speaks of.

@@ -10,5 +10,7 @@
 //   - A node has one tunnel a server: a new one replaces the old.
 //   - Every call ends: with its result, its error, or the end of the connection,
 //     which pings find within seconds.
+//   - What a node answers is passed on as it comes, or kept up to a bound: one that answers
+//     without end fills no server's memory. Its usage is its own, whatever it says.
 //   - An error keeps its cluster.Kind across the tunnel.
 package tunnel

@@ -156,10 +156,10 @@ func (r *Remote) Logs(ctx context.Context, task cluster.TaskID, o cluster.LogOpt
 		return err
 	}
 	defer func() { _ = rep.Close() }()
-	dec := json.NewDecoder(rep)
+	lines := rep.values(maxLogLine)
 	for {
 		var l cluster.LogLine
-		switch err := dec.Decode(&l); {
+		switch err := lines.next(&l); {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil && ctx.Err() != nil:
@@ -324,12 +324,16 @@ func (r *Remote) Tag(ctx context.Context, id, ref string) error {
 
 // Images implements api.ImageHost.
 func (r *Remote) Images(ctx context.Context) ([]cluster.Image, error) {
-	var b bytes.Buffer
-	if err := r.simple(ctx, callImages, args{}, nil, &b, nil); err != nil {
+	rep, err := r.call(ctx, callImages, args{}, nil)
+	if err != nil {
 		return nil, err
 	}
+	defer func() { _ = rep.Close() }()
 	var out []cluster.Image
-	return out, json.Unmarshal(b.Bytes(), &out)
+	if err := rep.values(maxImages).next(&out); err != nil {
+		return nil, err
+	}
+	return out, rep.finish(nil, nil)
 }
 
 // Identity implements api.ImageHost.
@@ -351,12 +355,13 @@ func (r *Remote) followSamples(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = rep.Close() }()
-	dec := json.NewDecoder(rep)
+	all := rep.values(maxSamples)
 	for {
 		var s []cluster.Sample
-		if err := dec.Decode(&s); err != nil {
+		if err := all.next(&s); err != nil {
 			return err
 		}
+		s = said(r.id, s)
 		r.mu.Lock()
 		r.samples = s
 		r.mu.Unlock()

@@ -338,7 +338,7 @@ func TestSamplesAndTheEnd(t *testing.T) {
 		t.Errorf("nodes %v", hub.Nodes())
 	}
 	eventually(t, "samples come", func() bool {
-		return cmp.Equal(hub.Samples(), []cluster.Sample{{Task: "t1", CPU: 500}})
+		return cmp.Equal(hub.Samples(), []cluster.Sample{{Node: "n2", Task: "t1", CPU: 500}})
 	})
 	ended := make(chan error)
 	go func() { ended <- r.Logs(t.Context(), "t1", cluster.LogOptions{Follow: true}, nil) }()
@@ -376,5 +376,119 @@ func TestARefusedNodeEnds(t *testing.T) {
 	err := d.Run(t.Context())
 	if cluster.KindOf(err) != cluster.KindForbidden || !strings.Contains(err.Error(), "it was removed") || asked.Load() != 1+refusals {
 		t.Errorf("after %d: %v", asked.Load(), err)
+	}
+}
+
+// endless is what a node could answer for as long as it is read: here it gives up.
+type endless struct {
+	begin, repeat string
+	n             int
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	n := 0
+	if e.n > 64<<20 {
+		return 0, io.EOF
+	}
+	for n < len(p) {
+		from := e.repeat
+		if e.n < len(e.begin) {
+			from = e.begin[e.n:]
+		} else {
+			from = from[(e.n-len(e.begin))%len(from):]
+		}
+		c := copy(p[n:], from)
+		n, e.n = n+c, e.n+c
+	}
+	return n, nil
+}
+
+// What a node answers is kept in memory as long as it is not whole: not more of it is read
+// than there can be.
+func TestAnEndlessAnswerEnds(t *testing.T) {
+	for _, c := range []struct {
+		call  string
+		most  int
+		start string
+		again string
+	}{
+		{callImages, maxImages, `[{"id":"`, "a"},
+		{callImages, maxImages, `[{}`, ",{}"},
+		{callImages, maxImages, "", " "},
+		{callLogs, maxLogLine, `{"text":"`, "a"},
+		{callSamples, maxSamples, `[{"task":"`, "a"},
+		{callSamples, maxSamples, `[{"task":"t1"}]` + "\n[" + `{}`, ",{}"},
+	} {
+		e, answered := &endless{begin: c.start, repeat: c.again}, make(chan struct{})
+		h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			defer close(answered)
+			_, _ = io.Copy(v1.FrameWriter{W: w, Type: v1.FrameStdout, Mu: new(sync.Mutex)}, e)
+		})
+		near, far := net.Pipe()
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { Serve(ctx, far, h) })
+		tr := &http.Transport{
+			DialContext: func(context.Context, string, string) (net.Conn, error) { return near, nil }, Protocols: http2Only(), DisableCompression: true,
+		}
+		cc, err := tr.NewClientConn(ctx, "http", "node:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &Remote{id: "n2", conn: near, rt: cc}
+		switch c.call {
+		case callImages:
+			_, err = r.Images(ctx)
+		case callLogs:
+			err = r.Logs(ctx, "t1", cluster.LogOptions{}, func(cluster.LogLine) error { return nil })
+		case callSamples:
+			err = r.followSamples(ctx)
+		}
+		if err == nil || !strings.Contains(err.Error(), "node n2 answers too much") {
+			t.Errorf("%s: %v", c.call, err)
+		}
+		cancel()
+		_ = near.Close()
+		wg.Wait()
+		<-answered
+		// The transport reads ahead.
+		if ahead := 16 << 20; e.n > c.most+ahead {
+			t.Errorf("%s: %d bytes were read", c.call, e.n)
+		}
+	}
+}
+
+// The bound is on one value, not on the answer.
+func TestManyValuesOfAnAnswer(t *testing.T) {
+	const most, n = 1000, 500
+	one := `{"task":"` + strings.Repeat("t", most-100) + `"}` + "\n"
+	r := &reply{node: "n2", ended: io.EOF}
+	v := r.values(most)
+	v.r = iotest.OneByteReader(strings.NewReader(strings.Repeat(one, n)))
+	for i := range n {
+		var s cluster.Sample
+		if err := v.next(&s); err != nil || len(s.Task) != most-100 {
+			t.Fatalf("value %d: %v", i, err)
+		}
+	}
+	var s cluster.Sample
+	if err := v.next(&s); !errors.Is(err, io.EOF) {
+		t.Errorf("after the last: %v", err)
+	}
+}
+
+// A node speaks in its own name, and of what can be.
+func TestWhatANodeSaysOfUsage(t *testing.T) {
+	got := said("n2", []cluster.Sample{
+		{Node: "n1", Task: "t1", CPU: 500, Memory: 1 << 30},
+		{Task: "t2"},
+		{Task: "t3", CPU: -1},
+		{Task: "t4", Memory: -1},
+		{Task: "t5", CPU: 1 << 62},
+		{Task: "t6", Memory: 1 << 62},
+		{CPU: 1},
+	})
+	if want := []cluster.Sample{{Node: "n2", Task: "t1", CPU: 500, Memory: 1 << 30}, {Node: "n2", Task: "t2"}}; !cmp.Equal(got, want) {
+		t.Errorf("it says %+v", got)
 	}
 }
