@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -95,6 +96,10 @@ func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 		t.Keys = v.Reveal()
 	}
 	s.mirror.Read(func(v store.View) {
+		s.forget(d.Name, func(n cluster.DeliveryName) bool {
+			_, is := v.Entry(store.DeliveryKey(n))
+			return is
+		})
 		t.SingleNode = len(store.Nodes(v)) <= 1
 		if a, ok, err := store.One[cluster.App](v, store.AppKey(d.App)); ok && err == nil {
 			t.Release = max(store.LastRelease(v, d.App), a.V.Release) + 1
@@ -138,6 +143,21 @@ func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 	keep.Forced, keep.Wrote = false, nil // that is news once
 	s.kept[d.Name] = keptSource{d.Key("") + t.Domain, r.Package, keep}
 	return f, nil
+}
+
+// leaveKept is how long a registry's pause is remembered after its end: the next one is longer.
+const leaveKept = time.Hour
+
+// forget drops what was kept of deliveries that are no more, but for one that is looked at,
+// which may not be yet: whoever makes one a branch has thousands in the end.
+func (s *sources) forget(looked cluster.DeliveryName, is func(cluster.DeliveryName) bool) {
+	gone := func(n cluster.DeliveryName) bool { return n != looked && !is(n) }
+	now := s.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.kept, func(n cluster.DeliveryName, _ keptSource) bool { return gone(n) })
+	maps.DeleteFunc(s.scans, func(n cluster.DeliveryName, _ lastScan) bool { return gone(n) })
+	maps.DeleteFunc(s.leaves, func(_ string, l leave) bool { return now.Sub(l.until) > leaveKept })
 }
 
 // content tells what a source asks for from anything else it could; "" where values of secrets

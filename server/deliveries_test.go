@@ -191,3 +191,18 @@ func TestWhatARepositorySaidIsNoted(t *testing.T) {
 		}
 	}
 }
+
+// What was kept of a delivery goes with it, and a registry's pause an hour after its end.
+func TestWhatWasKeptOfADeliveryGoesWithIt(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	s := &sources{
+		machine: &machine{local: local{now: func() time.Time { return now }}},
+		kept:    map[cluster.DeliveryName]keptSource{"a": {}, "b": {}, "new": {}, "gone": {}},
+		scans:   map[cluster.DeliveryName]lastScan{"a": {}, "gone": {}},
+		leaves:  map[string]leave{"reg.test": {until: now.Add(-time.Minute)}, "old.test": {until: now.Add(-2 * time.Hour)}, "busy.test": {until: now.Add(time.Hour)}},
+	}
+	s.forget("new", func(n cluster.DeliveryName) bool { return n == "a" || n == "b" })
+	if got := fmt.Sprint(slices.Sorted(maps.Keys(s.kept)), slices.Sorted(maps.Keys(s.scans)), slices.Sorted(maps.Keys(s.leaves))); got != "[a b new] [a] [busy.test reg.test]" {
+		t.Errorf("kept %s", got)
+	}
+}
