@@ -157,6 +157,10 @@ func LoadImage(ctx context.Context, d Dir, image string, nodes []string) ([]stri
 	if err != nil {
 		return nil, fmt.Errorf("image %s of this machine's Docker: %w", image, err)
 	}
+	want := cluster.ImageWant{Content: source.Content}
+	if source.Named(image) { // it may be an ID
+		want.Ref = image
+	}
 	var g errgroup.Group
 	var loaded []string
 	for _, n := range to {
@@ -176,7 +180,7 @@ func LoadImage(ctx context.Context, d Dir, image string, nodes []string) ([]stri
 				return err
 			}
 			defer tar.Close() //nolint:errcheck // only read
-			return engine.Load(ctx, tar, cluster.ImageWant{Ref: image})
+			return engine.Load(ctx, tar, want)
 		})
 	}
 	return loaded, g.Wait()

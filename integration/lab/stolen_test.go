@@ -63,7 +63,7 @@ func keyKinds() []string {
 		store.PrefixNodes, store.PrefixAlive, store.PrefixApps, store.PrefixRollouts, store.PrefixVolumes, store.PrefixOutcomes, store.PrefixTasks,
 		store.PrefixHooks, store.PrefixChanges, store.PrefixPlacements, store.PrefixSealed, store.PrefixStatus, store.PrefixAcks, store.PrefixEndpoints,
 		store.PrefixDemand, store.PrefixPools, store.PrefixLocks, store.PrefixDecisions, store.PrefixAccess, store.PrefixPKI, store.PrefixCluster,
-		store.PrefixGateways, store.PrefixServers, store.PrefixDeliveries,
+		store.PrefixGateways, store.PrefixServers, store.PrefixDeliveries, store.PrefixImages,
 	} {
 		out = append(out, strings.TrimSuffix(strings.TrimPrefix(p, store.Root), "/"))
 	}
@@ -74,6 +74,7 @@ func keyKinds() []string {
 func (b *bed) everyKey() {
 	b.t.Helper()
 	b.deploy(3) // every node has the image
+	pushes(b)
 	b.told("s3cret", "secret", "set", "walked/password")
 	b.run(`name: walked
 services:
