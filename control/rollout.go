@@ -31,6 +31,7 @@ type rolloutStore struct {
 	now       func() time.Time
 	log       hclog.Logger
 	gone      map[cluster.NodeID]time.Time // nodes that are not alive, since when this loop has seen it
+	unready   map[cluster.TaskID]time.Time // see rollout.Look
 	committed int64                        // revision of the last write
 }
 
@@ -51,6 +52,8 @@ func (r *rolloutStore) snapshot(ctx context.Context) (rollout.Snapshot, error) {
 		released(v, s.Apps, s.Outcomes)
 	})
 	r.since(&s)
+	r.unready = rollout.Look(r.unready, s)
+	s.Unready = r.unready
 	return s, nil
 }
 

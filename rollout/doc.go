@@ -20,7 +20,9 @@
 //
 // A slot has failed when a task that this rollout made there ended as failed,
 // was started again, or is not ready in time (start period + retries × interval
-// + 1 minute after its container started; 10 minutes until then, for pulls).
+// + 1 minute after its container started; 10 minutes until then, for pulls). It is
+// late only when a leader has seen it there and not ready for as long: a node that is
+// cut off or boots, an engine or a server that is restarted, are no version's fault.
 // More failed slots than the policy's ratio of all: the service goes back to
 // the last version that completed (or pauses, or goes on, as the policy says). On
 // the way back the rollback policy's ratio holds; of more failed slots than that it

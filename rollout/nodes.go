@@ -74,8 +74,10 @@ func constraints(texts []string) []constraint {
 }
 
 // excluded returns the constraint of the service that n does not fulfil; "" is none.
-func (v *service) excluded(n cluster.Node) string {
-	for _, c := range v.constraints {
+func (v *service) excluded(n cluster.Node) string { return unfulfilled(v.constraints, n) }
+
+func unfulfilled(cs []constraint, n cluster.Node) string {
+	for _, c := range cs {
 		if c.odd || !c.Holds(&n) {
 			return c.Text
 		}

@@ -786,6 +786,84 @@ func TestProgressDeadline(t *testing.T) {
 	}
 }
 
+// TestNotReadyAgain: what was ready, or could not be seen, is late only when it was seen for as
+// long, and not while its node is away; and it is late then.
+func TestNotReadyAgain(t *testing.T) {
+	const bound = time.Minute
+	step := func(w *world, seconds int) {
+		for range seconds {
+			w.now = w.now.Add(time.Second)
+			w.plan()
+		}
+	}
+	node := func(w *world, change func(*cluster.Node)) {
+		n := w.nodes["n1"]
+		change(&n)
+		w.nodes["n1"] = n
+	}
+	never := time.Duration(0)
+	for _, tc := range []struct {
+		name   string
+		happen func(*world)
+		after  time.Duration // until the rollout fails; never
+		says   string
+	}{
+		{"it stays unhealthy", func(w *world) { w.unreadyOn("n1") }, bound, "shop/web.1 is not ready after 1m0s on n1"},
+		{"its node is cut off", func(w *world) { node(w, func(n *cluster.Node) { n.Alive = false }) }, never, ""},
+		{"its node is back", func(w *world) {
+			node(w, func(n *cluster.Node) { n.Alive = false })
+			w.unreadyOn("n1")
+			step(w, 300)
+			node(w, func(n *cluster.Node) { n.Alive = true })
+			w.plan()
+		}, bound, "is not ready after"},
+		{"its Docker is away", func(w *world) {
+			w.unreadyOn("n1")
+			node(w, func(n *cluster.Node) { n.Info.EngineAway = true })
+		}, never, "shop/web.1 waits for node n1, whose Docker does not answer"},
+		{"another server leads", func(w *world) {
+			w.unreadyOn("n1")
+			step(w, 50)
+			w.unready = nil
+			w.plan()
+		}, bound, "is not ready after"},
+		{"a crash of many that are free", func(w *world) {
+			w.unreadyOn("n1")
+			step(w, 50)
+			for id, st := range w.statuses {
+				st.Ready = true
+				w.statuses[id] = st
+			}
+			step(w, 1)
+			w.unreadyOn("n1")
+		}, bound, "is not ready after"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := busy(t, 1)
+			w.deploy(specs{"web": spec("v1", 1, func(s *cluster.ServiceSpec) { s.Update.Monitor = cluster.Duration(time.Hour) })})
+			w.steps(20, nil)
+			if w.ready("web", version("v1")) != 1 {
+				t.Fatalf("it is not ready\n%s", w.dump())
+			}
+			step(w, 600)
+			tc.happen(w)
+			w.plan()
+			from, failed := w.now, never
+			for range 900 {
+				if w.plan(); w.rollouts[sid("web")].State == cluster.RolloutFailed {
+					failed = w.now.Sub(from)
+					break
+				}
+				w.now = w.now.Add(time.Second)
+			}
+			if failed != tc.after {
+				t.Errorf("failed after %s, want %s: %s", failed, tc.after, w.message("web"))
+			}
+			w.wantMessage("web", tc.says)
+		})
+	}
+}
+
 func TestPauseAndContinue(t *testing.T) {
 	update := func(action string, ratio float64) func(*cluster.ServiceSpec) {
 		return func(s *cluster.ServiceSpec) {

@@ -32,6 +32,8 @@ type Snapshot struct {
 	GatewayAcks []cluster.GatewayAck
 	// Unplaced says of tasks why the scheduler found no node for them.
 	Unplaced map[cluster.TaskID]string
+	// Unready is what Look notes: a task is not late before it was seen for as long.
+	Unready map[cluster.TaskID]time.Time
 
 	// LostAfter is how long a node is gone before its tasks are replaced; 0 is never.
 	LostAfter time.Duration
