@@ -188,6 +188,12 @@ func (w *world) cut(id cluster.NodeID) {
 	w.nodes[id] = n
 }
 
+func (w *world) drain(id cluster.NodeID) {
+	n := w.nodes[id]
+	n.Availability = cluster.Drain
+	w.nodes[id] = n
+}
+
 // mend brings all nodes back.
 func (w *world) mend() {
 	for id, n := range w.nodes {

@@ -121,7 +121,7 @@ const NotReplaced = " is not replaced: "
 // held reports whether a slot's task cannot be replaced, as its node, which has its
 // volumes, takes no other one now. It stays and serves.
 func (v *service) held(s *slot) bool {
-	if !v.goal.task.HasLocalVolume() {
+	if !s.goal.task.HasLocalVolume() {
 		return false
 	}
 	for _, t := range s.run {
