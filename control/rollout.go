@@ -89,7 +89,7 @@ func (r *rolloutStore) since(s *rollout.Snapshot) {
 			delete(r.gone, n.ID)
 			continue
 		}
-		if r.gone[n.ID].IsZero() {
+		if at := r.gone[n.ID]; at.IsZero() || at.After(s.Now) { // the clock was set back
 			r.gone[n.ID] = s.Now
 		}
 		s.Nodes[i].Since = r.gone[n.ID]
@@ -274,6 +274,8 @@ func (c rolloutConds) write(a rollout.Action) (rolloutWrite, error) {
 	case rollout.Stop:
 		return c.task(a.Task, false)
 	case rollout.Record:
+		return c.task(a.Task, false)
+	case rollout.Rewind:
 		return c.task(a.Task, false)
 	case rollout.Delete:
 		return c.task(a.Task, true)

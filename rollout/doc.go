@@ -6,7 +6,8 @@
 // the record (cluster.Rollout) and in the tasks themselves, so that another
 // leader goes on where this one ended. Times that it compares were written by
 // leaders, never by the clocks of other nodes, with one exception that is
-// bounded (see deadline).
+// bounded (see late). One that lies ahead is taken back to now, and written: the
+// clock of another leader was ahead, or this one's was set back (see rewind).
 //
 // # How a service moves
 //

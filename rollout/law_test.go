@@ -356,6 +356,40 @@ func TestLawOutages(t *testing.T) {
 	}
 }
 
+// A clock that was ahead, of another leader or of this one, holds nothing up for as long as it
+// was: back-offs, drains and batches take their own time.
+func TestLawClock(t *testing.T) {
+	const ahead = 24 * time.Hour
+	for seed, r := range seeds(t, 32) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			w := newWorld(t, seed, 3)
+			n := 1 + r.IntN(5)
+			w.deploy(specs{"web": drawSpec(r, "v1", n, "")})
+			w.run(nil)
+			w.now = w.now.Add(ahead)
+			if r.IntN(3) == 0 {
+				w.deaf["n1"] = true
+			}
+			w.crash = []float64{0, 0.05}[r.IntN(2)]
+			next := drawSpec(r, "v2", n, "")
+			if r.IntN(3) == 0 {
+				w.fails[next.Task.Hash()] = "exit"
+			}
+			w.deploy(specs{"web": next})
+			w.steps(r.IntN(120), nil)
+			w.now, w.crash = w.now.Add(-ahead), 0
+			began := w.now
+			w.run(nil)
+			if took := w.now.Sub(began); took > time.Hour {
+				t.Fatalf("it took %s\n%s", took, w.dump())
+			}
+			w.deploy(specs{"web": drawSpec(r, "v3", n, "")})
+			w.run(nil)
+			w.expect("web", version("v3"), n, cluster.RolloutComplete)
+		})
+	}
+}
+
 // The plan does not depend on the order of its input, does not change it, and
 // comes to rest when nothing but the plan itself changes the world.
 func TestLawPure(t *testing.T) {

@@ -66,6 +66,7 @@ func (p *planner) plan(spec cluster.Service) {
 	}
 	v.update()
 	v.finish()
+	v.rewind()
 	for _, s := range v.slots {
 		for _, t := range s.leaving {
 			if t.Desire == cluster.DesireDrain && !t.moved {
@@ -81,6 +82,7 @@ func (p *planner) plan(spec cluster.Service) {
 func (v *service) begin() {
 	old, known := v.rollouts[v.spec.ServiceID]
 	v.rec = old
+	v.back(&v.rec.Settled)
 	if known && old.Created == v.spec.Created && old.Target == v.spec.Version && old.Release == v.spec.Release {
 		return
 	}

@@ -198,6 +198,8 @@ func (w *world) apply(a rollout.Action, touched map[cluster.TaskID]bool) {
 		w.put(a.Task, touched)
 	case rollout.Record:
 		w.put(a.Task, touched)
+	case rollout.Rewind:
+		w.put(a.Task, touched)
 	case rollout.Delete:
 		w.put(a.Task, touched)
 		if _, ok := w.placements[a.Task.ID]; ok || a.Task.Outcome == nil {

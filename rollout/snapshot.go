@@ -62,6 +62,9 @@ type Stop struct{ Task cluster.Task }
 // Record notes how a task ended.
 type Record struct{ Task cluster.Task }
 
+// Rewind takes times of a task back to now that lie ahead.
+type Rewind struct{ Task cluster.Task }
+
 // Delete forgets an ended task.
 type Delete struct{ Task cluster.Task }
 
@@ -91,6 +94,7 @@ func (Drain) action()    {}
 func (Withdraw) action() {}
 func (Stop) action()     {}
 func (Record) action()   {}
+func (Rewind) action()   {}
 func (Delete) action()   {}
 func (Save) action()     {}
 func (Keep) action()     {}
