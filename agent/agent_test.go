@@ -498,8 +498,53 @@ func TestAStopEndsAPull(t *testing.T) {
 		n.store.set(true, p)
 		_, stop := n.start()
 		settleDown(time.Minute)
-		if s := n.store.status(p.Task); s.State != cluster.StateFailed || !strings.Contains(s.Reason, "registry is slow") {
-			t.Errorf("after all attempts: %s", show(s))
+		p.Desire = cluster.DesireStop
+		n.store.set(true, p)
+		settleDown(time.Second)
+		if s := n.store.status(p.Task); s.State != cluster.StateStopped {
+			t.Errorf("after the stop: %s", show(s))
+		}
+		stop()
+	})
+}
+
+// What cannot be had now is waited for, and said, for as long as a rollout waits for it; what
+// no attempt changes is not.
+func TestARegistryThatIsAwayIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newFakeNode(t)
+		n.engine.pullable["far"] = docker.ImageInfo{ID: "sha256:far"}
+		n.engine.pullErr = cluster.Transientf("connection refused")
+		p := fakeTask(1)
+		p.Spec.Image = "far"
+		n.store.set(true, p)
+		_, stop := n.start()
+		settleDown(9 * time.Minute)
+		const says = "image far not present and cannot be pulled: connection refused"
+		if s := n.store.status(p.Task); s.State != cluster.StatePulling || s.Reason != says {
+			t.Errorf("while it is away: %s", show(s))
+		}
+		pulls := 0
+		for _, c := range n.engine.took() {
+			if strings.HasPrefix(c, "pull ") {
+				pulls++
+			}
+		}
+		if pulls < 10 || pulls > 30 { // each takes five seconds here, and there are thirty between them
+			t.Errorf("it was asked %d times", pulls)
+		}
+		n.engine.fails(nil)
+		settleDown(time.Minute)
+		if s := n.store.status(p.Task); !s.Ready || s.Reason != "" {
+			t.Errorf("when it is back: %s", show(s))
+		}
+		n.engine.fails(cluster.Transientf("connection refused"))
+		q := fakeTask(2)
+		q.Spec.Image = "farther"
+		n.store.set(true, p, q)
+		settleDown(maxDelayed + 2*maxDelay)
+		if s := n.store.status(q.Task); s.State != cluster.StateFailed || s.Reason != "image farther not present and cannot be pulled: connection refused" {
+			t.Errorf("when it never is: %s", show(s))
 		}
 		stop()
 	})

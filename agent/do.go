@@ -62,8 +62,11 @@ func (t *task) took(step Step, err error) {
 	case errors.Is(err, docker.ErrAway):
 		t.awayAt, t.dirty = now, t.container != nil
 	case counts(step):
-		k := cluster.KindOf(err)
-		t.mem.faulted(docker.Message(err), k == cluster.KindInvalid || k == cluster.KindNotFound, now)
+		if k := cluster.KindOf(err); k == cluster.KindTransient {
+			t.mem.delayed(docker.Message(err), now)
+		} else {
+			t.mem.faulted(docker.Message(err), k == cluster.KindInvalid || k == cluster.KindNotFound, now)
+		}
 		t.a.cfg.Log.Warn("a step of a task failed", "task", t.id, "step", fmt.Sprintf("%T", step), "error", err)
 	default:
 		t.awayAt = now // try again in a while; a task does not fail for being hard to stop

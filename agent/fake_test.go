@@ -112,6 +112,13 @@ func (e *fakeEngine) goAway() {
 	e.events = nil
 }
 
+// fails makes all pulls fail with err.
+func (e *fakeEngine) fails(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.pullErr = err
+}
+
 func (e *fakeEngine) stick(stuck bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -330,12 +337,16 @@ func (e *fakeEngine) Load(_ context.Context, tar io.Reader, want cluster.ImageWa
 	return nil
 }
 
-func (e *fakeEngine) Pull(_ context.Context, ref, _ string, login docker.Login, progress func(string)) error {
+func (e *fakeEngine) Pull(ctx context.Context, ref, _ string, login docker.Login, progress func(string)) error {
 	if err := e.call("pull " + ref + " as " + login.User); err != nil {
 		return err
 	}
 	progress("1 of 2 layers")
-	<-time.After(5 * time.Second)
+	select {
+	case <-time.After(5 * time.Second):
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.pullErr != nil {

@@ -11,12 +11,29 @@ const maxRecent = 32
 
 // faulted remembers that a step failed.
 func (m *Memory) faulted(why string, fatal bool, now time.Time) {
+	if m.Faults == 0 {
+		m.FaultSince = now
+	}
 	m.Fault, m.FaultAt, m.FaultFatal = why, now, fatal
 	m.Faults++
 }
 
+// delayed remembers that a step failed for what passes without anybody's doing anything
+// about the task: a registry, a server or another node does not answer.
+func (m *Memory) delayed(why string, now time.Time) {
+	m.faulted(why, false, now)
+	m.Delays++
+}
+
 // worked forgets the faults.
-func (m *Memory) worked() { m.Fault, m.Faults, m.FaultFatal = "", 0, false }
+func (m *Memory) worked() {
+	m.Fault, m.Faults, m.Delays, m.FaultFatal, m.FaultSince = "", 0, 0, false, time.Time{}
+}
+
+// givenUp reports whether steps have failed so often, or for so long, that the task has.
+func (m *Memory) givenUp(now time.Time) bool {
+	return m.FaultFatal || m.Faults-m.Delays >= maxFaults || m.Delays > 0 && now.Sub(m.FaultSince) >= maxDelayed
+}
 
 // created begins with a fresh container.
 func (m *Memory) created() {

@@ -58,11 +58,14 @@ type Memory struct {
 	Pulling   string // how far the pull is
 	Recreate  bool   // the container can never start again: make another
 
-	// Fault is why the last step failed; Faults counts failures in a row.
+	// Fault is why the last step failed; Faults counts failures in a row, and Delays those of
+	// them that pass without anybody's doing anything about the task.
 	Fault      string
 	Faults     int
+	Delays     int
 	FaultAt    time.Time
-	FaultFatal bool // no attempt can succeed
+	FaultSince time.Time // the first of them
+	FaultFatal bool      // no attempt can succeed
 
 	StopSince time.Time // since when it should stop
 	SignalAt  time.Time // its stop signal was sent
@@ -78,6 +81,9 @@ const (
 	settled = 30 * time.Second
 	// maxFaults is how often in a row a step may fail before the task does.
 	maxFaults = 4
+	// maxDelayed is for how long it may where something else is away: as long as a rollout waits
+	// for a container to start. Then another task is made, which another node may get.
+	maxDelayed = 10 * time.Minute
 	// maxStarts is how often a container that was never ready is started again
 	// where the restart policy has no bound: after that the rollout must know.
 	maxStarts  = 3
@@ -156,7 +162,7 @@ func nextRun(d Desired, o Observed, now time.Time) Step {
 	p, m, c := d.Placement, o.Memory, o.Container
 	drain := p.Desire == cluster.DesireDrain
 	switch {
-	case m.FaultFatal, m.Faults >= maxFaults:
+	case m.givenUp(now):
 		return End{State: cluster.StateFailed, Reason: m.Fault}
 	case (c == nil || c.State == docker.Created) && drain:
 		return End{State: cluster.StateStopped, Reason: "it did not run when it was told to drain"}

@@ -31,6 +31,7 @@ type rolloutStore struct {
 	now       func() time.Time
 	log       hclog.Logger
 	gone      map[cluster.NodeID]time.Time // nodes that are not alive, since when this loop has seen it
+	unready   map[cluster.TaskID]time.Time // see rollout.Look
 	committed int64                        // revision of the last write
 }
 
@@ -51,6 +52,8 @@ func (r *rolloutStore) snapshot(ctx context.Context) (rollout.Snapshot, error) {
 		released(v, s.Apps, s.Outcomes)
 	})
 	r.since(&s)
+	r.unready = rollout.Look(r.unready, s)
+	s.Unready = r.unready
 	return s, nil
 }
 
@@ -86,7 +89,7 @@ func (r *rolloutStore) since(s *rollout.Snapshot) {
 			delete(r.gone, n.ID)
 			continue
 		}
-		if r.gone[n.ID].IsZero() {
+		if at := r.gone[n.ID]; at.IsZero() || at.After(s.Now) { // the clock was set back
 			r.gone[n.ID] = s.Now
 		}
 		s.Nodes[i].Since = r.gone[n.ID]
@@ -271,6 +274,8 @@ func (c rolloutConds) write(a rollout.Action) (rolloutWrite, error) {
 	case rollout.Stop:
 		return c.task(a.Task, false)
 	case rollout.Record:
+		return c.task(a.Task, false)
+	case rollout.Rewind:
 		return c.task(a.Task, false)
 	case rollout.Delete:
 		return c.task(a.Task, true)

@@ -137,6 +137,53 @@ func TestRolloutWritesThroughTheStore(t *testing.T) {
 	})
 }
 
+// The loop notes since when a task is not ready: one that was is not late at once.
+func TestRolloutCountsFromWhenItSawATaskReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := store.NewMemory()
+		m := store.NewMirror(mem, store.Root, hclog.NewNullLogger())
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{}, 2)
+		go func() { _ = m.Run(ctx); done <- struct{}{} }()
+		go func() {
+			_ = control.Rollout(mem, m, time.Now, hclog.NewNullLogger()).Run(ctx)
+			done <- struct{}{}
+		}()
+		defer func() { cancel(); <-done; <-done }()
+		write(t, mem, store.NodeInfoKey("n1"), cluster.NodeInfo{ID: "n1"})
+		write(t, mem, store.AliveKey("n1"), struct{}{})
+		svc := webService("v1")
+		svc.Spec.Update.Monitor = cluster.Duration(time.Hour)
+		write(t, mem, store.ScaleKey(web), cluster.Scale{ServiceID: web, Replicas: 1})
+		write(t, mem, store.ServiceKey(web), svc)
+		write(t, mem, store.AppKey("shop"), cluster.App{Name: "shop", Release: 1})
+		settle(t)
+		entries, _, err := mem.List(t.Context(), store.PrefixTasks)
+		if err != nil || len(entries) != 1 {
+			t.Fatalf("%d tasks, %v", len(entries), err)
+		}
+		var x cluster.Task
+		read(t, mem, entries[0].Key, &x)
+		write(t, mem, store.PlacementKey("n1", x.ID), cluster.NodePlacement{Task: x.ID, Node: "n1", ServiceID: web, Slot: 1, Desire: cluster.DesireRun})
+		status := cluster.Status{Task: x.ID, Node: "n1", ServiceID: web, Slot: 1, Version: x.Version, State: cluster.StateRunning, Ready: true, Started: time.Now()}
+		write(t, mem, store.StatusKey("n1", x.ID), status)
+		time.Sleep(10 * time.Minute)
+		status.Ready = false
+		write(t, mem, store.StatusKey("n1", x.ID), status)
+		for _, then := range []struct {
+			wait time.Duration
+			want cluster.RolloutState
+		}{{59 * time.Second, cluster.RolloutRunning}, {2 * time.Second, cluster.RolloutFailed}} {
+			time.Sleep(then.wait)
+			settle(t)
+			var rec cluster.Rollout
+			if read(t, mem, store.RolloutKey(web), &rec); rec.State != then.want {
+				t.Errorf("%s later it is %s: %s", then.wait, rec.State, rec.Message)
+			}
+		}
+	})
+}
+
 // What became of a release is kept as long as the release is, however many came since.
 func TestOutcomesStayWithTheirReleases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -40,6 +40,8 @@ func TestNodesFollowTheFirstOneBack(t *testing.T) {
 		{120, []bool{false, false, false}, []int{-1, -1, -1}, 0},
 		{150, []bool{false, true, false}, []int{150, -1, 150}, lostAfter},
 		{151, []bool{true, true, false}, []int{-1, -1, 150}, lostAfter},
+		{90, []bool{true, true, false}, []int{-1, -1, 90}, lostAfter}, // the clock is set back
+		{94, []bool{true, true, false}, []int{-1, -1, 90}, lostAfter},
 	} {
 		since, lost := at(step.second, step.alive...)
 		if !slices.Equal(since, step.since) || lost != step.lost {

@@ -697,7 +697,7 @@ func item(name cluster.DeliveryName, st cluster.DeliveryState, needs ...cluster.
 
 func TestDependenciesFirst(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
-	later := now.Add(time.Hour)
+	later := now.Add(5 * time.Minute)
 	ready := cluster.DeliveryState{Phase: cluster.PhaseReady, Next: later}
 	for _, tc := range []struct {
 		of   cluster.DeliveryState

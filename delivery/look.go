@@ -307,17 +307,19 @@ func NotBack(i Item, err error, now time.Time) cluster.DeliveryState {
 	return tell(st, now, cluster.EventFailed, st.Applied, st.Stuck, st.Message)
 }
 
+// notifyAgain is when what could not be sent is sent again.
+const notifyAgain = 30 * time.Second
+
 // Sent is the state after the outbox was sent: heard says how far each receiver is, by
 // its key, and err what somebody was not told.
 func Sent(i Item, heard map[string]int64, err error, now time.Time) cluster.DeliveryState {
 	const tooOld = time.Hour
-	const again = 30 * time.Second
 	st := i.State
 	st.Outbox = slices.DeleteFunc(slices.Clone(st.Outbox), func(e cluster.DeliveryEvent) bool {
 		waits := slices.ContainsFunc(i.Spec.Notify, func(n cluster.Notice) bool { return heard[n.Key()] < e.ID })
 		return !waits || now.Sub(e.At) > tooOld
 	})
-	st.Heard, st.NotifyErr, st.NotifyNext = heard, "", now.Add(again)
+	st.Heard, st.NotifyErr, st.NotifyNext = heard, "", now.Add(notifyAgain)
 	if len(st.Outbox) == 0 {
 		st.Outbox, st.Heard, st.NotifyNext = nil, nil, time.Time{}
 	}

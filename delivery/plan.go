@@ -237,6 +237,10 @@ func Wake(s Snapshot) time.Duration {
 }
 
 func next(i Item, all items, wanted bool, now time.Time) Action {
+	if st, ahead := rewound(i, now); ahead {
+		i.State = st
+		return Save{i}
+	}
 	if st, changed := watched(i, now); changed {
 		i.State = st
 		return Save{i}

@@ -77,6 +77,7 @@ func (p *planner) app(name cluster.AppName) {
 	ch, pending := p.changes[name]
 	c := &change{planner: p, name: name, app: app, ch: ch, rec: old, gone: map[cluster.TaskID]bool{}}
 	c.rec.Runs = slices.Clone(old.Runs)
+	c.rewind()
 	switch {
 	case !there: // its hooks' tasks go, then its record
 		if c.clear() && known {
@@ -132,6 +133,19 @@ type change struct {
 	rec     cluster.ChangeRecord    // as it will be saved
 	gone    map[cluster.TaskID]bool // to be deleted
 	creates []cluster.Task
+}
+
+// rewind makes times that lie ahead those of now: a leader whose clock was ahead wrote them, or
+// the clock was set back since.
+func (c *change) rewind() {
+	if c.rec.Since.After(c.Now) {
+		c.rec.Since = c.Now
+	}
+	for i := range c.rec.Runs {
+		if r := &c.rec.Runs[i]; r.Started.After(c.Now) {
+			r.Started = c.Now
+		}
+	}
 }
 
 func (c *change) enter(s cluster.HookStage) { c.rec.Stage, c.rec.Since = s, c.Now }

@@ -100,6 +100,31 @@ func (s *sim) applied() {
 	s.apply()
 }
 
+// A clock that was ahead, and is set back, gives no hook and no release more than its time.
+func TestAClockThatWasAhead(t *testing.T) {
+	const ahead = 24 * time.Hour
+	s := newSim(t, cluster.HookUpgrade, aHook("a", 0, cluster.PreUpgrade))
+	s.Now = start.Add(ahead)
+	s.apply()
+	s.Now = start
+	s.apply()
+	s.Now = start.Add(time.Minute)
+	s.apply()
+	s.wantStage(cluster.StageDone, true)
+
+	s = newSim(t, cluster.HookUpgrade, aHook("a", 0, cluster.PostUpgrade))
+	s.Changes[0].Atomic = true
+	s.Apps[0].Release = 2
+	s.Now = start.Add(ahead)
+	s.apply()
+	s.wantStage(cluster.StageSettle, false)
+	s.Now = start
+	s.apply()
+	s.Now = start.Add(time.Minute)
+	s.apply()
+	s.wantStage(cluster.StageUndo, true)
+}
+
 func TestHooksRunInOrderAroundTheChange(t *testing.T) {
 	s := newSim(t, cluster.HookUpgrade,
 		aHook("b", 1, cluster.PreUpgrade), aHook("a", 1, cluster.PreUpgrade, cluster.PostUpgrade), aHook("z", -1, cluster.PreUpgrade), aHook("other", 0, cluster.PreInstall))

@@ -174,6 +174,8 @@ func (w *world) roll() bool {
 		case rollout.Record:
 			w.tasks[a.Task.ID], moved = a.Task, true
 			w.end(a.Task.ID)
+		case rollout.Rewind:
+			w.tasks[a.Task.ID], moved = a.Task, true
 		case rollout.Delete:
 			delete(w.tasks, a.Task.ID)
 		case rollout.Save:

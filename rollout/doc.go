@@ -6,7 +6,8 @@
 // the record (cluster.Rollout) and in the tasks themselves, so that another
 // leader goes on where this one ended. Times that it compares were written by
 // leaders, never by the clocks of other nodes, with one exception that is
-// bounded (see deadline).
+// bounded (see late). One that lies ahead is taken back to now, and written: the
+// clock of another leader was ahead, or this one's was set back (see rewind).
 //
 // # How a service moves
 //
@@ -20,7 +21,9 @@
 //
 // A slot has failed when a task that this rollout made there ended as failed,
 // was started again, or is not ready in time (start period + retries × interval
-// + 1 minute after its container started; 10 minutes until then, for pulls).
+// + 1 minute after its container started; 10 minutes until then, for pulls). It is
+// late only when a leader has seen it there and not ready for as long: a node that is
+// cut off or boots, an engine or a server that is restarted, are no version's fault.
 // More failed slots than the policy's ratio of all: the service goes back to
 // the last version that completed (or pauses, or goes on, as the policy says). On
 // the way back the rollback policy's ratio holds; of more failed slots than that it

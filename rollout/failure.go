@@ -186,9 +186,11 @@ func (v *service) address(t *task) string {
 // late reports whether a task should have been ready by now, and the bound that
 // it was given. It counts from the start of the container by its node's clock,
 // held between the task's creation and now: a clock that is wrong by minutes
-// moves the bound by as much and no more.
+// moves the bound by as much and no more. Where the task was ready since, or
+// nobody was there to see it, it counts from the end of that (see Look). One
+// whose node is away is not late: it is lost, or waited for.
 func (v *service) late(t *task) (time.Duration, bool) {
-	if t.ready() {
+	if t.ready() || v.away(t) {
 		return 0, false
 	}
 	allowed := progressBound
@@ -209,10 +211,34 @@ func (v *service) late(t *task) (time.Duration, bool) {
 		if from.After(v.Now) {
 			from = v.Now
 		}
+	case t.node == "" && onlyAway(v.Nodes, v.constraints): // machines that boot
 	case t.node == "", st.State == cluster.StateWaiting:
 		bound = allowed
 	}
-	return bound, v.passed(from, bound)
+	return bound, v.passed(from, bound) && v.passed(v.Unready[t.ID], allowed)
+}
+
+// away reports whether nothing can be known of a task now, as the node is away that it is on
+// or must be on, or the engine there does not answer, or all nodes are away.
+func (v *service) away(t *task) bool {
+	node := t.node
+	if node == "" {
+		node = v.home(&t.Task)
+	}
+	n := v.nodes[node]
+	switch {
+	case node == "":
+		return !slices.ContainsFunc(v.Nodes, func(n cluster.Node) bool { return n.Alive })
+	case !n.Alive:
+		if t.node == "" {
+			v.waits = append(v.waits, fmt.Sprintf("%s waits for node %s, which is gone", v.address(t), node))
+		}
+		return true
+	case n.Info.EngineAway && (t.node == "" || !t.status.Started.IsZero()):
+		v.waits = append(v.waits, fmt.Sprintf("%s waits for node %s, whose Docker does not answer", v.address(t), node))
+		return true
+	}
+	return false
 }
 
 // tolerated reports whether the rollout goes on without a slot that failed.

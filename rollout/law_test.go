@@ -188,6 +188,12 @@ func (w *world) cut(id cluster.NodeID) {
 	w.nodes[id] = n
 }
 
+func (w *world) drain(id cluster.NodeID) {
+	n := w.nodes[id]
+	n.Availability = cluster.Drain
+	w.nodes[id] = n
+}
+
 // mend brings all nodes back.
 func (w *world) mend() {
 	for id, n := range w.nodes {
@@ -251,6 +257,135 @@ func TestLawChaos(t *testing.T) {
 			if len(w.outcomes) > 0 {
 				t.Fatalf("left behind: %v", w.outcomes)
 			}
+		})
+	}
+}
+
+// outage is one of what happens to nodes, engines and servers, for a while.
+func (w *world) outage(r *rand.Rand, check func()) {
+	pass := func() {
+		for range r.IntN(80) {
+			w.steps(1, check)
+			w.now = w.now.Add(time.Duration(r.IntN(2500)) * time.Millisecond)
+		}
+	}
+	ids := []cluster.NodeID{"n1", "n2", "n3"}
+	id := ids[r.IntN(3)]
+	switch r.IntN(5) {
+	case 0: // a node is cut off, or switched off
+		w.cut(id)
+		pass()
+		w.cut(id)
+	case 1: // its engine is restarted, and that takes a while
+		n := w.nodes[id]
+		n.Info.EngineAway = true
+		w.nodes[id] = n
+		w.unreadyOn(id)
+		pass()
+		n.Info.EngineAway = false
+		w.nodes[id] = n
+	case 2: // the same, and soon over
+		w.unreadyOn(id)
+	case 3: // the only server is away, and what keeps nodes alive with it
+		for _, id := range ids {
+			w.cut(id)
+		}
+		w.unready, w.lostAfter = nil, 0
+		w.steps(1+r.IntN(3), check)
+		w.registry()
+		w.now = w.now.Add(time.Duration(r.IntN(300)) * time.Second)
+		w.lostAfter = 4 * time.Second
+		for _, id := range ids {
+			w.cut(id)
+		}
+		w.steps(r.IntN(3), check)
+	case 4: // a server is away, and another leads then
+		w.registry()
+		w.now = w.now.Add(time.Duration(r.IntN(1200)) * time.Second)
+		w.unready = nil
+	}
+	pass()
+}
+
+// unreadyOn ends the containers of a node, which its agent starts again.
+func (w *world) unreadyOn(id cluster.NodeID) {
+	for t, st := range w.statuses {
+		if st.Node == id && st.Ready {
+			st.Ready, st.ReadySince = false, time.Time{}
+			w.statuses[t] = st
+			delete(w.served, t) // what is sent there now is lost, whatever becomes of it
+		}
+	}
+}
+
+// Nodes that are killed or cut off, engines and servers that are restarted, do not make a
+// rollout turn: no version is to blame for them.
+func TestLawOutages(t *testing.T) {
+	for seed, r := range seeds(t, 48) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			w := newWorld(t, seed, 3)
+			w.lostAfter = 4 * time.Second
+			n := 1 + r.IntN(5)
+			for _, image := range []string{"v1", "v2"} {
+				next := drawSpec(r, image, n, []string{"", "stop-first"}[r.IntN(2)])
+				next.Update.Monitor = cluster.Duration(time.Duration(r.IntN(120)) * time.Second)
+				next.Update.FailureAction = []string{"", "pause"}[r.IntN(2)]
+				switch r.IntN(4) {
+				case 0:
+					volume(&next)
+				case 1:
+					w.label("n1", "a")
+					zoneA(&next)
+				}
+				w.deploy(specs{"web": next})
+				check := func() {
+					switch rec := w.rollouts[sid("web")]; rec.State {
+					case cluster.RolloutRunning, cluster.RolloutComplete:
+					case cluster.RolloutFailed, cluster.RolloutPaused, cluster.RolloutRollingBack, cluster.RolloutRolledBack:
+						t.Fatalf("it turned: %s\n%s", rec.Message, w.dump())
+					}
+				}
+				w.steps(r.IntN(40), check)
+				for range 6 {
+					w.outage(r, check)
+				}
+				w.run(check)
+				w.expect("web", next.Task.Hash(), n, cluster.RolloutComplete)
+			}
+		})
+	}
+}
+
+// A clock that was ahead, of another leader or of this one, holds nothing up for as long as it
+// was: back-offs, drains and batches take their own time.
+func TestLawClock(t *testing.T) {
+	const ahead = 24 * time.Hour
+	for seed, r := range seeds(t, 32) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			w := newWorld(t, seed, 3)
+			n := 1 + r.IntN(5)
+			w.deploy(specs{"web": drawSpec(r, "v1", n, "")})
+			w.run(nil)
+			w.now = w.now.Add(ahead)
+			if r.IntN(3) == 0 {
+				w.deaf["n1"] = true
+			}
+			w.crash = []float64{0, 0.05}[r.IntN(2)]
+			next := drawSpec(r, "v2", n, "")
+			if r.IntN(3) == 0 {
+				w.fails[next.Task.Hash()] = "exit"
+			}
+			w.deploy(specs{"web": next})
+			w.steps(r.IntN(120), nil)
+			w.now, w.crash = w.now.Add(-ahead), 0
+			began := w.now
+			w.run(nil)
+			if took := w.now.Sub(began); took > time.Hour {
+				t.Fatalf("it took %s\n%s", took, w.dump())
+			}
+			w.deploy(specs{"web": drawSpec(r, "v3", n, "")})
+			w.run(nil)
+			w.expect("web", version("v3"), n, cluster.RolloutComplete)
 		})
 	}
 }

@@ -74,8 +74,10 @@ func constraints(texts []string) []constraint {
 }
 
 // excluded returns the constraint of the service that n does not fulfil; "" is none.
-func (v *service) excluded(n cluster.Node) string {
-	for _, c := range v.constraints {
+func (v *service) excluded(n cluster.Node) string { return unfulfilled(v.constraints, n) }
+
+func unfulfilled(cs []constraint, n cluster.Node) string {
+	for _, c := range cs {
 		if c.odd || !c.Holds(&n) {
 			return c.Text
 		}
@@ -119,7 +121,7 @@ const NotReplaced = " is not replaced: "
 // held reports whether a slot's task cannot be replaced, as its node, which has its
 // volumes, takes no other one now. It stays and serves.
 func (v *service) held(s *slot) bool {
-	if !v.goal.task.HasLocalVolume() {
+	if !s.goal.task.HasLocalVolume() {
 		return false
 	}
 	for _, t := range s.run {

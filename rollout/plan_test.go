@@ -786,6 +786,84 @@ func TestProgressDeadline(t *testing.T) {
 	}
 }
 
+// TestNotReadyAgain: what was ready, or could not be seen, is late only when it was seen for as
+// long, and not while its node is away; and it is late then.
+func TestNotReadyAgain(t *testing.T) {
+	const bound = time.Minute
+	step := func(w *world, seconds int) {
+		for range seconds {
+			w.now = w.now.Add(time.Second)
+			w.plan()
+		}
+	}
+	node := func(w *world, change func(*cluster.Node)) {
+		n := w.nodes["n1"]
+		change(&n)
+		w.nodes["n1"] = n
+	}
+	never := time.Duration(0)
+	for _, tc := range []struct {
+		name   string
+		happen func(*world)
+		after  time.Duration // until the rollout fails; never
+		says   string
+	}{
+		{"it stays unhealthy", func(w *world) { w.unreadyOn("n1") }, bound, "shop/web.1 is not ready after 1m0s on n1"},
+		{"its node is cut off", func(w *world) { node(w, func(n *cluster.Node) { n.Alive = false }) }, never, ""},
+		{"its node is back", func(w *world) {
+			node(w, func(n *cluster.Node) { n.Alive = false })
+			w.unreadyOn("n1")
+			step(w, 300)
+			node(w, func(n *cluster.Node) { n.Alive = true })
+			w.plan()
+		}, bound, "is not ready after"},
+		{"its Docker is away", func(w *world) {
+			w.unreadyOn("n1")
+			node(w, func(n *cluster.Node) { n.Info.EngineAway = true })
+		}, never, "shop/web.1 waits for node n1, whose Docker does not answer"},
+		{"another server leads", func(w *world) {
+			w.unreadyOn("n1")
+			step(w, 50)
+			w.unready = nil
+			w.plan()
+		}, bound, "is not ready after"},
+		{"a crash of many that are free", func(w *world) {
+			w.unreadyOn("n1")
+			step(w, 50)
+			for id, st := range w.statuses {
+				st.Ready = true
+				w.statuses[id] = st
+			}
+			step(w, 1)
+			w.unreadyOn("n1")
+		}, bound, "is not ready after"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := busy(t, 1)
+			w.deploy(specs{"web": spec("v1", 1, func(s *cluster.ServiceSpec) { s.Update.Monitor = cluster.Duration(time.Hour) })})
+			w.steps(20, nil)
+			if w.ready("web", version("v1")) != 1 {
+				t.Fatalf("it is not ready\n%s", w.dump())
+			}
+			step(w, 600)
+			tc.happen(w)
+			w.plan()
+			from, failed := w.now, never
+			for range 900 {
+				if w.plan(); w.rollouts[sid("web")].State == cluster.RolloutFailed {
+					failed = w.now.Sub(from)
+					break
+				}
+				w.now = w.now.Add(time.Second)
+			}
+			if failed != tc.after {
+				t.Errorf("failed after %s, want %s: %s", failed, tc.after, w.message("web"))
+			}
+			w.wantMessage("web", tc.says)
+		})
+	}
+}
+
 func TestPauseAndContinue(t *testing.T) {
 	update := func(action string, ratio float64) func(*cluster.ServiceSpec) {
 		return func(s *cluster.ServiceSpec) {
@@ -940,6 +1018,117 @@ func TestPausedFillsWithWhatWorked(t *testing.T) {
 	w.deploy(specs{"web": spec("v2", 2, pause)})
 	w.run(nil)
 	w.expect("web", version("v1"), 2, cluster.RolloutPaused)
+}
+
+// TestPausedStillMoves: a node that is drained, or gone, is left by what was updated before the
+// rollout paused, and each slot keeps the version that it had.
+func TestPausedStillMoves(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		change func(*cluster.ServiceSpec)
+		happen func(*world)
+		alone  bool // two never run in one slot
+	}{
+		{"drained", func(*cluster.ServiceSpec) {}, func(w *world) { w.drain("n2") }, false},
+		{"drained, with a delay", func(s *cluster.ServiceSpec) { s.Update.Delay = cluster.Duration(time.Minute) }, func(w *world) { w.drain("n2") }, false},
+		{"drained, with a volume on a file server", nfs, func(w *world) { w.drain("n2") }, true},
+		{"drained, stop-first", func(s *cluster.ServiceSpec) { s.Update.Order, s.Rollback.Order = "stop-first", "stop-first" }, func(w *world) { w.drain("n2") }, false},
+		{"does not fulfil the constraints any more", zoneA, func(w *world) { w.label("n2", "b") }, false},
+		{"gone", func(*cluster.ServiceSpec) {}, func(w *world) { w.cut("n2") }, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := busy(t, 3)
+			w.lostAfter = 4 * time.Second
+			web := func(image string) cluster.ServiceSpec {
+				return spec(image, 6, tc.change, func(s *cluster.ServiceSpec) { s.Update.FailureAction, s.Update.Parallelism = "pause", 1 })
+			}
+			v2 := web("v2").Task.Hash()
+			for _, id := range []cluster.NodeID{"n1", "n2", "n3"} {
+				w.label(id, "a")
+			}
+			w.deploy(specs{"web": web("v1")})
+			w.run(nil)
+			w.deploy(specs{"web": web("v2")})
+			w.plan()
+			for w.rollouts[sid("web")].State == cluster.RolloutRunning {
+				w.steps(1, nil)
+				w.now = w.now.Add(time.Second)
+				for id, st := range w.statuses {
+					if st.Version == v2 && st.Slot == 5 && st.State == cluster.StateRunning {
+						st.State, st.Ready, st.ExitCode = cluster.StateFailed, false, 1
+						w.statuses[id] = st
+					}
+				}
+			}
+			w.run(nil)
+			had := map[int]string{}
+			on := map[string]bool{}
+			for _, x := range w.live("web") {
+				had[x.Slot] = x.Version
+				if w.placements[x.ID].Node == "n2" {
+					on[x.Version] = true
+				}
+			}
+			if len(on) != 2 || len(had) != 6 {
+				t.Fatalf("not the case that is meant\n%s", w.dump())
+			}
+			tc.happen(w)
+			w.run(func() {
+				slots := map[int]int{}
+				for _, x := range w.live("web") {
+					if slots[x.Slot]++; tc.alone && slots[x.Slot] > 1 {
+						t.Fatalf("two tasks in slot %d\n%s", x.Slot, w.dump())
+					}
+				}
+			})
+			now := map[int]string{}
+			for _, x := range w.live("web") {
+				now[x.Slot] = x.Version
+				if w.placements[x.ID].Node == "n2" {
+					t.Errorf("%s stays on n2", x.ID)
+				}
+			}
+			if diff := cmp.Diff(had, now); diff != "" || w.rollouts[sid("web")].State != cluster.RolloutPaused {
+				t.Errorf("versions of the slots:\n%s\n%s", diff, w.dump())
+			}
+		})
+	}
+}
+
+// TestDelayIsOfVersions: a drained node is left though the updates of a service wait in between.
+func TestDelayIsOfVersions(t *testing.T) {
+	w := busy(t, 2)
+	w.deploy(specs{"web": spec("v1", 2, func(s *cluster.ServiceSpec) { s.Update.Delay = cluster.Duration(time.Minute) })})
+	w.run(nil)
+	w.drain("n1")
+	w.run(nil)
+	for _, x := range w.live("web") {
+		if w.placements[x.ID].Node == "n1" {
+			t.Errorf("%s stays on n1", x.ID)
+		}
+	}
+}
+
+// TestStopFirstSaysWhichNodeItWaitsFor: the node of the task that leaves, which has the volume,
+// is gone.
+func TestStopFirstSaysWhichNodeItWaitsFor(t *testing.T) {
+	w := busy(t, 2)
+	w.lostAfter = 4 * time.Second
+	w.deploy(specs{"db": spec("v1", 1, volume)})
+	w.run(nil)
+	was := w.live("db")[0]
+	at := w.placements[was.ID].Node
+	w.deploy(specs{"db": spec("v2", 1, volume)})
+	for w.tasks[was.ID].Desire == cluster.DesireRun {
+		w.plan()
+	}
+	w.cut(at)
+	w.run(nil)
+	w.wantMessage("db", "shop/db.1 waits for node "+string(at)+", which is gone and has its volume")
+	w.cut(at)
+	w.run(nil)
+	w.expect("db", spec("v2", 1, volume).Task.Hash(), 1, cluster.RolloutComplete)
+	w.wantMessage("db", "")
 }
 
 func TestGoingBackToWhatStillRunsTakesNoTime(t *testing.T) {

@@ -28,22 +28,12 @@ type service struct {
 	waits   []string // what single slots wait for
 }
 
-// goal is what the slots should run now. It differs from the target while the
-// service goes back, is paused, or waits for a dependency.
-type goal struct {
-	task    cluster.TaskSpec
-	version string
-	release int
-	policy  cluster.UpdatePolicy
-	none    bool // nothing may be made at all
-	hold    bool // tasks of other versions are left as they are
-}
-
 // slot is one place to fill, and the tasks that are in it.
 type slot struct {
 	n      int
 	node   cluster.NodeID // of a global service
 	wanted bool
+	goal   goal // the service's, but for what keeps its version
 
 	run     []*task // to run, newest first
 	leaving []*task // draining or stopping
@@ -70,11 +60,13 @@ func (p *planner) plan(spec cluster.Service) {
 	v.assess()
 	v.gate()
 	v.aim()
+	v.keep()
 	for _, s := range v.slots {
 		v.settle(s)
 	}
 	v.update()
 	v.finish()
+	v.rewind()
 	for _, s := range v.slots {
 		for _, t := range s.leaving {
 			if t.Desire == cluster.DesireDrain && !t.moved {
@@ -90,6 +82,7 @@ func (p *planner) plan(spec cluster.Service) {
 func (v *service) begin() {
 	old, known := v.rollouts[v.spec.ServiceID]
 	v.rec = old
+	v.back(&v.rec.Settled)
 	if known && old.Created == v.spec.Created && old.Target == v.spec.Version && old.Release == v.spec.Release {
 		return
 	}
@@ -147,38 +140,6 @@ func (v *service) collect() {
 	}
 }
 
-// aim chooses what the slots should run now.
-func (v *service) aim() {
-	target := goal{
-		task: v.spec.Spec.Task, version: v.spec.Version, release: v.spec.Release, policy: v.spec.Spec.Update,
-	}
-	stable := target
-	if v.canGoBack() {
-		stable = goal{
-			task: *v.rec.Stable, version: v.rec.Stable.Hash(), release: v.rec.StableRelease, policy: v.spec.Spec.Rollback,
-		}
-	}
-	v.goal = target
-	switch v.rec.State {
-	case cluster.RolloutRollingBack, cluster.RolloutRolledBack:
-		v.goal = stable
-	case cluster.RolloutPaused:
-		v.goal = stable
-		v.goal.hold = true
-	case cluster.RolloutRunning, cluster.RolloutComplete, cluster.RolloutFailed:
-		if v.gated != "" {
-			v.goal = stable
-			v.goal.hold = true
-			v.goal.none = !v.canGoBack()
-		}
-	}
-}
-
-// canGoBack reports whether there is another version to serve.
-func (v *service) canGoBack() bool {
-	return v.rec.Stable != nil && v.rec.Stable.Hash() != v.rec.Target
-}
-
 // settle decides what happens within one slot, and what it means for the rollout.
 func (v *service) settle(s *slot) {
 	if !s.wanted {
@@ -192,14 +153,17 @@ func (v *service) settle(s *slot) {
 	switch {
 	case fits != nil && fits.ready():
 		v.waitFor(fits)
-		v.retireAll(others, v.replaceReason())
+		v.retireAll(others, v.replaceReason(s))
 		s.state = slotSettled
+	case fits != nil && s.goal.own && len(others) == 0: // not to be changed now
+		v.waitFor(fits)
+		s.state = slotGivenUp
 	case fits != nil:
 		v.waitFor(fits)
 		v.keepBest(others)
 		s.state = slotBusy
 	case v.done(s):
-		v.retireAll(others, v.replaceReason())
+		v.retireAll(others, v.replaceReason(s))
 		s.state = slotSettled
 	case len(others) > 0:
 		v.keepBest(others)
@@ -220,7 +184,7 @@ func (v *service) settle(s *slot) {
 // the other tasks that are to run there.
 func (v *service) split(s *slot) (fits *task, others []*task) {
 	for _, t := range s.run {
-		if t.Version != v.goal.version || t.Node != s.node || v.misplaced(t) {
+		if t.Version != s.goal.version || t.Node != s.node || v.misplaced(t) {
 			others = append(others, t)
 			continue
 		}
@@ -268,16 +232,16 @@ func (v *service) retireAll(ts []*task, reason string) {
 	}
 }
 
-func (v *service) replaceReason() string {
+func (v *service) replaceReason(s *slot) string {
 	switch v.rec.State {
 	case cluster.RolloutRollingBack:
 		// The container goes: whoever lists its task reads here what became of it.
-		return fmt.Sprintf("replaced: the service goes back to release %d: %s", v.goal.release, v.rec.Message)
+		return fmt.Sprintf("replaced: the service goes back to release %d: %s", s.goal.release, v.rec.Message)
 	case cluster.RolloutRolledBack:
-		return fmt.Sprintf("replaced: the service goes back to release %d", v.goal.release)
+		return fmt.Sprintf("replaced: the service goes back to release %d", s.goal.release)
 	case cluster.RolloutRunning, cluster.RolloutComplete, cluster.RolloutPaused, cluster.RolloutFailed:
 	}
-	return fmt.Sprintf("replaced by a task of release %d", v.goal.release)
+	return fmt.Sprintf("replaced by a task of release %d", s.goal.release)
 }
 
 // leavingCounts reports whether the slot's last task is still on its way out.
@@ -295,12 +259,13 @@ func (v *service) leavingCounts(s *slot) bool {
 
 // fill makes a task for an empty slot, unless something says to wait.
 func (v *service) fill(s *slot) {
-	if v.goal.none {
+	if s.goal.none {
 		return
 	}
-	if v.stopFirst() {
+	if s.goal.stopFirst() {
 		for _, t := range s.leaving {
 			if t.alive || t.node == "" || t.Spec.HasLocalVolume() {
+				v.waitFor(t)
 				return // its volume or its port is not free yet
 			}
 		}
@@ -309,7 +274,7 @@ func (v *service) fill(s *slot) {
 	if may {
 		v.create(s, attempt)
 	}
-	if last := v.lastEnded(s, v.goal.version); last != nil && v.usedUp(last) {
+	if last := v.lastEnded(s, s.goal.version); last != nil && v.usedUp(last) {
 		v.waits = append(v.waits, fmt.Sprintf("%s failed%s: %s%s", v.address(last), on(last.Outcome.Node), why(last.Outcome.ExitCode, last.Outcome.Reason), v.attempts()))
 	}
 }
@@ -319,7 +284,7 @@ func (v *service) create(s *slot, attempt int) {
 	v.rec.NextTask++
 	v.creates = append(v.creates, Create{cluster.Task{
 		ID: cluster.NewTaskID(v.spec.ServiceID, s.n, v.spec.Created, n), ServiceID: v.spec.ServiceID, Slot: s.n,
-		Version: v.goal.version, Release: v.goal.release, Spec: v.goal.task,
+		Version: s.goal.version, Release: s.goal.release, Spec: s.goal.task,
 		Desire: cluster.DesireRun, Created: v.Now, Since: v.Now, Node: s.node, N: n, Attempt: attempt,
 	}})
 }
@@ -342,12 +307,12 @@ func (v *service) update() {
 		return cmp.Or(boolCompare(b.failure != nil, a.failure != nil), boolCompare(serves(a), serves(b)))
 	})
 	free := v.parallelism() - busy
-	if busy == 0 && v.goal.policy.Delay > 0 && v.begun() &&
+	if busy == 0 && v.goal.policy.Delay > 0 && v.underWay() && v.begun() &&
 		(v.rec.Settled.IsZero() || !v.passed(v.rec.Settled, v.goal.policy.Delay.D())) {
 		free = 0
 	}
 	for _, s := range due {
-		if !v.mayUpdate(s) || v.held(s) {
+		if !s.mayUpdate() || v.held(s) {
 			continue
 		}
 		attempt, may := v.backoff(s)
@@ -370,8 +335,8 @@ func (v *service) update() {
 // replace starts on an outdated slot.
 func (v *service) replace(s *slot, attempt int) {
 	s.state = slotBusy
-	if v.stopFirst() && (!v.movesOnly(s) || v.goal.task.HasVolume()) { // what only one can have is on the node, or moves too
-		v.retireAll(s.run, v.replaceReason())
+	if s.goal.stopFirst() && (!s.movesOnly() || s.goal.task.HasVolume()) { // what only one can have is on the node, or moves too
+		v.retireAll(s.run, v.replaceReason(s))
 		return
 	}
 	v.create(s, attempt)
@@ -380,15 +345,26 @@ func (v *service) replace(s *slot, attempt int) {
 func serves(s *slot) bool { return slices.ContainsFunc(s.run, (*task).ready) }
 
 // mayUpdate reports whether an outdated slot may be changed now.
-func (v *service) mayUpdate(s *slot) bool {
-	return !v.goal.none && (!v.goal.hold || v.movesOnly(s))
+func (s *slot) mayUpdate() bool {
+	return !s.goal.none && (!s.goal.hold || s.movesOnly())
 }
 
 // movesOnly reports whether the slot's version is right, and only its node is not.
-func (v *service) movesOnly(s *slot) bool {
+func (s *slot) movesOnly() bool {
 	return !slices.ContainsFunc(s.run, func(t *task) bool {
-		return t.Desire == cluster.DesireRun && t.Version != v.goal.version
+		return t.Desire == cluster.DesireRun && t.Version != s.goal.version
 	})
+}
+
+// underWay reports whether versions are replaced, which waits in between. What only moves
+// does not.
+func (v *service) underWay() bool {
+	switch v.rec.State {
+	case cluster.RolloutRunning, cluster.RolloutRollingBack, cluster.RolloutFailed:
+		return !v.goal.hold
+	case cluster.RolloutComplete, cluster.RolloutRolledBack, cluster.RolloutPaused:
+	}
+	return false
 }
 
 // begun reports whether this rollout has made tasks.
@@ -401,23 +377,10 @@ func (v *service) parallelism() int {
 	return max(1, v.want/4)
 }
 
-// stopFirst reports whether a new task must wait for the old one to end: always
-// where both need what only one can have, unless the user says otherwise.
-func (v *service) stopFirst() bool {
-	switch v.goal.policy.Order {
-	case "stop-first":
-		return true
-	case "start-first":
-		return false
-	}
-	t := v.goal.task
-	return t.HasVolume() || len(t.NodePorts) > 0 || t.NetworkMode == "host"
-}
-
 // backoff says whether the slot may have its next task now, and which attempt
 // that is.
 func (v *service) backoff(s *slot) (attempt int, may bool) {
-	last := v.lastEnded(s, v.goal.version)
+	last := v.lastEnded(s, s.goal.version)
 	if last == nil || (last.Outcome.State != cluster.StateFailed && last.Outcome.State != cluster.StateComplete) {
 		return 0, true
 	}
@@ -454,7 +417,7 @@ func (v *service) done(s *slot) bool {
 	if c := v.spec.Spec.Restart.Condition; c != "none" && c != "on-failure" {
 		return false
 	}
-	last := v.lastEnded(s, v.goal.version)
+	last := v.lastEnded(s, s.goal.version)
 	return last != nil && last.Outcome.State == cluster.StateComplete
 }
 

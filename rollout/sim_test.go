@@ -38,8 +38,9 @@ type world struct {
 	agents     map[cluster.NodeID]cluster.StoreRev
 	gateways   map[cluster.NodeID]cluster.StoreRev
 
-	places map[cluster.ServiceID]cluster.VolumePlaces
-	data   map[string]cluster.NodeID // where the volume of a service's slot really is
+	unready map[cluster.TaskID]time.Time // as the leader has seen it
+	places  map[cluster.ServiceID]cluster.VolumePlaces
+	data    map[string]cluster.NodeID // where the volume of a service's slot really is
 
 	explained []cluster.Decision
 	used      map[cluster.TaskID]bool             // names of tasks ever made
@@ -150,7 +151,7 @@ func (w *world) snapshot() rollout.Snapshot {
 		Now: w.now, Rev: w.rev, Apps: values(w, w.apps), Services: values(w, w.services), Scales: values(w, w.scales),
 		Tasks: values(w, w.tasks), Placements: values(w, w.placements), Statuses: values(w, w.statuses),
 		Rollouts: values(w, w.rollouts), Endpoints: values(w, w.endpoints), Outcomes: values(w, w.outcomes),
-		Nodes: values(w, w.nodes), Lost: w.lost, Kept: values(w, w.places), LostAfter: w.lostAfter,
+		Nodes: values(w, w.nodes), Lost: w.lost, Kept: values(w, w.places), LostAfter: w.lostAfter, Unready: w.unready,
 	}
 	for i := range s.Outcomes {
 		s.Outcomes[i].Released = s.Outcomes[i].Number > w.pruned
@@ -167,6 +168,7 @@ func (w *world) snapshot() rollout.Snapshot {
 // plan runs the planner once and applies what it says.
 func (w *world) plan() []rollout.Action {
 	w.t.Helper()
+	w.unready = rollout.Look(w.unready, w.snapshot())
 	acts := rollout.Plan(w.snapshot())
 	touched := map[cluster.TaskID]bool{}
 	for _, a := range acts {
@@ -195,6 +197,8 @@ func (w *world) apply(a rollout.Action, touched map[cluster.TaskID]bool) {
 		w.checkStop(a.Task)
 		w.put(a.Task, touched)
 	case rollout.Record:
+		w.put(a.Task, touched)
+	case rollout.Rewind:
 		w.put(a.Task, touched)
 	case rollout.Delete:
 		w.put(a.Task, touched)
@@ -370,7 +374,7 @@ func (w *world) label(id cluster.NodeID, zone string) {
 func (w *world) agent() {
 	for _, id := range sorted(w.placements) {
 		p := w.placements[id]
-		if w.nodes[p.Node].Alive && w.r.Float64() >= w.lazy {
+		if n := w.nodes[p.Node]; n.Alive && !n.Info.EngineAway && w.r.Float64() >= w.lazy {
 			w.advance(id, p)
 		}
 	}

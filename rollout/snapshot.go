@@ -32,6 +32,8 @@ type Snapshot struct {
 	GatewayAcks []cluster.GatewayAck
 	// Unplaced says of tasks why the scheduler found no node for them.
 	Unplaced map[cluster.TaskID]string
+	// Unready is what Look notes: a task is not late before it was seen for as long.
+	Unready map[cluster.TaskID]time.Time
 
 	// LostAfter is how long a node is gone before its tasks are replaced; 0 is never.
 	LostAfter time.Duration
@@ -59,6 +61,9 @@ type Stop struct{ Task cluster.Task }
 
 // Record notes how a task ended.
 type Record struct{ Task cluster.Task }
+
+// Rewind takes times of a task back to now that lie ahead.
+type Rewind struct{ Task cluster.Task }
 
 // Delete forgets an ended task.
 type Delete struct{ Task cluster.Task }
@@ -89,6 +94,7 @@ func (Drain) action()    {}
 func (Withdraw) action() {}
 func (Stop) action()     {}
 func (Record) action()   {}
+func (Rewind) action()   {}
 func (Delete) action()   {}
 func (Save) action()     {}
 func (Keep) action()     {}

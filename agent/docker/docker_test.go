@@ -64,6 +64,29 @@ func TestPullProgressAndItsErrors(t *testing.T) {
 	}
 }
 
+// The engine says of a registry only in words why it cannot be had.
+func TestARegistryThatIsAwayIsTransient(t *testing.T) {
+	for msg, want := range map[string]cluster.Kind{
+		`Get "https://reg.test/v2/": dial tcp 10.0.0.9:443: connect: connection refused`:                                cluster.KindTransient,
+		`Get "https://reg.test/v2/": net/http: request canceled while waiting for connection (Client.Timeout exceeded)`: cluster.KindTransient,
+		`Get "https://reg.test/v2/": EOF`: cluster.KindTransient,
+		`Get "https://reg.test/v2/": dial tcp: lookup reg.test on 127.0.0.53:53: server misbehaving`: cluster.KindTransient,
+		"toomanyrequests: You have reached your pull rate limit":                                     cluster.KindTransient,
+		"received unexpected HTTP status: 503 Service Unavailable":                                   cluster.KindTransient,
+		`Get "https://reg.tets/v2/": dial tcp: lookup reg.tets on 127.0.0.53:53: no such host`:       cluster.KindOther,
+		`Head "https://reg.test/v2/geofence/web/manifests/1": no basic auth credentials`:             cluster.KindOther,
+		"unsupported manifest media type":                                                            cluster.KindOther,
+	} {
+		err := pullRefused(kind(fmt.Errorf("Error response from daemon: %s", msg)))
+		if cluster.KindOf(err) != want || Message(err) != msg {
+			t.Errorf("%s: %v (%s)", msg, err, cluster.KindOf(err))
+		}
+	}
+	if err := pullRefused(kind(fmt.Errorf("timeout: %w", cerrdefs.ErrNotFound))); cluster.KindOf(err) != cluster.KindNotFound {
+		t.Errorf("an image that does not exist: %s", cluster.KindOf(err))
+	}
+}
+
 func TestBuildOutput(t *testing.T) {
 	var out strings.Builder
 	id, err := buildOutput(strings.NewReader(`{"stream":"Step 1/1"}{"aux":{"ID":"sha256:abc"}}{"status":"done"}`), &out)

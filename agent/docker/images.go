@@ -137,7 +137,7 @@ func (e *Engine) Pull(ctx context.Context, ref, platform string, login Login, pr
 	}
 	body, err := e.cli.ImagePull(ctx, reference.TagNameOnly(n).String(), opts)
 	if err != nil {
-		return kind(err)
+		return pullRefused(kind(err))
 	}
 	defer func() { _ = body.Close() }()
 	return pullProgress(body, progress)
@@ -180,6 +180,25 @@ func pullProgress(body io.Reader, progress func(string)) error {
 			progress(s)
 		}
 	}
+}
+
+// pullRefused finds among the errors to which the engine gives no kind those of a registry that
+// cannot be reached now, or has too much to do. A name that does not exist is not one of them.
+func pullRefused(err error) error {
+	if cluster.KindOf(err) != cluster.KindOther || errors.Is(err, context.Canceled) {
+		return err
+	}
+	msg := strings.ToLower(err.Error())
+	for _, s := range []string{
+		"connection refused", "connection reset", "broken pipe", "no route to host", "network is unreachable",
+		"timeout", "deadline exceeded", ": eof", "unexpected eof", "server misbehaving", "temporary failure in name resolution",
+		"toomanyrequests", "too many requests", "internal server error", "bad gateway", "service unavailable",
+	} {
+		if strings.Contains(msg, s) {
+			return &cluster.Error{Kind: cluster.KindTransient, Err: err}
+		}
+	}
+	return err
 }
 
 // pullError gives an error from the middle of a pull the kind that the engine's
