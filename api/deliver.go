@@ -159,7 +159,12 @@ func (s *Server) input(c current, d cluster.Delivery, b v1.Bundle) plan.Input {
 	in := plan.Input{App: d.App, Bundle: b, Action: c.action(b)}
 	if r, ok := s.rendered(d, b.Package); ok {
 		in.Exact, in.Package = true, r.Package
-		in.Bundle = v1.Bundle{Services: r.Services, Hooks: r.Hooks, Secrets: plan.References(r.Services, r.Hooks), Rendered: r.Source}
+		services := maps.Clone(r.Services)
+		maps.DeleteFunc(services, func(n cluster.ServiceName, _ cluster.ServiceSpec) bool { // it was kept beside what was rendered
+			_, is := b.Services[n]
+			return !is
+		})
+		in.Bundle = v1.Bundle{Services: services, Hooks: r.Hooks, Secrets: plan.References(services, r.Hooks), Rendered: r.Source}
 		for name := range in.Bundle.Secrets {
 			if decl, is := b.Secrets[name]; is {
 				decl.Value = nil // as it is there

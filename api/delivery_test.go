@@ -426,7 +426,12 @@ func TestOneDeliveryOfAnApp(t *testing.T) {
 // TestServicesThatLeftTheirSource: they are removed, or with prune: false kept, with the
 // secrets that they use.
 func TestServicesThatLeftTheirSource(t *testing.T) {
-	for keep, want := range map[bool]string{false: "remove service old", true: ""} {
+	for _, tc := range []struct {
+		keep bool
+		pkg  string // what it is rendered from, where it is a package
+		want string
+	}{{want: "remove service old"}, {keep: true}, {keep: true, pkg: "same"}} {
+		keep, want := tc.keep, tc.want
 		b := newBench(t)
 		old := service("old:1")
 		old.Task.Secrets = []cluster.FileRef{{Name: "pw", Target: "/run/secrets/pw"}}
@@ -443,6 +448,9 @@ func TestServicesThatLeftTheirSource(t *testing.T) {
 			t.Fatal(err)
 		}
 		next := api.Fetched{Bundle: bundle(map[cluster.ServiceName]cluster.ServiceSpec{"web": service("web:2")})}
+		if tc.pkg != "" {
+			next.Bundle.Package = &v1.Package{Chart: "shop", Version: "1.0.0", Input: tc.pkg}
+		}
 		p, err := b.srv.PlanDelivery(t.Context(), d.Delivery, next)
 		if err != nil {
 			t.Fatal(err)
@@ -465,6 +473,18 @@ func TestServicesThatLeftTheirSource(t *testing.T) {
 		// Nothing is left to do at the next look.
 		if p, err := b.srv.PlanDelivery(t.Context(), d.Delivery, next); err != nil || !p.Empty() {
 			t.Errorf("kept %v: %+v, %v", keep, p.Changes, err)
+		}
+		// No longer kept, it goes, though what the package is rendered from is the same.
+		d.KeepGone = false
+		removed = ""
+		if p, err = b.srv.PlanDelivery(t.Context(), d.Delivery, next); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range p.Changes {
+			removed += fmt.Sprintf("%s %s %s", c.Action, c.Object, c.Name)
+		}
+		if keep && removed != "remove service old" || !keep && removed != "" {
+			t.Errorf("kept %v of %q, and no longer: %q", keep, tc.pkg, removed)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -154,6 +155,38 @@ func (v *Values) Text() (string, error) {
 		return "", err
 	}
 	return keep(m)
+}
+
+// element finds a list's element in the name of a value.
+var element = regexp.MustCompile(`(?:^|,)([^,=\[{]+)\[\d+\](?:[.\[][^,={]*)?=`)
+
+// Elements are the lists of which single elements are set and that no file of values has: such
+// a list is made of these elements alone, whatever the values below have there.
+func (v *Values) Elements() ([]string, error) {
+	files := Values{Kept: v.Kept, Files: v.Files}
+	base, err := files.Merge()
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, expr := range slices.Concat(v.Set, v.String, v.File, v.Literal) {
+		for _, m := range element.FindAllStringSubmatch(expr, -1) {
+			if !slices.Contains(out, m[1]) && !hasList(base, strings.Split(m[1], ".")) {
+				out = append(out, m[1])
+			}
+		}
+	}
+	return out, nil
+}
+
+func hasList(values map[string]any, path []string) bool {
+	v := values[path[0]]
+	if len(path) == 1 {
+		_, is := v.([]any)
+		return is
+	}
+	m, _ := v.(map[string]any)
+	return hasList(m, path[1:])
 }
 
 // Empty reports whether the user gave nothing.

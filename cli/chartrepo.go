@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -132,6 +133,9 @@ func (a *app) fetch(ctx context.Context, ref string, from fetchFlags) (files []c
 	g, inGit, err := from.gitPackage(ref)
 	if err != nil {
 		return nil, "", err
+	}
+	if u, err := url.Parse(ref); err == nil && u.User != nil && !inGit {
+		return nil, "", usagef("a password does not belong into the URL, which is kept with the release: --username NAME --password-stdin")
 	}
 	r, t, err := from.transfer(ctx, a, ref)
 	if err != nil {

@@ -231,6 +231,15 @@ func (x *deliveryFlags) setValues(a *app, d *cluster.Delivery) error {
 	if values.Empty() {
 		return nil
 	}
+	if len(d.Values) > 0 {
+		lists, err := values.Elements()
+		if err != nil {
+			return usagef("values: %w", err)
+		}
+		if len(lists) > 0 {
+			return usagef("values: of %s single elements are set, and a list that the source's --values have there would be replaced by these: give the whole list (--set-json '%s=[…]', or --values-file)", strings.Join(lists, ", "), lists[0])
+		}
+	}
 	if d.Set, err = values.Text(); err != nil {
 		return usagef("values: %w", err)
 	}

@@ -53,6 +53,30 @@ text: |
 	}
 }
 
+// An element of a list that stands in the source would take the list's place: what is there is
+// known only later.
+func TestAnElementOfASourcesListIsRefused(t *testing.T) {
+	h := newHub(t)
+	h.write("over.yaml", "servers: [{port: 80}]\nm: {l: [1]}\n")
+	for _, tc := range []struct {
+		flags []string
+		says  string
+	}{
+		{[]string{"--set", "a=1,servers[0].port=8080"}, "of servers single elements"},
+		{[]string{"--set-string", "m.l[1]=x", "--set-literal", "k[0]=y,z"}, "of m.l, k single elements"},
+		{[]string{"--values-file", "over.yaml", "--set", "m.deep.l[0][1]=x"}, "of m.deep.l single elements"},
+		{[]string{"--values-file", "over.yaml", "--set", "servers[0].port=8080,m.l[0]=2"}, ""},
+		{[]string{"--set", "a=x[0],b={c,d[1]}", "--set-json", `servers=[{"port": 1}]`}, ""},
+	} {
+		s := h.cli("", append([]string{"delivery", "create", "ww", "https://git.example.com/x.git", "--package", "chart", "--values", "prod.yaml", "-d", "--replace"}, tc.flags...)...)
+		if tc.says == "" && s.code != 0 || tc.says != "" && (s.code != 2 || !strings.Contains(s.err, tc.says)) {
+			t.Errorf("%v: %d, %s", tc.flags, s.code, s.err)
+		}
+	}
+	// With no values of the source there is no list but the package's own, which install replaces too.
+	h.must("", "delivery", "create", "ww", "https://git.example.com/x.git", "--package", "chart", "-d", "--replace", "--set", "servers[0].port=8080")
+}
+
 // The same flags are the same values to a package that is installed and to one that is delivered.
 func TestDeliveredValuesAreThoseOfInstall(t *testing.T) {
 	h := newHub(t)

@@ -369,6 +369,10 @@ func sentence(d cluster.Delivery, e cluster.DeliveryEvent) string {
 	return s
 }
 
+// poster follows no redirects: most would turn what is sent into a question, and its answer
+// into a success.
+var poster = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
 // post sends JSON. Errors do not hold the URL, which may be a password; they are of
 // KindInvalid where the same again would be refused again.
 func post(ctx context.Context, to string, body any) error {
@@ -384,7 +388,7 @@ func post(ctx context.Context, to string, body any) error {
 		return errors.New("it is no URL")
 	}
 	req.Header.Set("Content-Type", "application/json")
-	res, err := http.DefaultClient.Do(req)
+	res, err := poster.Do(req)
 	if err != nil {
 		return errors.Unwrap(err) // of the *url.Error, which has the URL
 	}
@@ -395,6 +399,9 @@ func post(ctx context.Context, to string, body any) error {
 		return nil
 	case code/100 == 4 && code != http.StatusRequestTimeout && code != http.StatusTooEarly && code != http.StatusTooManyRequests:
 		return cluster.Invalidf("%s", res.Status)
+	}
+	if to := res.Header.Get("Location"); to != "" && res.StatusCode/100 == 3 {
+		return cluster.Invalidf("%s: it is elsewhere; name the URL that it redirects to", res.Status)
 	}
 	return errors.New(res.Status)
 }

@@ -206,3 +206,21 @@ func TestWhatWasKeptOfADeliveryGoesWithIt(t *testing.T) {
 		t.Errorf("kept %s", got)
 	}
 }
+
+// A receiver that redirects was not told: most redirects turn the news into a question, whose
+// answer says nothing.
+func TestNewsIsNotSentElsewhere(t *testing.T) {
+	told := 0
+	mux := http.NewServeMux()
+	mux.HandleFunc("/new", func(http.ResponseWriter, *http.Request) { told++ })
+	mux.Handle("/old", http.RedirectHandler("/new", http.StatusFound))
+	srv := httptest.NewServer(mux)
+	defer srv.Close()
+	err := post(t.Context(), srv.URL+"/old", "news")
+	if told != 0 || cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "302") || strings.Contains(err.Error(), srv.URL) {
+		t.Errorf("told %d times: %v", told, err)
+	}
+	if err := post(t.Context(), srv.URL+"/new", "news"); err != nil || told != 1 {
+		t.Errorf("told %d times: %v", told, err)
+	}
+}

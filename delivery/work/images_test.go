@@ -42,8 +42,9 @@ type shelf struct {
 	page     int
 	pages    int // given
 	asked    int
-	read     int // manifests and layers that were sent whole
-	forged   int // as many tags are made up
+	read     int            // manifests and layers that were sent whole
+	forged   int            // as many tags are made up
+	mute     map[string]int // status of the next answers about a tag's manifest, by method; 0: without its digest
 }
 
 // reads is how many manifests and layers were sent whole.
@@ -72,7 +73,16 @@ func (s *shelf) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if len(s.busy) > 0 && strings.HasSuffix(r.URL.Path, "/tags/list") {
 		busy, s.busy = s.busy[0], s.busy[1:]
 	}
+	status, mute := s.mute[r.Method]
+	mute = mute && strings.Contains(r.URL.Path, "/manifests/")
 	s.mu.Unlock()
+	if mute {
+		if status == 0 {
+			status = http.StatusOK
+		}
+		w.WriteHeader(status)
+		return
+	}
 	if _, got, _ := r.BasicAuth(); password != "" && got != password {
 		w.Header().Set("WWW-Authenticate", `Basic realm="shelf"`)
 		w.WriteHeader(http.StatusUnauthorized)
@@ -421,6 +431,41 @@ func TestImagesAreCommitted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A tag and its digest, each marked, are written together: where a registry does not say what a
+// new tag means, what was chosen stays, and what a tag means anew is written by itself.
+func TestATagIsNotWrittenBesideAnotherDigest(t *testing.T) {
+	f, s := newForge(t), newShelf(t)
+	first := s.push("shop/web", "1.0.0")
+	f.write("compose.yaml", "services:\n  web:\n    image: "+s.host+"/shop/web:0.9 # {\"fairlead\": \"web\"}\n    labels:\n      digest: sha256:"+strings.Repeat("0", 64)+" # {\"fairlead\": \"web:digest\"}\n")
+	f.push("the first")
+	d := f.following(s.policy("web=shop/web semver 1.x"))
+	d.ImageWrite = cluster.ImageWrite{To: cluster.WriteCommit}
+	task := work.Task{Delivery: d, Scan: true, Commit: true, Cluster: "harbour"}
+	is := func(what, tag, digest string, r work.Result) {
+		t.Helper()
+		got := f.git(f.dir, "show", "main:compose.yaml")
+		if !strings.Contains(got, "shop/web:"+tag+" ") || !strings.Contains(got, "digest: "+digest+" ") || r.Images[0].Tag != tag || r.Images[0].Digest != digest {
+			t.Errorf("%s: %+v, and it is written\n%s", what, r.Images[0], got)
+		}
+		task.Chosen, task.Known, task.KnownImages = r.Images, r.Origin.Revision, work.ImagesKey(r.Images)
+	}
+	is("the first", "1.0.0", first, f.must(task))
+
+	second := s.push("shop/web", "1.1.0")
+	s.mute = map[string]int{http.MethodHead: http.StatusBadGateway, http.MethodGet: http.StatusBadGateway}
+	r := f.must(task)
+	if !strings.Contains(r.Images[0].Message, "502") {
+		t.Errorf("it says %q", r.Images[0].Message)
+	}
+	is("it does not say what the tag means", "1.0.0", first, r)
+	s.mute = map[string]int{http.MethodHead: 0}
+	is("it says it in full alone", "1.1.0", second, f.must(task))
+
+	s.mute = nil
+	third := s.push("shop/web", "1.1.0")
+	is("pushed anew", "1.1.0", third, f.must(task))
 }
 
 // A branch of its own can always be merged: it is one commit on what the source has, made

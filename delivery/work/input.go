@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 
 	"github.com/fairlead/fairlead/chart"
 	"github.com/fairlead/fairlead/cluster"
@@ -24,13 +25,20 @@ func input(t Task, files []chart.File, values chart.Values) string {
 	}{t.Delivery.App, t.Domain, files, values})
 }
 
-// withImages takes into the input what was chosen beside it.
+// withImages takes into the input what was chosen beside it. What a tag means now is no part
+// of it, unless it was chosen too: it changes nothing that is rendered.
 func withImages(r *Result) {
 	if p := r.Bundle.Package; p != nil && p.Input != "" && len(r.Origin.Images) > 0 {
+		images := slices.Clone(r.Origin.Images)
+		for i := range images {
+			if !images[i].Pinned {
+				images[i].Digest = ""
+			}
+		}
 		p.Input = sum(struct {
 			Input  string
 			Images []cluster.ImageChoice
-		}{p.Input, r.Origin.Images})
+		}{p.Input, images})
 	}
 }
 

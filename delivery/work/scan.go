@@ -149,20 +149,31 @@ func (t Task) scan(ctx context.Context, p cluster.ImagePolicy, prior cluster.Ima
 			return st, nil
 		}
 	}
-	digest := ""
-	switch d, err := remote.Head(repo.Tag(tag), o...); {
+	digest, err := digestOf(repo.Tag(tag), o)
+	switch {
 	case err == nil:
-		digest = d.Digest.String()
-	case p.Digest != "":
-		return prior, t.registryError(ctx, p.Repository, p.Digest, err)
-	case tag == prior.Tag:
+	case p.Digest == "" && tag == prior.Tag:
 		digest = prior.Digest
+	default: // a tag without its digest would be written beside another one's
+		return prior, t.registryError(ctx, p.Repository, tag, err)
 	}
 	st.Tag, st.Digest, st.Scanned = tag, digest, t.Now
 	if st.Ref() != prior.Ref() {
 		st.Chosen = st.Scanned
 	}
 	return st, nil
+}
+
+// digestOf is what a tag means now. A proxy may say no digest where only that is asked for.
+func digestOf(tag name.Tag, o []remote.Option) (string, error) {
+	if d, err := remote.Head(tag, o...); err == nil {
+		return d.Digest.String(), nil
+	}
+	d, err := remote.Get(tag, o...)
+	if err != nil {
+		return "", err
+	}
+	return d.Digest.String(), nil
 }
 
 func list(ctx context.Context, repo name.Repository, o []remote.Option) ([]string, error) {
@@ -329,12 +340,13 @@ func (t Task) registryError(ctx context.Context, repository, asked string, err e
 	return cluster.Transientf("%s: %s", host, cut(err.Error()))
 }
 
-// ImagesKey is what was chosen, to compare.
+// ImagesKey is what was chosen, to compare: with what it means now, which may be written to
+// the source too.
 func ImagesKey(states []cluster.ImageState) string {
 	var b strings.Builder
 	for _, st := range states {
 		if st.Tag != "" {
-			fmt.Fprintf(&b, "%s=%s ", st.Policy, st.Ref())
+			fmt.Fprintf(&b, "%s=%s %s ", st.Policy, st.Ref(), st.Digest)
 		}
 	}
 	return b.String()
