@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 // Hooks returns the loop that runs the hooks of packages: it writes their tasks, and
 // where the changes that they belong to stand.
 func Hooks(st store.Store, m *store.Mirror, now func() time.Time, log hclog.Logger) *loop.Loop[hook.Snapshot, hook.Action] {
-	h := &hookStore{store: st, mirror: m, now: now, log: log}
+	h := &hookStore{store: st, mirror: m, now: now, log: log, salt: rand.Text()}
 	return &loop.Loop[hook.Snapshot, hook.Action]{
 		Name: "hooks", Snapshot: h.snapshot, Plan: hook.Plan, Apply: h.apply, Wake: hook.Wake,
 		Changed: m.Changed, Resync: 30 * time.Second, Gather: 2 * time.Millisecond, Log: log,
@@ -28,11 +29,12 @@ type hookStore struct {
 	mirror    *store.Mirror
 	now       func() time.Time
 	log       hclog.Logger
+	salt      string // of the names of tasks
 	committed int64 // revision of the last write
 }
 
 func (h *hookStore) snapshot(ctx context.Context) (hook.Snapshot, error) {
-	s := hook.Snapshot{Now: h.now().UTC()}
+	s := hook.Snapshot{Now: h.now().UTC(), Salt: h.salt}
 	if err := caughtUp(ctx, h.mirror, h.committed); err != nil {
 		return s, err
 	}

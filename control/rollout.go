@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,7 +19,7 @@ import (
 // Rollout returns the loop that writes tasks, rollout records and the outcomes
 // of releases.
 func Rollout(st store.Store, m *store.Mirror, now func() time.Time, log hclog.Logger) *loop.Loop[rollout.Snapshot, rollout.Action] {
-	r := &rolloutStore{store: st, mirror: m, now: now, log: log, gone: map[cluster.NodeID]time.Time{}}
+	r := &rolloutStore{store: st, mirror: m, now: now, log: log, salt: rand.Text(), gone: map[cluster.NodeID]time.Time{}}
 	return &loop.Loop[rollout.Snapshot, rollout.Action]{
 		Name: "rollout", Snapshot: r.snapshot, Plan: rollout.Plan, Apply: r.apply, Wake: rollout.Wake,
 		Changed: m.Changed, Resync: 30 * time.Second, Gather: 2 * time.Millisecond, Log: log,
@@ -30,6 +31,7 @@ type rolloutStore struct {
 	mirror    *store.Mirror
 	now       func() time.Time
 	log       hclog.Logger
+	salt      string                       // of the names of tasks
 	gone      map[cluster.NodeID]time.Time // nodes that are not alive, since when this loop has seen it
 	committed int64                        // revision of the last write
 }
@@ -41,7 +43,7 @@ func (r *rolloutStore) snapshot(ctx context.Context) (rollout.Snapshot, error) {
 	}
 	r.mirror.Read(func(v store.View) {
 		s = rollout.Snapshot{
-			Now: r.now().UTC(), Rev: cluster.StoreRev(v.Rev()),
+			Now: r.now().UTC(), Salt: r.salt, Rev: cluster.StoreRev(v.Rev()),
 			Apps: store.Apps(v), Services: store.Services(v), Scales: store.Scales(v), Tasks: store.Tasks(v),
 			Placements: store.Placements(v), Statuses: store.Statuses(v), Rollouts: store.Rollouts(v),
 			Endpoints: store.EndpointSets(v), Outcomes: store.Outcomes(v), Changes: store.ChangeRecords(v), Nodes: store.Nodes(v), Lost: store.LostVolumes(v), Kept: store.VolumePlaces(v),

@@ -33,6 +33,9 @@ type Snapshot struct {
 	// Unplaced says of tasks why the scheduler found no node for them.
 	Unplaced map[cluster.TaskID]string
 
+	// Salt goes into the names of the tasks that are made: secret, and any will do, as
+	// no two tasks of a service have one number.
+	Salt string
 	// LostAfter is how long a node is gone before its tasks are replaced; 0 is never.
 	LostAfter time.Duration
 	// DrainBound is how long a lagging node or gateway is waited for; 0 means 10s.
