@@ -149,3 +149,24 @@ type Status struct {
 
 	Rev StoreRev `json:"-"`
 }
+
+// Bounds of what is copied from a status into records, several of which hold the words of
+// several tasks. An agent's own are smaller.
+const (
+	maxReason = 8 << 10
+	maxTail   = 16 << 10
+)
+
+// Brief is the status with no more words than records have room for.
+func (s Status) Brief() Status {
+	if len(s.Reason) > maxReason {
+		s.Reason = strings.ToValidUTF8(s.Reason[:maxReason], "") + "…"
+	}
+	from, size := len(s.LogTail), 0
+	for from > 0 && size+len(s.LogTail[from-1]) <= maxTail {
+		from--
+		size += len(s.LogTail[from]) + 1
+	}
+	s.LogTail = s.LogTail[from:]
+	return s
+}

@@ -19,7 +19,7 @@ import (
 // Rollout returns the loop that writes tasks, rollout records and the outcomes
 // of releases.
 func Rollout(st store.Store, m *store.Mirror, now func() time.Time, log hclog.Logger) *loop.Loop[rollout.Snapshot, rollout.Action] {
-	r := &rolloutStore{store: st, mirror: m, now: now, log: log, salt: rand.Text(), gone: map[cluster.NodeID]time.Time{}}
+	r := &rolloutStore{store: st, mirror: m, now: now, log: log, salt: rand.Text(), gone: map[cluster.NodeID]time.Time{}, untaken: untaken{log: log, now: now}}
 	return &loop.Loop[rollout.Snapshot, rollout.Action]{
 		Name: "rollout", Snapshot: r.snapshot, Plan: rollout.Plan, Apply: r.apply, Wake: rollout.Wake,
 		Changed: m.Changed, Resync: 30 * time.Second, Gather: 2 * time.Millisecond, Log: log,
@@ -33,6 +33,7 @@ type rolloutStore struct {
 	log       hclog.Logger
 	salt      string                       // of the names of tasks
 	gone      map[cluster.NodeID]time.Time // nodes that are not alive, since when this loop has seen it
+	untaken   untaken                      // services and outcomes
 	committed int64                        // revision of the last write
 }
 
@@ -112,7 +113,7 @@ func unplaced(v store.View, tasks []cluster.Task) map[cluster.TaskID]string {
 }
 
 // apply writes service by service, then the outcomes. A conflict about one
-// service does not keep the others waiting.
+// service does not keep the others waiting, nor does one that the store does not take.
 func (r *rolloutStore) apply(ctx context.Context, s rollout.Snapshot, acts []rollout.Action) error {
 	c := newRolloutConds(s)
 	var batches []*rolloutBatch
@@ -136,11 +137,25 @@ func (r *rolloutStore) apply(ctx context.Context, s rollout.Snapshot, acts []rol
 	}
 	var errs []error
 	for _, b := range batches {
-		if err := r.commit(ctx, b); err != nil {
-			errs = append(errs, err)
-			if cluster.KindOf(err) != cluster.KindConflict {
-				break
-			}
+		what := b.writes[0].op.Key
+		if b.service != (cluster.ServiceID{}) {
+			what = b.service.String()
+		}
+		if r.untaken.waits(what) {
+			continue
+		}
+		err := r.commit(ctx, b)
+		switch {
+		case err == nil:
+			r.untaken.taken(what)
+			continue
+		case cluster.KindOf(err) == cluster.KindInvalid:
+			r.untaken.refused(what, err)
+			continue
+		}
+		errs = append(errs, err)
+		if cluster.KindOf(err) != cluster.KindConflict {
+			break
 		}
 	}
 	return errors.Join(errs...)

@@ -70,7 +70,7 @@ func index(s Snapshot) *planner {
 		// The node that a task is placed on speaks for it, and no other: what any node
 		// says of a task that has none yet would count as its end.
 		if n, ok := p.placed[x.Task]; ok && n == x.Node {
-			p.statuses[x.Task] = x
+			p.statuses[x.Task] = x.Brief()
 		}
 	}
 	return p

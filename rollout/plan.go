@@ -183,7 +183,7 @@ func (p *planner) indexTasks() {
 		node, isPlaced := placed[t.ID]
 		st, seen := statuses[t.ID]
 		if seen {
-			t.status = *st
+			t.status = st.Brief()
 		}
 		t.node = node
 		if !isPlaced {

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"github.com/fairlead/fairlead/store"
 )
 
 // guard refuses users where etcd does not. To nodes it leaves what they use, keys and
@@ -19,7 +21,8 @@ import (
 // others' leases have to go, and more. And it refuses those that were removed: etcd asks
 // once, when a watch begins, whether its user may have it: one that was open would go on
 // to tell a node that was removed what the cluster does. Of who makes a lease it asks no
-// more than that there is a certificate, which a node that was removed still has.
+// more than that there is a certificate, which a node that was removed still has. Nor does
+// it bound what a node writes but by what it takes at all.
 type guard struct {
 	etcd atomic.Pointer[etcdserver.EtcdServer] // once it has started
 	seen atomic.Pointer[seen]
@@ -38,8 +41,12 @@ func (g *guard) start(e *etcdserver.EtcdServer) { g.etcd.Store(e) }
 
 // unary is an interceptor for single calls.
 func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if err := g.admit(ctx, userOf(ctx), info.FullMethod); err != nil {
+	user := userOf(ctx)
+	if err := g.admit(ctx, user, info.FullMethod); err != nil {
 		return nil, err
+	}
+	if user != rootUser && store.Oversized(req) {
+		return nil, rpctypes.ErrGRPCRequestTooLarge
 	}
 	return handler(ctx, req)
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
+
+	"github.com/fairlead/fairlead/store"
 )
 
 // attempts is how often a request is decided again because the node's record changed.
@@ -15,6 +18,9 @@ func (p *Proxy) do(ctx context.Context, op *pb.RequestOp) (*pb.ResponseOp, *pb.R
 	b, err := bearerOf(ctx)
 	if err != nil {
 		return nil, nil, err
+	}
+	if store.Oversized(op.GetRequestPut()) || store.Oversized(op.GetRequestTxn()) {
+		return nil, nil, rpctypes.ErrGRPCRequestTooLarge
 	}
 	for n := range attempts {
 		r, err := p.record(ctx, b, n > 0)
