@@ -282,7 +282,8 @@ func TestPlan(t *testing.T) {
 				w := (&world{}).node("a", 1, 1).node("b", 1, 1).service(web, cluster.Placement{}).task(web, 1, plain)
 				w.Statuses = []cluster.Status{{Task: "web.1.0", Node: "b", State: cluster.StateComplete}}
 				return w
-			}(), []string{"place web.1.0 on a"},
+			}(),
+			[]string{"place web.1.0 on a"},
 		},
 		{
 			"a node that may not have a task cannot hold it by saying that it runs there",
