@@ -1,10 +1,16 @@
 package store
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -26,6 +32,52 @@ func Oversized(req any) bool {
 		return slices.ContainsFunc(r.GetSuccess(), each) || slices.ContainsFunc(r.GetFailure(), each)
 	}
 	return false
+}
+
+// MaxNodeStatuses bounds the keys of a node's statuses, each of a task: every server keeps all
+// of them in memory. No machine runs as many containers.
+const MaxNodeStatuses = 4096
+
+// ErrTooManyStatuses refuses more, as etcd refuses what it does not take.
+var ErrTooManyStatuses = status.Errorf(codes.InvalidArgument, "a node has at most %d statuses", MaxNodeStatuses)
+
+// StatusPuts are the keys of statuses that a node's request to etcd writes.
+func StatusPuts(req any) (keys []string) {
+	switch r := req.(type) {
+	case *pb.PutRequest:
+		if key := string(r.GetKey()); strings.HasPrefix(key, PrefixStatus) {
+			return []string{key}
+		}
+	case *pb.TxnRequest:
+		for _, op := range slices.Concat(r.GetSuccess(), r.GetFailure()) {
+			keys = append(keys, StatusPuts(op.GetRequestPut())...)
+			keys = append(keys, StatusPuts(op.GetRequestTxn())...)
+		}
+	}
+	return keys
+}
+
+// StatusRange is where a node's statuses are, as etcd has ranges: from key until before end.
+func StatusRange(n cluster.NodeID) (key, end []byte) {
+	return []byte(StatusPrefix(n)), []byte(clientv3.GetPrefixRangeEnd(StatusPrefix(n)))
+}
+
+// Turns lets one request of each name go on at a time.
+type Turns struct{ of sync.Map }
+
+// Take waits for the turn of a name, and returns what ends it.
+func (t *Turns) Take(ctx context.Context, name string) (done func(), err error) {
+	v, _ := t.of.LoadOrStore(name, make(chan struct{}, 1))
+	turn, ok := v.(chan struct{})
+	if !ok {
+		return nil, fmt.Errorf("the turn of %s is a %T", name, v)
+	}
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // nodesSay reports whether a key is one that nodes write.

@@ -3,16 +3,20 @@ package embedded
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/server/v3/etcdserver"
+	"go.etcd.io/etcd/server/v3/storage/mvcc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 
+	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/store"
 )
 
@@ -26,6 +30,8 @@ import (
 type guard struct {
 	etcd atomic.Pointer[etcdserver.EtcdServer] // once it has started
 	seen atomic.Pointer[seen]
+
+	turns store.Turns // of users that write statuses
 }
 
 // seen are users that were there at one revision of the users.
@@ -48,7 +54,52 @@ func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	if user != rootUser && store.Oversized(req) {
 		return nil, rpctypes.ErrGRPCRequestTooLarge
 	}
+	if keys := store.StatusPuts(req); user != rootUser && len(keys) > 0 {
+		done, err := g.turns.Take(ctx, user) // those that are on their way are not counted yet
+		if err != nil {
+			return nil, status.FromContextError(ctx.Err()).Err()
+		}
+		defer done()
+		if err := g.room(ctx, keys); err != nil {
+			return nil, err
+		}
+	}
 	return handler(ctx, req)
+}
+
+// room refuses statuses of tasks that are more than a node can have.
+func (g *guard) room(ctx context.Context, keys []string) error {
+	e := g.etcd.Load()
+	if e == nil {
+		return nil
+	}
+	count := func(key, end []byte) (int, error) {
+		r, err := e.KV().Range(ctx, key, end, mvcc.RangeOptions{CountOnly: true})
+		if err != nil {
+			return 0, err
+		}
+		return r.Count, nil
+	}
+	fresh := 0
+	for _, key := range keys {
+		n, err := count([]byte(key), nil)
+		if err != nil {
+			return err
+		}
+		fresh += 1 - n
+	}
+	if fresh == 0 {
+		return nil
+	}
+	node, _, _ := strings.Cut(strings.TrimPrefix(keys[0], store.PrefixStatus), "/")
+	n, err := count(store.StatusRange(cluster.NodeID(node))) // etcd refuses keys of several nodes
+	if err != nil {
+		return err
+	}
+	if n+fresh > store.MaxNodeStatuses {
+		return store.ErrTooManyStatuses
+	}
+	return nil
 }
 
 // streams is an interceptor that ends the watches and leases of users that were
