@@ -34,7 +34,7 @@ var allowed = map[string][]string{
 	"store/embedded/etcdtest": {"cluster", "store", "store/embedded", "pki", "integration/need"},
 
 	"control": {
-		"cluster", "store", "loop", "scheduler", "rollout", "autoscaler", "registry", "proxyconf", "secrets", "preview", "hook", "delivery",
+		"cluster", "store", "loop", "outage", "scheduler", "rollout", "autoscaler", "registry", "proxyconf", "secrets", "preview", "hook", "delivery",
 	},
 	"preview":        {"cluster", "scheduler", "rollout"}, // their pure planners, over a change that is not made
 	"agent":          {"cluster", "outage", "atomicfile", "agent/docker", "agent/probe", "agent/taskinit"},

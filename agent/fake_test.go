@@ -497,7 +497,7 @@ func (n *fakeNode) start() (a *Agent, stop func()) {
 func fakeTask(i int) cluster.NodePlacement {
 	s := cluster.ServiceID{App: "a", Name: "b"}
 	return cluster.NodePlacement{
-		Task: cluster.NewTaskID(s, i, 1, int64(i)), Node: "n1", ServiceID: s, Slot: i, Desire: cluster.DesireRun,
+		Task: cluster.NewTaskID(s, i, 1, int64(i), ""), Node: "n1", ServiceID: s, Slot: i, Desire: cluster.DesireRun,
 		Spec: cluster.TaskSpec{Image: "img", NetworkMode: "none"},
 	}
 }

@@ -681,7 +681,7 @@ func TestTraceOfWhatRuns(t *testing.T) {
 	}
 	runs := func() cluster.TaskID {
 		svc := get[cluster.Service](b, store.ServiceKey(webID))
-		task := cluster.NewTaskID(webID, 1, svc.Created, int64(svc.Release))
+		task := cluster.NewTaskID(webID, 1, svc.Created, int64(svc.Release), "")
 		b.put(store.TaskKey("shop", task), cluster.Task{
 			ID: task, ServiceID: webID, Slot: 1, Version: svc.Version, Release: svc.Release, Spec: svc.Spec.Task, Desire: cluster.DesireRun, N: int64(svc.Release),
 		})

@@ -222,7 +222,7 @@ func (b *bench) keys(prefix string) []string {
 // run puts a task of a service on n1 with a status, as rollout, scheduler and agent would.
 func (b *bench) run(id cluster.ServiceID, slot int, version string) cluster.TaskID {
 	b.t.Helper()
-	task := cluster.NewTaskID(id, slot, 1, int64(len(b.keys(store.PrefixTasks))))
+	task := cluster.NewTaskID(id, slot, 1, int64(len(b.keys(store.PrefixTasks))), "")
 	b.put(store.TaskKey(id.App, task), cluster.Task{ID: task, ServiceID: id, Slot: slot, Version: version, Desire: cluster.DesireRun, Created: time.Now()})
 	b.put(store.PlacementKey("n1", task), cluster.NodePlacement{Task: task, Node: "n1", ServiceID: id, Slot: slot, Version: version})
 	b.put(store.StatusKey("n1", task), cluster.Status{

@@ -112,12 +112,7 @@ func (m *model) fill(v store.View, app cluster.AppName) {
 	for _, e := range store.All[cluster.NodePlacement](v, store.PrefixPlacements, ofApp) {
 		m.placements[e.V.Task] = e.V
 	}
-	for _, e := range store.All[cluster.Status](v, store.PrefixStatus, ofApp) {
-		// The node that a task is placed on speaks for it, and for no other.
-		if p, placed := m.placements[e.V.Task]; segment(e.Key, 1) == string(e.V.Node) && (!placed || p.Node == e.V.Node) {
-			m.statuses[e.V.Task] = e.V
-		}
-	}
+	m.hear(v, ofApp)
 	if app != "" {
 		m.last = store.LastRelease(v, app)
 	}
@@ -138,6 +133,24 @@ func (m *model) fill(v store.View, app cluster.AppName) {
 		return app == "" || segment(k, 2) == string(app)
 	}) {
 		m.decisions[e.V.Object] = append(m.decisions[e.V.Object], e.V)
+	}
+}
+
+// hear reads the statuses. The node that a task is placed on speaks for it, or the one that
+// it ended on, and no other: commands go where a status says that the task is.
+func (m *model) hear(v store.View, ofApp func(key string) bool) {
+	speaks := make(map[cluster.TaskID]cluster.NodeID, len(m.tasks))
+	for _, t := range m.tasks {
+		if p, placed := m.placements[t.ID]; placed {
+			speaks[t.ID] = p.Node
+		} else if t.Outcome != nil {
+			speaks[t.ID] = t.Outcome.Node
+		}
+	}
+	for _, e := range store.All[cluster.Status](v, store.PrefixStatus, ofApp) {
+		if n := speaks[e.V.Task]; n != "" && n == e.V.Node && segment(e.Key, 1) == string(n) {
+			m.statuses[e.V.Task] = e.V
+		}
 	}
 }
 

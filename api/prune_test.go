@@ -34,7 +34,7 @@ func TestWhatNobodyCanGoBackToIsDeleted(t *testing.T) {
 		switch n {
 		case 1:
 			svc := get[cluster.Service](b, store.ServiceKey(webID))
-			id := cluster.NewTaskID(webID, 1, 1, 1)
+			id := cluster.NewTaskID(webID, 1, 1, 1, "")
 			b.put(store.TaskKey("shop", id), cluster.Task{ID: id, ServiceID: webID, Slot: 1, Spec: svc.Spec.Task, Desire: cluster.DesireRun})
 		case 2:
 			svc := get[cluster.Service](b, store.ServiceKey(webID))

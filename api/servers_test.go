@@ -189,6 +189,7 @@ func TestAServerWithContainersIsNotRemoved(t *testing.T) {
 	task := func(id cluster.TaskID, node cluster.NodeID, state cluster.TaskState, mounts ...cluster.Mount) {
 		x := cluster.Task{ID: id, ServiceID: cluster.ServiceID{App: "shop", Name: "web"}, Slot: 1, Desire: cluster.DesireRun, Spec: cluster.TaskSpec{Mounts: mounts}}
 		b.put(store.TaskKey("shop", id), x)
+		b.put(store.PlacementKey(node, id), cluster.NodePlacement{Task: id, Node: node})
 		b.put(store.StatusKey(node, id), cluster.Status{Task: id, Node: node, State: state})
 	}
 	for _, n := range []cluster.NodeID{"n1", "n2", "n3"} {

@@ -410,7 +410,7 @@ func TestStates(t *testing.T) {
 	ctx := t.Context()
 	svc := deployWeb(t, b, cluster.RolloutRunning)
 	ready := b.run(webID, 1, svc.Version)
-	lost := cluster.NewTaskID(webID, 2, 1, 99)
+	lost := cluster.NewTaskID(webID, 2, 1, 99, "")
 	b.put(store.TaskKey("shop", lost), cluster.Task{ID: lost, ServiceID: webID, Slot: 2, Version: svc.Version, Desire: cluster.DesireRun})
 	b.put(store.DecisionKey("scheduler", "shop/web.2"), cluster.Decision{
 		Loop: "scheduler", Object: "shop/web.2", Verdict: "unplaced",
@@ -535,7 +535,7 @@ func TestLogsFollowNewTasks(t *testing.T) {
 	svc := deployWeb(t, b, cluster.RolloutComplete)
 	t1 := b.run(webID, 1, svc.Version)
 	b.host.lines[t1] = []cluster.LogLine{logLine(t1, 1, "first")}
-	later := cluster.NewTaskID(webID, 2, 1, 1) // the name that run gives the next task
+	later := cluster.NewTaskID(webID, 2, 1, 1, "") // the name that run gives the next task
 	b.host.lines[later] = []cluster.LogLine{logLine(later, 2, "second")}
 	ctx, cancel := context.WithCancel(t.Context())
 	var got []string
@@ -804,5 +804,35 @@ func TestLocalSocketNeedsNoToken(t *testing.T) {
 	b.host.exec = func(context.Context, cluster.ExecOptions, api.Streams) (int, error) { return 3, nil }
 	if code, err := c.Exec(t.Context(), web, cluster.ExecOptions{Command: []string{"x"}}, client.ExecStreams{}); err != nil || code != 3 {
 		t.Errorf("%d %v", code, err)
+	}
+}
+
+// A node that says a task runs there which has no place, or another one, is not believed:
+// what is typed into the task, or copied to it, would go there.
+func TestNobodySpeaksForATaskOfAnother(t *testing.T) {
+	b := newBench(t)
+	svc := deployWeb(t, b, cluster.RolloutRunning)
+	placed := b.run(webID, 1, svc.Version)
+	waits := cluster.NewTaskID(webID, 2, 1, 99, "")
+	b.put(store.TaskKey("shop", waits), cluster.Task{ID: waits, ServiceID: webID, Slot: 2, Version: svc.Version, Desire: cluster.DesireRun})
+	for _, id := range []cluster.TaskID{placed, waits} {
+		b.put(store.StatusKey("a-thief", id), cluster.Status{Task: id, Node: "a-thief", ServiceID: webID, State: cluster.StateRunning, Ready: true, Container: "c"})
+	}
+	b.await(func() bool {
+		tasks, err := b.Tasks(t.Context(), "shop", false)
+		return err == nil && len(tasks) == 2
+	})
+	for id, at := range map[cluster.TaskID]cluster.NodeID{placed: "n1", waits: ""} {
+		if d, err := b.Task(t.Context(), id); err != nil || d.Node != at || d.Status != nil && d.Status.Node != at || d.Ready != (at != "") {
+			t.Errorf("%s: %+v %v", id, d, err)
+		}
+	}
+	web2 := web
+	web2.Slot = 2
+	if err := b.Logs(t.Context(), web2, client.LogQuery{LogOptions: cluster.LogOptions{Tail: -1}}, func(l cluster.LogLine) error {
+		t.Errorf("%+v", l)
+		return nil
+	}); err != nil {
+		t.Error(err)
 	}
 }

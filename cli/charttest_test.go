@@ -19,6 +19,7 @@ func (h *hub) hookEnds(name cluster.ServiceName, state cluster.TaskState, code i
 			if _, ended := read[cluster.Status](h, store.StatusKey("n1", t.ID)); t.Hook == "" || t.Name != name || ended {
 				continue
 			}
+			h.put(store.PlacementKey("n1", t.ID), cluster.NodePlacement{Task: t.ID, Node: "n1", ServiceID: t.ServiceID, Slot: t.Slot, Version: t.Version})
 			h.put(store.StatusKey("n1", t.ID), cluster.Status{Task: t.ID, Node: "n1", ServiceID: t.ServiceID, Slot: t.Slot, Version: t.Version, State: state, ExitCode: code, LogTail: tail})
 			return
 		}

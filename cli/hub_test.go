@@ -223,7 +223,7 @@ func (h *hub) run(app cluster.AppName, service cluster.ServiceName) cluster.Task
 	if !ok {
 		h.t.Fatalf("no service %s", id)
 	}
-	task := cluster.NewTaskID(id, 1, 1, 1)
+	task := cluster.NewTaskID(id, 1, 1, 1, "")
 	h.put(store.TaskKey(app, task), cluster.Task{ID: task, ServiceID: id, Slot: 1, Version: svc.Version, Release: svc.Release, Spec: svc.Spec.Task, Desire: cluster.DesireRun, Created: today})
 	h.put(store.PlacementKey("n1", task), cluster.NodePlacement{Task: task, Node: "n1", ServiceID: id, Slot: 1, Version: svc.Version})
 	h.put(store.StatusKey("n1", task), cluster.Status{

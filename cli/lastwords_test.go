@@ -14,7 +14,7 @@ import (
 func (h *hub) ended(service cluster.ServiceName, at time.Time, o cluster.Outcome) {
 	h.t.Helper()
 	id := cluster.ServiceID{App: "store", Name: service}
-	task := cluster.NewTaskID(id, 1, 1, int64(len(h.dump())))
+	task := cluster.NewTaskID(id, 1, 1, int64(len(h.dump())), "")
 	o.Node, o.At = "n1", at
 	h.put(store.TaskKey("store", task), cluster.Task{
 		ID: task, ServiceID: id, Slot: 1, Desire: cluster.DesireStop, Reason: "it was told to stop", Created: at, Outcome: &o,

@@ -15,7 +15,7 @@ func TestTraceNamesTheDigest(t *testing.T) {
 	h := newHub(t)
 	withFront(h)
 	id := cluster.ServiceID{App: "store", Name: "front"}
-	task := cluster.NewTaskID(id, 1, 1, 1)
+	task := cluster.NewTaskID(id, 1, 1, 1, "")
 	says := func(imageID, digest string) {
 		st, ok := read[cluster.Status](h, store.StatusKey("n1", task))
 		if !ok {

@@ -153,7 +153,7 @@ func TestTaskIDs(t *testing.T) {
 	seen := map[cluster.TaskID]bool{}
 	for slot := 1; slot <= 20; slot++ {
 		for n := range int64(20) {
-			id := cluster.NewTaskID(web, slot, 5, n)
+			id := cluster.NewTaskID(web, slot, 5, n, "")
 			if seen[id] {
 				t.Fatalf("%s was given twice", id)
 			}
@@ -163,7 +163,10 @@ func TestTaskIDs(t *testing.T) {
 			}
 		}
 	}
-	if cluster.NewTaskID(web, 1, 5, 0) == cluster.NewTaskID(web, 1, 6, 0) {
+	if cluster.NewTaskID(web, 1, 5, 0, "") == cluster.NewTaskID(web, 1, 6, 0, "") {
 		t.Error("a service made again must not use its earlier names")
+	}
+	if cluster.NewTaskID(web, 1, 5, 0, "") == cluster.NewTaskID(web, 1, 5, 0, "salt") {
+		t.Error("who knows a service can tell the names of its tasks")
 	}
 }

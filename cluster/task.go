@@ -67,9 +67,10 @@ const taskSuffix = 10 // characters of a task's ID after its slot
 
 // NewTaskID names the n-th task of a service made since the service was created
 // at store revision created. Equal input gives equal names, so that a planner
-// needs no randomness.
-func NewTaskID(s ServiceID, slot int, created StoreRev, n int64) TaskID {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s.%d.%d.%d", s, slot, created, n))
+// needs no randomness. The salt is what no node knows: one that knew the name of a
+// task to come could speak of it first.
+func NewTaskID(s ServiceID, slot int, created StoreRev, n int64, salt string) TaskID {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s.%d.%d.%d.%s", s, slot, created, n, salt))
 	id := strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:]))[:taskSuffix]
 	return TaskID(fmt.Sprintf("%s_%s.%d.%s", s.App, s.Name, slot, id))
 }
@@ -147,4 +148,25 @@ type Status struct {
 	At          time.Time              `json:"at"`
 
 	Rev StoreRev `json:"-"`
+}
+
+// Bounds of what is copied from a status into records, several of which hold the words of
+// several tasks. An agent's own are smaller.
+const (
+	maxReason = 8 << 10
+	maxTail   = 16 << 10
+)
+
+// Brief is the status with no more words than records have room for.
+func (s Status) Brief() Status {
+	if len(s.Reason) > maxReason {
+		s.Reason = strings.ToValidUTF8(s.Reason[:maxReason], "") + "…"
+	}
+	from, size := len(s.LogTail), 0
+	for from > 0 && size+len(s.LogTail[from-1]) <= maxTail {
+		from--
+		size += len(s.LogTail[from]) + 1
+	}
+	s.LogTail = s.LogTail[from:]
+	return s
 }

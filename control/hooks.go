@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 // Hooks returns the loop that runs the hooks of packages: it writes their tasks, and
 // where the changes that they belong to stand.
 func Hooks(st store.Store, m *store.Mirror, now func() time.Time, log hclog.Logger) *loop.Loop[hook.Snapshot, hook.Action] {
-	h := &hookStore{store: st, mirror: m, now: now, log: log}
+	h := &hookStore{store: st, mirror: m, now: now, log: log, salt: rand.Text(), untaken: untaken{log: log, now: now}}
 	return &loop.Loop[hook.Snapshot, hook.Action]{
 		Name: "hooks", Snapshot: h.snapshot, Plan: hook.Plan, Apply: h.apply, Wake: hook.Wake,
 		Changed: m.Changed, Resync: 30 * time.Second, Gather: 2 * time.Millisecond, Log: log,
@@ -28,11 +29,13 @@ type hookStore struct {
 	mirror    *store.Mirror
 	now       func() time.Time
 	log       hclog.Logger
+	salt      string // of the names of tasks
+	untaken   untaken
 	committed int64 // revision of the last write
 }
 
 func (h *hookStore) snapshot(ctx context.Context) (hook.Snapshot, error) {
-	s := hook.Snapshot{Now: h.now().UTC()}
+	s := hook.Snapshot{Now: h.now().UTC(), Salt: h.salt}
 	if err := caughtUp(ctx, h.mirror, h.committed); err != nil {
 		return s, err
 	}
@@ -78,10 +81,20 @@ func (h *hookStore) apply(ctx context.Context, s hook.Snapshot, acts []hook.Acti
 		if err != nil {
 			return err
 		}
+		if h.untaken.waits(string(app)) {
+			acts = acts[n:]
+			continue
+		}
 		rev, err := h.store.Commit(ctx, t)
+		if cluster.KindOf(err) == cluster.KindInvalid {
+			h.untaken.refused(string(app), err)
+			acts = acts[n:]
+			continue // what else there is of the app waits, too
+		}
 		if err != nil {
 			return fmt.Errorf("write hooks of %s: %w", app, err)
 		}
+		h.untaken.taken(string(app))
 		h.committed = max(h.committed, rev)
 		for _, a := range acts[:n] {
 			if x, ok := a.(hook.Save); ok {

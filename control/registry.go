@@ -31,7 +31,7 @@ type RegistryOptions struct {
 // Registry returns the loop that writes endpoints and service addresses, and where
 // each node's containers are.
 func Registry(st store.Store, m *store.Mirror, o RegistryOptions, log hclog.Logger) *loop.Loop[registry.Snapshot, registry.Action] {
-	r := &registryStore{store: st, mirror: m, options: o, heard: map[cluster.NodeID]bool{}, log: log}
+	r := &registryStore{store: st, mirror: m, options: o, heard: map[cluster.NodeID]bool{}, log: log, untaken: untaken{log: log, now: o.Now}}
 	return &loop.Loop[registry.Snapshot, registry.Action]{
 		Name: "registry", Snapshot: r.snapshot, Plan: registry.Plan, Apply: r.apply, Wake: registry.Wake,
 		Changed: m.Changed, Resync: 30 * time.Second, Log: log,
@@ -44,7 +44,8 @@ type registryStore struct {
 	options   RegistryOptions
 	heard     map[cluster.NodeID]bool // nodes that were alive at some time since this loop began
 	log       hclog.Logger
-	committed int64 // revision of the last write
+	untaken   untaken // by key; it is tried in every plan, as each writes it anew
+	committed int64   // revision of the last write
 }
 
 func (r *registryStore) snapshot(ctx context.Context) (registry.Snapshot, error) {
@@ -101,44 +102,89 @@ func refused(v store.View) map[cluster.ServiceID]registry.Refusal {
 	return out
 }
 
-// apply writes the actions in transactions of whole services: an address and
-// the endpoints that carry it never come apart.
+// registryWrite is what is written together: an address and the endpoints that carry it
+// never come apart.
+type registryWrite struct {
+	conds []store.Cond
+	ops   []store.Op
+	size  int
+}
+
+// apply writes the actions in as few transactions as they fit in. One service that the
+// store does not take does not keep the others waiting.
 func (r *registryStore) apply(ctx context.Context, _ registry.Snapshot, acts []registry.Action) error {
-	var t store.Txn
-	size := 0
-	flush := func() error {
-		if len(t.Then) == 0 {
-			return nil
-		}
-		rev, err := r.store.Commit(ctx, t)
-		t, size = store.Txn{}, 0
-		if err != nil {
-			return fmt.Errorf("write endpoints: %w", err)
-		}
-		r.committed = rev
-		return nil
+	writes, err := r.writes(acts)
+	if err != nil {
+		return err
 	}
-	for i, a := range acts {
+	for len(writes) > 0 {
+		n, ops, size := 0, 0, 0
+		for _, w := range writes {
+			ops, size = ops+len(w.ops), size+w.size
+			if n > 0 && (ops > store.MaxOps || size > batchBytes) {
+				break
+			}
+			n++
+		}
+		if err := r.commit(ctx, writes[:n]); err != nil {
+			return err
+		}
+		writes = writes[n:]
+	}
+	return nil
+}
+
+func (r *registryStore) writes(acts []registry.Action) ([]registryWrite, error) {
+	var out []registryWrite
+	together := false
+	for _, a := range acts {
 		cond, op, err := r.write(a)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if op.Key == "" {
 			continue
 		}
-		if cond.Key != "" {
-			t.If = append(t.If, cond)
+		if !together {
+			out = append(out, registryWrite{})
 		}
-		t.Then = append(t.Then, op)
-		size += len(op.Value)
-		_, address := a.(registry.PutAddress)
-		if (len(t.Then) >= store.MaxOps-1 || size >= batchBytes) && !address && i < len(acts)-1 {
-			if err := flush(); err != nil {
-				return err
-			}
+		w := &out[len(out)-1]
+		if cond.Key != "" {
+			w.conds = append(w.conds, cond)
+		}
+		w.ops = append(w.ops, op)
+		w.size += len(op.Key) + len(op.Value)
+		_, together = a.(registry.PutAddress)
+	}
+	return out, nil
+}
+
+// commit writes all of them at once, or, where the store does not take that, one by one.
+func (r *registryStore) commit(ctx context.Context, writes []registryWrite) error {
+	var t store.Txn
+	for _, w := range writes {
+		t.If, t.Then = append(t.If, w.conds...), append(t.Then, w.ops...)
+	}
+	rev, err := r.store.Commit(ctx, t)
+	switch {
+	case err == nil:
+		r.committed = rev
+		for _, w := range writes {
+			r.untaken.taken(w.ops[0].Key)
+		}
+		return nil
+	case cluster.KindOf(err) != cluster.KindInvalid:
+		return fmt.Errorf("write endpoints: %w", err)
+	case len(writes) == 1:
+		r.untaken.refused(t.Then[0].Key, err)
+		return nil
+	}
+	for i := range writes {
+		if err := r.commit(ctx, writes[i:i+1]); err != nil {
+			return err
 		}
 	}
-	return flush()
+	return nil
 }
 
 func (r *registryStore) write(a registry.Action) (store.Cond, store.Op, error) {

@@ -314,7 +314,7 @@ func TestManyEndpointsAreSplitBySize(t *testing.T) {
 		e := cluster.Endpoints{ServiceID: id, Address: fmt.Sprintf("10.212.0.%d", i+1)}
 		for slot := range 300 {
 			e.Tasks = append(e.Tasks, cluster.Endpoint{
-				Task: cluster.NewTaskID(id, slot, 1, int64(slot)), Slot: slot, Node: "n1",
+				Task: cluster.NewTaskID(id, slot, 1, int64(slot), ""), Slot: slot, Node: "n1",
 				Addresses: map[cluster.NetworkName]string{"shop_default": "10.213.0.9"},
 			})
 		}

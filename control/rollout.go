@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,7 +19,7 @@ import (
 // Rollout returns the loop that writes tasks, rollout records and the outcomes
 // of releases.
 func Rollout(st store.Store, m *store.Mirror, now func() time.Time, log hclog.Logger) *loop.Loop[rollout.Snapshot, rollout.Action] {
-	r := &rolloutStore{store: st, mirror: m, now: now, log: log, gone: map[cluster.NodeID]time.Time{}}
+	r := &rolloutStore{store: st, mirror: m, now: now, log: log, salt: rand.Text(), gone: map[cluster.NodeID]time.Time{}, untaken: untaken{log: log, now: now}}
 	return &loop.Loop[rollout.Snapshot, rollout.Action]{
 		Name: "rollout", Snapshot: r.snapshot, Plan: rollout.Plan, Apply: r.apply, Wake: rollout.Wake,
 		Changed: m.Changed, Resync: 30 * time.Second, Gather: 2 * time.Millisecond, Log: log,
@@ -30,8 +31,10 @@ type rolloutStore struct {
 	mirror    *store.Mirror
 	now       func() time.Time
 	log       hclog.Logger
+	salt      string                       // of the names of tasks
 	gone      map[cluster.NodeID]time.Time // nodes that are not alive, since when this loop has seen it
 	unready   map[cluster.TaskID]time.Time // see rollout.Look
+	untaken   untaken                      // services and outcomes
 	committed int64                        // revision of the last write
 }
 
@@ -42,7 +45,7 @@ func (r *rolloutStore) snapshot(ctx context.Context) (rollout.Snapshot, error) {
 	}
 	r.mirror.Read(func(v store.View) {
 		s = rollout.Snapshot{
-			Now: r.now().UTC(), Rev: cluster.StoreRev(v.Rev()),
+			Now: r.now().UTC(), Salt: r.salt, Rev: cluster.StoreRev(v.Rev()),
 			Apps: store.Apps(v), Services: store.Services(v), Scales: store.Scales(v), Tasks: store.Tasks(v),
 			Placements: store.Placements(v), Statuses: store.Statuses(v), Rollouts: store.Rollouts(v),
 			Endpoints: store.EndpointSets(v), Outcomes: store.Outcomes(v), Changes: store.ChangeRecords(v), Nodes: store.Nodes(v), Lost: store.LostVolumes(v), Kept: store.VolumePlaces(v),
@@ -113,7 +116,7 @@ func unplaced(v store.View, tasks []cluster.Task) map[cluster.TaskID]string {
 }
 
 // apply writes service by service, then the outcomes. A conflict about one
-// service does not keep the others waiting.
+// service does not keep the others waiting, nor does one that the store does not take.
 func (r *rolloutStore) apply(ctx context.Context, s rollout.Snapshot, acts []rollout.Action) error {
 	c := newRolloutConds(s)
 	var batches []*rolloutBatch
@@ -137,11 +140,25 @@ func (r *rolloutStore) apply(ctx context.Context, s rollout.Snapshot, acts []rol
 	}
 	var errs []error
 	for _, b := range batches {
-		if err := r.commit(ctx, b); err != nil {
-			errs = append(errs, err)
-			if cluster.KindOf(err) != cluster.KindConflict {
-				break
-			}
+		what := b.writes[0].op.Key
+		if b.service != (cluster.ServiceID{}) {
+			what = b.service.String()
+		}
+		if r.untaken.waits(what) {
+			continue
+		}
+		err := r.commit(ctx, b)
+		switch {
+		case err == nil:
+			r.untaken.taken(what)
+			continue
+		case cluster.KindOf(err) == cluster.KindInvalid:
+			r.untaken.refused(what, err)
+			continue
+		}
+		errs = append(errs, err)
+		if cluster.KindOf(err) != cluster.KindConflict {
+			break
 		}
 	}
 	return errors.Join(errs...)

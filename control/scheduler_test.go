@@ -72,7 +72,7 @@ func (w *schedulerWorld) tasks(n int, spec cluster.TaskSpec) {
 	w.t.Helper()
 	write(w.t, w.st, store.ServiceKey(w.web), cluster.Service{ServiceID: w.web, Version: spec.Hash(), Spec: cluster.ServiceSpec{Task: spec}})
 	for i := range n {
-		id := cluster.NewTaskID(w.web, i+1, 1, int64(i))
+		id := cluster.NewTaskID(w.web, i+1, 1, int64(i), "")
 		write(w.t, w.st, store.TaskKey("shop", id), cluster.Task{
 			ID: id, ServiceID: w.web, Slot: i + 1, Version: spec.Hash(), Spec: spec, Desire: cluster.DesireRun, N: int64(i),
 		})

@@ -67,9 +67,10 @@ func index(s Snapshot) *planner {
 		p.placed[s.Placements[i].Task] = s.Placements[i].Node
 	}
 	for _, x := range s.Statuses {
-		// The node that a task is placed on speaks for it.
-		if n, ok := p.placed[x.Task]; !ok || n == x.Node {
-			p.statuses[x.Task] = x
+		// The node that a task is placed on speaks for it, and no other: what any node
+		// says of a task that has none yet would count as its end.
+		if n, ok := p.placed[x.Task]; ok && n == x.Node {
+			p.statuses[x.Task] = x.Brief()
 		}
 	}
 	return p

@@ -349,7 +349,7 @@ func (c *change) begin(h cluster.Hook, e cluster.HookEvent) {
 	}
 	id := cluster.ServiceID{App: c.name, Name: h.Service}
 	t := cluster.Task{
-		ID: cluster.NewTaskID(id, 1, c.app.Created, c.rec.NextTask), ServiceID: id, Slot: 1, Hook: e,
+		ID: cluster.NewTaskID(id, 1, c.app.Created, c.rec.NextTask, c.Salt), ServiceID: id, Slot: 1, Hook: e,
 		Version: h.Spec.Task.Hash(), Release: c.ch.Release, Spec: h.Spec.Task, Desire: cluster.DesireRun,
 		Created: c.Now, Since: c.Now, N: c.rec.NextTask,
 	}
@@ -392,7 +392,7 @@ func (c *change) observe(r *cluster.HookRun) {
 
 // over reports whether nothing of a task runs, or will.
 func (c *change) over(t cluster.Task) bool {
-	st, seen := c.statuses[t.ID]
+	st := c.statuses[t.ID]
 	node, placed := c.placed[t.ID]
 	_, member := c.nodes[node]
 	switch {
@@ -403,7 +403,7 @@ func (c *change) over(t cluster.Task) bool {
 	}
 	// A node that does not answer is not waited for: who asks for a change now would
 	// wait for as long as it is away. It stops the task when it is back.
-	return (!placed && !seen) || (placed && !c.nodes[node].Alive)
+	return !placed || !c.nodes[node].Alive
 }
 
 // sweep stops tasks that no run waits for, and deletes those that are to go.

@@ -72,8 +72,17 @@ func (s *sim) ends(state cluster.TaskState) {
 	if len(s.Tasks) == 0 {
 		s.t.Fatal("no task runs")
 	}
+	s.placed()
 	s.Statuses = append(s.Statuses, cluster.Status{Task: s.Tasks[len(s.Tasks)-1].ID, Node: "n1", State: state, ExitCode: 3, LogTail: []string{"last words"}})
 	s.apply()
+}
+
+// placed gives the last task a place, if it has none.
+func (s *sim) placed() {
+	id := s.Tasks[len(s.Tasks)-1].ID
+	if !slices.ContainsFunc(s.Placements, func(p cluster.NodePlacement) bool { return p.Task == id }) {
+		s.Placements = append(s.Placements, cluster.NodePlacement{Task: id, Node: "n1"})
+	}
 }
 
 func (s *sim) record() cluster.ChangeRecord {

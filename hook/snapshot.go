@@ -20,6 +20,8 @@ type Snapshot struct {
 	Rollouts   []cluster.Rollout
 	Outcomes   []cluster.ReleaseOutcome
 	Nodes      []cluster.Node
+	// Salt goes into the names of the tasks that are made, as in rollout.Snapshot.
+	Salt string
 }
 
 // Action is one thing to write. Tasks and records in actions are what to store;

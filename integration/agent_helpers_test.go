@@ -223,7 +223,7 @@ func (n *agentNode) placement(service string, slot int, spec cluster.TaskSpec) c
 		spec.Image = testImage
 	}
 	return cluster.NodePlacement{
-		Task: cluster.NewTaskID(s, slot, 1, n.n), Node: n.node, ServiceID: s, Slot: slot, Version: spec.Hash(), Spec: spec,
+		Task: cluster.NewTaskID(s, slot, 1, n.n, ""), Node: n.node, ServiceID: s, Slot: slot, Version: spec.Hash(), Spec: spec,
 		Desire: cluster.DesireRun,
 	}
 }

@@ -65,7 +65,7 @@ func (s *state) has(app, name string, spec cluster.ServiceSpec) {
 	for slot := 1; slot <= spec.Replicas; slot++ {
 		node := s.Nodes[(slot-1)%len(s.Nodes)].ID
 		t := cluster.Task{
-			ID: cluster.NewTaskID(svc.ServiceID, slot, 5, int64(slot)), ServiceID: svc.ServiceID, Slot: slot, Version: svc.Version,
+			ID: cluster.NewTaskID(svc.ServiceID, slot, 5, int64(slot), ""), ServiceID: svc.ServiceID, Slot: slot, Version: svc.Version,
 			Spec: spec.Task, Desire: cluster.DesireRun, N: int64(slot), Created: start, Since: start,
 		}
 		s.Tasks = append(s.Tasks, t)

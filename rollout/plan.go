@@ -159,12 +159,19 @@ func (p *planner) indexTasks() {
 			placed[x.Task] = x.Node
 		}
 	}
+	// The node that a task is placed on speaks for it, and the one that it ended on, for as
+	// long as something of it is there. Of one that has no place yet no node can know.
+	speaks := maps.Clone(placed)
+	for i := range p.Tasks {
+		t := &p.Tasks[i]
+		if _, isPlaced := placed[t.ID]; !isPlaced && t.Outcome != nil && t.Outcome.Node != "" {
+			speaks[t.ID] = t.Outcome.Node
+		}
+	}
 	statuses := make(map[cluster.TaskID]*cluster.Status, len(p.Statuses))
 	for i := range p.Statuses {
 		x := &p.Statuses[i]
-		have, ok := statuses[x.Task]
-		// The node that the task is placed on speaks for it.
-		if !ok || (have.Node != placed[x.Task] && (x.Node == placed[x.Task] || x.Node < have.Node)) {
+		if n, ok := speaks[x.Task]; ok && n == x.Node {
 			statuses[x.Task] = x
 		}
 	}
@@ -176,7 +183,7 @@ func (p *planner) indexTasks() {
 		node, isPlaced := placed[t.ID]
 		st, seen := statuses[t.ID]
 		if seen {
-			t.status = *st
+			t.status = st.Brief()
 		}
 		t.node = node
 		if !isPlaced {

@@ -283,7 +283,7 @@ func (v *service) create(s *slot, attempt int) {
 	n := v.rec.NextTask
 	v.rec.NextTask++
 	v.creates = append(v.creates, Create{cluster.Task{
-		ID: cluster.NewTaskID(v.spec.ServiceID, s.n, v.spec.Created, n), ServiceID: v.spec.ServiceID, Slot: s.n,
+		ID: cluster.NewTaskID(v.spec.ServiceID, s.n, v.spec.Created, n, v.Salt), ServiceID: v.spec.ServiceID, Slot: s.n,
 		Version: s.goal.version, Release: s.goal.release, Spec: s.goal.task,
 		Desire: cluster.DesireRun, Created: v.Now, Since: v.Now, Node: s.node, N: n, Attempt: attempt,
 	}})

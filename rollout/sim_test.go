@@ -48,6 +48,7 @@ type world struct {
 	served    map[cluster.TaskID]bool             // was ever in the endpoints
 	lostAfter time.Duration
 	lost      []cluster.NodeID // removed with their volumes
+	lies      []cluster.Status // what a stolen node says of others' tasks
 	moves     int              // changes that have no revision here
 
 	// behaviour
@@ -148,8 +149,8 @@ func values[K comparable, V any](w *world, m map[K]V) []V {
 
 func (w *world) snapshot() rollout.Snapshot {
 	s := rollout.Snapshot{
-		Now: w.now, Rev: w.rev, Apps: values(w, w.apps), Services: values(w, w.services), Scales: values(w, w.scales),
-		Tasks: values(w, w.tasks), Placements: values(w, w.placements), Statuses: values(w, w.statuses),
+		Now: w.now, Rev: w.rev, Salt: fmt.Sprint(w.rev % 3), Apps: values(w, w.apps), Services: values(w, w.services), Scales: values(w, w.scales),
+		Tasks: values(w, w.tasks), Placements: values(w, w.placements), Statuses: slices.Concat(w.lies, values(w, w.statuses)),
 		Rollouts: values(w, w.rollouts), Endpoints: values(w, w.endpoints), Outcomes: values(w, w.outcomes),
 		Nodes: values(w, w.nodes), Lost: w.lost, Kept: values(w, w.places), LostAfter: w.lostAfter, Unready: w.unready,
 	}

@@ -35,6 +35,9 @@ type Snapshot struct {
 	// Unready is what Look notes: a task is not late before it was seen for as long.
 	Unready map[cluster.TaskID]time.Time
 
+	// Salt goes into the names of the tasks that are made: secret, and any will do, as
+	// no two tasks of a service have one number.
+	Salt string
 	// LostAfter is how long a node is gone before its tasks are replaced; 0 is never.
 	LostAfter time.Duration
 	// DrainBound is how long a lagging node or gateway is waited for; 0 means 10s.

@@ -72,7 +72,7 @@ func big(nodes, services, tasks int, change func(*cluster.ServiceSpec)) Snapshot
 		id := s.Services[i%services].ServiceID
 		slot := i/services + 1
 		s.Tasks = append(s.Tasks, cluster.Task{
-			ID: cluster.NewTaskID(id, slot, 1, int64(i)), ServiceID: id, Slot: slot, Version: "v", N: int64(i), Desire: cluster.DesireRun,
+			ID: cluster.NewTaskID(id, slot, 1, int64(i), ""), ServiceID: id, Slot: slot, Version: "v", N: int64(i), Desire: cluster.DesireRun,
 			Spec: cluster.TaskSpec{Image: "image", Resources: cluster.Resources{ReserveCPU: 150, ReserveMemory: 64 << 20}},
 		})
 	}

@@ -23,8 +23,6 @@ type query struct {
 	*pending
 	group *group
 	place placement
-	// pinned is the only node that may run it; "" is any.
-	pinned cluster.NodeID
 	// holders are the only nodes that have its volumes; nil is any.
 	holders map[cluster.NodeID]bool
 	// away reports whether a node is not there, or does not answer.

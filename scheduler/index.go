@@ -76,7 +76,10 @@ type planner struct {
 // pending is a task that should run and has no placement.
 type pending struct {
 	*cluster.Task
-	seen cluster.NodeID // where a status says that it runs, though it has no placement
+	// seen are nodes that say it runs there, though it has no placement: an older store was
+	// put back. It stays on one of them if that may have it. More is not believed, as any
+	// node can say so.
+	seen []cluster.NodeID
 }
 
 type onNode struct {
@@ -137,14 +140,8 @@ func (p *planner) collect() {
 	}
 	for i := range p.Statuses {
 		st := &p.Statuses[i]
-		w := waiting[st.Task]
-		switch {
-		case w == nil:
-		case st.State.Terminal():
-			// It ran and ended, and the rollout is about to record that.
-			delete(waiting, st.Task)
-		case w.seen == "" || st.Node < w.seen:
-			w.seen = st.Node
+		if w := waiting[st.Task]; w != nil && !st.State.Terminal() {
+			w.seen = append(w.seen, st.Node)
 		}
 	}
 	for _, w := range waiting {

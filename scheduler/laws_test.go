@@ -69,7 +69,6 @@ func conserved(t *testing.T, s Snapshot, acts []Action) {
 	}
 	for _, x := range s.Statuses {
 		if x.State.Terminal() {
-			delete(want, x.Task)
 			ended[string(x.Node)+"/"+string(x.Task)] = true
 		}
 	}
@@ -301,12 +300,12 @@ func replay(t *testing.T, s Snapshot, acts []Action) {
 		if why := m.fits(n, task); why != "" {
 			t.Fatalf("task %s is placed on %s in spite of: %s", task.ID, n.ID, why)
 		}
-		switch at := running(s, task.ID); at {
-		case "":
+		at, known := m.nodes[running(s, task.ID)]
+		switch {
+		case !known || m.fits(at, task) != "":
 			m.best(t, task, n)
-		case n.ID:
-		default:
-			t.Fatalf("task %s is placed on %s, though it still runs on %s", task.ID, n.ID, at)
+		case n.ID != at.ID:
+			t.Fatalf("task %s is placed on %s, though it still runs on %s", task.ID, n.ID, at.ID)
 		}
 		m.placed = append(m.placed, p.Placement)
 		if task.Spec.HasLocalVolume() {
@@ -319,7 +318,7 @@ func replay(t *testing.T, s Snapshot, acts []Action) {
 			continue
 		}
 		for _, n := range s.Nodes {
-			if running(s, u.Task) == "" && m.fits(n, m.tasks[u.Task]) == "" {
+			if m.fits(n, m.tasks[u.Task]) == "" {
 				t.Fatalf("task %s is refused (%s), but %s would take it", u.Task, u.Reason, n.ID)
 			}
 		}

@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -140,7 +139,7 @@ func refusing(checks []named, n *node) int {
 
 // query makes the question that filters answer about a task.
 func (g *group) query(w *pending) *query {
-	q := &query{pending: w, group: g, place: g.place, pinned: cmp.Or(w.seen, w.Node), away: g.p.away}
+	q := &query{pending: w, group: g, place: g.place, away: g.p.away}
 	if w.Node == "" { // a global service's volumes are those of its nodes
 		q.holders = g.holders(w.Slot)
 	}
@@ -156,10 +155,15 @@ func (g *group) task(w *pending, filters []named) {
 		g.adjust(g.svc.uses[i], -1)
 	}
 	var n *node
+	why := ""
+	if q.Node == "" {
+		n = g.among(slices.Values(w.seen))
+	}
 	switch {
-	case q.pinned != "" && q.Node != "" && q.Node != q.pinned:
-	case q.pinned != "":
-		n = g.among(func(yield func(cluster.NodeID) bool) { yield(q.pinned) })
+	case n != nil:
+		why = "its node says that it runs there"
+	case q.Node != "":
+		n = g.among(func(yield func(cluster.NodeID) bool) { yield(q.Node) })
 	case q.holders != nil:
 		n = g.among(maps.Keys(q.holders))
 	case g.flat:
@@ -169,8 +173,7 @@ func (g *group) task(w *pending, filters []named) {
 			n = e.node
 		}
 	}
-	why := ""
-	if n != nil {
+	if n != nil && why == "" {
 		why = g.why(q, n)
 	}
 	for _, i := range others {
@@ -191,7 +194,7 @@ func (g *group) tell() {
 	for _, w := range g.refused {
 		q := g.query(w)
 		others := g.svc.slots[w.Slot]
-		special := q.pinned != "" || q.holders != nil || len(others) > 0
+		special := q.Node != "" || q.holders != nil || len(others) > 0
 		if !special && usual != nil {
 			g.p.refuse(w, usual)
 			continue
@@ -291,13 +294,10 @@ type refusal struct {
 // explain asks every node for the first filter that refuses it.
 func (p *planner) explain(q *query) *refusal {
 	candidates := p.nodes
-	if q.pinned != "" {
-		n := p.byNode[q.pinned]
+	if q.Node != "" {
+		n := p.byNode[q.Node]
 		if n == nil {
-			return &refusal{reason: "no suitable node (node " + string(q.pinned) + " is not part of the cluster)"}
-		}
-		if q.Node != "" && q.Node != q.pinned {
-			return &refusal{reason: fmt.Sprintf("it belongs to node %s, but still runs on node %s", q.Node, q.pinned)}
+			return &refusal{reason: "no suitable node (node " + string(q.Node) + " is not part of the cluster)"}
 		}
 		candidates = []*node{n}
 	}

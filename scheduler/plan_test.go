@@ -277,12 +277,40 @@ func TestPlan(t *testing.T) {
 			[]string{"place web.1.0 on b"},
 		},
 		{
-			"a task that ended is not placed again",
+			"of a task without a placement no node knows how it ended",
 			func() *world {
-				w := (&world{}).node("a", 1, 1).service(web, cluster.Placement{}).task(web, 1, plain)
-				w.Statuses = []cluster.Status{{Task: "web.1.0", Node: "a", State: cluster.StateComplete}}
+				w := (&world{}).node("a", 1, 1).node("b", 1, 1).service(web, cluster.Placement{}).task(web, 1, plain)
+				w.Statuses = []cluster.Status{{Task: "web.1.0", Node: "b", State: cluster.StateComplete}}
 				return w
-			}(), nil,
+			}(),
+			[]string{"place web.1.0 on a"},
+		},
+		{
+			"a node that may not have a task cannot hold it by saying that it runs there",
+			func() *world {
+				w := (&world{}).node("a", 1, 1).node("b", 1, 1, zone("1")).node("down", 1, 1, zone("1"), func(n *cluster.Node) { n.Alive = false }).
+					service(web, cluster.Placement{Constraints: []string{"node.labels.zone==1"}}).
+					task(web, 1, plain).task(web, 2, plain).task(web, 3, plain, func(t *cluster.Task) { t.Node = "b" })
+				for i, n := range []cluster.NodeID{"a", "down", "gone"} {
+					for slot := range 3 {
+						w.Statuses = append(w.Statuses, cluster.Status{Task: cluster.TaskID(fmt.Sprintf("web.%d.%d", slot+1, slot)), Node: n, State: cluster.StateRunning, Rev: cluster.StoreRev(i)})
+					}
+				}
+				return w
+			}(),
+			[]string{"place web.1.0 on b", "place web.2.1 on b", "place web.3.2 on b"},
+		},
+		{
+			"nor hide the one where it does run",
+			func() *world {
+				w := (&world{}).node("a", 1, 1).node("b", 1, 1, zone("1")).node("c", 1, 1, zone("1")).
+					service(web, cluster.Placement{Constraints: []string{"node.labels.zone==1"}}).task(web, 1, plain)
+				w.Statuses = []cluster.Status{
+					{Task: "web.1.0", Node: "a", State: cluster.StateRunning}, {Task: "web.1.0", Node: "c", State: cluster.StateRunning},
+				}
+				return w
+			}(),
+			[]string{"place web.1.0 on c"},
 		},
 		{
 			"desires follow, forward only",

@@ -18,7 +18,7 @@ const (
 // when there was no choice, or the cluster is too large to ask.
 func (g *group) why(q *query, n *node) string {
 	all := len(g.p.nodes)
-	if all < 2 || all > whyNodes || q.pinned != "" {
+	if all < 2 || all > whyNodes || q.Node != "" {
 		return ""
 	}
 	checks := append(active(static(), q), g.checks...)

@@ -35,6 +35,7 @@ type item struct {
 	once    sync.Once
 	decoded any
 	err     error
+	told    sync.Once // that it is left out
 }
 
 // NewMirror makes a mirror of prefix; it is empty until Run has listed it.
@@ -260,18 +261,30 @@ func each[T any](v View, prefix string, keep func(key string) bool, f func(it *i
 		it := v.m.byKey[k]
 		t, err := decode[T](it)
 		if err != nil {
-			v.m.log.Error("left out a value that does not decode", "key", k, "error", err)
+			it.told.Do(func() { v.m.log.Error("left out a value that does not decode", "key", cut(k), "error", err) })
 			continue
 		}
 		f(it, t)
 	}
 }
 
+// cut keeps a key that is meant to fill the log from doing so.
+func cut(key string) string {
+	const most = 200
+	if len(key) <= most {
+		return key
+	}
+	return strings.ToValidUTF8(key[:most], "") + "…"
+}
+
 func decode[T any](it *item) (*T, error) {
 	it.once.Do(func() {
+		if it.err = bounded(it.Key, it.Value); it.err != nil {
+			return
+		}
 		t := new(T)
 		if err := json.Unmarshal(it.Value, t); err != nil {
-			it.err = fmt.Errorf("decode %s: %w", it.Key, err)
+			it.err = fmt.Errorf("decode %s: %w", cut(it.Key), err)
 			return
 		}
 		it.decoded = t

@@ -3,15 +3,21 @@ package embedded
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/server/v3/etcdserver"
+	"go.etcd.io/etcd/server/v3/storage/mvcc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/store"
 )
 
 // guard refuses users where etcd does not. To nodes it leaves what they use, keys and
@@ -19,10 +25,13 @@ import (
 // others' leases have to go, and more. And it refuses those that were removed: etcd asks
 // once, when a watch begins, whether its user may have it: one that was open would go on
 // to tell a node that was removed what the cluster does. Of who makes a lease it asks no
-// more than that there is a certificate, which a node that was removed still has.
+// more than that there is a certificate, which a node that was removed still has. Nor does
+// it bound what a node writes but by what it takes at all.
 type guard struct {
 	etcd atomic.Pointer[etcdserver.EtcdServer] // once it has started
 	seen atomic.Pointer[seen]
+
+	turns store.Turns // of users that write statuses
 }
 
 // seen are users that were there at one revision of the users.
@@ -38,10 +47,59 @@ func (g *guard) start(e *etcdserver.EtcdServer) { g.etcd.Store(e) }
 
 // unary is an interceptor for single calls.
 func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if err := g.admit(ctx, userOf(ctx), info.FullMethod); err != nil {
+	user := userOf(ctx)
+	if err := g.admit(ctx, user, info.FullMethod); err != nil {
 		return nil, err
 	}
+	if user != rootUser && store.Oversized(req) {
+		return nil, rpctypes.ErrGRPCRequestTooLarge
+	}
+	if keys := store.StatusPuts(req); user != rootUser && len(keys) > 0 {
+		done, err := g.turns.Take(ctx, user) // those that are on their way are not counted yet
+		if err != nil {
+			return nil, status.FromContextError(ctx.Err()).Err()
+		}
+		defer done()
+		if err := g.room(ctx, keys); err != nil {
+			return nil, err
+		}
+	}
 	return handler(ctx, req)
+}
+
+// room refuses statuses of tasks that are more than a node can have.
+func (g *guard) room(ctx context.Context, keys []string) error {
+	e := g.etcd.Load()
+	if e == nil {
+		return nil
+	}
+	count := func(key, end []byte) (int, error) {
+		r, err := e.KV().Range(ctx, key, end, mvcc.RangeOptions{CountOnly: true})
+		if err != nil {
+			return 0, err
+		}
+		return r.Count, nil
+	}
+	fresh := 0
+	for _, key := range keys {
+		n, err := count([]byte(key), nil)
+		if err != nil {
+			return err
+		}
+		fresh += 1 - n
+	}
+	if fresh == 0 {
+		return nil
+	}
+	node, _, _ := strings.Cut(strings.TrimPrefix(keys[0], store.PrefixStatus), "/")
+	n, err := count(store.StatusRange(cluster.NodeID(node))) // etcd refuses keys of several nodes
+	if err != nil {
+		return err
+	}
+	if n+fresh > store.MaxNodeStatuses {
+		return store.ErrTooManyStatuses
+	}
+	return nil
 }
 
 // streams is an interceptor that ends the watches and leases of users that were

@@ -2,9 +2,14 @@ package proxy
 
 import (
 	"context"
+	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+
+	"github.com/fairlead/fairlead/store"
 )
 
 // attempts is how often a request is decided again because the node's record changed.
@@ -16,6 +21,14 @@ func (p *Proxy) do(ctx context.Context, op *pb.RequestOp) (*pb.ResponseOp, *pb.R
 	if err != nil {
 		return nil, nil, err
 	}
+	if store.Oversized(op.GetRequestPut()) || store.Oversized(op.GetRequestTxn()) {
+		return nil, nil, rpctypes.ErrGRPCRequestTooLarge
+	}
+	done, err := p.room(ctx, b, slices.Concat(store.StatusPuts(op.GetRequestPut()), store.StatusPuts(op.GetRequestTxn())))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer done()
 	for n := range attempts {
 		r, err := p.record(ctx, b, n > 0)
 		switch {
@@ -40,6 +53,37 @@ func (p *Proxy) do(ctx context.Context, op *pb.RequestOp) (*pb.ResponseOp, *pb.R
 		}
 	}
 	return nil, nil, errChanged
+}
+
+// room refuses statuses of tasks that are more than a node can have. Until done is called no
+// other request of the node makes new ones: those that are on their way are not counted yet.
+// What the mirror has costs no request.
+func (p *Proxy) room(ctx context.Context, b bearer, keys []string) (done func(), err error) {
+	fresh := 0
+	p.Mirror.Read(func(v store.View) {
+		for _, key := range keys {
+			if _, known := v.Entry(key); !known {
+				fresh++
+			}
+		}
+	})
+	if fresh == 0 {
+		return func() {}, nil
+	}
+	done, err = p.turns.Take(ctx, b.key)
+	if err != nil {
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+	from, end := store.StatusRange(b.node)
+	r, err := p.kv.Range(outgoing(ctx), &pb.RangeRequest{Key: from, RangeEnd: end, CountOnly: true})
+	if err == nil && r.GetCount()+int64(fresh) > store.MaxNodeStatuses {
+		err = store.ErrTooManyStatuses
+	}
+	if err != nil {
+		done()
+		return nil, err
+	}
+	return done, nil
 }
 
 // Range implements etcd's KV.Range.

@@ -56,6 +56,7 @@ type Proxy struct {
 	watch pb.WatchClient
 	lease pb.LeaseClient
 	told  sync.Map // bearers that were denied something, and logged
+	turns store.Turns
 }
 
 // New makes a proxy; Serve runs it.
