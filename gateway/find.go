@@ -7,7 +7,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/Masterminds/semver/v3"
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/proc"
@@ -35,7 +38,8 @@ func Find(ctx context.Context, configured string, caches ...string) (path, versi
 }
 
 // findTraefik looks for Traefik 3: the configured program alone when there is
-// one, else on PATH, else where it was installed, else in the user's cache.
+// one, else on PATH, else the highest version where it was installed and in the
+// user's cache: what a new Fairlead builds there is newer than what an old one installed.
 func findTraefik(ctx context.Context, configured string, caches ...string) (program, error) {
 	if configured != "" {
 		return probe(ctx, configured)
@@ -48,11 +52,8 @@ func findTraefik(ctx context.Context, configured string, caches ...string) (prog
 	if dir, err := os.UserCacheDir(); err == nil {
 		dirs = append(dirs, filepath.Join(dir, "fairlead"))
 	}
-	for _, dir := range dirs {
-		cached, _ := filepath.Glob(filepath.Join(dir, "traefik-3.*"))
-		slices.Sort(cached)
-		slices.Reverse(cached)
-		tried = append(tried, cached...)
+	for _, k := range kept(dirs...) {
+		tried = append(tried, k.path)
 	}
 	for _, p := range tried {
 		if prog, err := probe(ctx, p); err == nil {
@@ -60,6 +61,45 @@ func findTraefik(ctx context.Context, configured string, caches ...string) (prog
 		}
 	}
 	return program{}, cluster.Invalidf("gateway: no Traefik 3 found (tried %v): install one on PATH, name it with --traefik, or build it with `make traefik`", tried)
+}
+
+// keptProgram is a Traefik 3 with its version in its name.
+type keptProgram struct {
+	path    string
+	version *semver.Version
+}
+
+// kept are the Traefiks 3 in directories, the highest version first, then in the order
+// of the directories. One of another major version is none of them, nor is what is not
+// written to its end yet.
+func kept(dirs ...string) []keptProgram {
+	var all []keptProgram
+	for _, dir := range dirs {
+		paths, _ := filepath.Glob(filepath.Join(dir, "traefik-3.*"))
+		for _, p := range paths {
+			if v, err := semver.NewVersion(strings.TrimPrefix(filepath.Base(p), "traefik-")); err == nil && !strings.HasSuffix(p, ".new") {
+				all = append(all, keptProgram{p, v})
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b keptProgram) int { return b.version.Compare(a.version) })
+	return all
+}
+
+// Older are the Traefiks in a directory whose version is below that of one there.
+func Older(dir, than string) []string {
+	all := kept(dir)
+	at := slices.IndexFunc(all, func(k keptProgram) bool { return k.path == than })
+	if at < 0 {
+		return nil
+	}
+	var older []string
+	for _, k := range all[at:] {
+		if k.version.LessThan(all[at].version) {
+			older = append(older, k.path)
+		}
+	}
+	return older
 }
 
 func probe(ctx context.Context, path string) (program, error) {

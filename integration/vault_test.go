@@ -1,12 +1,18 @@
 package integration
 
 import (
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/api"
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/integration/vaultd"
@@ -119,5 +125,51 @@ func TestVaultTokensEnd(t *testing.T) {
 	}
 	if b, err := os.ReadFile(file); err != nil || strings.Contains(byToken.Alarm(), strings.TrimSpace(string(b))) {
 		t.Error(err)
+	}
+}
+
+// A real Vault renews a token also when it can live no longer: that must not be asked
+// for again and again until its end.
+func TestVaultTokenAtItsMaximum(t *testing.T) {
+	v := vaultd.Start(t)
+	v.Put("shop/db", map[string]any{"password": "s3cret"})
+	v.Policy("shop", "shop")
+	_, file := v.Token("shop", "1h")
+	token, err := v.Root.Auth().Token().Create(&api.TokenCreateRequest{Policies: []string{"shop"}, TTL: "18s", ExplicitMaxTTL: "18s", NoParent: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(token.Auth.ClientToken), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	to, err := url.Parse(v.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var renewals atomic.Int32
+	between := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		if strings.HasSuffix(r.In.URL.Path, "/renew-self") {
+			renewals.Add(1)
+		}
+		r.SetURL(to)
+	}, Transport: v.Root.CloneConfig().HttpClient.Transport}
+	srv := httptest.NewServer(http.Handler(between))
+	defer srv.Close()
+
+	c := atVault(t, vault.Config{Address: srv.URL, TokenFile: file})
+	go func() { _ = c.Run(t.Context()) }()
+	for {
+		_, err := c.Resolve(t.Context(), inVault("kv/shop/db#password"))
+		if err != nil {
+			if !strings.Contains(err.Error(), "not valid any more") {
+				t.Error(err)
+			}
+			break
+		}
+		time.Sleep(300 * time.Millisecond)
+	}
+	if n := renewals.Load(); n > 1 { // none, where the machine stood still
+		t.Errorf("renewed %d times in the last third of its life", n)
 	}
 }

@@ -12,7 +12,9 @@
 //   - Nothing is made in the network or the mounts of the machine itself: with the
 //     rack's end the kernel ends all processes of the lab, and with them its
 //     links, rules and mounts are gone. What stays is one directory, and control
-//     groups named after it: Down needs no record of what was made.
+//     groups named after it: Down needs no record of what was made. What is the
+//     kernel's and not a network's, the module br_netfilter, is switched off in the
+//     machine's own network before a node starts.
 //   - A directory is a lab's if it has the mark, which comes into being with it in one
 //     step and goes last. No other is used or removed.
 //   - The state file is written before what it says is made.

@@ -3,9 +3,11 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -47,6 +49,43 @@ func makeSwitch() error {
 	// Else bridged packets would pass iptables too: there are no rules, but it takes time.
 	_ = os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte("0"), 0)
 	return nil
+}
+
+// bridgeSwitches says whether bridged packets pass the firewall of the network that it
+// is read in; it is there once the kernel has br_netfilter.
+const bridgeSwitches = "/proc/sys/net/bridge"
+
+// spareBridges keeps the machine's own bridges as they are. Nodes need br_netfilter and
+// load it, for the whole kernel: from then on what passes any bridge of the machine would
+// also pass its firewall, where a virtual machine's packets may be dropped. So it is
+// loaded before them, and switched off in the machine's own network. Since Linux 5.3
+// each network has switches of its own, and a node's are on. Where the module is there
+// already, they are the machine's choice.
+func spareBridges(dir string, load func() error) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if load() != nil {
+		return nil // a node's Fairlead says what it lacks
+	}
+	var failed error
+	for _, family := range []string{"ip", "ip6", "arp"} {
+		file := filepath.Join(dir, "bridge-nf-call-"+family+"tables")
+		f, err := os.OpenFile(file, os.O_WRONLY, 0) //nolint:gosec // a switch of the kernel
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			_, err = f.WriteString("0\n")
+			err = errors.Join(err, f.Close())
+		}
+		failed = errors.Join(failed, err)
+	}
+	return failed
+}
+
+func loadBridgeFilter() error {
+	return exec.Command("modprobe", "br_netfilter").Run() //nolint:noctx // a second at most
 }
 
 // plug connects a machine, by its first process, to the switch.

@@ -72,6 +72,9 @@ func bringUp(ctx context.Context, root string, d Dir, want State, out io.Writer)
 	if len(racks(d)) > 0 {
 		return made, nil
 	}
+	if err := spareBridges(bridgeSwitches, loadBridgeFilter); err != nil {
+		_, _ = fmt.Fprintf(out, "the kernel has br_netfilter now, and what passes this machine's own bridges passes its firewall: set net.bridge.bridge-nf-call-iptables=0 (and ip6tables, arptables) if it must not: %v\n", err)
+	}
 	return made, startRack(ctx, d, st, held)
 }
 

@@ -73,16 +73,35 @@ func callersCache() []string {
 	return []string{filepath.Join(u.HomeDir, ".cache", "fairlead")}
 }
 
-// keepTraefik copies a Traefik from a user's cache to where a service finds it.
-func keepTraefik(path string, out io.Writer) error {
-	if path == "" || !strings.Contains(path, "/.cache/") {
+// keepTraefik copies a Traefik from a user's cache to dir, where a service finds it,
+// and removes older ones there: a server that runs one of them replaces it.
+func keepTraefik(dir, path string, out io.Writer) error {
+	to := filepath.Join(dir, filepath.Base(path))
+	switch {
+	case path == to:
+	case path == "" || !strings.Contains(path, "/.cache/"):
 		return nil
+	default:
+		if err := copyMissing(path, to, out); err != nil {
+			return err
+		}
 	}
-	to := filepath.Join(gateway.LibDir, filepath.Base(path))
+	for _, old := range gateway.Older(dir, to) {
+		if err := os.Remove(old); err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintln(out, "removed", old); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func copyMissing(path, to string, out io.Writer) error {
 	if _, err := os.Stat(to); err == nil {
 		return nil
 	}
-	if err := os.MkdirAll(gateway.LibDir, 0o755); err != nil { //nolint:gosec // programs, for everyone
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil { //nolint:gosec // programs, for everyone
 		return err
 	}
 	if err := copyProgram(path, to); err != nil {

@@ -206,7 +206,7 @@ const gatewayTime = 15 * time.Second
 // installPrograms puts Fairlead, and a Traefik that a service would not find,
 // where they stay.
 func installPrograms(traefik string, out io.Writer) error {
-	if err := keepTraefik(traefik, out); err != nil {
+	if err := keepTraefik(gateway.LibDir, traefik, out); err != nil {
 		return err
 	}
 	self, err := os.Executable()

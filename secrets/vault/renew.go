@@ -14,8 +14,8 @@ const (
 )
 
 // Run keeps the token of a file alive until ctx ends: it is renewed at two thirds of
-// the time it has. A token that cannot be renewed is left to run out, which
-// Alarm then tells; an AppRole logs in again by itself.
+// the time it has. A token that cannot be renewed, or no further, is left to run out,
+// which Alarm then tells; an AppRole logs in again by itself.
 func (c *Client) Run(ctx context.Context) error {
 	if c.cfg.RoleID != "" {
 		return nil
@@ -53,11 +53,40 @@ func (c *Client) renew(ctx context.Context) time.Duration {
 	if !due {
 		return wait
 	}
-	if _, err := c.vault.Auth().Token().RenewSelfWithContext(ctx, 0); err != nil {
+	got, err := c.vault.Auth().Token().RenewSelfWithContext(ctx, 0)
+	if err != nil {
 		c.log.Warn("could not renew the token of Vault; will retry", "address", c.cfg.Address, "error", err)
 		return firstRenew
 	}
-	return time.Second // look at what it has now
+	wait, last := afterRenewal(s, got)
+	if last && !c.ending {
+		c.ending = true
+		c.log.Warn("the token of Vault has come to the longest time that it may live: put another one into its file before it ends; a token with a period, or an AppRole, needs no such care",
+			"address", c.cfg.Address, "file", c.cfg.TokenFile, "ends_in", leased(got))
+	}
+	return wait
+}
+
+// afterRenewal reads from a token's description and the answer to its renewal when to
+// look at it again. A token that got less than what makes a renewal due must not be
+// renewed at once again. last is that it has come to the longest time that it may
+// live; one with a period and no such time has only a period that Vault shortens.
+func afterRenewal(before, renewed *api.Secret) (wait time.Duration, last bool) {
+	got := leased(renewed)
+	switch {
+	case got > whole(before)/3:
+		return time.Second, false // look at what it has now
+	case seconds(before, "period") > 0 && seconds(before, "explicit_max_ttl") == 0:
+		return min(max(time.Second, got/2), maxRenew), false
+	}
+	return min(max(firstRenew, got/2), maxRenew), true
+}
+
+func leased(renewed *api.Secret) time.Duration {
+	if renewed == nil || renewed.Auth == nil {
+		return 0
+	}
+	return time.Duration(renewed.Auth.LeaseDuration) * time.Second
 }
 
 // nextRenewal reads from a token's description whether it is to be renewed now, or
@@ -68,17 +97,22 @@ func nextRenewal(token *api.Secret) (wait time.Duration, due bool) {
 	if err != nil || rerr != nil || left <= 0 || !renewable {
 		return maxRenew, false
 	}
-	seconds := func(key string) time.Duration {
-		n, _ := token.Data[key].(json.Number)
-		d, err := n.Int64()
-		if err != nil {
-			return 0
-		}
-		return time.Duration(d) * time.Second
-	}
-	whole := max(seconds("creation_ttl"), seconds("period"), left)
-	if wait = left - whole/3; wait <= 0 {
+	if wait = left - whole(token)/3; wait <= 0 {
 		return 0, true
 	}
 	return min(wait, maxRenew), false
+}
+
+// whole is how long a token lives from one renewal to its end without another.
+func whole(token *api.Secret) time.Duration {
+	return max(seconds(token, "creation_ttl"), seconds(token, "period"), seconds(token, "ttl"))
+}
+
+func seconds(token *api.Secret, key string) time.Duration {
+	n, _ := token.Data[key].(json.Number)
+	d, err := n.Int64()
+	if err != nil {
+		return 0
+	}
+	return time.Duration(d) * time.Second
 }

@@ -54,14 +54,15 @@ func loopback(host string) bool {
 
 // Client resolves secrets from one Vault.
 type Client struct {
-	cfg   Config
-	now   func() time.Time
-	log   hclog.Logger
-	asked chan struct{} // one question at a time; it guards what follows
-	vault *api.Client
-	ready bool      // has a token
-	away  error     // what the last question failed with, while asking again is too early
-	until time.Time // when it is not any more
+	cfg    Config
+	now    func() time.Time
+	log    hclog.Logger
+	asked  chan struct{} // one question at a time; it guards what follows
+	vault  *api.Client
+	ready  bool      // has a token
+	ending bool      // its end was told
+	away   error     // what the last question failed with, while asking again is too early
+	until  time.Time // when it is not any more
 
 	mu    sync.Mutex
 	alarm string
@@ -181,9 +182,12 @@ func (c *Client) ask(ctx context.Context, ref cluster.VaultRef) (*api.KVSecret, 
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	kv, err := c.read(ctx, ref)
-	if refused(err) {
-		c.ready = false
-		kv, err = c.read(ctx, ref)
+	if refused(err) && c.ready {
+		var anew bool
+		if anew, err = c.anew(ctx, err); anew {
+			c.ready = false
+			kv, err = c.read(ctx, ref)
+		}
 	}
 	c.away = nil
 	if err == nil {
@@ -197,7 +201,7 @@ func (c *Client) ask(ctx context.Context, ref cluster.VaultRef) (*api.KVSecret, 
 		c.setAlarm(err.Error() + "; tasks that need a secret from it wait, what runs goes on")
 	case !c.ready:
 		c.setAlarm(err.Error())
-	case refused(err) && c.outdated(ctx):
+	case c.cfg.TokenFile != "" && refused(err) && refused(c.lookup(ctx)):
 		err = cluster.Invalidf("vault %s: the token is not valid any more; put another one into %s", c.cfg.Address, c.cfg.TokenFile)
 		c.setAlarm(err.Error())
 	default:
@@ -222,6 +226,7 @@ func (c *Client) login(ctx context.Context) error {
 		return err
 	}
 	if c.cfg.RoleID == "" {
+		c.ending = c.ending && v == c.vault.Token()
 		c.vault.SetToken(v)
 		c.ready = true
 		return nil
@@ -241,14 +246,25 @@ func (c *Client) login(ctx context.Context) error {
 	return nil
 }
 
-// outdated reports whether the token of the file is refused as such, and not for what
-// it may read.
-func (c *Client) outdated(ctx context.Context) bool {
-	if c.cfg.TokenFile == "" {
-		return false
+// anew reports whether to try again with another token after a refusal; else what to
+// say. A file may have another one, which costs nothing to see. A login makes a token
+// and a lease, and may use up the secret ID: it takes a token that is refused as such,
+// and not for what it may read.
+func (c *Client) anew(ctx context.Context, refusal error) (bool, error) {
+	if c.cfg.RoleID == "" {
+		return true, refusal
 	}
+	err := c.lookup(ctx)
+	if err == nil || refused(err) {
+		return err != nil, refusal
+	}
+	return false, err
+}
+
+// lookup asks for the token itself.
+func (c *Client) lookup(ctx context.Context) error {
 	_, err := c.vault.Auth().Token().LookupSelfWithContext(ctx)
-	return refused(err)
+	return err
 }
 
 func refused(err error) bool {

@@ -22,6 +22,12 @@ import (
 // proof that a real Vault is served: that takes a test with one.
 func fakeVault(t *testing.T) (url string, logins *atomic.Int32, revoke func()) {
 	t.Helper()
+	return fakeVaultAway(t, new(atomic.Bool))
+}
+
+// fakeVaultAway is one that says nothing of its tokens while it is away.
+func fakeVaultAway(t *testing.T, away *atomic.Bool) (url string, logins *atomic.Int32, revoke func()) {
+	t.Helper()
 	var n atomic.Int32
 	var epoch atomic.Int32
 	token := func() string { return fmt.Sprintf("token-%d", epoch.Load()) }
@@ -50,6 +56,14 @@ func fakeVault(t *testing.T) (url string, logins *atomic.Int32, revoke func()) {
 				"data":     map[string]any{"password": "s3cret", "port": 5432},
 				"metadata": map[string]any{"version": 1, "created_time": "2026-01-01T00:00:00Z", "deletion_time": "", "destroyed": false},
 			}})
+		case "/v1/kv/data/other/db":
+			reply(403, map[string]any{"errors": []string{"permission denied"}})
+		case "/v1/auth/token/lookup-self":
+			if away.Load() {
+				reply(503, map[string]any{"errors": []string{"Vault is sealed"}})
+				return
+			}
+			reply(200, map[string]any{"data": map[string]any{"ttl": 3600}})
 		case "/v1/kv/data/down":
 			reply(503, map[string]any{"errors": []string{"Vault is sealed"}})
 		default:
@@ -118,6 +132,39 @@ func TestAppRoleLogsInAgain(t *testing.T) {
 	_, err = wrong.Resolve(t.Context(), ref("kv/shop/db#password"))
 	if cluster.KindOf(err) != cluster.KindInvalid || strings.Contains(err.Error(), "hunter3") {
 		t.Errorf("a wrong secret ID: %v", err)
+	}
+}
+
+// What its policy forbids is no reason for another token: each has a lease, and the
+// secret ID may be good for few.
+func TestAppRoleKeepsItsTokenWhereItMayNotRead(t *testing.T) {
+	var away atomic.Bool
+	url, logins, revoke := fakeVaultAway(t, &away)
+	c, err := New(role(t, url, "hunter2"), time.Now, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	forbidden := func(kind cluster.Kind, says string) {
+		t.Helper()
+		if _, err := c.Resolve(t.Context(), ref("kv/other/db#password")); cluster.KindOf(err) != kind || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v (%v); want %q", err, cluster.KindOf(err), says)
+		}
+	}
+	for range 3 {
+		forbidden(cluster.KindInvalid, "permission denied")
+	}
+	if logins.Load() != 1 || c.Alarm() != "" {
+		t.Errorf("%d logins, alarm %q", logins.Load(), c.Alarm())
+	}
+	revoke()
+	forbidden(cluster.KindInvalid, "permission denied")
+	if logins.Load() != 2 {
+		t.Errorf("%d logins after a revocation", logins.Load())
+	}
+	away.Store(true) // nobody knows whether it is the token
+	forbidden(cluster.KindTransient, "sealed")
+	if logins.Load() != 2 {
+		t.Errorf("%d logins while Vault was away", logins.Load())
 	}
 }
 
@@ -227,5 +274,88 @@ func TestNextRenewal(t *testing.T) {
 		if wait, due := nextRenewal(&api.Secret{Data: c.data}); wait != c.wait || due != c.due {
 			t.Errorf("%s: %v, %v; want %v, %v", c.what, wait, due, c.wait, c.due)
 		}
+	}
+}
+
+// A renewal that gives no more than what is left anyway must not be followed by
+// another at once.
+func TestAfterRenewal(t *testing.T) {
+	data := func(ttl, creation, period, most string) map[string]any {
+		return map[string]any{
+			"ttl": json.Number(ttl), "creation_ttl": json.Number(creation), "period": json.Number(period),
+			"explicit_max_ttl": json.Number(most), "renewable": true,
+		}
+	}
+	for _, c := range []struct {
+		what string
+		data map[string]any
+		got  int // seconds
+		wait time.Duration
+		last bool
+	}{
+		{"renewed for as long as at first", data("1200", "3600", "0", "0"), 3600, time.Second, false},
+		{"renewed for less, but for a while", data("1200", "3600", "0", "0"), 1800, time.Second, false},
+		{"at its maximum", data("1200", "3600", "0", "0"), 1200, 10 * time.Minute, true},
+		{"at its maximum of a month", data("921600", "2764800", "0", "0"), 921600, maxRenew, true},
+		{"at its maximum, and short", data("6", "18", "0", "18"), 6, firstRenew, true},
+		{"a period", data("30", "90", "90", "0"), 90, time.Second, false},
+		{"a period longer than Vault allows", data("2764800", "2764800", "9000000", "0"), 2764800, maxRenew, false},
+		{"a period that became short", data("30", "3600", "30", "0"), 30, 15 * time.Second, false},
+		{"a period with a maximum", data("1200", "3600", "3600", "7200"), 1190, 595 * time.Second, true},
+		{"an answer that says nothing", data("1200", "3600", "0", "0"), 0, firstRenew, true},
+	} {
+		if _, due := nextRenewal(&api.Secret{Data: c.data}); !due {
+			t.Errorf("%s: it is not due", c.what)
+		}
+		wait, last := afterRenewal(&api.Secret{Data: c.data}, &api.Secret{Auth: &api.SecretAuth{LeaseDuration: c.got}})
+		if wait != c.wait || last != c.last {
+			t.Errorf("%s: %v, %v; want %v, %v", c.what, wait, last, c.wait, c.last)
+		}
+	}
+}
+
+// That a token ends is told once for each, and a token that comes to its end is
+// renewed no more often for it.
+func TestTokenAtItsMaximum(t *testing.T) {
+	var renewals atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/v1/auth/token/lookup-self":
+			_, _ = w.Write([]byte(`{"data":{"ttl":921600,"creation_ttl":2764800,"explicit_max_ttl":0,"renewable":true}}`))
+		case "/v1/auth/token/renew-self":
+			renewals.Add(1)
+			_, _ = w.Write([]byte(`{"auth":{"client_token":"x","lease_duration":921600,"renewable":true}}`))
+		default:
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = w.Write([]byte(`{"errors":["permission denied"]}`))
+		}
+	}))
+	defer srv.Close()
+	var log strings.Builder
+	cfg := config(t, srv.URL, "hunter2")
+	c, err := New(cfg, time.Now, hclog.New(&hclog.LoggerOptions{Output: &log}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := func(want int) {
+		t.Helper()
+		for range 3 {
+			if wait := c.renew(t.Context()); wait != maxRenew {
+				t.Errorf("the next look is in %v", wait)
+			}
+			_, _ = c.Resolve(t.Context(), ref("kv/other#x")) // reads the file again
+		}
+		if n := strings.Count(log.String(), "longest time"); n != want || !strings.Contains(log.String(), "ends_in=256h") || strings.Contains(log.String(), "hunter") {
+			t.Errorf("told %d times, want %d: %s", n, want, &log)
+		}
+	}
+	told(1)
+	if err := os.WriteFile(cfg.TokenFile, []byte("hunter3"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = c.Resolve(t.Context(), ref("kv/other#x"))
+	told(2)
+	if n := renewals.Load(); n != 6 {
+		t.Errorf("%d renewals", n)
 	}
 }
