@@ -342,7 +342,7 @@ func TestServerJoinInterrupted(t *testing.T) {
 	four.says("is for nodes")
 }
 
-// A second server is let vote and dies before it knows: the first one is no majority
+// A second server that votes is not uninstalled. It is let vote and dies before it knows: the first one is no majority
 // without it, and it is none without the first. It starts what it has of the store, and
 // changes are accepted again. One that was taken out meanwhile, by others that are away
 // when it starts, finds out and joins anew.
@@ -357,6 +357,9 @@ func TestServerDiesAsItIsLetVote(t *testing.T) {
 	t.Cleanup(three.remove)
 	two.joins(token, one.listen)
 	two.voters(2)
+	if out, err := two.try("system", "uninstall", "--purge", "--yes", "--data-dir", two.data, "--run-dir", two.run); err == nil || !strings.Contains(out, "server rm n2") {
+		t.Errorf("one that votes is uninstalled: %v: %s", err, out)
+	}
 	two.forgetsVote()
 	two.up()
 	one.voters(2)
