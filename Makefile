@@ -92,7 +92,7 @@ integration: setup vault engine registry buildx debian build ## tests on the rea
 # The long tests of several servers, of labs, of etcds that are an operator's own, and
 # of a machine with systemd (the package must be there).
 EMPTY    :=
-CLUSTERS := ^($(subst $(EMPTY) ,|,$(strip TestThreeServers TestTwoWholeServers TestServerJoinInterrupted TestLeaderKilledWhileAServerJoins TestTwoNodes TestTwoGateways \
+CLUSTERS := ^($(subst $(EMPTY) ,|,$(strip TestThreeServers TestTwoWholeServers TestServerJoinInterrupted TestServerDiesAsItIsLetVote TestLeaderKilledWhileAServerJoins TestTwoNodes TestTwoGateways \
 	TestOperatorsEtcd TestOperatorsEtcdProxied TestNodesOnOperatorsEtcd TestServersOnOperatorsEtcd \
 	TestSlowLink TestTwoLabs TestLabIsKept TestInterrupted TestMachineIsLeftAlone TestServersAndGateways TestDocumentedFirewall \
 	TestShopOnThreeNodes TestNodesUnderLoad TestAcrossNodes TestAcrossServers TestLeadersUnderLoad TestDeliveryOnThreeNodes TestSystemd TestSystemdMachinesJoin)))$$
@@ -129,7 +129,7 @@ integration-etcd: setup vault registry buildx debian build ## the end-to-end tes
 	for etcd in debian current; do \
 		echo "on an external etcd: $$etcd"; \
 		FAIRLEAD_TEST_ETCD=$$etcd FAIRLEAD_MUST_RUN=1 go test -count=1 -timeout 40m -p 1 \
-			-skip '^(TestLeaderKilledWhileAServerJoins|TestFullDisk|TestExternalEtcd|TestOperatorsEtcd|TestOperatorsEtcdHasUsers|TestOperatorsEtcdIsPutBack|TestNodesOnOperatorsEtcd|TestServersOnOperatorsEtcd|TestThreeServers|TestTwoWholeServers|TestServerJoinInterrupted)$$' ./integration/e2e || exit; \
+			-skip '^(TestLeaderKilledWhileAServerJoins|TestFullDisk|TestExternalEtcd|TestOperatorsEtcd|TestOperatorsEtcdHasUsers|TestOperatorsEtcdIsPutBack|TestNodesOnOperatorsEtcd|TestServersOnOperatorsEtcd|TestThreeServers|TestTwoWholeServers|TestServerJoinInterrupted|TestServerDiesAsItIsLetVote)$$' ./integration/e2e || exit; \
 	done
 
 test: setup unit integration ## unit, property and integration tests; the longest have targets of their own

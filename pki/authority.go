@@ -18,7 +18,8 @@ import (
 	"github.com/fairlead/fairlead/cluster"
 )
 
-// Lifetimes. A certificate is valid from an hour ago, for clocks that differ.
+// Lifetimes. A certificate is valid from an hour ago, for clocks that differ; a node's, which
+// others sign, from the authority's first day on.
 const (
 	AuthorityLife = 20 * 365 * 24 * time.Hour
 	LeafLife      = 365 * 24 * time.Hour
@@ -180,6 +181,8 @@ type Request struct {
 	// Key is the public key to sign, when its owner keeps the private one.
 	Key crypto.PublicKey
 	Now time.Time
+	// Always: it is valid from the authority's first day on, by whatever clock it is signed.
+	Always bool
 }
 
 // Issue signs a certificate and returns its chain, the authority included, as
@@ -208,9 +211,13 @@ func (a *Authority) Issue(r Request) ([]byte, error) {
 	if end.After(a.cert.NotAfter) {
 		end = a.cert.NotAfter
 	}
+	begin := r.Now.Add(-backdate)
+	if r.Always {
+		begin = a.cert.NotBefore
+	}
 	t := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: r.Name},
-		NotBefore: r.Now.Add(-backdate), NotAfter: end,
+		NotBefore: begin, NotAfter: end,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: r.Use.extended(),
 	}
 	t.DNSNames, t.IPAddresses = split(r.Hosts)

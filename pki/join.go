@@ -75,9 +75,10 @@ func ParseRequest(csr []byte) (NodeRequest, error) {
 	return NodeRequest{Key: key, pub: r.PublicKey}, err
 }
 
-// IssueNode signs the certificate of a node that joins, or renews its own.
+// IssueNode signs the certificate of a node that joins, or renews its own. By a clock that is
+// ahead it would be none to anybody until that day, and could not be renewed either.
 func (a *Authority) IssueNode(id cluster.NodeID, r NodeRequest, now time.Time) ([]byte, error) {
-	return a.Issue(Request{Use: UseClient, Name: MemberName(id, r.Key), Key: r.pub, Now: now})
+	return a.Issue(Request{Use: UseClient, Name: MemberName(id, r.Key), Key: r.pub, Now: now, Always: true})
 }
 
 // JoinToken is what a new node shows: the secret, and the authority it may trust.
@@ -258,12 +259,21 @@ func (m *Member) Ended() (time.Time, bool) {
 	return end, m.now().After(end)
 }
 
-// Due reports whether less than a third of the certificate's life is left.
+// Begins returns when the certificate begins; true while that is to come though the
+// authority's time has: it was signed by a clock that was ahead, unless this one is behind.
+func (m *Member) Begins() (time.Time, bool) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	begin, now := m.pair.Leaf.NotBefore, m.now()
+	return begin, now.Before(begin) && clock(m.root, now) == nil
+}
+
+// Due reports whether less than a third of what a certificate is given is left.
 func (m *Member) Due() bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	c := m.pair.Leaf
-	return c.NotAfter.Sub(m.now()) < c.NotAfter.Sub(c.NotBefore)/3
+	return c.NotAfter.Sub(m.now()) < min(LeafLife, c.NotAfter.Sub(c.NotBefore))/3
 }
 
 // TLS shows the node's certificate, to servers of its cluster's authority alone.

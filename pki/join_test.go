@@ -98,6 +98,82 @@ func TestANodeJoinsAndRenews(t *testing.T) {
 	}
 }
 
+// A node's certificate is good whatever the clock of the server that signed it says, and is
+// renewed in time.
+func TestANodesCertificateByAWrongClock(t *testing.T) {
+	base := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
+	now := base
+	server, err := Open(t.TempDir(), Host{Node: "n1"}, func() time.Time { return now })
+	if err != nil {
+		t.Fatal(err)
+	}
+	const day = 24 * time.Hour
+	now = base.Add(5 * 365 * day)
+	for _, ahead := range []time.Duration{0, time.Minute, 3 * time.Hour, 30 * day, 900 * day, -2 * time.Hour} {
+		dir := t.TempDir()
+		csr, err := PrepareMember(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := ParseRequest(csr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain, err := server.IssueNode("n2", r, now.Add(ahead))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := SaveMember(dir, "abcdefghij", server.PEM(), chain); err != nil {
+			t.Fatal(err)
+		}
+		at := now
+		m, err := OpenMember(dir, func() time.Time { return at })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.pair.Leaf.Verify(x509.VerifyOptions{Roots: server.Pool(), CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+			t.Errorf("%s ahead: %v", ahead, err)
+		}
+		if _, early := m.Begins(); early || m.Due() {
+			t.Errorf("%s ahead: begins later %v, due %v", ahead, early, m.Due())
+		}
+		end := m.pair.Leaf.NotAfter
+		for left, due := range map[time.Duration]bool{LeafLife / 2: false, LeafLife/3 + day: false, LeafLife/3 - day: true} {
+			if at = end.Add(-left); m.Due() != due {
+				t.Errorf("%s ahead, %s left: due %v", ahead, left, m.Due())
+			}
+		}
+	}
+}
+
+// A certificate of before, signed by a clock that was ahead, is told apart from a clock of
+// this machine's that is behind.
+func TestACertificateThatBeginsLater(t *testing.T) {
+	base := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
+	a, err := openAuthority(t.TempDir(), base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := newKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := a.Issue(Request{Use: UseClient, Name: "node:n2:x", Key: key.Public(), Now: base.Add(48 * time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := decodeCert(chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for after, want := range map[time.Duration]bool{-24 * time.Hour: false, time.Hour: true, 46 * time.Hour: true, 47 * time.Hour: false, 72 * time.Hour: false} {
+		m := &Member{pair: &tls.Certificate{Leaf: leaf}, root: a.cert, now: func() time.Time { return base.Add(after) }}
+		if begins, early := m.Begins(); early != want || !begins.Equal(base.Add(47*time.Hour)) {
+			t.Errorf("after %s: %v, %v", after, begins, early)
+		}
+	}
+}
+
 func TestBadRequests(t *testing.T) {
 	csr, err := PrepareMember(t.TempDir())
 	if err != nil {

@@ -391,7 +391,7 @@ func (j *joined) renew(ctx context.Context) error {
 		case <-t.C:
 		}
 		wait = 10 * time.Minute // also of a machine that slept
-		if !j.member.Due() {
+		if !j.member.Due() && j.lapsed() == "" {
 			continue
 		}
 		if err := j.renewNow(ctx); err != nil {
@@ -401,7 +401,7 @@ func (j *joined) renew(ctx context.Context) error {
 }
 
 func (j *joined) renewNow(ctx context.Context) error {
-	if _, ended := j.member.Ended(); ended {
+	if j.lapsed() != "" {
 		return j.rejoin(ctx)
 	}
 	if _, err := j.askRenewal(ctx, j.member.TLS(), j.servers()); err != nil {

@@ -112,7 +112,7 @@ func (m *machine) servedFrom() string {
 const ownEtcd = "the server's own etcd"
 
 // etcdDir is where the embedded etcd's data is.
-func (m *machine) etcdDir() string { return filepath.Join(m.DataDir, "etcd") }
+func (c *Config) etcdDir() string { return filepath.Join(c.DataDir, "etcd") }
 
 func (m *machine) storeName() string { return m.cluster + " " + strings.Join(m.EtcdEndpoints, ",") }
 

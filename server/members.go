@@ -38,28 +38,45 @@ const (
 
 // become makes this machine's etcd a member of the cluster that it joins, and puts
 // into cfg what its first start needs. An interrupted join is resumed; what is left
-// of one that the others gave up is removed.
-func (m *machine) become(ctx context.Context, cfg *embedded.Config) error {
+// of one that the others gave up is removed. untold: they did not say how it stands with
+// them, and what is here may be that.
+func (m *machine) become(ctx context.Context, cfg *embedded.Config, mayUntold bool) (untold bool, err error) {
 	if m.unsettled() { // the others would be told of an address where this machine is not
-		return m.watchAddress(ctx, m.own(false, m.others), func(_, _ string) error { return errMoved })
+		return false, m.watchAddress(ctx, m.own(false, m.others), func(_, _ string) error { return errMoved })
 	}
 	st, err := store.NewEtcd(store.EtcdConfig{Endpoints: m.settings.Etcd, TLS: m.pki.RootTLS()}, m.Log)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer st.Close() //nolint:errcheck // only asked
-	said := ""
+	return m.takeRoom(ctx, st, joinLock(st, m.Node), cfg, mayUntold)
+}
+
+// startsUntold says whether a server that joins starts what it has, though the others do
+// not say how it stands with them. They may have let it vote already, and be no majority
+// without it: then each would wait for the other.
+func startsUntold(err error, has bool, waited time.Duration) bool {
+	return has && waited >= quorumPatience && cluster.KindOf(err) == cluster.KindTransient
+}
+
+// takeRoom asks the others until there is room for this machine among them.
+func (m *machine) takeRoom(ctx context.Context, st members, lock func(context.Context) (func(), error), cfg *embedded.Config, mayUntold bool) (untold bool, err error) {
+	began, said := m.now(), ""
 	for {
-		all, err := m.ask(ctx, st, joinLock(st, m.Node), cfg)
+		all, err := m.ask(ctx, st, lock, cfg)
 		if err == nil {
 			cfg.Initial = map[string]string{}
 			for _, x := range all {
 				cfg.Initial[cmp.Or(x.Name, fmt.Sprintf("%x", x.ID))] = x.Peer
 			}
-			return nil
+			return false, nil
 		}
 		if kind := cluster.KindOf(err); kind != cluster.KindTransient && kind != cluster.KindOther {
-			return err
+			return false, err
+		}
+		if mayUntold && startsUntold(err, embedded.HasData(cfg.Dir), m.now().Sub(began)) {
+			m.Log.Warn("the other servers do not say how this one stands with them; starting what it has of the store, for they may wait for it", "reason", err)
+			return true, nil
 		}
 		if err.Error() != said {
 			said = err.Error()
@@ -69,7 +86,7 @@ func (m *machine) become(ctx context.Context, cfg *embedded.Config) error {
 		select {
 		case <-ctx.Done():
 			t.Stop()
-			return context.Cause(ctx)
+			return false, context.Cause(ctx)
 		case <-t.C:
 		}
 	}
@@ -206,12 +223,15 @@ func (k *memberKeeper) round(ctx context.Context) error {
 		}
 		since[x.ID] = first
 		actx, cancel := context.WithTimeout(ctx, askTimeout)
-		if _, err := k.members.Ask(actx, x); err == nil {
+		_, err := k.members.Ask(actx, x)
+		cancel()
+		if err == nil {
 			k.heard[x.ID] = now
 		}
-		cancel()
-		heard, ever := k.heard[x.ID]
-		learners = append(learners, joining{ID: x.ID, Name: x.Name, Since: first, Answers: ever && now.Sub(heard) < learnerPatience})
+		if heard := k.heard[x.ID]; heard.After(first) {
+			first = heard
+		}
+		learners = append(learners, joining{ID: x.ID, Name: x.Name, Since: first, Answers: err == nil})
 	}
 	k.since = since
 	for _, a := range planMembers(learners, now) {

@@ -136,6 +136,52 @@ func TestRoomForAMember(t *testing.T) {
 	}
 }
 
+func TestServersThatStartUntold(t *testing.T) {
+	away, long := cluster.Transientf("no majority"), quorumPatience
+	for name, c := range map[string]struct {
+		err    error
+		has    bool
+		waited time.Duration
+		want   bool
+	}{
+		"it has data, and nobody answers": {away, true, long, true},
+		"for a moment":                    {away, true, long - 1, false},
+		"it has no data":                  {away, false, long, false},
+		"they refuse it":                  {cluster.Invalidf("another one has the name"), true, long, false},
+		"something else is wrong":         {errors.New("disk"), true, long, false},
+	} {
+		if got := startsUntold(c.err, c.has, c.waited); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// A server that may vote already is not waited for by the others while it waits for them.
+// One that was told nothing, and was taken out, asks until it is told.
+func TestAServerThatMayVoteStartsUntold(t *testing.T) {
+	for name, c := range map[string]struct{ has, may, starts bool }{
+		"it has data":               {true, true, true},
+		"it has data, and tried it": {true, false, false},
+		"it has none":               {false, true, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			cfg := embedded.Config{Dir: t.TempDir(), Name: "n2", Address: "10.0.0.2", PeerPort: 7422}
+			if c.has {
+				if err := os.MkdirAll(filepath.Join(cfg.Dir, "member-data", "member", "wal"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m := &machine{local: local{Config: Config{Log: hclog.NewNullLogger()}, now: time.Now}}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			untold, err := m.takeRoom(ctx, &noMajority{}, nil, &cfg, c.may)
+			if untold != c.starts || (err == nil) != c.starts || cfg.Initial != nil || embedded.HasData(cfg.Dir) != c.has {
+				t.Errorf("%s: %v, %v, %+v", name, untold, err, cfg)
+			}
+		})
+	}
+}
+
 // One server at a time asks for room, and the next one can when it is done.
 func TestJoinLock(t *testing.T) {
 	st := store.NewMemory()
@@ -182,7 +228,12 @@ func TestLearnersAreLookedAfter(t *testing.T) {
 	if len(f.list) != 2 || !f.list[1].Learner {
 		t.Fatalf("after ten minutes %+v", f.list)
 	}
-	f.behind = false
+	f.behind, f.silent[2] = false, true
+	rounds(120)
+	if len(f.list) != 2 || !f.list[1].Learner {
+		t.Fatalf("caught up, and silent for two minutes: %+v", f.list)
+	}
+	f.silent[2] = false
 	rounds(1)
 	if len(f.list) != 2 || f.list[1].Learner {
 		t.Fatalf("caught up: %+v", f.list)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -53,5 +54,17 @@ func removeEverything(ctx context.Context, cfg Config, out io.Writer) error {
 
 func removeDirs(cfg Config) error {
 	unmount(cfg.RunDir)
-	return errors.Join(os.RemoveAll(cfg.DataDir), os.RemoveAll(cfg.RunDir))
+	return errors.Join(removeDir(cfg.DataDir, os.RemoveAll), removeDir(cfg.RunDir, os.RemoveAll))
+}
+
+// removeDir removes a directory with all that is in it; one that is a mount stays, empty.
+func removeDir(dir string, remove func(string) error) error {
+	err := remove(dir)
+	if !errors.Is(err, syscall.EBUSY) {
+		return err
+	}
+	if left, rerr := os.ReadDir(dir); rerr == nil && len(left) == 0 {
+		return nil
+	}
+	return err
 }

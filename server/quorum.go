@@ -58,12 +58,12 @@ func count(n int) string {
 // learnerPatience is how long a server that joins may be silent: it blocks others.
 const learnerPatience = 3 * time.Minute
 
-// joining is a learner, and for how long it has been one.
+// joining is a learner, and how it does.
 type joining struct {
 	ID      uint64
 	Name    string
-	Since   time.Time // it was first seen
-	Answers bool      // its store does, or did within the patience
+	Since   time.Time // its store answered last, or it was first seen
+	Answers bool      // its store does now
 }
 
 // memberAction is what the leader does about a server that joins.
@@ -80,13 +80,13 @@ type drop struct{ joining }
 func (promote) memberAction() {}
 func (drop) memberAction()    {}
 
-// planMembers decides about the servers that join.
+// planMembers decides about the servers that join. One that is silent for a moment is waited for.
 func planMembers(learners []joining, now time.Time) (out []memberAction) {
 	for _, l := range learners {
 		switch {
 		case !l.Answers && now.Sub(l.Since) >= learnerPatience:
 			out = append(out, drop{l})
-		case l.Name != "":
+		case l.Name != "" && l.Answers: // etcd itself would let a dead one vote, and a vote that is not there stops two
 			out = append(out, promote{l})
 		}
 	}

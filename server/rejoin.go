@@ -34,7 +34,7 @@ func knows(m v1.Membership, join string) bool {
 // it asks them while it runs. A person who joins is told what they say. KindNotFound: it
 // has to join again, and may.
 func (j *joined) joinsHere(ctx context.Context, token func() (string, error)) error {
-	if _, ended := j.member.Ended(); ended {
+	if j.lapsed() != "" {
 		j.again, j.token = true, token
 		switch err := j.mayRejoin(); {
 		case cluster.KindOf(err) == cluster.KindNotFound, !j.waits && j.Join != "":
@@ -60,11 +60,21 @@ func (j *joined) joinsHere(ctx context.Context, token func() (string, error)) er
 	return err
 }
 
-// mayRejoin is KindNotFound when the node's certificate has ended and it has what it
+// lapsed says why the node's certificate opens nothing; "" when it does.
+func (j *joined) lapsed() string {
+	if end, ended := j.member.Ended(); ended {
+		return fmt.Sprintf("the certificate of node %s ended on %s, if this machine's clock is right", j.membership.Node, end.Format(time.DateOnly))
+	}
+	if begin, early := j.member.Begins(); early {
+		return fmt.Sprintf("the certificate of node %s begins on %s, if this machine's clock is right: that of the server that signed it was ahead", j.membership.Node, begin.Format(time.DateOnly))
+	}
+	return ""
+}
+
+// mayRejoin is KindNotFound when the node's certificate has lapsed and it has what it
 // needs to get another, else KindInvalid, with what to do.
 func (j *joined) mayRejoin() error {
-	end, _ := j.member.Ended()
-	says := fmt.Sprintf("the certificate of node %s ended on %s, if this machine's clock is right", j.membership.Node, end.Format(time.DateOnly))
+	says := j.lapsed()
 	if j.Join != "" && j.token != nil {
 		if text, err := j.token(); err == nil && strings.TrimSpace(text) != "" {
 			return cluster.NotFoundf("%s", says)
@@ -85,9 +95,9 @@ func (j *joined) rejoin(ctx context.Context) error {
 	return j.member.Reload()
 }
 
-// joinAs joins as what this machine is: a new node; one whose certificate has ended, with
+// joinAs joins as what this machine is: a new node; one whose certificate has lapsed, with
 // the key that it has; or one that was removed, with another: the former one stays
-// refused, whoever has it. An agent whose certificate has ended goes on without when no
+// refused, whoever has it. An agent whose certificate has lapsed goes on without when no
 // server lets it in yet.
 func (j *joined) joinAs(ctx context.Context, dir string, token func() (string, error)) error {
 	settle := func(bool) error { return nil }
@@ -102,7 +112,7 @@ func (j *joined) joinAs(ctx context.Context, dir string, token func() (string, e
 		err = errors.Join(err, settle(err == nil))
 	}
 	if err != nil && j.again && j.waits && ctx.Err() == nil {
-		j.Log.Error("this node's certificate has ended, and no server gives it another; will retry", "error", err)
+		j.Log.Error("this node's certificate has ended, or not begun, and no server gives it another; will retry", "error", err)
 		return nil
 	}
 	return err

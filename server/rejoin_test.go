@@ -3,7 +3,9 @@ package server
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io"
 	"log"
@@ -282,6 +284,47 @@ func TestANodeWhoseCertificateEndedJoinsAgain(t *testing.T) {
 				t.Errorf("asked with the keys %v, its own is %s", keys, key)
 			}
 		})
+	}
+}
+
+// A certificate that a server signed whose clock was ahead, before that no longer mattered,
+// is replaced by a token too.
+func TestANodeWhoseCertificateBeginsLaterJoinsAgain(t *testing.T) {
+	a := authority(t)
+	for token, joined := range map[string]bool{tokenOf(t, a): true, "": false} {
+		keys := map[string]int{}
+		server := doorOf(t, a, "POST /v1/join", admitting(t, a, keys, 200))
+		cfg := member(t, a, time.Now(), server)
+		cfg.Join = server
+		dir := filepath.Join(cfg.DataDir, "pki")
+		csr, err := pki.PrepareMember(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		block, _ := pem.Decode(csr)
+		r, err := x509.ParseCertificateRequest(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain, err := a.Issue(pki.Request{Use: pki.UseClient, Name: pki.MemberName("n2", keyOf(t, cfg)), Key: r.PublicKey, Now: time.Now().Add(48 * time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := pki.SaveMember(dir, "aaaaaaaaaa", a.PEM(), chain); err != nil {
+			t.Fatal(err)
+		}
+		var logged bytes.Buffer
+		cfg.Log = hclog.New(&hclog.LoggerOptions{Output: &logged})
+		j, err := openNode(t, cfg, true, token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, early := j.member.Begins(); early == joined || len(keys) == 1 != joined {
+			t.Errorf("its certificate begins later: %v, asked with %v", early, keys)
+		}
+		if text := logged.String(); strings.Contains(text, "begins on") == joined {
+			t.Errorf("the log says\n%s", text)
+		}
 	}
 }
 

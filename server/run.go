@@ -296,26 +296,8 @@ func (m *machine) openStore(ctx context.Context) (*store.Etcd, <-chan error, err
 			CAFile: m.pki.CAFile(), ServerFile: m.pki.ServerFile(), PeerFile: m.pki.PeerFile(), PeerName: pki.NamePeer,
 			Quota: m.quota, Now: m.now,
 		}
-		if m.settings != nil && !m.settings.Member {
-			if err := m.become(ctx, &cfg); err != nil {
-				return nil, nil, err
-			}
-		}
-		srv, err := embedded.New(cfg, m.Log)
-		if err != nil {
-			return nil, nil, err
-		}
-		m.alarms.embedded = srv.Alarm
-		go func() {
-			// Closed after it: who waits for the end finds it also when another took the
-			// news, as happens when etcd ends by itself.
-			defer close(done)
-			done <- srv.Run(ctx)
-		}()
-		if ready, err = m.awaitStore(ctx, srv.Ready(), done); err != nil {
-			if ctx.Err() != nil { // it ends in order
-				err = errors.Join(err, ignoreCancel(<-done))
-			}
+		var err error
+		if done, ready, err = m.startEtcd(ctx, cfg); err != nil {
 			return nil, nil, err
 		}
 		client.Endpoints, client.TLS = []string{cfg.Endpoint()}, m.pki.RootTLS()
@@ -345,8 +327,44 @@ func (m *machine) openStore(ctx context.Context) (*store.Etcd, <-chan error, err
 	return st, done, err
 }
 
+// startEtcd starts the embedded etcd, where this server joins as a member that the others
+// know of, and waits as awaitStore does.
+func (m *machine) startEtcd(ctx context.Context, cfg embedded.Config) (chan error, bool, error) {
+	for mayUntold := true; ; mayUntold = false {
+		untold := false
+		if m.settings != nil && !m.settings.Member {
+			var err error
+			if untold, err = m.become(ctx, &cfg, mayUntold); err != nil {
+				return nil, false, err
+			}
+		}
+		srv, err := embedded.New(cfg, m.Log)
+		if err != nil {
+			return nil, false, err
+		}
+		m.alarms.embedded = srv.Alarm
+		done := make(chan error, 1)
+		go func() {
+			// Closed after it: who waits for the end finds it also when another took the
+			// news, as happens when etcd ends by itself.
+			defer close(done)
+			done <- srv.Run(ctx)
+		}()
+		ready, err := m.awaitStore(ctx, srv.Ready(), done)
+		switch {
+		case err == nil:
+			return done, ready, nil
+		case ctx.Err() != nil: // it ends in order
+			return nil, false, errors.Join(err, ignoreCancel(<-done))
+		case !untold || !errors.Is(err, cluster.ErrRemoved):
+			return nil, false, err
+		}
+		m.Log.Warn("the other servers have taken this one out before it voted; it joins anew", "reason", err)
+	}
+}
+
 // quorumPatience is how long a server that has served before waits for the others
-// before it starts what ran there last.
+// before it starts what ran there last, or one that joins what it has of the store.
 const quorumPatience = 5 * time.Second
 
 // awaitStore waits until the embedded etcd answers and votes; false: it has no

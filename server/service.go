@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/fairlead/fairlead/atomicfile"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/gateway"
 )
@@ -71,7 +72,8 @@ func (s *service) write(args []string) error {
 	if err := os.MkdirAll(filepath.Dir(s.file), 0o755); err != nil { //nolint:gosec // units and programs, for everyone
 		return err
 	}
-	return os.WriteFile(s.file, fmt.Appendf(nil, unit, unitCommand(append([]string{programPath}, args...))), 0o644) //nolint:gosec // units are world-readable
+	text := fmt.Sprintf(unit, unitCommand(append([]string{programPath}, args...)))
+	return atomicfile.Copy(s.file, strings.NewReader(text), 0o644) // units are world-readable
 }
 
 // log says where the service's log is.

@@ -17,12 +17,11 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
 	v1 "github.com/fairlead/fairlead/api/v1"
+	"github.com/fairlead/fairlead/atomicfile"
 	"github.com/fairlead/fairlead/client"
 	"github.com/fairlead/fairlead/cluster"
-	"github.com/fairlead/fairlead/gateway"
 	"github.com/fairlead/fairlead/names"
 )
 
@@ -234,24 +233,15 @@ func printInvitation(ctx context.Context, cfg Config, out io.Writer) {
 	_, _ = fmt.Fprintf(out, "to add a machine, run this there within the hour (`fairlead node invite` prints it anew):\n  %s\n", inv.Line())
 }
 
-// copyProgram replaces to in one step, as it may be running.
+// copyProgram replaces to in one step, as it may be running, and is what starts after a
+// loss of power.
 func copyProgram(from, to string) error {
 	src, err := os.Open(from) //nolint:gosec // the program itself
 	if err != nil {
 		return err
 	}
-	defer src.Close()                                                             //nolint:errcheck // only read
-	dst, err := os.OpenFile(to+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755) //nolint:gosec // a program
-	if err != nil {
-		return err
-	}
-	if _, err := io.Copy(dst, src); err != nil {
-		return errors.Join(err, dst.Close())
-	}
-	if err := dst.Close(); err != nil {
-		return err
-	}
-	return os.Rename(to+".new", to)
+	defer src.Close() //nolint:errcheck // only read
+	return atomicfile.Copy(to, src, 0o755)
 }
 
 // startDetached runs the server in a session of its own, where no init system would.
@@ -329,123 +319,6 @@ func stopPID(ctx context.Context, pid int) error {
 			return cluster.Transientf("the running server %d does not stop", pid)
 		case <-time.After(50 * time.Millisecond):
 		}
-	}
-	return nil
-}
-
-func uninstallCommand() *cobra.Command {
-	var cfg Config
-	var yes, purge bool
-	c := &cobra.Command{
-		Use: "uninstall", Short: "Stop the server and remove it from this machine",
-		Long: `Stops the server and removes its unit and program. Containers, volumes and data
-stay unless --purge is given, which removes everything of this cluster on this
-machine: its containers, networks, volumes, Traefik, firewall rules and data.
-
-It is about this machine's service, wherever that has its directories; with
-another --data-dir, about the server there, which was started by hand: the
-service and the program then stay.`,
-		Example: "  sudo fairlead system uninstall\n  sudo fairlead system uninstall --purge --yes",
-		Args:    noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := requireRoot("system uninstall"); err != nil {
-				return err
-			}
-			s, err := installed()
-			if err != nil {
-				return err
-			}
-			t := choose(s, cfg)
-			if err = t.SetDefaults(); err == nil && purge {
-				err = errors.Join(removable(t.DataDir, "--data-dir", "server.pid", "pki", "server.log"), removable(t.RunDir, "--run-dir", "server.lock"))
-			}
-			if err != nil {
-				return err
-			}
-			if purge && !yes {
-				if err := confirm(cmd, "This removes every container, volume and all data of the cluster of "+t.DataDir+" on this machine. Type yes to go on: "); err != nil {
-					return err
-				}
-			}
-			format, progress := output(cmd)
-			if err := uninstall(cmd.Context(), t, s, purge, progress); err != nil || format == "" {
-				return err
-			}
-			return printDocument(cmd.OutOrStdout(), format, map[string]any{"data_dir": t.DataDir, "run_dir": t.RunDir, "service": t.service != nil, "purged": purge})
-		},
-	}
-	c.Flags().Var((*absolute)(&cfg.DataDir), "data-dir", "the server's data directory (default: that of this machine's service, else "+defaultDataDir+")")
-	c.Flags().Var((*absolute)(&cfg.RunDir), "run-dir", "the server's run directory (default: that of this machine's service, else "+defaultRunDir+")")
-	c.Flags().StringVar(&cfg.Docker, "docker", "", "the Docker engine's address")
-	c.Flags().BoolVar(&purge, "purge", false, "remove containers, volumes and data too")
-	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	return c
-}
-
-func confirm(cmd *cobra.Command, question string) error {
-	in, ok := cmd.InOrStdin().(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return cluster.Invalidf("nobody is there to confirm: add --yes")
-	}
-	_, _ = fmt.Fprint(cmd.ErrOrStderr(), question)
-	answer := make(chan string, 1)
-	go func() { // cannot be interrupted
-		var a string
-		_, _ = fmt.Fscanln(in, &a)
-		answer <- a
-	}()
-	select {
-	case a := <-answer:
-		if a == "yes" {
-			return nil
-		}
-	case <-cmd.Context().Done():
-	}
-	return cluster.Invalidf("not confirmed: nothing was changed")
-}
-
-func uninstall(ctx context.Context, t target, s *service, purge bool, out io.Writer) error {
-	say := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
-	if _, err := os.Stat(t.DataDir); errors.Is(err, os.ErrNotExist) && t.service == nil {
-		say("no server was here: there is no %s", t.DataDir)
-	}
-	if t.service != nil {
-		if t.service.file == unitFile {
-			_ = exec.CommandContext(ctx, "systemctl", "disable", "--now", unitName).Run()
-		}
-		if err := os.Remove(t.service.file); err != nil {
-			return err
-		}
-		if t.service.file == unitFile {
-			_ = exec.CommandContext(ctx, "systemctl", "daemon-reload").Run()
-			say("removed %s", t.service.file)
-		}
-	}
-	if pid := runningPID(t.Config); pid != 0 {
-		if err := stopPID(ctx, pid); err != nil {
-			return err
-		}
-		say("stopped the server")
-	}
-	if purge {
-		if err := removeEverything(ctx, t.Config, out); err != nil {
-			return err
-		}
-	}
-	if t.service == nil && s != nil {
-		say("this machine's service (%s) runs the server of %s: it stays, and so does %s", s.file, s.cfg.DataDir, programPath)
-		return nil
-	}
-	if t.service == nil && t.DataDir != defaultDataDir {
-		return nil // a server run by hand
-	}
-	if purge {
-		if err := os.RemoveAll(gateway.LibDir); err != nil {
-			return err
-		}
-	}
-	if err := os.Remove(programPath); err == nil {
-		say("removed %s", programPath)
 	}
 	return nil
 }

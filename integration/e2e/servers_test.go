@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -339,6 +340,77 @@ func TestServerJoinInterrupted(t *testing.T) {
 	t.Cleanup(four.remove)
 	four.joins(one.invited("node", "invite"), one.listen)
 	four.says("is for nodes")
+}
+
+// A second server that votes is not uninstalled. It is let vote and dies before it knows: the first one is no majority
+// without it, and it is none without the first. It starts what it has of the store, and
+// changes are accepted again. One that was taken out meanwhile, by others that are away
+// when it starts, finds out and joins anew.
+func TestServerDiesAsItIsLetVote(t *testing.T) {
+	l := newLAN(t)
+	one := l.newServer("n1", "")
+	t.Cleanup(one.remove)
+	one.up()
+	token := one.invited("server", "invite", "--uses", "2")
+	two, three := l.newServer("n2", ""), l.newServer("n3", "")
+	t.Cleanup(two.remove)
+	t.Cleanup(three.remove)
+	two.joins(token, one.listen)
+	two.voters(2)
+	if out, err := two.try("system", "uninstall", "--purge", "--yes", "--data-dir", two.data, "--run-dir", two.run); err == nil || !strings.Contains(out, "server rm n2") {
+		t.Errorf("one that votes is uninstalled: %v: %s", err, out)
+	}
+	two.forgetsVote()
+	two.up()
+	one.voters(2)
+	one.invited("node", "invite") // it is stored
+
+	three.joins(token, one.listen)
+	two.voters(3)
+	two.forgetsVote()
+	one.eventually(time.Minute, "n2 is taken out", func() error {
+		out, err := one.try("server", "rm", "n2")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	one.stop(syscall.SIGKILL)
+	three.stop(syscall.SIGKILL)
+	two.joins(token, one.listen)
+	two.eventually(time.Minute, "n2 starts what it has", func() error {
+		if b, _ := os.ReadFile(filepath.Join(two.dir, "server.log")); strings.Count(string(b), "do not say how this one stands") < 2 {
+			return errors.New("it does not say so")
+		}
+		return nil
+	})
+	one.up()
+	three.up()
+	one.voters(3)
+	if !two.logged("taken this one out before it voted") {
+		t.Error("n2 was not told that it was taken out")
+	}
+}
+
+// forgetsVote kills a server and makes it one that died before it kept that it votes.
+func (s *server) forgetsVote() {
+	s.t.Helper()
+	s.stop(syscall.SIGKILL)
+	path := filepath.Join(s.data, "server.json")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	without := strings.Replace(string(b), `"member": true`, `"member": false`, 1)
+	if without == string(b) {
+		s.t.Fatalf("it does not vote: %s", b)
+	}
+	if err := os.WriteFile(path, []byte(without), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(s.data, "served")); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // The server whose etcd leads, or that looks after servers which join, is killed while a

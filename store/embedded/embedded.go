@@ -149,6 +149,9 @@ type Server struct {
 	alarm string
 }
 
+// errRemoved is the one reason for which etcd stops in order by itself.
+var errRemoved = errors.New("etcd stopped by itself: this member was removed from the cluster")
+
 // New makes a server; Run starts it.
 func New(cfg Config, log hclog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
@@ -220,8 +223,13 @@ func (s *Server) Run(ctx context.Context) error {
 			err = fmt.Errorf("etcd died: %w", err)
 		case err = <-e.Err():
 			err = fmt.Errorf("etcd stopped serving: %w", err)
+			select {
+			case <-e.Server.StoppingNotify(): // it may notice first that nothing is served any more
+				err = errRemoved
+			default:
+			}
 		case <-e.Server.StopNotify():
-			err = errors.New("etcd stopped by itself: this member was removed from the cluster")
+			err = errRemoved
 		}
 		break
 	}

@@ -171,6 +171,15 @@ func TestMembersJoin(t *testing.T) {
 	if err := st.RemoveMember(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
+	_, ended, _ := two.Launch(t)
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(err.Error(), "was removed from the cluster") {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("it runs on")
+	}
 	if err := embedded.Forget(two.Config.Dir); err != nil || embedded.HasData(two.Config.Dir) {
 		t.Fatalf("its data is still there: %v", err)
 	}
