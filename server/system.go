@@ -22,6 +22,7 @@ import (
 	"github.com/fairlead/fairlead/atomicfile"
 	"github.com/fairlead/fairlead/client"
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/gateway"
 	"github.com/fairlead/fairlead/names"
 )
 
