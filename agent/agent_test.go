@@ -398,16 +398,21 @@ func TestAnotherImageThanTheOneAskedForIsNotTaken(t *testing.T) {
 		n.engine.pullable["nowhere"] = docker.ImageInfo{ID: "sha256:nowhere"}
 		digested := "exact@sha256:" + strings.Repeat("1", 64)
 		n.engine.pullable[digested] = docker.ImageInfo{ID: "sha256:exact"}
-		built, pushed, nowhere, exact := fakeTask(1), fakeTask(2), fakeTask(3), fakeTask(4)
+		built, pushed, nowhere, exact, never := fakeTask(1), fakeTask(2), fakeTask(3), fakeTask(4), fakeTask(5)
+		never.Spec.Image, never.Spec.PullPolicy = "never"+digested[len("exact"):], "never"
 		built.Spec.Image, built.Spec.ImageID, built.Spec.PullPolicy = "built", "sha256:built", "never"
 		pushed.Spec.Image, nowhere.Spec.Image, exact.Spec.Image = "pushed", "nowhere", digested
-		n.store.set(true, built, pushed, nowhere, exact)
+		n.engine.pullable[never.Spec.Image] = docker.ImageInfo{ID: "sha256:never"}
+		n.store.set(true, built, pushed, nowhere, exact, never)
 		_, stop := n.start()
 		settleDown(time.Minute)
 		for _, p := range []cluster.NodePlacement{built, pushed, nowhere, exact} {
 			if s := n.store.status(p.Task); !s.Ready {
 				t.Error(show(s))
 			}
+		}
+		if s := n.store.status(never.Task); s.State != cluster.StateFailed || !strings.Contains(s.Reason, "its pull policy is never") {
+			t.Error(show(s))
 		}
 		slices.Sort(asked)
 		if got := strings.Join(asked, " "); got != "built[] built[n2] nowhere[] nowhere[n2] pushed[] pushed[n2]" {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -194,6 +195,9 @@ func (c *imageCache) fetch(ctx context.Context, s *cluster.TaskSpec, progress fu
 			c.cfg.Log.Warn("could not get an image from another node; asking its registry", "image", s.Image, "error", err)
 		}
 	}
+	if s.PullPolicy == pullNever {
+		return notPresent(s)
+	}
 	host, err := docker.RegistryHost(s.Image)
 	if err != nil {
 		return err
@@ -225,12 +229,17 @@ const maxLiars = 16
 func (c *imageCache) fromPeers(ctx context.Context, s *cluster.TaskSpec, progress func(string)) error {
 	ask := cluster.ImageAsk{Ref: s.Image, ID: s.ImageID}
 	for {
-		from, err := c.fromPeer(ctx, s, ask, progress)
-		if from != "" && err != nil && ctx.Err() == nil && !ask.Whole && cluster.KindOf(err) != cluster.KindInvalid {
+		sent, from, err := c.fromPeer(ctx, s, ask, progress)
+		another := cluster.KindOf(err) == cluster.KindInvalid
+		switch {
+		case !sent || err == nil || ctx.Err() != nil:
+			return err
+		case !another && !ask.Whole:
 			ask.Whole = true // a layer that was not sent may have been removed here meanwhile
 			continue
-		}
-		if from == "" || err == nil || cluster.KindOf(err) != cluster.KindInvalid || len(ask.Not) == maxLiars {
+		case !another && cluster.KindOf(err) == cluster.KindTransient && !errors.Is(err, docker.ErrAway):
+			return &cluster.Error{Kind: cluster.KindOther, Err: err} // sent again and again it does not pass
+		case !another || from == "" || len(ask.Not) == maxLiars:
 			return err
 		}
 		c.cfg.Log.Warn("a node sent another image than the one asked for; asking others", "node", from, "image", s.Image, "error", err)
@@ -238,11 +247,11 @@ func (c *imageCache) fromPeers(ctx context.Context, s *cluster.TaskSpec, progres
 	}
 }
 
-// fromPeer returns which node it was that sent an archive; "" where none did.
-func (c *imageCache) fromPeer(ctx context.Context, s *cluster.TaskSpec, ask cluster.ImageAsk, progress func(string)) (cluster.NodeID, error) {
+// fromPeer reports whether a node sent an archive, and which; older servers do not say.
+func (c *imageCache) fromPeer(ctx context.Context, s *cluster.TaskSpec, ask cluster.ImageAsk, progress func(string)) (bool, cluster.NodeID, error) {
 	sent, err := c.cfg.Fetch(ctx, ask)
 	if err != nil {
-		return "", err
+		return false, "", err
 	}
 	defer func() { _ = sent.Close() }()
 	progress("from another node")
@@ -250,7 +259,7 @@ func (c *imageCache) fromPeer(ctx context.Context, s *cluster.TaskSpec, ask clus
 	if i, err := c.cfg.Engine.Image(ctx, s.Image); s.ImageID != "" && err == nil && i.ID != s.ImageID {
 		want.Ref = "" // the name has moved on here
 	}
-	return sent.From, c.cfg.Engine.Load(ctx, sent, want)
+	return true, sent.From, c.cfg.Engine.Load(ctx, sent, want)
 }
 
 // check refuses an image that is not the one pinned: the tag moved on.

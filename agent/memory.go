@@ -32,7 +32,7 @@ func (m *Memory) worked() {
 
 // givenUp reports whether steps have failed so often, or for so long, that the task has.
 func (m *Memory) givenUp(now time.Time) bool {
-	return m.FaultFatal || m.Faults-m.Delays >= maxFaults || m.Delays > 0 && now.Sub(m.FaultSince) >= maxDelayed
+	return m.FaultFatal || m.Faults-m.Delays >= maxFaults || m.Delays > 0 && m.Faults >= maxFaults && now.Sub(m.FaultSince) >= maxDelayed
 }
 
 // created begins with a fresh container.

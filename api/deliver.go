@@ -16,14 +16,14 @@ import (
 
 // PlanDelivery is what a deploy of what was fetched would change.
 func (s *Server) PlanDelivery(ctx context.Context, d cluster.Delivery, f Fetched) (v1.Plan, error) {
-	return s.planned(ctx, d.App, func(c current) (plan.Input, error) { return s.input(c, d, f.Bundle), nil })
+	return s.planned(ctx, d.App, func(c current) (plan.Input, error) { return s.input(c, d, f), nil })
 }
 
 // Deliver deploys what was fetched, as long as the app is at the release that this was
 // decided on (0: not there).
 func (s *Server) Deliver(ctx context.Context, d cluster.Delivery, f Fetched, release int) (v1.DeployResult, error) {
 	return s.changeFor(ctx, d, func(c current) (plan.Input, error) {
-		in := s.input(c, d, f.Bundle)
+		in := s.input(c, d, f)
 		b := &in.Bundle
 		if err := s.adopts(c, d, *b); err != nil {
 			return in, err
@@ -155,9 +155,10 @@ func asDelivery(ctx context.Context, d cluster.Delivery) context.Context {
 // input is what a delivery's bundle asks for. A package whose templates draw at random is
 // another one each time that it is rendered: what was rendered from the same before is taken,
 // as it is in its release.
-func (s *Server) input(c current, d cluster.Delivery, b v1.Bundle) plan.Input {
+func (s *Server) input(c current, d cluster.Delivery, f Fetched) plan.Input {
+	b := f.Bundle
 	in := plan.Input{App: d.App, Bundle: b, Action: c.action(b)}
-	if r, ok := s.rendered(d, b.Package); ok {
+	if r, ok := s.rendered(d, b.Package, f.InputBefore); ok {
 		in.Exact, in.Package = true, r.Package
 		services := maps.Clone(r.Services)
 		maps.DeleteFunc(services, func(n cluster.ServiceName, _ cluster.ServiceSpec) bool { // it was kept beside what was rendered
@@ -177,14 +178,14 @@ func (s *Server) input(c current, d cluster.Delivery, b v1.Bundle) plan.Input {
 }
 
 // rendered is the newest release of a delivery that was rendered from what p was.
-func (s *Server) rendered(d cluster.Delivery, p *v1.Package) (out cluster.Release, found bool) {
+func (s *Server) rendered(d cluster.Delivery, p *v1.Package, before string) (out cluster.Release, found bool) {
 	if p == nil || p.Input == "" {
 		return out, false
 	}
 	s.Mirror.Read(func(v store.View) {
 		for _, e := range store.All[cluster.Release](v, store.AppPrefix(d.App)+"releases/", nil) {
 			r := e.V
-			if r.Package != nil && r.Package.Input == p.Input && r.Origin != nil && r.Origin.Delivery == d.Name && r.Number > out.Number {
+			if r.Package != nil && (r.Package.Input == p.Input || before != "" && r.Package.Input == before) && r.Origin != nil && r.Origin.Delivery == d.Name && r.Number > out.Number {
 				out, found = r, true
 			}
 		}

@@ -31,6 +31,8 @@ type Fetched struct {
 	Content  string // tells what it asks for from anything else; "": not known
 	Warnings []string
 	Varies   bool // its package makes something else each time that it is rendered
+	// InputBefore is the input of its package as releases of the version before have it.
+	InputBefore string
 	// Images are what the image policies chose; Wrote says what of it was committed, or
 	// would be.
 	Images []cluster.ImageState

@@ -653,6 +653,10 @@ func TestAPackageThatDrawsAtRandom(t *testing.T) {
 		t.Fatalf("of other values: %+v, %v", r, err)
 	}
 	has("of other values", "six")
+	// The version before took more for its input.
+	older := rendered("i2 anew", "drawn at the update")
+	older.InputBefore = "i2"
+	same("updated", older, r.Release)
 	// Where nobody noted what it was rendered from, as in earlier versions, it is no change to do so.
 	old := rendered("", "seven")
 	if r, err = b.srv.Deliver(ctx, d, old, 5); err != nil || !r.Changed {

@@ -257,7 +257,7 @@ func (s *Server) recordImage(ctx context.Context, p v1.PushStart) error {
 	}
 	ops := []store.Op{op}
 	s.Mirror.Read(func(v store.View) {
-		old := slices.DeleteFunc(store.All[cluster.ImageRecord](v, store.PrefixImages, nil), func(r store.Value[cluster.ImageRecord]) bool { return r.V.Ref == p.Ref })
+		old := slices.DeleteFunc(store.All[cluster.ImageRecord](v, store.PrefixImages, nil), func(r store.Value[cluster.ImageRecord]) bool { return store.ImageKey(r.V.Ref) == key })
 		if over := len(old) - maxImageRecords + 1; over > 0 {
 			slices.SortFunc(old, func(a, b store.Value[cluster.ImageRecord]) int { return a.V.At.Compare(b.V.At) })
 			for _, r := range old[:min(over, 10)] {
@@ -334,6 +334,7 @@ func spares(nodes []cluster.Node, builder cluster.NodeID, platform string) (to [
 // copyImage sends an image that the other host does not have yet, and returns how many bytes
 // that took.
 func copyImage(ctx context.Context, from, to ImageHost, want cluster.ImageWant) (int64, error) {
+	want.Ref = cluster.TaggedImage(want.Ref) // an older node's archive of a name alone has all of its tags
 	i, err := from.Identity(ctx, want.Ref)
 	if err != nil {
 		return 0, err

@@ -169,7 +169,15 @@ func (v *Values) Elements() ([]string, error) {
 		return nil, err
 	}
 	var out []string
-	for _, expr := range slices.Concat(v.Set, v.String, v.File, v.Literal) {
+	var names []string // with what is written behind them, where more may follow
+	for _, expr := range slices.Concat(v.Set, v.String, v.File) {
+		names = append(names, strings.ReplaceAll(expr, `\,`, `\;`))
+	}
+	for _, expr := range slices.Concat(v.Literal, v.JSON) {
+		name, _, _ := strings.Cut(expr, "=")
+		names = append(names, name+"=")
+	}
+	for _, expr := range names {
 		for _, m := range element.FindAllStringSubmatch(expr, -1) {
 			if !slices.Contains(out, m[1]) && !hasList(base, strings.Split(m[1], ".")) {
 				out = append(out, m[1])

@@ -63,10 +63,10 @@ func TestAnElementOfASourcesListIsRefused(t *testing.T) {
 		says  string
 	}{
 		{[]string{"--set", "a=1,servers[0].port=8080"}, "of servers single elements"},
-		{[]string{"--set-string", "m.l[1]=x", "--set-literal", "k[0]=y,z"}, "of m.l, k single elements"},
+		{[]string{"--set-string", "m.l[1]=x", "--set-literal", "k[0]=y,z", "--set-json", "j[0].x=1"}, "of m.l, k, j single elements"},
 		{[]string{"--values-file", "over.yaml", "--set", "m.deep.l[0][1]=x"}, "of m.deep.l single elements"},
 		{[]string{"--values-file", "over.yaml", "--set", "servers[0].port=8080,m.l[0]=2"}, ""},
-		{[]string{"--set", "a=x[0],b={c,d[1]}", "--set-json", `servers=[{"port": 1}]`}, ""},
+		{[]string{"--set", "a=x[0],b={c,d[1]}", "--set-json", `servers=[{"port": 1}]`, "--set-literal", "cmd=a,b[0]=c", "--set", `e=a\,b[0]=c`}, ""},
 	} {
 		s := h.cli("", append([]string{"delivery", "create", "ww", "https://git.example.com/x.git", "--package", "chart", "--values", "prod.yaml", "-d", "--replace"}, tc.flags...)...)
 		if tc.says == "" && s.code != 0 || tc.says != "" && (s.code != 2 || !strings.Contains(s.err, tc.says)) {

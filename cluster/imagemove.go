@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -43,7 +44,15 @@ type ImageAsk struct {
 }
 
 // Want names what is asked for to an engine.
-func (a ImageAsk) Want() string { return cmp.Or(a.ID, a.Ref) }
+func (a ImageAsk) Want() string { return cmp.Or(a.ID, TaggedImage(a.Ref)) }
+
+// TaggedImage is an image's name with its tag, latest where it has none.
+func TaggedImage(ref string) string {
+	if strings.Contains(ref, "@") || strings.Contains(ref[strings.LastIndex(ref, "/")+1:], ":") {
+		return ref
+	}
+	return ref + ":latest"
+}
 
 // ImageSent is an image on its way; who reads it closes it.
 type ImageSent struct {
@@ -53,7 +62,7 @@ type ImageSent struct {
 	Content string
 }
 
-// ImageRecord is an image that a client pushed or had built. Nodes that have another one of
+// ImageRecord is an image that a client pushed. Nodes that have another one of
 // its name are not asked for it. Key images/<ref>. Writer: the API.
 type ImageRecord struct {
 	Ref     string    `json:"ref"`

@@ -132,7 +132,7 @@ func (s *sources) fetch(ctx context.Context, d cluster.Delivery, st cluster.Deli
 		f.Images = work.Noted(r.Images, kept.Images)
 		return f, nil
 	}
-	f := api.Fetched{Origin: r.Origin, Forced: r.Forced, Bundle: *r.Bundle, Warnings: r.Warnings, Varies: r.Varies, Images: r.Images, Wrote: wrote(r)}
+	f := api.Fetched{Origin: r.Origin, Forced: r.Forced, Bundle: *r.Bundle, Warnings: r.Warnings, Varies: r.Varies, InputBefore: r.InputBefore, Images: r.Images, Wrote: wrote(r)}
 	f.Content = content(d, f.Bundle)
 	if len(r.Edits) > 0 && r.Pushed == "" || work.Unwritten(r.Images) != "" {
 		return f, nil // it is not what the source has, or is to have
@@ -369,9 +369,16 @@ func sentence(d cluster.Delivery, e cluster.DeliveryEvent) string {
 	return s
 }
 
-// poster follows no redirects: most would turn what is sent into a question, and its answer
-// into a success.
-var poster = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+// poster follows no redirects but those that keep what is sent: the others would turn it into
+// a question, and its answer into a success.
+var poster = &http.Client{CheckRedirect: func(req *http.Request, via []*http.Request) error {
+	const most = 5
+	code := req.Response.StatusCode
+	if len(via) > most || code != http.StatusTemporaryRedirect && code != http.StatusPermanentRedirect {
+		return http.ErrUseLastResponse
+	}
+	return nil
+}}
 
 // post sends JSON. Errors do not hold the URL, which may be a password; they are of
 // KindInvalid where the same again would be refused again.

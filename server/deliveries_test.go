@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -212,7 +213,12 @@ func TestWhatWasKeptOfADeliveryGoesWithIt(t *testing.T) {
 func TestNewsIsNotSentElsewhere(t *testing.T) {
 	told := 0
 	mux := http.NewServeMux()
-	mux.HandleFunc("/new", func(http.ResponseWriter, *http.Request) { told++ })
+	mux.HandleFunc("/new", func(_ http.ResponseWriter, r *http.Request) {
+		if b, err := io.ReadAll(r.Body); err == nil && string(b) == `"news"` {
+			told++
+		}
+	})
+	mux.Handle("/kept", http.RedirectHandler("/new", http.StatusPermanentRedirect))
 	mux.Handle("/old", http.RedirectHandler("/new", http.StatusFound))
 	srv := httptest.NewServer(mux)
 	defer srv.Close()
@@ -220,7 +226,9 @@ func TestNewsIsNotSentElsewhere(t *testing.T) {
 	if told != 0 || cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "302") || strings.Contains(err.Error(), srv.URL) {
 		t.Errorf("told %d times: %v", told, err)
 	}
-	if err := post(t.Context(), srv.URL+"/new", "news"); err != nil || told != 1 {
-		t.Errorf("told %d times: %v", told, err)
+	for i, path := range []string{"/new", "/kept"} {
+		if err := post(t.Context(), srv.URL+path, "news"); err != nil || told != i+1 {
+			t.Errorf("told %d times: %v", told, err)
+		}
 	}
 }

@@ -46,12 +46,20 @@ func (n *nodeParts) image(ctx context.Context, asks cluster.NodeID, ask cluster.
 	if err != nil {
 		return cluster.ImageSent{}, err
 	}
+	want := ask.Want()
+	// By its name where that still means it: an older node gives it no other.
+	if has, err := h.Identity(ctx, want); err == nil && ask.ID != "" {
+		name := cluster.TaggedImage(ask.Ref)
+		if named, err := h.Identity(ctx, name); err == nil && named.ID == has.ID {
+			want = name
+		}
+	}
 	var have cluster.ImageHave
 	if to, err := n.Images(asks); err == nil && !ask.Whole {
-		have = api.HaveOf(ctx, h, to, ask.Want())
+		have = api.HaveOf(ctx, h, to, want)
 	}
 	n.Log.Info("sends an image from node to node", "image", ask.Ref, "from", node, "to", asks, "layers_there", have.Layers, "blobs_there", len(have.Blobs))
-	tar, err := h.Save(ctx, ask.Want(), have)
+	tar, err := h.Save(ctx, want, have)
 	return cluster.ImageSent{ReadCloser: tar, From: node, Content: content}, err
 }
 
@@ -83,7 +91,7 @@ func imageSources(v store.View, asks cluster.NodeID, ask cluster.ImageAsk) (node
 	}
 	apps := map[cluster.NodeID]map[cluster.AppName]bool{} // that have this image, by node
 	for _, p := range store.Placements(v) {
-		if p.Spec.Image != ask.Ref {
+		if cluster.TaggedImage(p.Spec.Image) != cluster.TaggedImage(ask.Ref) {
 			continue
 		}
 		if apps[p.Node] == nil {

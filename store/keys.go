@@ -132,7 +132,7 @@ func TaskKey(a cluster.AppName, t cluster.TaskID) string {
 }
 
 // ImageKey holds a cluster.ImageRecord.
-func ImageKey(ref string) string { return PrefixImages + ref }
+func ImageKey(ref string) string { return PrefixImages + cluster.TaggedImage(ref) }
 
 // PlacementPrefix is the prefix of a node's placements.
 func PlacementPrefix(n cluster.NodeID) string { return PrefixPlacements + string(n) + "/" }

@@ -75,14 +75,15 @@ func TestARegistryThatIsAwayIsTransient(t *testing.T) {
 		"received unexpected HTTP status: 503 Service Unavailable":                                   cluster.KindTransient,
 		`Get "https://reg.tets/v2/": dial tcp: lookup reg.tets on 127.0.0.53:53: no such host`:       cluster.KindOther,
 		`Head "https://reg.test/v2/geofence/web/manifests/1": no basic auth credentials`:             cluster.KindOther,
+		`Get "https://reg.test/v2/timeout/manifests/1": reg.test/timeout:1: gone`:                    cluster.KindOther,
 		"unsupported manifest media type":                                                            cluster.KindOther,
 	} {
-		err := pullRefused(kind(fmt.Errorf("Error response from daemon: %s", msg)))
+		err := pullRefused(kind(fmt.Errorf("Error response from daemon: %s", msg)), "reg.test/timeout:1")
 		if cluster.KindOf(err) != want || Message(err) != msg {
 			t.Errorf("%s: %v (%s)", msg, err, cluster.KindOf(err))
 		}
 	}
-	if err := pullRefused(kind(fmt.Errorf("timeout: %w", cerrdefs.ErrNotFound))); cluster.KindOf(err) != cluster.KindNotFound {
+	if err := pullRefused(kind(fmt.Errorf("timeout: %w", cerrdefs.ErrNotFound)), ""); cluster.KindOf(err) != cluster.KindNotFound {
 		t.Errorf("an image that does not exist: %s", cluster.KindOf(err))
 	}
 }

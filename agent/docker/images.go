@@ -46,6 +46,15 @@ func (e *Engine) Image(ctx context.Context, ref string) (ImageInfo, error) {
 	return out, nil
 }
 
+// Tagged is a name with its tag: an engine's archive of a name alone has all of its tags.
+func Tagged(ref string) string {
+	n, err := reference.ParseNormalizedNamed(ref)
+	if err != nil || !reference.IsNameOnly(n) {
+		return ref
+	}
+	return reference.FamiliarString(reference.TagNameOnly(n))
+}
+
 // Named reports that ref is one of the image's names, not its ID.
 func (i ImageInfo) Named(ref string) bool {
 	n, err := reference.ParseNormalizedNamed(ref)
@@ -137,7 +146,7 @@ func (e *Engine) Pull(ctx context.Context, ref, platform string, login Login, pr
 	}
 	body, err := e.cli.ImagePull(ctx, reference.TagNameOnly(n).String(), opts)
 	if err != nil {
-		return pullRefused(kind(err))
+		return pullRefused(kind(err), ref)
 	}
 	defer func() { _ = body.Close() }()
 	return pullProgress(body, progress)
@@ -182,23 +191,26 @@ func pullProgress(body io.Reader, progress func(string)) error {
 	}
 }
 
-// pullRefused finds among the errors to which the engine gives no kind those of a registry that
-// cannot be reached now, or has too much to do. A name that does not exist is not one of them.
-func pullRefused(err error) error {
-	if cluster.KindOf(err) != cluster.KindOther || errors.Is(err, context.Canceled) {
+// pullRefused finds among the errors to which the engine gives no kind those that pass.
+func pullRefused(err error, ref string) error {
+	if cluster.KindOf(err) != cluster.KindOther || errors.Is(err, context.Canceled) || !passes(err.Error(), ref) {
 		return err
 	}
-	msg := strings.ToLower(err.Error())
-	for _, s := range []string{
+	return &cluster.Error{Kind: cluster.KindTransient, Err: err}
+}
+
+// passes reports whether an engine's message is about a registry that cannot be reached now, or
+// has too much to do. A name that does not exist is not one of them, nor what this node lacks.
+func passes(msg, ref string) bool {
+	if n, err := reference.ParseNormalizedNamed(ref); err == nil { // what it is called says nothing
+		msg = strings.NewReplacer(ref, "", "/"+reference.Path(n)+"/", "//").Replace(msg)
+	}
+	msg = strings.ToLower(msg)
+	return slices.ContainsFunc([]string{
 		"connection refused", "connection reset", "broken pipe", "no route to host", "network is unreachable",
 		"timeout", "deadline exceeded", ": eof", "unexpected eof", "server misbehaving", "temporary failure in name resolution",
 		"toomanyrequests", "too many requests", "internal server error", "bad gateway", "service unavailable",
-	} {
-		if strings.Contains(msg, s) {
-			return &cluster.Error{Kind: cluster.KindTransient, Err: err}
-		}
-	}
-	return err
+	}, func(s string) bool { return strings.Contains(msg, s) })
 }
 
 // pullError gives an error from the middle of a pull the kind that the engine's
@@ -209,5 +221,8 @@ func pullError(msg string) error {
 			return cluster.NotFoundf("%s", msg)
 		}
 	}
-	return cluster.Transientf("%s", msg)
+	if passes(msg, "") {
+		return cluster.Transientf("%s", msg)
+	}
+	return errors.New(msg)
 }

@@ -67,6 +67,9 @@ func sharedLayers(a, b []string) int {
 // Save returns an image, named or by its ID, as the engine's tar, without the layers
 // that its receiver has; the caller closes it.
 func (e *Engine) Save(ctx context.Context, ref string, have cluster.ImageHave) (io.ReadCloser, error) {
+	if i, err := e.Image(ctx, ref); err == nil && i.Named(ref) { // not an ID
+		ref = Tagged(ref)
+	}
 	whole, err := e.cli.ImageSave(ctx, []string{ref})
 	if err != nil || have.None() {
 		return whole, kind(err)

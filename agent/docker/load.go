@@ -38,21 +38,31 @@ func (e *Engine) Load(ctx context.Context, archive io.Reader, want cluster.Image
 		_, err := e.load(ctx, archive)
 		return err
 	}
+	before, err := e.cli.ImageList(ctx, image.ListOptions{})
+	if err != nil {
+		return kind(err)
+	}
 	plain := nameless(archive)
 	ids, err := e.load(ctx, plain)
 	_ = plain.Close()
+	if bad := plain.refused(); bad != nil {
+		err = bad // to the engine its client seems to have gone
+	}
 	if err != nil {
 		return err
 	}
+	mine := slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
+		return slices.ContainsFunc(before, func(i image.Summary) bool { return i.ID == id })
+	})
 	if len(ids) != 1 {
-		return errors.Join(cluster.Invalidf("an archive of %d images was sent for %s", len(ids), want), e.forget(ctx, ids))
+		return errors.Join(cluster.Invalidf("an archive of %d images was sent for %s", len(ids), want), e.forget(ctx, mine))
 	}
 	i, err := e.Image(ctx, ids[0])
 	if err != nil {
 		return err
 	}
 	if !want.Met(cluster.ImageIdentity{ID: i.ID, Content: i.Content}) {
-		return errors.Join(cluster.Invalidf("another image (%s) was sent for %s", i.ID, want), e.forget(ctx, ids))
+		return errors.Join(cluster.Invalidf("another image (%s) was sent for %s", i.ID, want), e.forget(ctx, mine))
 	}
 	if want.Ref == "" {
 		return nil
@@ -65,7 +75,7 @@ func (e *Engine) forget(ctx context.Context, ids []string) error {
 	var errs []error
 	for _, id := range ids {
 		if i, err := e.Image(ctx, id); err != nil || len(i.Tags) > 0 {
-			continue // it is gone, or was here before
+			continue // it is gone, or somebody gave it a name
 		}
 		if _, err := e.cli.ImageRemove(ctx, id, image.RemoveOptions{}); err != nil && cluster.KindOf(kind(err)) != cluster.KindNotFound {
 			errs = append(errs, fmt.Errorf("remove %s: %w", id, kind(err)))
@@ -107,10 +117,32 @@ func (e *Engine) load(ctx context.Context, archive io.Reader) (ids []string, err
 
 // nameless is an image's archive without the names in it. What does not look like an engine's
 // own is refused: an engine unpacks it, and a file may come to stand where another one was.
-func nameless(archive io.Reader) io.ReadCloser {
+func nameless(archive io.Reader) *namelessArchive {
 	r, w := io.Pipe()
-	go func() { w.CloseWithError(copyNameless(w, archive)) }()
-	return r
+	out := &namelessArchive{PipeReader: r, ended: make(chan error, 1)}
+	go func() {
+		err := copyNameless(w, archive)
+		out.ended <- err
+		w.CloseWithError(err)
+	}()
+	return out
+}
+
+type namelessArchive struct {
+	*io.PipeReader
+	ended chan error
+}
+
+// refused is why the archive is none; nil while that is not known. It may be asked once.
+func (n *namelessArchive) refused() error {
+	select {
+	case err := <-n.ended:
+		if cluster.KindOf(err) == cluster.KindInvalid {
+			return err
+		}
+	default:
+	}
+	return nil
 }
 
 func copyNameless(w io.Writer, archive io.Reader) error {
@@ -149,6 +181,9 @@ func copyNameless(w io.Writer, archive io.Reader) error {
 		_, err = tw.Write(b)
 		return err
 	})
+	if errors.Is(err, tar.ErrHeader) {
+		return cluster.Invalidf("what was sent is no image's archive: %w", err)
+	}
 	if err != nil {
 		return err
 	}

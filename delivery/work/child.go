@@ -84,6 +84,9 @@ type Result struct {
 	// Bundle is what to deploy; nil where Known is the newest revision.
 	Bundle   *v1.Bundle `json:"bundle,omitempty"`
 	Warnings []string   `json:"warnings,omitempty"`
+	// InputBefore is what the version before said the package is rendered from: its releases
+	// have that.
+	InputBefore string `json:"input_before,omitempty"`
 	// Varies: the package's templates make something else each time.
 	Varies bool `json:"varies,omitempty"`
 	// Images are what the policies chose; Waits says which

@@ -29,16 +29,18 @@ func input(t Task, files []chart.File, values chart.Values) string {
 // of it, unless it was chosen too: it changes nothing that is rendered.
 func withImages(r *Result) {
 	if p := r.Bundle.Package; p != nil && p.Input != "" && len(r.Origin.Images) > 0 {
+		type all struct {
+			Input  string
+			Images []cluster.ImageChoice
+		}
 		images := slices.Clone(r.Origin.Images)
+		r.InputBefore = sum(all{p.Input, images})
 		for i := range images {
 			if !images[i].Pinned {
 				images[i].Digest = ""
 			}
 		}
-		p.Input = sum(struct {
-			Input  string
-			Images []cluster.ImageChoice
-		}{p.Input, images})
+		p.Input = sum(all{p.Input, images})
 	}
 }
 

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"archive/tar"
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
@@ -294,6 +295,17 @@ func TestImageWhoseLayersAreGone(t *testing.T) {
 	}
 }
 
+// tarOf is a tar of one file.
+func tarOf(t *testing.T, name string) string {
+	t.Helper()
+	var b strings.Builder
+	w := tar.NewWriter(&b)
+	if err := errors.Join(w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg}), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
 // An engine takes an image under the name that is wanted alone, and only the one that is
 // wanted: who sends it may be no friend.
 func TestAnImageIsTakenForWhatItIs(t *testing.T) {
@@ -373,6 +385,27 @@ func TestAnImageIsTakenForWhatItIs(t *testing.T) {
 	}
 	if got, still := of(to, d.ref), of(to, victim); got.Content != evil.Content || still.Content != good.Content {
 		t.Errorf("%s is %+v, %s is %+v", d.ref, got, victim, still)
+	}
+	// What is no archive, or not one of an engine's, is known for that: another node is asked then.
+	for _, what := range []string{strings.Repeat("no archive ", 1000), tarOf(t, "../manifest.json")} {
+		if err := to.Load(t.Context(), strings.NewReader(what), cluster.ImageWant{Ref: d.ref}); cluster.KindOf(err) != cluster.KindInvalid || errors.Is(err, docker.ErrAway) {
+			t.Errorf("%.20q: %v (%s)", what, err, cluster.KindOf(err))
+		}
+	}
+	// A name without a tag is of one of its images, and what was here without a name stays.
+	repo, _, _ := strings.Cut(d.ref, ":")
+	tag(good.ID, repo+":latest")
+	d.build("old")
+	old := of(from, d.ref)
+	if err := send(d.ref, have, cluster.ImageWant{ID: old.ID}); err != nil {
+		t.Fatal(err)
+	}
+	if err := send(d.ref, have, cluster.ImageWant{ID: evil.ID}); cluster.KindOf(err) != cluster.KindInvalid {
+		t.Errorf("another one than is wanted: %v", err)
+	}
+	of(to, old.ID)
+	if err := send(repo, cluster.ImageHave{}, cluster.ImageWant{Ref: repo, Content: good.Content}); err != nil {
+		t.Error(err)
 	}
 	if got := n.content(victim, "/version") + " " + n.content(d.ref, "/version"); got != "good evil" {
 		t.Errorf("the images are %s", got)
