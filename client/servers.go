@@ -120,7 +120,8 @@ func (c *Client) atHand(req *http.Request) bool {
 	}
 	_, _ = io.Copy(io.Discard, resp.Body)
 	_ = resp.Body.Close()
-	return !doubtful(resp)
+	// A server may answer as it hears that nobody waits any more.
+	return ctx.Err() == nil && !doubtful(resp)
 }
 
 func (s *servers) all() []string {
