@@ -186,7 +186,9 @@ func votesNot(ctx context.Context, s counted) error {
 		if err == nil {
 			return notCounted(list, st.Node)
 		}
-		if _, answered := errors.AsType[*client.Error](err); !answered && wait.Err() == nil {
+		_, answered := errors.AsType[*client.Error](err)
+		switch {
+		case !answered && wait.Err() == nil, cluster.KindOf(err) == cluster.KindInvalid: // none can join one that does not listen
 			return nil
 		}
 		select {

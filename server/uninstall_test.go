@@ -23,6 +23,7 @@ import (
 type fakeCounted struct {
 	list   []v1.ServerSummary
 	refuse time.Time // until then it answers that it does not know
+	alone  bool      // it listens for no other machine
 	ends   time.Time // from then on it does not answer
 }
 
@@ -34,6 +35,9 @@ func (f *fakeCounted) Status(context.Context) (v1.ClusterStatus, error) {
 }
 
 func (f *fakeCounted) Servers(context.Context) ([]v1.ServerSummary, error) {
+	if f.alone {
+		return nil, &client.Error{Problem: v1.Problem{Kind: cluster.KindInvalid.String(), Detail: "no server can join this cluster"}}
+	}
 	if time.Now().Before(f.refuse) {
 		return nil, &client.Error{Problem: v1.Problem{Kind: cluster.KindTransient.String(), Detail: "no majority of the servers answers"}}
 	}
@@ -49,6 +53,7 @@ func TestAServerThatVotesIsNotUninstalled(t *testing.T) {
 	for name, c := range map[string]struct {
 		list         []v1.ServerSummary
 		refuse, ends time.Duration
+		alone        bool
 		says         string // "" when it may go
 	}{
 		"one of two":                     {list: []v1.ServerSummary{n1, two}, says: "first `fairlead server rm n2`"},
@@ -60,13 +65,14 @@ func TestAServerThatVotesIsNotUninstalled(t *testing.T) {
 		"nobody knows it":                {list: []v1.ServerSummary{n1}},
 		"it learns":                      {list: []v1.ServerSummary{n1, is(v1.StandingLearner)}},
 		"on an external etcd":            {list: []v1.ServerSummary{is(v1.StandingClient), {Node: "n1", Standing: v1.StandingClient}}},
+		"none can join it":               {alone: true},
 		"it does not run":                {list: []v1.ServerSummary{n1, two}, ends: -1},
 		"it was taken out, and ends now": {refuse: time.Hour, ends: 3 * time.Second},
 		"it starts":                      {list: []v1.ServerSummary{n1, two}, refuse: 3 * time.Second, says: "first `fairlead server rm n2`"},
 		"it has no majority":             {refuse: time.Hour, says: "no majority of the servers answers; wait until it can, or --force"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			f := &fakeCounted{list: c.list, refuse: time.Now().Add(c.refuse)}
+			f := &fakeCounted{list: c.list, refuse: time.Now().Add(c.refuse), alone: c.alone}
 			if c.ends != 0 {
 				f.ends = time.Now().Add(c.ends)
 			}
