@@ -51,3 +51,26 @@ func noErrors(t *testing.T, n *node) {
 		}
 	}
 }
+
+// A cluster of one is removed while it runs, with all that it made; none of its data is left.
+func TestARunningServerIsUninstalled(t *testing.T) {
+	n := start(t)
+	n.do("deploy", "-f", n.write("compose.yaml", web(n.image(), "gone", "1", 1, "")))
+	ended := make(chan error, 1)
+	go func() { ended <- n.cmd.Wait() }()
+	if out, err := n.try("system", "uninstall", "--purge", "--yes", "--data-dir", n.data, "--run-dir", n.run, "--docker", n.engine); err != nil {
+		t.Fatalf("uninstall: %v\n%s", err, out)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("the server ended with %v", err)
+	}
+	n.mu.Lock()
+	n.cmd = nil
+	n.mu.Unlock()
+	if _, err := os.Stat(n.data); !os.IsNotExist(err) {
+		t.Errorf("%s is left: %v", n.data, err)
+	}
+	if out, err := n.docker("ps", "-aq", "--filter", "label=io.fairlead.app=gone").Output(); err != nil || len(out) > 0 {
+		t.Errorf("containers are left: %s, %v", out, err)
+	}
+}
