@@ -263,8 +263,9 @@ func (s *Server) admit(ctx context.Context, want cluster.NodeSpec, asks v1.Join)
 }
 
 // isServer reports whether there is a server of this name, or one was let in.
-func (s *Server) isServer(id cluster.NodeID) bool {
-	return s.rev(store.ServerSpecKey(id)) > 0 || s.rev(store.ServerInfoKey(id)) > 0
+func (s *Server) isServer(id cluster.NodeID) (is bool) {
+	s.Mirror.Read(func(v store.View) { is = store.IsServer(v, id) })
+	return is
 }
 
 // found forgets that a node of this name was removed, or lost: another machine of that

@@ -48,13 +48,16 @@ func Look(before map[cluster.TaskID]time.Time, s Snapshot) map[cluster.TaskID]ti
 		}
 		out[t.ID] = at
 	}
+	on := make(map[cluster.TaskID]cluster.NodeID, len(s.Placements))
 	for i := range s.Placements {
-		if p := &s.Placements[i]; !there[p.Node] {
+		p := &s.Placements[i]
+		on[p.Task] = p.Node
+		if !there[p.Node] {
 			delete(out, p.Task)
 		}
 	}
 	for i := range s.Statuses {
-		if st := &s.Statuses[i]; st.Ready || !there[st.Node] {
+		if st := &s.Statuses[i]; st.Ready && on[st.Task] == st.Node { // which alone speaks for it
 			delete(out, st.Task)
 		}
 	}

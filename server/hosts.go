@@ -48,9 +48,10 @@ func (n *nodeParts) image(ctx context.Context, asks cluster.NodeID, ask cluster.
 	}
 	want := ask.Want()
 	// By its name where that still means it: an older node gives it no other.
-	if has, err := h.Identity(ctx, want); err == nil && ask.ID != "" {
-		name := cluster.TaggedImage(ask.Ref)
-		if named, err := h.Identity(ctx, name); err == nil && named.ID == has.ID {
+	if name := cluster.TaggedImage(ask.Ref); want != name {
+		has, err := h.Identity(ctx, want)
+		named, nerr := h.Identity(ctx, name)
+		if err == nil && nerr == nil && named.ID == has.ID {
 			want = name
 		}
 	}
@@ -100,7 +101,7 @@ func imageSources(v store.View, asks cluster.NodeID, ask cluster.ImageAsk) (node
 		apps[p.Node][p.App] = true
 	}
 	believed := func(x cluster.Node) bool {
-		if ask.ID != "" || content != "" || x.Key == "" && isServer(v, x.ID) {
+		if ask.ID != "" || content != "" || x.Key == "" && store.IsServer(v, x.ID) {
 			return true
 		}
 		return slices.ContainsFunc(ask.Apps, func(a cluster.AppName) bool { return apps[x.ID][a] })
@@ -111,13 +112,6 @@ func imageSources(v store.View, asks cluster.NodeID, ask cluster.ImageAsk) (node
 		}
 	}
 	return nodes, content
-}
-
-// isServer reports whether a server has this name.
-func isServer(v store.View, id cluster.NodeID) bool {
-	_, spec := v.Entry(store.ServerSpecKey(id))
-	_, info := v.Entry(store.ServerInfoKey(id))
-	return spec || info
 }
 
 // findImage is the first of nodes that has an image. That none has it is KindNotFound only

@@ -105,6 +105,13 @@ func EndpointSets(v View) []cluster.Endpoints {
 	return list(v, PrefixEndpoints, nil, nil, func(e *cluster.Endpoints, rev, _ int64) { e.Rev = cluster.StoreRev(rev) })
 }
 
+// IsServer reports whether a server has this name.
+func IsServer(v View, id cluster.NodeID) bool {
+	_, spec := v.Entry(ServerSpecKey(id))
+	_, info := v.Entry(ServerInfoKey(id))
+	return spec || info
+}
+
 // Nodes returns every node that has said something about itself.
 func Nodes(v View) []cluster.Node {
 	infos := NodeInfos(v)

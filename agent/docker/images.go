@@ -46,15 +46,6 @@ func (e *Engine) Image(ctx context.Context, ref string) (ImageInfo, error) {
 	return out, nil
 }
 
-// Tagged is a name with its tag: an engine's archive of a name alone has all of its tags.
-func Tagged(ref string) string {
-	n, err := reference.ParseNormalizedNamed(ref)
-	if err != nil || !reference.IsNameOnly(n) {
-		return ref
-	}
-	return reference.FamiliarString(reference.TagNameOnly(n))
-}
-
 // Named reports that ref is one of the image's names, not its ID.
 func (i ImageInfo) Named(ref string) bool {
 	n, err := reference.ParseNormalizedNamed(ref)

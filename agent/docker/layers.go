@@ -68,7 +68,7 @@ func sharedLayers(a, b []string) int {
 // that its receiver has; the caller closes it.
 func (e *Engine) Save(ctx context.Context, ref string, have cluster.ImageHave) (io.ReadCloser, error) {
 	if i, err := e.Image(ctx, ref); err == nil && i.Named(ref) { // not an ID
-		ref = Tagged(ref)
+		ref = cluster.TaggedImage(ref) // of a name alone it would have all tags
 	}
 	whole, err := e.cli.ImageSave(ctx, []string{ref})
 	if err != nil || have.None() {
