@@ -68,13 +68,14 @@ func (c *Client) renew(ctx context.Context) time.Duration {
 }
 
 // afterRenewal reads from a token's description and the answer to its renewal when to
-// look at it again. A token that got less than what makes a renewal due must not be
-// renewed at once again. last is that it has come to the longest time that it may
-// live; one with a period and no such time has only a period that Vault shortens.
+// look at it again. A token that got no more than what makes a renewal due must not be
+// renewed at once again; what Vault says of one time can differ by a second in the two,
+// as both are rounded. last is that it has come to the longest time that it may live;
+// one with a period and no such time has only a period that Vault shortens.
 func afterRenewal(before, renewed *api.Secret) (wait time.Duration, last bool) {
 	got := leased(renewed)
 	switch {
-	case got > whole(before)/3:
+	case got > whole(before)/3+time.Second:
 		return time.Second, false // look at what it has now
 	case seconds(before, "period") > 0 && seconds(before, "explicit_max_ttl") == 0:
 		return min(max(time.Second, got/2), maxRenew), false

@@ -298,6 +298,7 @@ func TestAfterRenewal(t *testing.T) {
 		{"at its maximum", data("1200", "3600", "0", "0"), 1200, 10 * time.Minute, true},
 		{"at its maximum of a month", data("921600", "2764800", "0", "0"), 921600, maxRenew, true},
 		{"at its maximum, and short", data("6", "18", "0", "18"), 6, firstRenew, true},
+		{"at its maximum, rounded down and then up", data("6", "18", "0", "18"), 7, firstRenew, true},
 		{"a period", data("30", "90", "90", "0"), 90, time.Second, false},
 		{"a period longer than Vault allows", data("2764800", "2764800", "9000000", "0"), 2764800, maxRenew, false},
 		{"a period that became short", data("30", "3600", "30", "0"), 30, 15 * time.Second, false},
