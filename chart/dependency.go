@@ -167,11 +167,9 @@ func (r Repositories) dependencies(ctx context.Context, dir string, t Transfer) 
 // dependency is the repository that a dependency names, by the name of one that was added
 // or by its URL; nil: it is in a registry, or on disk.
 func (r Repositories) dependency(have *repo.File, ref string, t Transfer) (*Repository, error) {
-	for _, prefix := range []string{"@", "alias:"} {
-		if name, is := strings.CutPrefix(ref, prefix); is {
-			x, err := r.find(name)
-			return &x, err
-		}
+	if isNamed(ref) {
+		x, err := r.find(strings.TrimPrefix(strings.TrimPrefix(ref, "@"), "alias:"))
+		return &x, err
 	}
 	if !strings.HasPrefix(ref, "http://") && !strings.HasPrefix(ref, "https://") {
 		return nil, nil
@@ -184,6 +182,9 @@ func (r Repositories) dependency(have *repo.File, ref string, t Transfer) (*Repo
 	}
 	return unnamed(ref, t), nil
 }
+
+// isNamed reports whether a repository is meant that was added, by its name.
+func isNamed(ref string) bool { return strings.HasPrefix(ref, "@") || strings.HasPrefix(ref, "alias:") }
 
 const unnamedPrefix = "url-"
 

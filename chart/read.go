@@ -188,6 +188,11 @@ func readDir(dir string) ([]File, error) {
 		return nil, cluster.Invalidf("chart %s: %w", dir, err)
 	}
 	defer func() { _ = root.Close() }() // read only
+	return readRoot(root, dir, &limits{left: MaxSize, files: maxFiles})
+}
+
+// readRoot reads the directory that root is; dir is for errors.
+func readRoot(root *os.Root, dir string, l *limits) ([]File, error) {
 	if info, err := root.Stat("Chart.yaml"); err != nil || info.IsDir() {
 		return nil, isChart(dir, nil)
 	}
@@ -199,8 +204,7 @@ func readDir(dir string) ([]File, error) {
 	}
 	rules.AddDefaults()
 	var files []File
-	l := limits{left: MaxSize, files: maxFiles}
-	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || name == "." {
 			return err
 		}

@@ -215,7 +215,7 @@ func fit(c *helmchart.Chart, caps *common.Capabilities) error {
 		return fmt.Errorf("chart requires kubeVersion: %s which is incompatible with Kubernetes %s", want, caps.KubeVersion.Version)
 	}
 	if names := missing(c); names != nil {
-		return fmt.Errorf("found in Chart.yaml, but missing in charts/ directory: %s; `fairlead chart dependency update` fetches them", strings.Join(names, ", "))
+		return fmt.Errorf("found in Chart.yaml, but missing in charts/ directory: %s; `fairlead chart dependency update` fetches them, and so does --dependency-update", strings.Join(names, ", "))
 	}
 	return nil
 }

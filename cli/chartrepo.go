@@ -81,7 +81,7 @@ func (f *fetchFlags) register(c *cobra.Command) {
 
 // registerDependencies registers what is for packages that are rendered.
 func (f *fetchFlags) registerDependencies(c *cobra.Command) {
-	c.Flags().BoolVar(&f.dependencies, "dependency-update", false, "fetch what is missing in charts/ of the package's directory first, as \"chart dependency update\" does")
+	c.Flags().BoolVar(&f.dependencies, "dependency-update", false, "fetch what is missing in charts/ of the package's directory first, as \"chart dependency update\" does; of one in Git as its Chart.lock says, if it has one")
 }
 
 // versions are those that are meant.
@@ -142,7 +142,11 @@ func (a *app) fetch(ctx context.Context, ref string, from fetchFlags) (files []c
 		return nil, "", err
 	}
 	if inGit {
-		files, g, err = g.Fetch(ctx, from.version, t)
+		var lacks *chart.Repositories
+		if from.dependencies {
+			lacks = &r
+		}
+		files, g, err = g.Fetch(ctx, from.version, t, lacks)
 		return files, g.String(), err
 	}
 	if from.dependencies {

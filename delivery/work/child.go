@@ -68,7 +68,8 @@ type Task struct {
 	Dir        string        `json:"dir"`    // empty, to be used up
 	RenderTime time.Duration `json:"render"` // for templates
 
-	end func(error) // says why this process ends, and ends it
+	end     func(error) // says why this process ends, and ends it
+	fetched map[chart.Remote][]chart.File
 }
 
 func (t Task) decrypts() bool { return t.Delivery.Decrypt != "" }
@@ -292,6 +293,9 @@ func do(ctx context.Context, t Task, fetched func(Result) error) (Result, error)
 		return r, nil
 	}
 	if err := fetched(r); err != nil {
+		return r, err
+	}
+	if err := t.fetchDependencies(ctx, tree); err != nil {
 		return r, err
 	}
 	if err := confine(t.Dir); err != nil {

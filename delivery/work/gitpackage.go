@@ -100,8 +100,9 @@ func (g GitPackage) String() string {
 // Fetch brings the package here; version, a range, chooses the highest tag in it. The
 // answer names its commit. The user's own git fetches, so that their keys, credential
 // helpers and known hosts are used as `git clone` uses them; with a login or certificates
-// given, or where there is no git, https is spoken without it.
-func (g GitPackage) Fetch(ctx context.Context, version string, tr chart.Transfer) (_ []chart.File, at GitPackage, _ error) {
+// given, or where there is no git, https is spoken without it. from, if not nil, fetches what it
+// depends on and does not hold; what that is by file:// is elsewhere in the repository.
+func (g GitPackage) Fetch(ctx context.Context, version string, tr chart.Transfer, from *chart.Repositories) (_ []chart.File, at GitPackage, _ error) {
 	if version != "" && g.Ref != "" {
 		return nil, g, cluster.Invalidf("%s: give ?ref= or --version, which chooses among its tags: one of them", g)
 	}
@@ -117,7 +118,7 @@ func (g GitPackage) Fetch(ctx context.Context, version string, tr chart.Transfer
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	src := cluster.SourceSpec{Kind: cluster.SourceGit, URL: g.URL, Semver: version}
-	files, commit, err := g.fetch(ctx, src, dir, tr)
+	files, commit, err := g.fetch(ctx, src, dir, tr, from)
 	if err != nil {
 		return nil, g, gitError(src, err, "--username asks for a password; git's own credential helpers and keys are used without it")
 	}
@@ -125,29 +126,8 @@ func (g GitPackage) Fetch(ctx context.Context, version string, tr chart.Transfer
 	return files, g, nil
 }
 
-func (g GitPackage) fetch(ctx context.Context, src cluster.SourceSpec, dir string, tr chart.Transfer) (_ []chart.File, commit string, _ error) {
-	repo, err := openPackage(ctx, src, dir, tr)
-	if err != nil {
-		return nil, "", err
-	}
-	if err := g.choose(&src, repo.refs); err != nil {
-		return nil, "", err
-	}
-	ref, hash, err := resolve(src, repo.refs)
-	if err != nil {
-		return nil, "", err
-	}
-	c, err := repo.commit(ctx, ref, hash, 1)
-	if err != nil {
-		return nil, "", err
-	}
-	top, err := c.Tree()
-	if err == nil && g.Dir != "" {
-		top, err = top.Tree(g.Dir)
-	}
-	if errors.Is(err, object.ErrDirectoryNotFound) {
-		return nil, "", cluster.NotFoundf("%s has no directory %s at %s", g.URL, g.Dir, c.Hash)
-	}
+func (g GitPackage) fetch(ctx context.Context, src cluster.SourceSpec, dir string, tr chart.Transfer, from *chart.Repositories) (_ []chart.File, commit string, _ error) {
+	c, err := g.commit(ctx, src, dir, tr)
 	if err != nil {
 		return nil, "", err
 	}
@@ -155,13 +135,48 @@ func (g GitPackage) fetch(ctx context.Context, src cluster.SourceSpec, dir strin
 	if err := os.Mkdir(tree, 0o700); err != nil {
 		return nil, "", fmt.Errorf("fetch: %w", err)
 	}
-	out, err := checkout(top, c.Hash, tree)
+	top, err := c.Tree()
+	own := top
+	if err == nil && g.Dir != "" {
+		own, err = top.Tree(g.Dir)
+	}
+	var files []chart.File
+	switch {
+	case errors.Is(err, object.ErrDirectoryNotFound):
+		err = cluster.NotFoundf("%s has no directory %s at %s", g.URL, g.Dir, c.Hash)
+	case err != nil:
+	case from != nil:
+		files, err = g.readWhole(ctx, c.Hash, top, tree, *from)
+	default:
+		files, err = g.read(c.Hash, own, tree)
+	}
+	return files, c.Hash.String(), err
+}
+
+func (g GitPackage) commit(ctx context.Context, src cluster.SourceSpec, dir string, tr chart.Transfer) (*object.Commit, error) {
+	repo, err := openPackage(ctx, src, dir, tr)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.choose(&src, repo.refs); err != nil {
+		return nil, err
+	}
+	ref, hash, err := resolve(src, repo.refs)
+	if err != nil {
+		return nil, err
+	}
+	return repo.commit(ctx, ref, hash, 1)
+}
+
+// read writes the package's directory to tree, and reads it.
+func (g GitPackage) read(commit plumbing.Hash, own *object.Tree, tree string) ([]chart.File, error) {
+	out, err := checkout(own, commit, tree)
 	modules, links := split(out)
 	if err == nil && len(links) > 0 { // all of it is the package
 		err = links[0].refusal()
 	}
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	files, err := chart.Read(tree)
 	switch {
@@ -170,7 +185,7 @@ func (g GitPackage) fetch(ctx context.Context, src cluster.SourceSpec, dir strin
 	case err != nil: // named as the user does
 		err = &cluster.Error{Kind: cluster.KindOf(err), Msg: strings.ReplaceAll(err.Error(), tree, orElse(g.Dir, g.URL))}
 	}
-	return files, c.Hash.String(), err
+	return files, err
 }
 
 // split tells submodules from links.

@@ -79,7 +79,7 @@ func found(t *testing.T, ref, version string, tr chart.Transfer) (string, error)
 	if !is || err != nil {
 		t.Fatalf("%s: %v, %v", ref, is, err)
 	}
-	files, at, err := g.Fetch(t.Context(), version, tr)
+	files, at, err := g.Fetch(t.Context(), version, tr, nil)
 	if err != nil {
 		return "", err
 	}

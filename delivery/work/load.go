@@ -131,11 +131,7 @@ func (t Task) Render(ctx context.Context, req chart.Request) (*chart.Rendered, e
 
 func packaged(ctx context.Context, t Task, r *Result, o compose.Options) (*compose.Result, *v1.Package, error) {
 	d := t.Delivery
-	dir := root(d.Path, d.Package)
-	if d.Source.Kind == cluster.SourceChart {
-		dir = root(chartDir)
-	}
-	files, err := chart.Read(dir)
+	files, err := t.readPackage(r.astray)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -107,14 +107,14 @@ func TestSubmodulesAreNotFetched(t *testing.T) {
 	pkg.Package = "chart"
 	f.refused(work.Task{Delivery: pkg, Release: 1}, cluster.KindInvalid, "chart/sub: it is a submodule of Git")
 	g := work.GitPackage{URL: pkg.Source.URL, Dir: "chart"}
-	if _, _, err := g.Fetch(t.Context(), "", chart.Transfer{}); err == nil || !strings.Contains(err.Error(), "sub: it is a submodule of Git") {
+	if _, _, err := g.Fetch(t.Context(), "", chart.Transfer{}, nil); err == nil || !strings.Contains(err.Error(), "sub: it is a submodule of Git") {
 		t.Errorf("of an installation: %v", err)
 	}
 	f.write("chart/.helmignore", "sub\n")
 	f.git(f.tree, "add", "chart/.helmignore")
 	push("it is none of the package's")
 	f.must(work.Task{Delivery: pkg, Release: 1})
-	if _, _, err := g.Fetch(t.Context(), "", chart.Transfer{}); err != nil {
+	if _, _, err := g.Fetch(t.Context(), "", chart.Transfer{}, nil); err != nil {
 		t.Error(err)
 	}
 }
