@@ -18,7 +18,8 @@ import (
 )
 
 // The certificates of a node that only runs containers and of one that is a gateway too,
-// stolen, open nothing of the store of a cluster in use but the node's own.
+// stolen, open nothing of the store of a cluster in use but the node's own; and what is said
+// with one leads nobody astray.
 func TestStolenCertificates(t *testing.T) {
 	onEngines(t, []string{"--nodes", "3", "--gateways", "2"}, func(b *bed) {
 		b.aliveSoon("n1 n2 n3")
@@ -32,6 +33,7 @@ func TestStolenCertificates(t *testing.T) {
 				}
 			}
 		}
+		b.lies("n3")
 	})
 }
 
