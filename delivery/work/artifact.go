@@ -125,13 +125,16 @@ func (t Task) artifact(ctx context.Context) (*artifact, error) {
 		return nil, cluster.Invalidf("%s: %w", src.URL, err)
 	}
 	a := &artifact{Task: t, host: cluster.RegistryOf(repository), repo: repo}
+	to := reach{ca: src.CA, clear: src.PlainHTTP, most: maxFile}
 	switch own, _, _ := strings.Cut(a.host, ":"); {
 	case len(t.Password) > 0:
 		a.Logins = map[string]Login{a.host: {User: src.User, Password: []byte(strings.TrimSpace(string(t.Password)))}}
 	case src.PlainHTTP && !loopback(own):
 		a.Logins = nil // the cluster's login was not given for that
+	default:
+		to.shut = true // nor for where this machine's own registry sends for tokens
 	}
-	a.how = a.options(ctx, a.host, reach{ca: src.CA, clear: src.PlainHTTP, most: maxFile})
+	a.how = a.options(ctx, a.host, to)
 	return a, nil
 }
 

@@ -333,8 +333,8 @@ func TestRegistryOfAnAuthorityOfItsOwn(t *testing.T) {
 	}
 }
 
-// outside serves a shelf on an address that is not the loopback's.
-func outside(t *testing.T, s *shelf) string {
+// outside serves on an address that is not the loopback's.
+func outside(t *testing.T, s http.Handler) string {
 	t.Helper()
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {

@@ -202,6 +202,7 @@ func list(ctx context.Context, repo name.Repository, o []remote.Option) ([]strin
 type reach struct {
 	ca    string // certificates to trust beside the usual ones, PEM
 	clear bool   // without TLS, also over a network
+	shut  bool   // but no login
 	most  int64  // bytes that are read
 }
 
@@ -247,7 +248,9 @@ type careful struct {
 }
 
 func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
-	if own, _, _ := strings.Cut(c.host, ":"); req.URL.Scheme != "https" && !c.clear && (!loopback(req.URL.Hostname()) || !loopback(own)) {
+	req = beside(req, c.host)
+	clear := c.clear && (!c.shut || req.Header.Get("Authorization") == "")
+	if own, _, _ := strings.Cut(c.host, ":"); req.URL.Scheme != "https" && !clear && (!loopback(req.URL.Hostname()) || !loopback(own)) {
 		return nil, &cluster.Error{Kind: cluster.KindForbidden, Msg: fmt.Sprintf("%s speaks no TLS: it is not asked", req.URL.Host)}
 	}
 	for try := 0; ; try++ {
@@ -257,6 +260,9 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		wait, busy := told(res, c.now)
 		if !busy {
+			if req.URL.Host == c.host {
+				nearRealms(res, c.host)
+			}
 			res.Body = &counted{res.Body, &c.read, c.most}
 			return res, nil
 		}
@@ -325,15 +331,20 @@ func (t Task) registryError(ctx context.Context, repository, asked string, err e
 		return own
 	case errors.As(err, &te) && (te.StatusCode == http.StatusUnauthorized || te.StatusCode == http.StatusForbidden):
 		advice := fmt.Sprintf("`fairlead image login %s`", host)
-		if _, has := t.Logins[host]; has {
+		if l, has := t.Logins[host]; has {
 			advice = "the login that is kept may not"
+			if at := toldPassword(te); at != "" {
+				advice += fmt.Sprintf(": %s refuses %q or the password", at, l.User)
+			}
 		}
 		return &cluster.Error{Kind: cluster.KindForbidden, Msg: fmt.Sprintf("%s lets nobody list %s so: %s", host, repository, advice)}
-	case errors.As(err, &te) && te.StatusCode == http.StatusNotFound:
+	case errors.As(err, &te) && te.StatusCode == http.StatusNotFound && !forToken(te.Request):
 		if asked != "" {
 			return cluster.NotFoundf("%s has no %s:%s", host, repository, asked)
 		}
 		return cluster.NotFoundf("%s has no repository %s", host, repository)
+	case strings.Contains(err.Error(), "invalid realm in www-authenticate"), strings.Contains(err.Error(), "refusing token-server redirect"): // it has no name for them
+		return &cluster.Error{Kind: cluster.KindForbidden, Msg: fmt.Sprintf("%s sends for tokens to where nothing is asked: %s", host, cut(err.Error()))}
 	case strings.Contains(err.Error(), "certificate"):
 		return &cluster.Error{Kind: cluster.KindForbidden, Msg: fmt.Sprintf("%s: %v; servers trust what their engines do, in %s", host, err, filepath.Join(t.Certs, host))}
 	}

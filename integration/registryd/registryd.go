@@ -1,5 +1,5 @@
 // Package registryd runs an image registry of a test's own: distribution, on loopback,
-// for everybody or for who has a password.
+// for everybody, for who has a password, or for who has a token that a password is given for.
 package registryd
 
 import (
@@ -37,6 +37,8 @@ type Registry struct {
 	// Host is its address, as images name it.
 	Host           string
 	User, Password string // "": everybody may
+	// Tokens is where it sends its clients; nil: they give it the password itself.
+	Tokens *Tokens
 
 	t       testing.TB
 	dir     string
@@ -48,9 +50,8 @@ type Registry struct {
 // Start starts a registry that ends with the test. With a user it wants the password.
 func Start(tb testing.TB, user, password string) *Registry {
 	tb.Helper()
-	program := build(tb)
-	r := &Registry{Host: fmt.Sprintf("127.0.0.1:%d", need.Port(tb)), User: user, Password: password, t: tb, dir: tb.TempDir(), program: program}
-	conf := fmt.Sprintf("version: 0.1\nlog: {level: warn}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %q, secret: test}\n", filepath.Join(r.dir, "data"), r.Host)
+	r := prepare(tb, user, password)
+	auth := ""
 	if user != "" {
 		hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
 		if err != nil {
@@ -58,12 +59,35 @@ func Start(tb testing.TB, user, password string) *Registry {
 		}
 		users := filepath.Join(r.dir, "users")
 		r.write(users, user+":"+string(hash)+"\n")
-		conf += fmt.Sprintf("auth: {htpasswd: {realm: test, path: %s}}\n", users)
+		auth = fmt.Sprintf("auth: {htpasswd: {realm: test, path: %s}}\n", users)
 	}
-	r.write(filepath.Join(r.dir, "config.yml"), conf)
-	tb.Cleanup(r.Kill)
-	r.Up()
+	r.start(auth)
 	return r
+}
+
+// StartTokens starts a registry that ends with the test, and wants tokens; public is the
+// repository that anybody may pull.
+func StartTokens(tb testing.TB, user, password, public string) *Registry {
+	tb.Helper()
+	r := prepare(tb, user, password)
+	r.Tokens = NewTokens(tb, user, password, public)
+	keys := filepath.Join(r.dir, "keys.json")
+	r.write(keys, r.Tokens.keys())
+	r.start(fmt.Sprintf("auth: {token: {realm: %q, service: %q, issuer: %q, jwks: %s}}\n", r.Tokens.Realm(), service, issuer, keys))
+	return r
+}
+
+func prepare(tb testing.TB, user, password string) *Registry {
+	tb.Helper()
+	program := build(tb)
+	return &Registry{Host: fmt.Sprintf("127.0.0.1:%d", need.Port(tb)), User: user, Password: password, t: tb, dir: tb.TempDir(), program: program}
+}
+
+func (r *Registry) start(auth string) {
+	r.t.Helper()
+	r.write(filepath.Join(r.dir, "config.yml"), fmt.Sprintf("version: 0.1\nlog: {level: warn}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %q, secret: test}\n%s", filepath.Join(r.dir, "data"), r.Host, auth))
+	r.t.Cleanup(r.Kill)
+	r.Up()
 }
 
 // build returns the program, which is built first where it has to be.
