@@ -341,6 +341,9 @@ func registryError(ref string, err error) error {
 	status := 0
 	if answer, is := errors.AsType[*errcode.ErrorResponse](err); is {
 		status = answer.StatusCode
+		if status == http.StatusNotFound && !strings.HasPrefix(answer.URL.Path, "/v2/") { // where tokens are
+			return cluster.Transientf("oci://%s: %w", ref, err)
+		}
 	}
 	switch {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden, errors.Is(err, auth.ErrBasicCredentialNotFound):

@@ -35,7 +35,7 @@ type Tokens struct {
 	mu    sync.Mutex
 	realm string
 	once  bool
-	spent map[string]bool // by signature
+	good  map[string]bool // tokens that are, but at a real registry
 	asked []Asked
 }
 
@@ -81,7 +81,7 @@ func newTokens(tb testing.TB, user, password, public string) *Tokens {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return &Tokens{User: user, Password: password, Public: public, key: key, spent: map[string]bool{}}
+	return &Tokens{User: user, Password: password, Public: public, key: key, good: map[string]bool{}}
 }
 
 // Realm is the URL where tokens are asked for.
@@ -103,6 +103,13 @@ func (s *Tokens) Once(once bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.once = once
+}
+
+// Expire ends the tokens that were given so far.
+func (s *Tokens) Expire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.good)
 }
 
 // Asked is what was asked for since the last call.
@@ -144,8 +151,12 @@ func (s *Tokens) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		may = append(may, access{p[0], p[1], actions})
 	}
 	const life = 5 * time.Minute
+	token := s.sign(user, may, life)
+	s.mu.Lock()
+	s.good[token] = true
+	s.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]any{"token": s.sign(user, may, life), "expires_in": int(life.Seconds())})
+	_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "expires_in": int(life.Seconds())})
 }
 
 func (s *Tokens) sign(user string, may []access, life time.Duration) string {
@@ -198,11 +209,11 @@ func (s *Tokens) lets(token, name, action string) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.once && s.spent[p[2]] {
-		return false
+	good := s.good[token]
+	if s.once {
+		delete(s.good, token)
 	}
-	s.spent[p[2]] = true
-	return true
+	return good
 }
 
 // Guard stands before a registry of the test's own process, and lets in who has a token.
