@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -14,10 +15,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/fairlead/fairlead/integration/registryd"
 )
 
 // registry is an image registry with one image, for one user.
@@ -169,4 +173,109 @@ services:
 	if err != nil {
 		t.Log(err)
 	}
+}
+
+// asked checks who asked for tokens since the last time, and for what; anybody else asked for
+// nothing that was given.
+func askedFor(t *testing.T, reg *registryd.Registry, what, user, scope string) {
+	t.Helper()
+	found := false
+	all := reg.Tokens.Asked()
+	for _, a := range all {
+		found = found || a.User == user && a.Given && slices.Contains(a.Scopes, scope)
+		if a.User != user {
+			t.Errorf("%s: a token is asked for as %q", what, a.User)
+		}
+	}
+	if !found {
+		t.Errorf("%s: for a token of %q for %s nobody asked: %+v", what, user, scope, all)
+	}
+}
+
+// TestRegistryWithTokens: a registry sends its clients elsewhere with their password, as those
+// of Docker Hub, GitHub and GitLab do. The node pulls from it, a delivery follows it, and
+// packages come and go.
+func TestRegistryWithTokens(t *testing.T) {
+	const password = "a-password-for-tokens"
+	reg := registryd.StartTokens(t, "ci", password, "pub/web")
+	image := reg.Host + "/shop/web:"
+	t.Cleanup(func() {
+		for _, ref := range []string{image + "1.0.0", image + "1.1.0", reg.Host + "/pub/web:1.0.0"} {
+			_ = exec.Command("docker", "rmi", "-f", ref).Run()
+		}
+	})
+	for _, tag := range []string{"1.0.0", "1.1.0"} {
+		reg.Push("shop/web", app, []string{"IMAGE=" + tag}, tag)
+	}
+	reg.Push("pub/web", app, nil, "1.0.0")
+	n := start(t)
+	reg.Tokens.Asked()
+	deploy := func(name, image string) (string, error) {
+		return n.try("deploy", "-f", n.write(name+"/compose.yaml", web(image, name, name, 1, "")), "--timeout", "60s")
+	}
+	login := func(password string) {
+		t.Helper()
+		c := n.command(t.Context(), "image", "login", reg.Host, "-u", "ci")
+		c.Stdin = strings.NewReader(password)
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("image login: %v\n%s", err, out)
+		}
+	}
+
+	// A node.
+	if out, err := deploy("pub", reg.Host+"/pub/web:1.0.0"); err != nil {
+		t.Fatalf("what is public: %v\n%s", err, out)
+	}
+	askedFor(t, reg, "what is public", "", "repository:pub/web:pull")
+	if out, err := deploy("shop", image+"1.0.0"); err == nil || !strings.Contains(out, "cannot be pulled") {
+		t.Errorf("without a login: %v\n%s", err, out)
+	}
+	reg.Tokens.Asked()
+	login("wrong")
+	if out, err := deploy("shop", image+"1.0.0"); err == nil || !strings.Contains(out, "cannot be pulled") || !strings.Contains(out, "incorrect username or password") {
+		t.Errorf("with another password: %v\n%s", err, out)
+	}
+	reg.Tokens.Asked()
+	login(password)
+	if out, err := deploy("shop", image+"1.0.0"); err != nil {
+		t.Fatalf("with the login: %v\n%s", err, out)
+	}
+	askedFor(t, reg, "with the login", "ci", "repository:shop/web:pull")
+
+	// A delivery, and the images that it follows.
+	reg.PushFiles("shop/config", map[string]string{"compose.yaml": web(image+"1.0.0", "six", "six", 1, "")}, "latest")
+	reg.Tokens.Asked()
+	n.do("delivery", "create", "six", "oci://"+reg.Host+"/shop/config", "--image", "web="+image[:len(image)-1]+" semver 1.x")
+	askedFor(t, reg, "a delivery", "ci", "repository:shop/config:pull")
+	if out := n.do("ps", "six", "-o", "json"); !strings.Contains(out, "/shop/web:1.1.0") {
+		t.Errorf("the delivery brings\n%s", out)
+	}
+
+	// Packages, with a password that is given, and with one that docker login keeps.
+	n.write("demo/Chart.yaml", "apiVersion: v2\nname: demo\nversion: 1.0.0\n")
+	n.write("demo/templates/app.yaml", web(image+"1.0.0", "demo", "demo", 1, ""))
+	n.do("chart", "package", filepath.Join(n.dir, "demo"), "-d", n.dir)
+	given := func(args ...string) {
+		t.Helper()
+		c := n.command(t.Context(), append(args, "--plain-http", "--username", "ci")...)
+		c.Stdin = strings.NewReader(password)
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	at := "oci://" + reg.Host + "/charts"
+	if out, err := n.try("chart", "push", filepath.Join(n.dir, "demo-1.0.0.tgz"), at, "--plain-http"); err == nil {
+		t.Errorf("anybody may push:\n%s", out)
+	}
+	reg.Tokens.Asked()
+	given("chart", "push", filepath.Join(n.dir, "demo-1.0.0.tgz"), at)
+	askedFor(t, reg, "chart push", "ci", "repository:charts/demo:pull,push")
+	given("chart", "pull", at+"/demo", "-d", n.dir)
+	n.write(".docker/config.json", fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, reg.Host, base64.StdEncoding.EncodeToString([]byte("ci:"+password))))
+	n.do("install", "demo", at+"/demo", "--plain-http")
+	askedFor(t, reg, "install", "ci", "repository:charts/demo:pull")
+	n.eventually(time.Minute, "what was installed answers", func() error {
+		_, err := n.answer("http://demo.example.com/")
+		return err
+	})
 }
