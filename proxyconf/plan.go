@@ -138,13 +138,13 @@ func records(refused map[cluster.ServiceID][]Refusal, recorded map[cluster.Servi
 // every change of the tree, and when a routed service or its endpoints have a
 // newer revision, even one that changes nothing here: who declared it waits for the
 // gateways to have seen it. So does who took all routes away, of which the gateways
-// may have had none.
+// may have had none, or whose tasks came after the last of what led to those before.
 func marker(s Snapshot, changes bool) (Write, bool) {
 	written, exists := ParseMarker(s.Current[MarkerKey])
 	routed := map[cluster.ServiceID]bool{}
 	var need cluster.StoreRev
 	for _, svc := range s.Services {
-		if routed[svc.ServiceID] = Routed(svc.Spec); routed[svc.ServiceID] || svc.Unrouted {
+		if routed[svc.ServiceID] = Routed(svc.Spec) || svc.Unrouted; routed[svc.ServiceID] {
 			need = max(need, svc.Rev)
 		}
 	}

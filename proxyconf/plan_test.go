@@ -349,7 +349,9 @@ func TestMarker(t *testing.T) {
 	step("routes lost that were never served", 42, 1)
 	step("acknowledged by that too", 42, 0)
 	s.Rev, s.Endpoints[1].Rev = 44, 43
-	step("its endpoints are nobody's here", 42, 0)
+	step("its tasks came after what led to those before", 44, 1)
+	s.Rev, s.Services[1].Unrouted, s.Endpoints[1].Rev = 46, false, 45
+	step("declared anew, its endpoints are nobody's here", 44, 0)
 	s.Rev = 38
 	step("a store put back to an older state", 38, 1)
 }
@@ -504,7 +506,7 @@ func converge(t *rapid.T, s Snapshot) map[string]string {
 			t.Fatalf("marker %d is behind the declaration of %s at %d", m, svc.ServiceID, svc.Rev)
 		}
 		for _, e := range s.Endpoints {
-			if svc.ServiceID == e.ServiceID && Routed(svc.Spec) && m < e.Rev {
+			if svc.ServiceID == e.ServiceID && (Routed(svc.Spec) || svc.Unrouted) && m < e.Rev {
 				t.Fatalf("marker %d is behind %s at %d", m, e.ServiceID, e.Rev)
 			}
 		}
