@@ -51,7 +51,11 @@ services:
 
 // answer fetches a URL through the gateway.
 func (n *node) answer(url string) (string, error) {
-	resp, err := n.client(false).Get(url)
+	return n.answerTo(n.client(false), url)
+}
+
+func (n *node) answerTo(c *http.Client, url string) (string, error) {
+	resp, err := c.Get(url)
 	if err != nil {
 		return "", err
 	}

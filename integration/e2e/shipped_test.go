@@ -3,13 +3,22 @@ package e2e
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/fairlead/fairlead/integration/need"
 	"github.com/fairlead/fairlead/integration/registryd"
@@ -134,13 +143,50 @@ func shippedWhoami(t *testing.T, n *node) {
 	n.do("install", "hello", dir, "--set", "host=hello.example.com,name=first")
 	says("Name: first")
 	runs("v1.11.0", 2)
-	n.do("upgrade", "hello", dir, "--reuse-values", "--set", "name=second,tag=v1.11.1,replicas=3")
-	says("Name: second")
+	secure := n.secured("hello.example.com")
+	n.do("upgrade", "hello", dir, "--reuse-values", "--set", "name=second,tag=v1.11.1,replicas=3,tls=true")
+	n.eventually(time.Minute, "it answers over TLS", func() error {
+		body, err := n.answerTo(secure, "https://hello.example.com/")
+		if err == nil && !strings.Contains(body, "Name: second") {
+			err = fmt.Errorf("it answers %q", body)
+		}
+		return err
+	})
 	runs("v1.11.1", 3)
 	n.do("rollback", "hello")
 	says("Name: first")
 	runs("v1.11.0", 2)
 	n.goes("hello")
+}
+
+// secured gives the cluster a certificate for a host, and returns who trusts it.
+func (n *node) secured(host string) *http.Client {
+	n.t.Helper()
+	chain, key, pool := n.certificate(host)
+	n.do("cert", "add", strings.ReplaceAll(host, ".", "-"), "--cert", chain, "--key", key)
+	return n.tlsClient(pool)
+}
+
+// greets opens a port of the gateways to the world, says something and returns what is answered.
+func (n *node) greets(port int, say string) string {
+	n.t.Helper()
+	var answer string
+	n.eventually(time.Minute, fmt.Sprintf("port %d answers", port), func() error {
+		c, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(n.t.Context(), "tcp", net.JoinHostPort(n.addr, strconv.Itoa(port)))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		if _, err := io.WriteString(c, say); err != nil {
+			return err
+		}
+		b := make([]byte, 64)
+		got, err := c.Read(b)
+		answer = string(b[:got])
+		return err
+	})
+	return answer
 }
 
 func shippedRedis(t *testing.T, n *node) {
@@ -172,9 +218,32 @@ func shippedRedis(t *testing.T, n *node) {
 		}
 	}
 	has("at first", "268435456")
-	n.do("upgrade", "cache", dir, "--set", "tag=7.5,maxmemory=64mb")
+	n.do("upgrade", "cache", dir, "--set", "tag=7.5,maxmemory=64mb,port=16379")
 	has("after the upgrade", "67108864")
-	n.do("rollback", "cache")
+	if got := n.greets(16379, "PING\r\n"); !strings.HasPrefix(got, "-NOAUTH") {
+		t.Errorf("at its port it says %q", got)
+	}
+
+	// Without persistent it keeps nothing, and what is in the volume stays there.
+	n.do("upgrade", "cache", dir, "--reuse-values", "--set", "persistent=false")
+	for _, again := range []bool{false, true} {
+		if again {
+			n.do("restart", "cache/redis")
+		}
+		if got := ask("get k"); got != "" {
+			t.Errorf("without its volume k is %q", got)
+		}
+		if got := ask("config get save") + " " + ask("config get appendonly"); strings.Join(strings.Fields(got), " ") != "save appendonly no" {
+			t.Errorf("without its volume its configuration is %q", got)
+		}
+		ask("set k another")
+		for _, x := range n.ready("cache") {
+			if out, err := n.docker("inspect", "-f", "{{range .Mounts}}{{.Type}} {{.Destination}}\n{{end}}", x.Cont).Output(); err != nil || strings.Contains(string(out), "volume") {
+				t.Errorf("without its volume it has %v\n%s", err, out)
+			}
+		}
+	}
+	n.do("rollback", "cache", "1")
 	has("after the rollback", "268435456")
 	n.goes("cache")
 }
@@ -207,8 +276,11 @@ func shippedPostgres(t *testing.T, n *node) {
 		}
 	}
 	has("at first", "4MB")
-	n.do("upgrade", "pg", dir, "--set", "tag=16.1,parameters.work_mem=8MB")
+	n.do("upgrade", "pg", dir, "--set", "tag=16.1,parameters.work_mem=8MB,port=15432")
 	has("after the upgrade", "8MB")
+	if got := n.greets(15432, "\x00\x00\x00\x08\x04\xd2\x16\x2f"); got != "N" { // is there TLS?
+		t.Errorf("at its port it says %q", got)
+	}
 	n.do("rollback", "pg")
 	has("after the rollback", "4MB")
 	if out := n.do("chart", "test", "pg"); !strings.Contains(out, "complete") {
@@ -280,5 +352,46 @@ func shippedRegistry(t *testing.T, n *node) {
 	kept()
 	deletes("after the rollback", blob, http.StatusMethodNotAllowed)
 	kept()
+	n.secret("images/htpasswd", "ann:"+passwordHash(t, "geheim")+"\n")
+	secure := n.secured("images.example.com")
+	n.do("upgrade", "images", dir, "--reuse-values", "--set", "auth=true,tls=true")
+	shutRegistry(t, n, secure)
 	n.goes("images")
+}
+
+// shutRegistry pushes and pulls as clients of a registry do, with TLS and a password.
+func shutRegistry(t *testing.T, n *node, secure *http.Client) {
+	t.Helper()
+	ref, err := name.NewTag("images.example.com/shop/web:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := random.Image(1024, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	as := func(password string) []remote.Option {
+		auth := authn.Anonymous
+		if password != "" {
+			auth = authn.FromConfig(authn.AuthConfig{Username: "ann", Password: password})
+		}
+		return []remote.Option{remote.WithContext(t.Context()), remote.WithTransport(secure.Transport), remote.WithAuth(auth)}
+	}
+	n.eventually(time.Minute, "who has the password pushes", func() error { return remote.Write(ref, img, as("geheim")...) })
+	if got, err := remote.Head(ref, as("geheim")...); err != nil || got.Digest != want {
+		t.Errorf("it has %+v, not %s: %v", got, want, err)
+	}
+	for _, password := range []string{"", "wrong"} {
+		_, pulls := remote.Get(ref, as(password)...)
+		for what, err := range map[string]error{"pulls": pulls, "pushes": remote.Write(ref, img, as(password)...)} {
+			te, is := errors.AsType[*transport.Error](err)
+			if !is || te.StatusCode != http.StatusUnauthorized {
+				t.Errorf("who has the password %q %s: %v", password, what, err)
+			}
+		}
+	}
 }
