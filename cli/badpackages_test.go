@@ -93,7 +93,7 @@ func badPackages() []badInput {
 		{what: "values of an app without a package", setup: func(h *hub) { h.deploy("name: shop\nservices: {web: {image: \"shop/web:1\"}}\n") }, args: []string{"get", "values", "shop"}, code: 4, says: []string{"Compose file"}},
 		{what: "a repository that nobody named", args: []string{"install", "shop", "stable/shop"}, code: 4, says: []string{"chart repo add stable URL"}},
 		{what: "a password in the URL of Git", args: []string{"install", "shop", "git+https://ann:pw@git.example.com/shop.git//chart"}, code: 2, says: []string{"--username"}},
-		{what: "a password in the URL of an archive", args: []string{"install", "shop", "https://ann:pw@charts.example.com/shop-1.0.0.tgz"}, code: 2, says: []string{"--username"}},
+		{what: "a password in the URL of an archive", args: []string{"install", "shop", "https://ann:pw@charts.example.com/shop-1.0.0.tgz"}, code: 2, says: []string{"--username NAME asks for it"}},
 		{what: "what Git has no name for", args: []string{"install", "shop", "git+https://git.example.com/shop.git//chart?branch=main"}, code: 2, says: []string{"?ref="}},
 		{what: "a registry as a repository", args: []string{"chart", "repo", "add", "stable", "oci://registry.example.com/charts"}, code: 2, says: []string{"needs no adding"}},
 		{what: "a package that cannot be a name", args: []string{"chart", "create", "My Shop"}, code: 2, says: []string{"lower-case"}},

@@ -135,7 +135,7 @@ func (a *app) fetch(ctx context.Context, ref string, from fetchFlags) (files []c
 		return nil, "", err
 	}
 	if u, err := url.Parse(ref); err == nil && u.User != nil && !inGit {
-		return nil, "", usagef("a password does not belong into the URL, which is kept with the release: --username NAME --password-stdin")
+		return nil, "", usagef("a password does not belong into the URL, which is kept with the release: --username NAME asks for it, or reads it from standard input")
 	}
 	r, t, err := from.transfer(ctx, a, ref)
 	if err != nil {
