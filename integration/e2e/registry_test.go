@@ -175,7 +175,7 @@ services:
 	}
 }
 
-// asked checks who asked for tokens since the last time, and for what; anybody else asked for
+// askedFor checks who asked for tokens since the last time, and for what; anybody else asked for
 // nothing that was given.
 func askedFor(t *testing.T, reg *registryd.Registry, what, user, scope string) {
 	t.Helper()

@@ -139,7 +139,7 @@ func (s *Tokens) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var may []access
-	for _, scope := range strings.Fields(strings.Join(a.Scopes, " ")) {
+	for scope := range strings.FieldsSeq(strings.Join(a.Scopes, " ")) {
 		p := strings.Split(scope, ":")
 		if len(p) != 3 { // the repositories of the tests have no port
 			continue
