@@ -31,8 +31,9 @@ type depot struct {
 func newDepot(t *testing.T) *depot {
 	t.Helper()
 	d := &depot{}
-	pack := func(version string) string {
-		return archive(t, map[string]string{"redis/Chart.yaml": "apiVersion: v2\nname: redis\nversion: " + version + "\n", "redis/templates/app.yaml": "services:\n  cache:\n    image: redis:" + version + "\n"})
+	packed := map[string]string{} // once: the order of the files in an archive is any
+	for _, v := range []string{"18.4.3", "18.4.2"} {
+		packed[v] = archive(t, map[string]string{"redis/Chart.yaml": "apiVersion: v2\nname: redis\nversion: " + v + "\n", "redis/templates/app.yaml": "services:\n  cache:\n    image: redis:" + v + "\n"})
 	}
 	images := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -43,12 +44,12 @@ func newDepot(t *testing.T) *depot {
 		case strings.HasPrefix(r.URL.Path, "/v2/"):
 			images.ServeHTTP(w, r)
 		case is:
-			_, _ = io.WriteString(w, pack(version))
+			_, _ = io.WriteString(w, packed[version])
 		default:
 			d.asked.Add(1)
 			index := "apiVersion: v1\nentries:\n  redis:\n"
 			for _, v := range []string{"18.4.3", "18.4.2"} {
-				index += fmt.Sprintf("  - {apiVersion: v2, name: redis, version: %s, urls: [redis-%s.tgz], digest: %x}\n", v, v, sha256.Sum256([]byte(pack(v))))
+				index += fmt.Sprintf("  - {apiVersion: v2, name: redis, version: %s, urls: [redis-%s.tgz], digest: %x}\n", v, v, sha256.Sum256([]byte(packed[v])))
 			}
 			_, _ = io.WriteString(w, index)
 		}
