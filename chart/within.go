@@ -126,9 +126,9 @@ func (r *reading) dependency(c *helmchart.Chart, d *helmchart.Dependency, dir st
 	if d.Name != path.Base(path.Clean("/"+d.Name)) {
 		return nil, "", cluster.Invalidf("%.80q is no name of a package", d.Name)
 	}
-	scheme, at, _ := strings.Cut(d.Repository, "://")
-	switch scheme {
-	case "file":
+	scheme, at, isURL := strings.Cut(d.Repository, "://")
+	switch {
+	case isURL && scheme == "file":
 		at = path.Join(dir, at)
 		if strings.HasPrefix(d.Repository, "file:///") || at == ".." || strings.HasPrefix(at, "../") {
 			return nil, "", cluster.Invalidf("%s leads out of the source", d.Repository)
@@ -141,11 +141,9 @@ func (r *reading) dependency(c *helmchart.Chart, d *helmchart.Dependency, dir st
 			err = cluster.Invalidf("%s has %s %s, which is not %s %s", at, info.Name, info.Version, d.Name, d.Version)
 		}
 		return files, info.Version, err
-	case "http", "https", "oci":
+	case isURL && slices.Contains([]string{"http", "https", "oci"}, scheme):
+	case r.Loose && isNamed(d.Repository):
 	default:
-		if r.Loose && isNamed(d.Repository) {
-			break
-		}
 		return nil, "", cluster.Invalidf("the repository %.100q is none that is known here: name it by its URL, https://… or oci://…, or keep the package in charts/", d.Repository)
 	}
 	if version, err = r.version(c, d); err != nil {
@@ -187,10 +185,16 @@ func (r *reading) version(c *helmchart.Chart, d *helmchart.Dependency) (string, 
 func (r Repositories) FetchRemotes(ctx context.Context, list []Remote) (map[Remote][]File, error) {
 	indexes := map[string]*repo.IndexFile{}
 	out := map[Remote][]File{}
+	left := limits{left: MaxSize, files: maxFiles} // of all of them, ahead of who makes one package of it
 	for _, x := range list {
 		a, err := r.fetchRemote(ctx, x, indexes)
 		if err == nil {
 			out[x], err = ReadArchive(a.name, bytes.NewReader(a.data))
+		}
+		for _, f := range out[x] {
+			if err == nil {
+				err = left.take(x.Name, int64(len(f.Data)))
+			}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("dependency %s: %w", x.Name, err)

@@ -65,7 +65,11 @@ func (t *Task) readPackage(links []astray) ([]chart.File, error) {
 		return nil, fmt.Errorf("read the source: %w", err)
 	}
 	defer func() { _ = tree.Close() }() // read only
-	return t.within(tree, links).Files(t.fetched)
+	w := t.within(tree, links)
+	if info, err := tree.Stat(w.Dir); err == nil && !info.IsDir() { // an archive holds them
+		return chart.Read(root(w.Dir))
+	}
+	return w.Files(t.fetched)
 }
 
 // readWhole writes all of the commit to tree, as directories beside the package's may be a part

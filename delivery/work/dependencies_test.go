@@ -144,6 +144,18 @@ func TestDependenciesOfAPackageInGit(t *testing.T) {
 	f.refused(task, cluster.KindInvalid, "lib/other: it is a submodule of Git")
 }
 
+// An archive in Git is a package, too, and holds what it depends on.
+func TestAnArchiveInGit(t *testing.T) {
+	f := newForge(t)
+	f.write("apps/shop-1.0.0.tgz", archive(t, map[string]string{"shop/Chart.yaml": "apiVersion: v2\nname: shop\nversion: 1.0.0\n", "shop/templates/app.yaml": compose("web:1")}))
+	f.push("packed")
+	d := f.local()
+	d.Path, d.Package = "apps", "shop-1.0.0.tgz"
+	if r := f.must(work.Task{Delivery: d, Release: 1}); r.Bundle.Services["web"].Task.Image != "web:1" {
+		t.Errorf("%+v", r.Bundle.Services)
+	}
+}
+
 // A person who installs from Git asks for it, as of a directory; then a range may be the newest.
 func TestDependenciesOfAnInstallationFromGit(t *testing.T) {
 	f, depot := newForge(t), newDepot(t)
