@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -53,6 +54,8 @@ func (f dynamicFile) write(c Config, certificates []object, middlewares object, 
 	if b, err = json.Marshal(file); err != nil {
 		return fmt.Errorf("write %s for Traefik: %w", f.name, err)
 	}
+	// Traefik takes the file for a template first, and JSON itself never has two in a row.
+	b = bytes.ReplaceAll(b, []byte("{{"), []byte(`{\u007b`))
 	if err := atomicfile.Write(f.path(c), b); err != nil {
 		return fmt.Errorf("write %s for Traefik: %w", f.name, err)
 	}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,9 +14,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"text/template"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"sigs.k8s.io/yaml"
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/integration/need"
@@ -265,6 +268,38 @@ func TestPrivateKeysStayInMemory(t *testing.T) {
 	list := UserList{ID: "basicauth-0123456789abcdef", Auth: cluster.Auth{Kind: cluster.BasicAuth, Users: []string{"ann:x"}}}
 	if err := WriteUserLists(c, []UserList{list}); err == nil || !strings.Contains(err.Error(), "tmpfs") {
 		t.Errorf("users for a directory that is not tmpfs: %v", err)
+	}
+}
+
+// Traefik runs its files as templates before it reads them: what a user wrote is none.
+func TestUserListsAreNoTemplates(t *testing.T) {
+	c := testConfig(t)
+	for _, realm := range []string{"{{.Service.Name}}", "{{{ env `HOME` }}}", "{{", "a { b {} {", "}}"} {
+		if err := usersFile.write(c, nil, object{"users": object{"basicAuth": object{"realm": realm}}}, false); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(usersFile.path(c))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var read bytes.Buffer
+		run, err := template.New("users").Parse(string(b))
+		if err == nil {
+			err = run.Execute(&read, false)
+		}
+		var got struct {
+			HTTP struct {
+				Middlewares map[string]struct {
+					BasicAuth struct{ Realm string }
+				}
+			}
+		}
+		if err == nil {
+			err = yaml.Unmarshal(read.Bytes(), &got)
+		}
+		if err != nil || got.HTTP.Middlewares["users"].BasicAuth.Realm != realm {
+			t.Errorf("%q: %+v, %v", realm, got, err)
+		}
 	}
 }
 
