@@ -259,6 +259,20 @@ type gatewayBackend struct {
 
 func (l *gatewayLab) backend(ip string, port int) *gatewayBackend {
 	l.t.Helper()
+	return l.backendOf(ip, port, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		w.Header().Set("X-Got", strconv.FormatInt(n, 10))
+		fmt.Fprint(w, ip)
+	}))
+}
+
+// backendOf is a server on an address of its own that answers by h.
+func (l *gatewayLab) backendOf(ip string, port int, h http.Handler) *gatewayBackend {
+	l.t.Helper()
 	ln, err := net.Listen("tcp", net.JoinHostPort(ip, strconv.Itoa(port)))
 	if err != nil {
 		l.t.Fatal(err)
@@ -275,15 +289,7 @@ func (l *gatewayLab) backend(ip string, port int) *gatewayBackend {
 			case http.StateActive, http.StateIdle:
 			}
 		},
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			n, err := io.Copy(io.Discard, r.Body)
-			if err != nil {
-				http.Error(w, err.Error(), http.StatusBadRequest)
-				return
-			}
-			w.Header().Set("X-Got", strconv.FormatInt(n, 10))
-			fmt.Fprint(w, ip)
-		}),
+		Handler: h,
 	}
 	go func() { _ = b.Serve(ln) }()
 	l.t.Cleanup(func() { _ = b.Close() })

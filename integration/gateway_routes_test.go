@@ -2,12 +2,18 @@ package integration
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/proxyconf"
@@ -163,4 +169,67 @@ func TestGatewayTraefikKnowsTheWholeVocabulary(t *testing.T) {
 			t.Errorf("%s: the router is not there: %d %s", m.Name, s, body)
 		}
 	}
+}
+
+// TestGatewayServesPastFailures: that a page fails is the app's affair, and no reason to
+// answer for its other pages.
+func TestGatewayServesPastFailures(t *testing.T) {
+	l := newGatewayLab(t)
+	ips := []string{"127.77.16.1", "127.77.16.2"}
+	for _, ip := range ips {
+		good := l.backend(ip, 9000).Handler
+		fail := http.NewServeMux()
+		fail.Handle("/", good)
+		fail.HandleFunc("/broken", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, ip, http.StatusInternalServerError) })
+		l.backendOf(ip, 9001, fail)
+	}
+	l.service(gatewayService("web", []cluster.Route{{Host: "web.example.com", Port: 9001}}))
+	l.acked(l.serve("web", ips...))
+	l.until("it answers", func() bool { s, _ := l.get("web.example.com", "/"); return s == http.StatusOK })
+	for i := range 60 {
+		if s, body := l.get("web.example.com", "/broken"); s != http.StatusInternalServerError || !slices.Contains(ips, strings.TrimSpace(body)) {
+			t.Fatalf("failure %d is not the app's own: %d %s", i, s, body)
+		}
+		if s, body := l.get("web.example.com", "/"); s != http.StatusOK {
+			t.Fatalf("after %d failures of another page: %d %s", i+1, s, body)
+		}
+	}
+	for range 60 {
+		l.get("web.example.com", "/broken")
+	}
+	for range 10 {
+		if s, body := l.get("web.example.com", "/"); s != http.StatusOK {
+			t.Fatalf("after many failures of another page: %d %s", s, body)
+		}
+	}
+}
+
+// TestGatewayPassesByDeadServers: until the endpoint of a task that is gone is
+// withdrawn, requests that meet it go to the one that lives.
+func TestGatewayPassesByDeadServers(t *testing.T) {
+	l := newGatewayLab(t)
+	l.oneRoute("127.77.17.1")
+	deaf(t, "127.77.17.2", 9000)
+	const absent = "127.77.17.3" // refuses
+	l.acked(l.serve("web", "127.77.17.1", "127.77.17.2", absent))
+	load := l.load(l.web, "web.example.com")
+	time.Sleep(8 * time.Second)
+	load.none(t)
+}
+
+// deaf has a port whose packets are dropped, as those of a node that is gone are.
+func deaf(t *testing.T, ip string, port int) {
+	t.Helper()
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		drop := &unix.SockFprog{Len: 1, Filter: &unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}}
+		return errors.Join(c.Control(func(fd uintptr) {
+			err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, drop)
+		}), err)
+	}}
+	ln, err := lc.Listen(t.Context(), "tcp", net.JoinHostPort(ip, strconv.Itoa(port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
 }

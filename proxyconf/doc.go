@@ -13,8 +13,8 @@
 //   - Names are scoped: an object of service web of app shop is "shop_web-…".
 //     An app cannot name, and so not change, another app's objects.
 //   - Of two apps that claim the same place, that of the older service has it,
-//     whatever the priorities. Within an app priorities decide, as in Traefik, and
-//     only two with the same one clash.
+//     whatever the priorities. Within an app priorities decide among rules of one
+//     class, as in Traefik, and only two with the same one clash.
 //   - What Check passes is rendered: whoever takes services in asks it first.
 //   - A route whose service has no ready endpoint keeps its router: 503, not 404.
 //   - Only differences are written. One change fits one transaction when it can;

@@ -98,8 +98,6 @@ func TestOneRoute(t *testing.T) {
 			"shop_web-8080/loadBalancer/serversTransport":                     "fairlead",
 			"shop_web-8080/loadBalancer/servers/167772162/url":                "http://10.0.0.2:8080",
 			"shop_web-8080/loadBalancer/servers/167772163/url":                "http://10.0.0.3:8080",
-			"shop_web-8080/loadBalancer/passiveHealthCheck/failureWindow":     "6s",
-			"shop_web-8080/loadBalancer/passiveHealthCheck/maxFailedAttempts": "5",
 			"fairlead-revision/loadBalancer/servers/0/url":                    "http://fairlead.invalid/12",
 		},
 		"http/middlewares/shop_web-0-m1/": {"retry/attempts": "2"},
@@ -186,6 +184,10 @@ func TestTheOlderClaimWins(t *testing.T) {
 		"only one on websecure":     {cluster.Route{Host: "x", EntryPoints: []string{"web"}}, cluster.Route{Host: "x", EntryPoints: []string{"websecure"}}, false},
 		"both on websecure":         {cluster.Route{Host: "x", TLS: true}, cluster.Route{Host: "x", EntryPoints: []string{"websecure"}}, true},
 		"every host twice":          {cluster.Route{}, cluster.Route{Path: "/"}, true},
+		"path as labels write it":   {cluster.Route{Host: "x", Path: "/a"}, cluster.Route{Rule: "Host(`x`) && PathPrefix(`/a`)"}, true},
+		"and one of a wildcard":     {cluster.Route{Rule: "PathPrefix(`/a`) && HostRegexp(`^[^.]+\\.x$`)"}, cluster.Route{Host: "*.x", Path: "/a"}, true},
+		"and of every host":         {cluster.Route{Path: "/a"}, cluster.Route{Rule: "PathPrefix(`/a`)"}, true},
+		"a path that goes on":       {cluster.Route{Host: "x", Path: "/a"}, cluster.Route{Rule: "Host(`x`) && PathPrefix(`/ab`)"}, false},
 		"rule with one more demand": {cluster.Route{Host: "x"}, cluster.Route{Rule: "Host(`x`) && Method(`POST`)"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -262,8 +264,8 @@ func TestPrioritiesKeepTheirOrder(t *testing.T) {
 		}
 	})
 	for _, r := range []cluster.Route{{Host: "x", Port: 80}, {Rule: "Path(`/" + strings.Repeat("a", maxRule-10) + "`)", Port: 80}} {
-		_, ts, err := ruleOf(r)
-		if n, err2 := priorityOf(r, r.Rule, ts); err != nil || err2 != nil || n-classOf(ts)*classPriority-middlePriority > maxRule {
+		_, rule, err := ruleOf(r)
+		if n, err2 := priorityOf(r, r.Rule, rule.class); err != nil || err2 != nil || n-rule.class*classPriority-middlePriority > maxRule {
 			t.Errorf("the length of a rule leaves its band: %d %v %v", n, err, err2)
 		}
 	}

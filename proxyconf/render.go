@@ -32,18 +32,16 @@ const (
 
 // How requests reach servers. A task that is killed refuses connections, or
 // leaves them hanging once its network is gone, until its endpoint is withdrawn.
-// A request that met it is sent elsewhere as long as its headers are not
-// written. The passive check takes the server out after passiveFailures, so with
-// more attempts than that a request always reaches a living server; its window
-// is longer than that many dial timeouts, else hanging dials would never add up.
+// A request that met it is sent to the next server as long as its headers are not
+// written. Others ask at the same time, so which server is the next one is as good
+// as drawn: with two of three servers gone, one request in 200,000 meets none alive.
 //
-// The passive check counts answers of 500 and above too, so it is used only
-// where there is another server to go to.
+// Traefik's passive health check would spare requests the wait for a hanging dial.
+// It takes an answer of 500 or above for a failure as well: a few requests for one
+// broken page, of whomever, and every page would be 503.
 const (
-	retryAttempts   = "12"
-	passiveFailures = "5"
-	passiveWindow   = "6s"
-	dialTimeout     = "1s"
+	retryAttempts = "30"
+	dialTimeout   = "1s"
 	// Idle connections hold up the end of a draining task: keep them briefly.
 	idleTimeout    = "1s"
 	idlePerHost    = "200"
@@ -191,7 +189,7 @@ func describeRoute(route cluster.Route) string {
 
 // route renders one route to endpoints: nothing of it is added unless all of it is sound.
 func (r *renderer) route(svc cluster.Service, name string, route cluster.Route, e cluster.Endpoints) error {
-	text, alternatives, err := ruleOf(route)
+	text, rule, err := ruleOf(route)
 	if err != nil {
 		return err
 	}
@@ -217,11 +215,11 @@ func (r *renderer) route(svc cluster.Service, name string, route cluster.Route, 
 		}
 		mws[i] = pairs
 	}
-	priority, err := priorityOf(route, text, alternatives)
+	priority, err := priorityOf(route, text, rule.class)
 	if err != nil {
 		return err
 	}
-	claims := claimsOf(text, alternatives)
+	claims := routeClaims(route, text, rule)
 	own := Holder{ServiceID: svc.ServiceID, Source: route.Source, Priority: priority}
 	for _, entry := range entries {
 		for _, c := range claims {
@@ -305,13 +303,8 @@ func (r *renderer) httpService(name, scheme string, ports map[string]int, e clus
 	if scheme == "https" {
 		pairs["loadBalancer/serversTransport"] = transportTLS
 	}
-	servers := serversOf(e, ports)
-	for index, hostPort := range servers {
+	for index, hostPort := range serversOf(e, ports) {
 		pairs["loadBalancer/servers/"+index+"/url"] = scheme + "://" + hostPort
-	}
-	if len(servers) > 1 {
-		pairs["loadBalancer/passiveHealthCheck/maxFailedAttempts"] = passiveFailures
-		pairs["loadBalancer/passiveHealthCheck/failureWindow"] = passiveWindow
 	}
 	return r.put("http/services", name, pairs)
 }
@@ -429,17 +422,17 @@ func entriesOf(route cluster.Route) ([]string, error) {
 	return slices.Compact(out), nil
 }
 
-// ruleOf returns the rule of a route, with its alternatives.
-func ruleOf(route cluster.Route) (string, []term, error) {
+// ruleOf returns the rule of a route, and what it says.
+func ruleOf(route cluster.Route) (string, parsed, error) {
 	text := route.Rule
 	if text == "" {
 		var err error
 		if text, err = plainRule(route.Host, route.Path); err != nil {
-			return "", nil, err
+			return "", parsed{}, err
 		}
 	}
-	alternatives, err := parseRule(text)
-	return text, alternatives, err
+	rule, err := parseRule(text)
+	return text, rule, err
 }
 
 // plainRule writes the rule for a host and a path prefix. The prefix ends at a
@@ -473,7 +466,7 @@ func plainRule(host, prefix string) (string, error) {
 // number, else the length of the rule as in Traefik, counted for a plain route as
 // if it were written the short way, so that plain routes and rules of labels
 // compare.
-func priorityOf(route cluster.Route, text string, ts []term) (int, error) {
+func priorityOf(route cluster.Route, text string, class int) (int, error) {
 	n := len(text)
 	switch {
 	case route.Priority < -cluster.MaxPriority || route.Priority > cluster.MaxPriority:
@@ -486,5 +479,5 @@ func priorityOf(route cluster.Route, text string, ts []term) (int, error) {
 			n += len(" && PathPrefix(``)") + len(p)
 		}
 	}
-	return classOf(ts)*classPriority + middlePriority + n, nil
+	return class*classPriority + middlePriority + n, nil
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/fairlead/fairlead/cluster"
 )
 
 // A rule is an expression in Go's syntax over Traefik's matchers (that is how
@@ -18,7 +20,7 @@ import (
 // limits on what a user may write into a rule.
 const (
 	maxRule  = 4096
-	maxTerms = 64 // alternatives looked at when working out what a rule claims
+	maxTerms = 1024 // alternatives looked at when working out what a rule claims
 	maxDepth = 64
 )
 
@@ -27,6 +29,13 @@ var matchers = map[string]struct{ min, max int }{
 	"ClientIP": {1, 1}, "Method": {1, 1}, "Host": {1, 1}, "HostRegexp": {1, 1},
 	"Path": {1, 1}, "PathRegexp": {1, 1}, "PathPrefix": {1, 1},
 	"Header": {2, 2}, "HeaderRegexp": {2, 2}, "Query": {1, 2}, "QueryRegexp": {1, 2},
+}
+
+// parsed is what a rule says. alternatives is nil when there are too many to tell;
+// the class is known all the same.
+type parsed struct {
+	alternatives []term
+	class        int
 }
 
 // term is one alternative of a rule: all its matches must hold.
@@ -38,59 +47,58 @@ type match struct {
 	not  bool
 }
 
-// parseRule checks a rule and returns its alternatives; nil when there are too
-// many to tell. The error says what is wrong for the user.
-func parseRule(rule string) ([]term, error) {
+// parseRule checks a rule. The error says what is wrong for the user.
+func parseRule(rule string) (parsed, error) {
 	if len(rule) > maxRule {
-		return nil, fmt.Errorf("the rule has %d characters; at most %d are taken", len(rule), maxRule)
+		return parsed{}, fmt.Errorf("the rule has %d characters; at most %d are taken", len(rule), maxRule)
 	}
 	if strings.TrimSpace(rule) == "" {
-		return nil, fmt.Errorf("the rule is empty")
+		return parsed{}, fmt.Errorf("the rule is empty")
 	}
 	if err := plainText(rule); err != nil {
-		return nil, fmt.Errorf("the rule %w", err)
+		return parsed{}, fmt.Errorf("the rule %w", err)
 	}
 	expr, err := parser.ParseExpr(rule)
 	if err != nil {
-		return nil, fmt.Errorf("the rule does not parse: %w", err)
+		return parsed{}, fmt.Errorf("the rule does not parse: %w", err)
 	}
-	return terms(expr, false, 0)
+	return parseExpr(expr, false, 0)
 }
 
-func terms(e ast.Expr, not bool, depth int) ([]term, error) {
+func parseExpr(e ast.Expr, not bool, depth int) (parsed, error) {
 	if depth > maxDepth {
-		return nil, fmt.Errorf("the rule is nested deeper than %d", maxDepth)
+		return parsed{}, fmt.Errorf("the rule is nested deeper than %d", maxDepth)
 	}
 	switch e := e.(type) {
 	case *ast.ParenExpr:
-		return terms(e.X, not, depth+1)
+		return parseExpr(e.X, not, depth+1)
 	case *ast.UnaryExpr:
 		if e.Op != token.NOT {
-			return nil, fmt.Errorf("the operator %s means nothing in a rule", e.Op)
+			return parsed{}, fmt.Errorf("the operator %s means nothing in a rule", e.Op)
 		}
-		return terms(e.X, !not, depth+1)
+		return parseExpr(e.X, !not, depth+1)
 	case *ast.BinaryExpr:
 		if e.Op != token.LAND && e.Op != token.LOR {
-			return nil, fmt.Errorf("the operator %s means nothing in a rule; use && and ||", e.Op)
+			return parsed{}, fmt.Errorf("the operator %s means nothing in a rule; use && and ||", e.Op)
 		}
-		l, err := terms(e.X, not, depth+1)
+		l, err := parseExpr(e.X, not, depth) // a || b || c leans to the left: a list nests nothing
 		if err != nil {
-			return nil, err
+			return parsed{}, err
 		}
-		r, err := terms(e.Y, not, depth+1)
+		r, err := parseExpr(e.Y, not, depth+1)
 		if err != nil {
-			return nil, err
+			return parsed{}, err
 		}
 		if (e.Op == token.LOR) != not {
-			return either(l, r), nil
+			return parsed{either(l.alternatives, r.alternatives), min(l.class, r.class)}, nil
 		}
-		return both(l, r), nil
+		return parsed{both(l.alternatives, r.alternatives), max(l.class, r.class)}, nil
 	case *ast.CallExpr:
 		m, err := matcher(e)
 		m.not = not
-		return []term{{m}}, err
+		return parsed{[]term{{m}}, m.class()}, err
 	}
-	return nil, fmt.Errorf("a rule holds matchers such as Host(`shop.example.com`), joined by && and ||")
+	return parsed{}, fmt.Errorf("a rule holds matchers such as Host(`shop.example.com`), joined by && and ||")
 }
 
 // either and both return nil, "too many to tell", beyond maxTerms.
@@ -197,26 +205,38 @@ const (
 	classHost           // hosts by name
 )
 
-// classOf returns the class of the weakest alternative.
-func classOf(ts []term) int {
-	if len(ts) == 0 {
+// class is that of a rule of this match alone. A rule has that of its weakest
+// alternative, and an alternative that of its strongest match.
+func (m match) class() int {
+	switch {
+	case m.not:
 		return classAny
+	case m.name == "Host":
+		return classHost
+	case m.name == "HostRegexp":
+		return classPattern
 	}
-	class := classHost
-	for _, t := range ts {
-		c := classAny
-		for _, m := range t {
-			switch {
-			case m.not:
-			case m.name == "Host":
-				c = classHost
-			case m.name == "HostRegexp":
-				c = max(c, classPattern)
+	return classAny
+}
+
+// routeClaims returns what a route claims. A plain route with a path also claims what
+// a rule of labels would for that path: it has the same priority (priorityOf), so which
+// of the two answered would be left to chance.
+func routeClaims(route cluster.Route, text string, rule parsed) []string {
+	claims := claimsOf(text, rule.alternatives)
+	if p := strings.TrimRight(route.Path, "/"); route.Rule == "" && p != "" {
+		for _, t := range rule.alternatives {
+			short := slices.Clone(t)
+			for i, m := range short {
+				if m.name == "Path" || m.name == "PathPrefix" {
+					short[i] = match{name: "PathPrefix", args: []string{p}}
+				}
 			}
+			claims = append(claims, claimsOf(text, []term{short})...)
 		}
-		class = min(class, c)
 	}
-	return class
+	slices.Sort(claims)
+	return slices.Compact(claims)
 }
 
 // claimsOf returns what a rule claims, in a form that is equal for equal claims.

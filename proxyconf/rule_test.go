@@ -1,6 +1,7 @@
 package proxyconf
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -58,14 +59,35 @@ func TestClassOfARule(t *testing.T) {
 		"HostRegexp(`.+`) && Host(`a`)": classHost,
 		"HostRegexp(`.+`) || Host(`a`)": classPattern,
 		"PathPrefix(`/`)":               classAny,
+		// However many alternatives there are, also where they are too many to list.
+		strings.Repeat("(Path(`/a`) || Path(`/b`)) && ", 60) + "Host(`a`)":         classHost,
+		strings.Repeat("(Host(`a`) || Host(`b`)) && ", 60) + "HostRegexp(`.+`)":    classHost,
+		strings.Repeat("(Host(`a`) || HostRegexp(`b`)) && ", 60) + "Path(`/a`)":    classPattern,
+		strings.Repeat("Host(`a`) || ", 300) + "Host(`b`)":                         classHost,
+		strings.Repeat("Host(`a`) || ", 300) + "Path(`/b`)":                        classAny,
+		"!(" + strings.Repeat("(Host(`a`) && Path(`/b`)) || ", 60) + "Host(`b`))":  classAny,
+		"!(" + strings.Repeat("(!Host(`a`) && Path(`/b`)) || ", 60) + "Path(`/`))": classAny,
 	} {
-		ts, err := parseRule(rule)
+		parsed, err := parseRule(rule)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := classOf(ts); got != want {
+		if got := parsed.class; got != want {
 			t.Errorf("%s: class %d, not %d", rule, got, want)
 		}
+	}
+}
+
+// TestClaimsOfManyAlternatives: a host among hundreds is claimed all the same.
+func TestClaimsOfManyAlternatives(t *testing.T) {
+	var hosts []string
+	for i := range 200 {
+		hosts = append(hosts, fmt.Sprintf("Host(`h%d`)", i))
+	}
+	old := service("a", "many", 1, cluster.Route{Rule: strings.Join(hosts, " || "), Port: 80})
+	_, refused := apply(nil, Plan(Snapshot{Services: []cluster.Service{old, service("b", "one", 2, cluster.Route{Host: "h150", Port: 80})}}))
+	if len(refused) != 1 || !strings.Contains(refused[0].Reason, "a/many") {
+		t.Errorf("a host that another app has: %v", refused)
 	}
 }
 

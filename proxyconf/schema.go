@@ -215,8 +215,6 @@ func schema(section string) vocabulary {
 		return vocabulary{
 			"loadbalancer/servers/#/url":  httpURL,
 			"loadbalancer/passhostheader": boolean, "loadbalancer/serverstransport": objectRef,
-			"loadbalancer/passivehealthcheck/failurewindow":     duration,
-			"loadbalancer/passivehealthcheck/maxfailedattempts": integer(1, 100),
 		}
 	case "http/serversTransports":
 		return timeouts(vocabulary{"maxidleconnsperhost": integer(1, 10000), "insecureskipverify": boolean},
