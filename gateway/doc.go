@@ -11,7 +11,8 @@
 // public ports to the process that serves, so a process is replaced by starting
 // the next one, waiting until its API shows the revision marker, and changing
 // the rules in one step; connections that exist stay where they are, and the old
-// process ends when they have gone or the bound has passed.
+// process ends when they have gone. A few such processes may live on for a day.
+// A port that is published no more is unmapped, which needs no other process.
 //
 // Invariants:
 //   - Exactly one process is published at a time; a new one is published only

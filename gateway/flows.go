@@ -8,30 +8,48 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forget deletes the connections that are still mapped to the ports of a process
-// that has ended: packets of a client that tries again would follow them there.
-func forget(p *process) error {
+// forget deletes the connections that are still mapped to private ports where nobody
+// answers any more: packets of a client that tries again would follow them there.
+func forget(ports []int) error {
 	f := portFilter{}
-	for _, port := range p.Ports {
+	for _, port := range ports {
 		f[uint16(port)] = true //nolint:gosec // a port
 	}
 	if err := deleteFlows(f); err != nil {
-		return fmt.Errorf("forget connections to a Traefik that ended: %w", err)
+		return fmt.Errorf("forget connections to private ports: %w", err)
 	}
 	return nil
 }
 
-// forgetUnmapped deletes what the kernel noted of packets to the public ports of p
+// unpublished are the private UDP ports of entry points that were mapped and are not
+// now, in all processes: a client that goes on sending would be led there for as long
+// as it does. TCP connections end by themselves.
+func unpublished(before, now map[string]int, all []*process) []int {
+	var out []int
+	for e := range before {
+		if proto, _, ok := published(e); !ok || proto != "udp" || now[e] != 0 {
+			continue
+		}
+		for _, p := range all {
+			if port := p.Ports[e]; port != 0 {
+				out = append(out, port)
+			}
+		}
+	}
+	return out
+}
+
+// forgetUnmapped deletes what the kernel noted of packets to the public ports of entries
 // that came before the ports were mapped, or while another program had flushed the
 // rules. They reached a hold, which drops them, and when they are sent again they
 // would go there again for as long as the note lasts, two minutes for TCP.
-func forgetUnmapped(cfg Config, p *process) error {
+func forgetUnmapped(cfg Config, entries map[string]int) error {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
 		return fmt.Errorf("list the addresses of this machine: %w", err)
 	}
 	f := unmapped{ports: map[protoPort]bool{}, local: map[string]bool{}}
-	for e := range p.Ports {
+	for e := range entries {
 		proto, port := cfg.public(e)
 		f.ports[protoPort{protoNumber(proto), uint16(port)}] = true //nolint:gosec // a port
 	}

@@ -47,11 +47,13 @@ type Gateway struct {
 	state   state
 	program program
 	holds   map[string]*hold
+	wants   []string       // entry points of the last layout
+	mapped  map[string]int // private ports that public ones are mapped to, by entry point
 	crashes int
 
 	mu      sync.Mutex
 	serving []*process        // published, or still with connections of their own
-	entries []string          // of the published one
+	entries []string          // that are mapped
 	refused map[string]string // published ports that cannot be had, by entry point, and why
 }
 

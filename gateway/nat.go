@@ -99,24 +99,22 @@ func (n *nat) intact(ctx context.Context) bool {
 	return err == nil && len(have) > 0 && slices.Equal(have, n.written)
 }
 
-// publish maps the public ports to p's private ports and closes the private
-// ports of all (p among them) to everything else, in one step. etcd is the port
+// publish maps the public ports of entry points to private ports (by entry point) and
+// closes the private ports of all to everything else, in one step. etcd is the port
 // of the local endpoint. Connections that exist keep the way they have.
-func (n *nat) publish(ctx context.Context, p *process, all []*process, etcd int) error {
+func (n *nat) publish(ctx context.Context, ports map[string]int, all []*process, etcd int) error {
 	tx := n.begin(chainIn, chainOut, chainInput, chainLocal)
 	rule := func(chain, text string) { tx.Add(&knftables.Rule{Chain: chain, Rule: text}) }
-	if p != nil {
-		for _, e := range slices.Sorted(maps.Keys(p.Ports)) {
-			proto, port := n.cfg.public(e)
-			to := fmt.Sprintf("fib daddr type local %s dport %d dnat to :%d", proto, port, p.Ports[e])
-			rule(chainOut, to)
-			if e != EntryInternal {
-				rule(chainIn, to)
-				continue
-			}
-			for _, from := range n.cfg.InternalFrom {
-				rule(chainIn, family(from)+" saddr "+from.String()+" "+to)
-			}
+	for _, e := range slices.Sorted(maps.Keys(ports)) {
+		proto, port := n.cfg.public(e)
+		to := fmt.Sprintf("fib daddr type local %s dport %d dnat to :%d", proto, port, ports[e])
+		rule(chainOut, to)
+		if e != EntryInternal {
+			rule(chainIn, to)
+			continue
+		}
+		for _, from := range n.cfg.InternalFrom {
+			rule(chainIn, family(from)+" saddr "+from.String()+" "+to)
 		}
 	}
 	n.close(rule, all, etcd)

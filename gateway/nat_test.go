@@ -3,11 +3,14 @@ package gateway
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"sigs.k8s.io/knftables"
@@ -51,7 +54,7 @@ func natGateway(t *testing.T) (g *Gateway, nft *fakeNFT, ran string) {
 	}
 	nft = &fakeNFT{Fake: knftables.NewFake(knftables.InetFamily, cfg.tableName())}
 	g.nat, g.tree, g.program = &nat{nft: nft, cfg: g.cfg}, newTree(1), program{path: path, id: proc.FileID(path)}
-	g.state.Etcd = 21999
+	g.state.Etcd, g.wants = 21999, []string{EntryWeb}
 	return g, nft, ran
 }
 
@@ -158,5 +161,113 @@ func TestTheStateIsKeptBeforeThePortsAreMapped(t *testing.T) {
 	}
 	if known != 42 {
 		t.Errorf("as the ports are mapped, the state names Traefik %d, not 42", known)
+	}
+}
+
+// A published port that goes and comes back is unmapped and mapped: another Traefik
+// would end the connections to all other ports.
+func TestPortsComeAndGoWithoutAnotherTraefik(t *testing.T) {
+	g, nft, _ := natGateway(t)
+	var l net.ListenConfig
+	busy, err := l.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := busy.Addr().(*net.TCPAddr).Port
+	_ = busy.Close()
+	tcp, udp := "tcp-"+strconv.Itoa(port), "udp-"+strconv.Itoa(port)
+	router := func(e string) string {
+		proto, _, _ := strings.Cut(e, "-")
+		return treeRoot + "/" + proto + "/routers/a_b-" + e + "/entryPoints/0"
+	}
+	g.tree.apply(false, map[string][]byte{router(tcp): []byte(tcp), router(udp): []byte(udp)}, nil)
+	want, err := g.layout()
+	if err != nil || len(want.Entries) != 5 {
+		t.Fatalf("%v, %v", want, err)
+	}
+	t.Cleanup(func() {
+		for _, h := range g.holds {
+			h.release()
+		}
+	})
+	ports := map[string]int{}
+	for i, e := range want.Entries {
+		ports[e] = 21001 + i
+	}
+	p := &process{Generation: 1, Layout: want, Ports: ports, APIPort: 21000, Program: g.program.path, ProgramID: g.program.id}
+	g.state.Current = p
+	shows := func(mapped ...string) {
+		t.Helper()
+		g.adjust(t.Context())
+		if g.state.Current != p || len(g.state.Old) > 0 {
+			t.Fatal("Traefik was replaced")
+		}
+		for _, e := range []string{EntryWeb, tcp, udp} {
+			is := strings.Contains(nft.Dump(), "dnat to :"+strconv.Itoa(ports[e]))
+			if want := e == EntryWeb || slices.Contains(mapped, e); is != want || slices.Contains(g.entries, e) != want {
+				t.Errorf("%s is mapped: %v, acknowledged: %v; not %v", e, is, g.entries, want)
+			}
+			if held := g.holds[e] != nil; e != EntryWeb && held != slices.Contains(mapped, e) {
+				t.Errorf("%s is held: %v", e, held)
+			}
+		}
+	}
+	shows(tcp, udp)
+	g.tree.apply(false, nil, []string{router(udp)})
+	shows(tcp)
+	// Nobody keeps the port from another program, which then has it.
+	pc, err := l.ListenPacket(t.Context(), "udp", ":"+strconv.Itoa(port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.tree.apply(false, map[string][]byte{router(udp): []byte(udp)}, nil)
+	shows(tcp)
+	if g.refused[udp] == "" {
+		t.Error("a port that another program took is not named")
+	}
+	_ = pc.Close()
+	shows(tcp, udp)
+	g.tree.apply(false, nil, []string{router(udp), router(tcp)})
+	shows()
+}
+
+func TestUnpublishedUDPPortsOfAllProcesses(t *testing.T) {
+	old := &process{Ports: map[string]int{"udp-53": 1, "tcp-53": 2, "udp-54": 3}}
+	now := &process{Ports: map[string]int{"udp-53": 11, "tcp-53": 12, "udp-54": 13}}
+	got := unpublished(map[string]int{"web": 9, "udp-53": 11, "tcp-53": 12, "udp-54": 13}, map[string]int{"web": 19, "udp-54": 23}, []*process{now, old})
+	if slices.Sort(got); !slices.Equal(got, []int{1, 11}) {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestCutOff(t *testing.T) {
+	for name, c := range map[string]struct {
+		drained     time.Duration
+		deaf, after int
+		want        bool
+	}{
+		"long connections":    {23 * time.Hour, 2, maxReplaced - 1, false},
+		"a day":               {longestDrain + 1, 0, 0, true},
+		"deaf":                {time.Minute, 3, 0, true},
+		"many replaced since": {time.Minute, 0, maxReplaced, true},
+	} {
+		if cutOff(c.drained, c.deaf, c.after) != c.want {
+			t.Errorf("%s: not %v", name, c.want)
+		}
+	}
+}
+
+func TestReplacedAfter(t *testing.T) {
+	g, _, _ := natGateway(t)
+	ended := make(chan struct{})
+	close(ended)
+	p := func(generation int, exited <-chan struct{}) *process {
+		return &process{Generation: generation, exited: exited}
+	}
+	g.serving = []*process{p(7, nil), p(2, nil), p(3, nil), p(4, ended), p(6, nil)}
+	for generation, want := range map[int]int{2: 2, 3: 1, 6: 0} {
+		if got := g.replacedAfter(p(generation, nil)); got != want {
+			t.Errorf("after generation %d: %d, not %d", generation, got, want)
+		}
 	}
 }

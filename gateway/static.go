@@ -18,8 +18,11 @@ type layout struct {
 	Options string   `json:"options"` // hash of the rest
 }
 
-func (l layout) equal(o layout) bool {
-	return l.Etcd == o.Etcd && l.Options == o.Options && slices.Equal(l.Entries, o.Entries)
+// serves reports whether a process of this layout can serve what want is for. One
+// with more entry points can: those are not mapped.
+func (l layout) serves(want layout) bool {
+	return l.Etcd == want.Etcd && l.Options == want.Options &&
+		!slices.ContainsFunc(want.Entries, func(e string) bool { return !slices.Contains(l.Entries, e) })
 }
 
 // object is a piece of configuration. JSON is YAML, which Traefik reads.

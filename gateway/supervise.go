@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"os"
 	"slices"
@@ -20,7 +21,6 @@ const (
 	// endpoint again. Its client waits up to two minutes between attempts after a
 	// long absence; replacing it costs no request and takes a second.
 	reconnectBound = 2 * time.Second
-	drainMargin    = 5 * time.Second
 	stableAfter    = 5 * time.Second // a Traefik that lived this long did not fail to start
 )
 
@@ -35,6 +35,9 @@ func (g *Gateway) supervise(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 		t.Stop()
+	}
+	if _, err := g.layout(); err != nil {
+		return err
 	}
 	g.adoptAll(ctx)
 	look := time.NewTicker(lookEvery)
@@ -145,8 +148,8 @@ func (g *Gateway) reconnected(ctx context.Context) bool {
 	}
 }
 
-// adjust replaces Traefik when it runs with another layout, or is another
-// program, than it should.
+// adjust replaces Traefik when it has not the layout that it should, or is another
+// program, and else maps the ports that are published now.
 func (g *Gateway) adjust(ctx context.Context) {
 	p := g.state.Current
 	if p == nil || p.gone() {
@@ -158,12 +161,19 @@ func (g *Gateway) adjust(ctx context.Context) {
 		return
 	}
 	reason := ""
-	if !want.equal(p.Layout) {
+	if !p.Layout.serves(want) {
 		reason = "its static configuration changed"
 	} else if g.lookAtProgram(ctx); g.program.path != p.Program || g.program.id != p.ProgramID {
 		reason = "the program changed"
 	}
 	if reason == "" {
+		// A port that is published no more, or again, needs no other process, which
+		// would end connections to all the other ports sooner or later.
+		if !maps.Equal(g.toMap(), g.mapped) {
+			if err := g.publish(ctx); err != nil && ctx.Err() == nil {
+				g.log.Error("could not map the public ports", "error", err)
+			}
+		}
 		return
 	}
 	g.log.Info("replacing Traefik", "reason", reason)
@@ -219,22 +229,33 @@ func (g *Gateway) layout() (layout, error) {
 	}
 	g.refused = refused // never changed: who read it may keep it
 	g.mu.Unlock()
+	g.wants = entries
 	options, err := g.cfg.options()
 	return layout{Entries: entries, Etcd: g.state.Etcd, Options: options}, err
 }
 
-// releaseHolds gives back the ports that no process serves any more.
+// releaseHolds gives back the ports that are published no more.
 func (g *Gateway) releaseHolds() {
 	for e, h := range g.holds {
-		used := g.cfg.fixed()[e] != 0
-		for _, p := range g.state.all() {
-			used = used || p.Ports[e] != 0
-		}
-		if !used {
+		if !slices.Contains(g.wants, e) && g.mapped[e] == 0 {
 			h.release()
 			delete(g.holds, e)
 		}
 	}
+}
+
+// toMap are the private ports of the current process that public ones should be
+// mapped to.
+func (g *Gateway) toMap() map[string]int {
+	out := map[string]int{}
+	if p := g.state.Current; p != nil {
+		for _, e := range g.wants {
+			if port := p.Ports[e]; port != 0 {
+				out[e] = port
+			}
+		}
+	}
+	return out
 }
 
 // start launches a Traefik and waits until it serves the routes.
@@ -352,14 +373,16 @@ func (g *Gateway) publish(ctx context.Context) error {
 	// Before the ports are mapped: a Fairlead that is killed in between leaves a
 	// Traefik that serves, and the next one must know which it is.
 	g.keepState()
-	if err := g.nat.publish(ctx, g.state.Current, g.state.all(), g.state.Etcd); err != nil {
+	ports := g.toMap()
+	if err := g.nat.publish(ctx, ports, g.state.all(), g.state.Etcd); err != nil {
 		return err
 	}
-	if p := g.state.Current; p != nil {
-		if err := forgetUnmapped(g.cfg, p); err != nil {
-			g.log.Warn("who asked before the public ports were mapped may wait for minutes", "error", err)
-		}
+	gone := unpublished(g.mapped, ports, g.state.all())
+	g.mapped = ports
+	if err := errors.Join(forgetUnmapped(g.cfg, ports), forget(gone)); err != nil {
+		g.log.Warn("who asked before the public ports were mapped may wait for minutes", "error", err)
 	}
+	g.releaseHolds()
 	for _, p := range slices.Clone(g.state.Old) {
 		if p.gone() {
 			g.clean(p)
@@ -383,8 +406,8 @@ func (g *Gateway) nowServing() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.serving = g.state.all()
-	if p := g.state.Current; p != nil { // else the ports are mapped to the last one, and soon to the next
-		g.entries = slices.Sorted(maps.Keys(p.Ports))
+	if g.state.Current != nil { // else the ports are mapped to the last one, and soon to the next
+		g.entries = slices.Sorted(maps.Keys(g.mapped))
 	}
 	g.tell()
 }
@@ -397,39 +420,6 @@ func (g *Gateway) tell() {
 	}
 }
 
-// drain waits until nobody is connected to a replaced process, or the bound has
-// passed, then ends it.
-func (g *Gateway) drain(ctx context.Context, p *process) {
-	// A connection is closed with the first answer after its time is up, so one
-	// that was opened just before the swap needs longer than that time. It costs
-	// nothing: without connections the process ends at once.
-	bound := time.NewTimer(2*g.cfg.KeepAliveMaxTime + drainMargin)
-	defer bound.Stop()
-	look := time.NewTicker(250 * time.Millisecond)
-	defer look.Stop()
-	for quiet := 0; quiet < 4 && !p.gone(); {
-		select {
-		case <-ctx.Done():
-			return // the next Fairlead goes on
-		case <-bound.C:
-			quiet = 4
-		case <-look.C:
-			if n, err := connections(p); err == nil && n == 0 {
-				quiet++
-			} else {
-				quiet = 0
-			}
-		}
-	}
-	if err := p.stop(ctx, g.cfg.Grace); err != nil && ctx.Err() == nil {
-		g.log.Error("could not stop a replaced Traefik", "error", err)
-	}
-	select {
-	case g.drained <- p:
-	case <-ctx.Done():
-	}
-}
-
 // ended removes what a replaced process leaves behind.
 func (g *Gateway) ended(ctx context.Context, p *process) {
 	g.state.Old = slices.DeleteFunc(g.state.Old, func(o *process) bool { return o == p })
@@ -437,13 +427,12 @@ func (g *Gateway) ended(ctx context.Context, p *process) {
 	if err := g.publish(ctx); err != nil && ctx.Err() == nil {
 		g.log.Error("could not map the public ports", "error", err)
 	}
-	g.releaseHolds()
 	g.log.Info("the replaced Traefik has ended", "pid", p.PID)
 }
 
 // clean removes a dead process's files and connections.
 func (g *Gateway) clean(p *process) {
-	if err := forget(p); err != nil {
+	if err := forget(slices.Collect(maps.Values(p.Ports))); err != nil {
 		g.log.Warn("could not forget connections", "error", err)
 	}
 	for _, path := range []string{p.dir(g.cfg), p.logFile(g.cfg)} {

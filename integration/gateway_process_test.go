@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -438,12 +439,7 @@ func TestGatewayPublishedPorts(t *testing.T) {
 			return false
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(500 * time.Millisecond))
-		if _, err := io.WriteString(c, "hello\n"); err != nil {
-			return false
-		}
-		line, err := bufio.NewReader(c).ReadString('\n')
-		return err == nil && line == "hello\n"
+		return echoes(c)
 	}
 	l.until("TCP answers", func() bool { return say("tcp", tcpPort) })
 	l.until("UDP answers", func() bool { return say("udp", udpPort) })
@@ -456,6 +452,82 @@ func TestGatewayPublishedPorts(t *testing.T) {
 	l.until("the old process has ended", func() bool { return l.traefiks() == 1 })
 	l.until("TCP answers after a replacement", func() bool { return say("tcp", tcpPort) })
 	l.until("UDP answers after a replacement", func() bool { return say("udp", udpPort) })
+
+	// A service without a task, which Traefik cannot have on a UDP port, costs no
+	// process, and so no other service's connections.
+	pid := l.pid()
+	l.serve("echo")
+	l.until("the port is closed", func() bool { return !slices.Contains(l.ack().Entries, "udp-"+strconv.Itoa(udpPort)) })
+	if say("udp", udpPort) {
+		t.Error("a port without a task answers")
+	}
+	l.serve("echo", "127.77.12.1")
+	l.until("UDP answers again", func() bool { return say("udp", udpPort) })
+	l.until("TCP answers again", func() bool { return say("tcp", tcpPort) })
+	if l.pid() != pid {
+		t.Error("Traefik was replaced")
+	}
+}
+
+// echoes tells whether what is on the other end says hello.
+func echoes(c net.Conn) bool {
+	_ = c.SetDeadline(time.Now().Add(500 * time.Millisecond))
+	if _, err := io.WriteString(c, "hello\n"); err != nil {
+		return false
+	}
+	line, err := bufio.NewReader(c).ReadString('\n')
+	return err == nil && line == "hello\n"
+}
+
+// TestGatewayKeepsLongConnections: what is published anew ends nobody's connection. Of
+// the processes that live on for theirs there are only so many.
+func TestGatewayKeepsLongConnections(t *testing.T) {
+	l := newGatewayLab(t)
+	port := freeTCPPort(t)
+	echoTCP(t, "127.77.18.1:7000")
+	published := cluster.PublishedPort{Published: port, Target: 7000, Protocol: "tcp", Mode: "gateway"}
+	l.service(gatewayService("echo", nil, published))
+	l.acked(l.serve("echo", "127.77.18.1"))
+	open := func() net.Conn {
+		var c net.Conn
+		l.until("it is connected", func() bool {
+			var err error
+			if c, err = net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), time.Second); err != nil {
+				return false
+			}
+			if !echoes(c) {
+				_ = c.Close()
+				return false
+			}
+			return true
+		})
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	pid := l.pid()
+	long := []net.Conn{open()}
+	l.service(gatewayService("other", nil, cluster.PublishedPort{Published: freeTCPPort(t), Target: 7000, Protocol: "tcp", Mode: "gateway"}))
+	l.until("replaced for the new port", func() bool { p := l.pid(); return p != 0 && p != pid })
+	// Far longer than connections that clients keep between requests.
+	time.Sleep(2*l.cfg.KeepAliveMaxTime + 10*time.Second)
+	if !echoes(long[0]) {
+		t.Fatal("another app's new port ended a connection")
+	}
+	for range 4 {
+		long = append(long, open())
+		if err := l.gw.Replace(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	long = append(long, open())
+	l.until("there are three besides the current one", func() bool { return l.traefiks() == 4 })
+	for i, c := range long {
+		if got, want := echoes(c), i > 1; got != want {
+			t.Errorf("connection %d of %d lives: %v", i, len(long), got)
+		}
+		_ = c.Close()
+	}
+	l.until("all replaced processes have ended", func() bool { return l.traefiks() == 1 })
 }
 
 func echoTCP(t *testing.T, addr string) {

@@ -94,11 +94,11 @@ func TestOneRoute(t *testing.T) {
 			"shop_web-0-tls/middlewares/1": "shop_web-0-m1", "shop_web-0-tls/middlewares/2": "fairlead-retry",
 		},
 		"http/services/": {
-			"shop_web-8080/loadBalancer/passHostHeader":                       "true",
-			"shop_web-8080/loadBalancer/serversTransport":                     "fairlead",
-			"shop_web-8080/loadBalancer/servers/167772162/url":                "http://10.0.0.2:8080",
-			"shop_web-8080/loadBalancer/servers/167772163/url":                "http://10.0.0.3:8080",
-			"fairlead-revision/loadBalancer/servers/0/url":                    "http://fairlead.invalid/12",
+			"shop_web-8080/loadBalancer/passHostHeader":        "true",
+			"shop_web-8080/loadBalancer/serversTransport":      "fairlead",
+			"shop_web-8080/loadBalancer/servers/167772162/url": "http://10.0.0.2:8080",
+			"shop_web-8080/loadBalancer/servers/167772163/url": "http://10.0.0.3:8080",
+			"fairlead-revision/loadBalancer/servers/0/url":     "http://fairlead.invalid/12",
 		},
 		"http/middlewares/shop_web-0-m1/": {"retry/attempts": "2"},
 	} {
