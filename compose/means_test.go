@@ -791,6 +791,36 @@ services:
 	}
 }
 
+// In Traefik a priority puts any router before any other; here a host goes first.
+func TestTraefikPriorityThatDoesNothing(t *testing.T) {
+	const file = `name: shop
+services:
+  a:
+    image: a
+    expose: [80]
+    labels:
+      traefik.http.routers.api.rule: PathPrefix("/api")
+      traefik.http.routers.api.priority: %d
+      traefik.http.routers.main.rule: Host("e.com") || Host("www.e.com")
+`
+	r := load1(t, fmt.Sprintf(file, 1000))
+	want := "compose.yaml:7: services.a.labels.traefik.http.routers.api.rule: the priority 1000 does not put this router before that of a (compose.yaml:9); " +
+		"a rule with Host goes before one with HostRegexp, that before one without a host, whatever their priorities: give this one a host"
+	if len(r.Warnings) != 1 || r.Warnings[0].String() != want {
+		t.Errorf("%v", r.Warnings)
+	}
+	if r := load1(t, fmt.Sprintf(file, 5)); len(r.Warnings) > 0 {
+		t.Errorf("what is lower anyway: %v", r.Warnings)
+	}
+	if r := load1(t, strings.Replace(fmt.Sprintf(file, 1000), `PathPrefix`, `Host("x.com") && PathPrefix`, 1)); len(r.Warnings) > 0 {
+		t.Errorf("hosts by name both: %v", r.Warnings)
+	}
+	r = load1(t, fmt.Sprintf(file, 1000)+"      traefik.http.routers.main.entrypoints: websecure\n      traefik.http.routers.api.entrypoints: web\n")
+	if slices.ContainsFunc(r.Warnings, func(w Problem) bool { return strings.Contains(w.Message, "priority") }) {
+		t.Errorf("they never meet: %v", r.Warnings)
+	}
+}
+
 // Routers of one service may lead to another: names are those of the app, in
 // labels and in deploy.labels.
 func TestTraefikAcrossServices(t *testing.T) {

@@ -269,6 +269,12 @@ func (c *converter) routesRefused(names []string) {
 		}
 		services = append(services, svc)
 	}
+	for _, o := range proxyconf.OutrankedOf(services) {
+		at := o.Route.Source
+		c.warn(at, c.origin[claimed{string(o.Service.Name), at}], fmt.Sprintf(
+			"the priority %d does not put this router before that of %s (%s:%d)", o.Route.Priority, o.By.Name, o.Winner.Source.File, o.Winner.Source.Line),
+			"a rule with Host goes before one with HostRegexp, that before one without a host, whatever their priorities: give this one a host")
+	}
 	refused := proxyconf.Check(nil, services, nil)
 	for _, svc := range services {
 		for _, r := range refused[svc.ServiceID] {

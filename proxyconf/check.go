@@ -22,6 +22,52 @@ func Check(have, want []cluster.Service, reserved map[int]string) map[cluster.Se
 	return r.refused
 }
 
+// Outranked is a route that the user put before another route of the app, by its
+// priority, and that comes after it all the same, as its rule is of a lower class.
+type Outranked struct {
+	Service cluster.ServiceID
+	Route   cluster.Route
+	By      cluster.ServiceID
+	Winner  cluster.Route
+}
+
+// OutrankedOf returns the outranked routes among those of one app's services, each with
+// the first route that goes before it.
+func OutrankedOf(services []cluster.Service) []Outranked {
+	type ranked struct {
+		id              cluster.ServiceID
+		route           cluster.Route
+		entries         []string
+		class, priority int // priority within the class
+	}
+	var all []ranked
+	for _, svc := range services {
+		for _, route := range svc.Spec.Routes {
+			text, rule, err := ruleOf(route)
+			if err != nil {
+				continue // refused
+			}
+			entries, err1 := entriesOf(route)
+			n, err2 := priorityOf(route, text, rule.class)
+			if err1 != nil || err2 != nil {
+				continue
+			}
+			all = append(all, ranked{svc.ServiceID, route, entries, rule.class, n - rule.class*classPriority})
+		}
+	}
+	var out []Outranked
+	for _, a := range all {
+		i := slices.IndexFunc(all, func(b ranked) bool {
+			return a.route.Priority != 0 && a.class < b.class && a.priority > b.priority &&
+				slices.ContainsFunc(a.entries, func(e string) bool { return slices.Contains(b.entries, e) })
+		})
+		if i >= 0 {
+			out = append(out, Outranked{a.id, a.route, all[i].id, all[i].route})
+		}
+	}
+	return out
+}
+
 // Holder has what another wants.
 type Holder struct {
 	cluster.ServiceID
