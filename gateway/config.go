@@ -48,11 +48,13 @@ type Config struct {
 	// means 21000 and 21999.
 	PrivateFrom, PrivateTo int
 
-	// KeepAliveMaxTime is how long a client may keep a connection (0 means 30s); a
-	// replaced Traefik is kept until its connections are gone, at most about twice
-	// that. Grace is how long requests may take after that (0 means 10s).
+	// KeepAliveMaxTime is how long a client may keep a connection between requests (0
+	// means 30s); a replaced Traefik is kept until its connections are gone. Grace is
+	// how long requests may take where it is ended before (0 means 10s).
 	KeepAliveMaxTime, Grace time.Duration
-	// ReadTimeout bounds the reading of one request with its body; 0 means 10m.
+	// ReadTimeout bounds the reading of one request with its body; 0 means 24h. What is
+	// shorter cuts uploads over slow links and streams of gRPC, and hinders nobody who
+	// wants to have many connections open: a minute is enough to open them anew.
 	ReadTimeout time.Duration
 	// TrustedProxies are the sources whose X-Forwarded headers are believed.
 	TrustedProxies []netip.Prefix
@@ -84,7 +86,7 @@ func (c Config) WithDefaults() Config {
 	def(&c.PrivateTo, DefaultPrivateTo)
 	wait(&c.KeepAliveMaxTime, 30*time.Second)
 	wait(&c.Grace, 10*time.Second)
-	wait(&c.ReadTimeout, 10*time.Minute)
+	wait(&c.ReadTimeout, 24*time.Hour)
 	if len(c.InternalFrom) == 0 {
 		c.InternalFrom = []netip.Prefix{netip.MustParsePrefix("10.213.0.0/16")}
 	}

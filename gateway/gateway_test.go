@@ -64,7 +64,7 @@ func TestStaticConfiguration(t *testing.T) {
 		`"web":{"address":":21001/tcp"`, `"tcp-5432":{"address":":21002/tcp"`, `"udp-53":{"address":":21003/udp"}`,
 		`"traefik":{"address":"127.0.0.1:21000"}`, `"checkNewVersion":false`, `"sendAnonymousUsage":false`,
 		`"keepAliveMaxTime":"30s"`, `"graceTimeOut":"10s"`, `"providersThrottleDuration":"0s"`, `"endpoints":["127.0.0.1:21004"]`,
-		`"insecure":false,"trustedIPs":[]`,
+		`"insecure":false,"trustedIPs":[]`, `"readTimeout":"24h0m0s"`,
 	} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("no %s in %s", want, b)
