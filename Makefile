@@ -76,6 +76,7 @@ check: static unit ## the quick gate: format, lint, vet, tidy, unit and property
 unit: export GORACE := atexit_sleep_ms=50
 # Tests run the program itself: what it is made of is compiled before their time counts.
 unit: build ## unit and property tests
+	@[ "$$(wc -c <bin/fairlead)" -lt 110000000 ] || { echo "bin/fairlead has 110 MB or more: a dependency brought in too much" >&2; exit 1; }
 	go test -race -shuffle=on -timeout 5m $(PKGS)
 
 # Twenty times what the unit tests draw, and every kill point; without the race detector.
