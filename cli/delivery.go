@@ -41,6 +41,7 @@ that names the commit. What fails is tried again, or gone back from.`,
 type deliveryFlags struct {
 	d                  cluster.Delivery
 	knownHosts, ca     string
+	notifyCA           string
 	env, depends       []string
 	notify, slack, on  []string
 	interval, deadline time.Duration
@@ -146,6 +147,7 @@ func (x *deliveryFlags) register(c *cobra.Command) {
 	f.StringVar(&d.Webhook, "webhook", "", "take webhooks that this `secret` of the app signs")
 	f.StringArrayVar(&x.notify, "notify", nil, "send news as JSON to this `URL`, or to that in secret:NAME")
 	f.StringArrayVar(&x.slack, "notify-slack", nil, "send news in Slack's format to this `URL`, or to that in secret:NAME")
+	f.StringVar(&x.notifyCA, "notify-ca", "", "`file` with certificates to trust of those who are notified, PEM")
 	f.StringSliceVar(&x.on, "notify-on", nil, "only these `events`: "+strings.Join(cluster.DeliveryEvents, ", "))
 	x.registerImages(c)
 	f.BoolVar(&x.replace, "replace", false, "change the delivery if it is there already: all that is not given anew is the default again, but for --suspend")
@@ -176,7 +178,7 @@ func (x *deliveryFlags) delivery(a *app, name, url string) (cluster.Delivery, er
 	for _, read := range []struct {
 		file string
 		into *string
-	}{{x.knownHosts, &d.Source.KnownHosts}, {x.ca, &d.Source.CA}} {
+	}{{x.knownHosts, &d.Source.KnownHosts}, {x.ca, &d.Source.CA}, {x.notifyCA, &d.NotifyCA}} {
 		if read.file == "" {
 			continue
 		}

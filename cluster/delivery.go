@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"net"
@@ -106,6 +107,8 @@ type Delivery struct {
 	// Webhook names the app's secret that signs webhooks; "": none is taken.
 	Webhook string   `json:"webhook,omitempty" maxLength:"100"`
 	Notify  []Notice `json:"notify,omitempty" maxItems:"10"`
+	// NotifyCA are certificates to trust of those, beside the usual ones, PEM.
+	NotifyCA string `json:"notify_ca,omitempty" maxLength:"262144"`
 	// Images choose images of registries; ImageWrite says what becomes of them.
 	Images     []ImagePolicy `json:"images,omitempty" maxItems:"20"`
 	ImageWrite ImageWrite    `json:"image_write,omitzero"`
@@ -259,6 +262,12 @@ func (d Delivery) Validate() error {
 			return err
 		}
 	}
+	if d.NotifyCA != "" && len(d.Notify) == 0 {
+		return Invalidf("certificates to trust of those who are notified, and nobody is: name a URL")
+	}
+	if err := validCA("of those who are notified", d.NotifyCA); err != nil {
+		return err
+	}
 	return d.validateImages()
 }
 
@@ -361,6 +370,14 @@ func (s SourceSpec) validate() error {
 	case s.Commit != "" && !commitRE.MatchString(s.Commit):
 		return Invalidf("%s is no commit: 40 hexadecimal digits", quote(s.Commit))
 	}
+	return validCA("of the source", s.CA)
+}
+
+// validCA refuses what is no certificate to trust: nothing would be trusted more for it.
+func validCA(whose, text string) error {
+	if text != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(text)) {
+		return Invalidf("the certificates to trust %s: there is none in the file: PEM begins with -----BEGIN CERTIFICATE-----", whose)
+	}
 	return nil
 }
 
@@ -394,7 +411,7 @@ func (d Delivery) Key(revision string) string {
 	d = d.Filled()
 	d.Interval, d.Timeout, d.DependsOn, d.Suspend, d.OnFailure, d.Drift = 0, 0, nil, false, "", ""
 	d.Adopt = false
-	d.Webhook, d.Notify, d.Created, d.By, d.Rev = "", nil, time.Time{}, "", 0
+	d.Webhook, d.Notify, d.NotifyCA, d.Created, d.By, d.Rev = "", nil, "", time.Time{}, "", 0
 	d.ImageWrite.Author, d.ImageWrite.Message = "", ""
 	d.Source.User, d.Source.Secret, d.Source.KnownHosts, d.Source.CA = "", "", "", ""
 	b, _ := json.Marshal(d) // of plain fields

@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -293,10 +295,12 @@ type news struct {
 // at once, so that one that hangs keeps no other waiting; an event that is sent again has the
 // same ID.
 func (d *deliverer) Send(ctx context.Context, spec cluster.Delivery, st cluster.DeliveryState) (map[string]int64, error) {
+	to, done := posterOf(spec.NotifyCA)
+	defer done()
 	last, errs := make([]int64, len(spec.Notify)), make([]error, len(spec.Notify))
 	var wg sync.WaitGroup
 	for i, n := range spec.Notify {
-		wg.Go(func() { last[i], errs[i] = d.tell(ctx, spec, n, st) })
+		wg.Go(func() { last[i], errs[i] = d.tell(ctx, to, spec, n, st) })
 	}
 	wg.Wait()
 	heard := map[string]int64{}
@@ -308,7 +312,7 @@ func (d *deliverer) Send(ctx context.Context, spec cluster.Delivery, st cluster.
 
 // tell tells a receiver what it has not heard, and returns how far it is then. What it
 // refuses it is not told again.
-func (d *deliverer) tell(ctx context.Context, spec cluster.Delivery, n cluster.Notice, st cluster.DeliveryState) (last int64, refused error) {
+func (d *deliverer) tell(ctx context.Context, by *http.Client, spec cluster.Delivery, n cluster.Notice, st cluster.DeliveryState) (last int64, refused error) {
 	to, where := n.URL, n.URL
 	last = st.Heard[n.Key()]
 	if n.Secret != "" {
@@ -327,7 +331,7 @@ func (d *deliverer) tell(ctx context.Context, spec cluster.Delivery, n cluster.N
 			if n.Format == "slack" {
 				body = map[string]string{"text": forSlack.Replace(sentence(spec, e))}
 			}
-			err := post(ctx, to, body)
+			err := post(ctx, by, to, body)
 			if err != nil {
 				err = fmt.Errorf("notify %s: %w", where, err)
 			}
@@ -380,9 +384,28 @@ var poster = &http.Client{CheckRedirect: func(req *http.Request, via []*http.Req
 	return nil
 }}
 
+// posterOf is a poster that trusts more certificates than the usual, and done ends it.
+func posterOf(ca string) (p *http.Client, done func()) {
+	if ca == "" {
+		return poster, func() {}
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	roots.AppendCertsFromPEM([]byte(ca))
+	own, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		own = &http.Transport{Proxy: http.ProxyFromEnvironment}
+	}
+	own = own.Clone()
+	own.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	return &http.Client{CheckRedirect: poster.CheckRedirect, Transport: own}, own.CloseIdleConnections
+}
+
 // post sends JSON. Errors do not hold the URL, which may be a password; they are of
 // KindInvalid where the same again would be refused again.
-func post(ctx context.Context, to string, body any) error {
+func post(ctx context.Context, by *http.Client, to string, body any) error {
 	const patience = 10 * time.Second
 	b, err := json.Marshal(body)
 	if err != nil {
@@ -395,7 +418,7 @@ func post(ctx context.Context, to string, body any) error {
 		return errors.New("it is no URL")
 	}
 	req.Header.Set("Content-Type", "application/json")
-	res, err := poster.Do(req)
+	res, err := by.Do(req)
 	if err != nil {
 		return errors.Unwrap(err) // of the *url.Error, which has the URL
 	}

@@ -3,8 +3,10 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -222,13 +224,34 @@ func TestNewsIsNotSentElsewhere(t *testing.T) {
 	mux.Handle("/old", http.RedirectHandler("/new", http.StatusFound))
 	srv := httptest.NewServer(mux)
 	defer srv.Close()
-	err := post(t.Context(), srv.URL+"/old", "news")
+	err := post(t.Context(), poster, srv.URL+"/old", "news")
 	if told != 0 || cluster.KindOf(err) != cluster.KindInvalid || !strings.Contains(err.Error(), "302") || strings.Contains(err.Error(), srv.URL) {
 		t.Errorf("told %d times: %v", told, err)
 	}
 	for i, path := range []string{"/new", "/kept"} {
-		if err := post(t.Context(), srv.URL+path, "news"); err != nil || told != i+1 {
+		if err := post(t.Context(), poster, srv.URL+path, "news"); err != nil || told != i+1 {
 			t.Errorf("told %d times: %v", told, err)
 		}
+	}
+}
+
+// Who is told may have a certificate of the user's own, and is told by TLS as all are.
+func TestNewsIsSentByTheCertificatesGiven(t *testing.T) {
+	heard := 0
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { heard++ }))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // it is refused once
+	srv.StartTLS()
+	defer srv.Close()
+	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}))
+	spec := cluster.Delivery{Name: "shop", App: "shop", Notify: []cluster.Notice{{URL: srv.URL}}}
+	st := cluster.DeliveryState{Outbox: []cluster.DeliveryEvent{{ID: 1, Event: "ready"}}}
+	d := &deliverer{sources: &sources{machine: &machine{}}}
+	if _, err := d.Send(t.Context(), spec, st); err == nil || !strings.Contains(err.Error(), "certificate") || heard != 0 {
+		t.Errorf("told %d times a server that nobody vouches for: %v", heard, err)
+	}
+	spec.NotifyCA = ca
+	last, err := d.Send(t.Context(), spec, st)
+	if err != nil || heard != 1 || last[spec.Notify[0].Key()] != 1 {
+		t.Errorf("told %d times, up to %v: %v", heard, last, err)
 	}
 }
