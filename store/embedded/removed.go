@@ -26,12 +26,13 @@ import (
 // once, when a watch begins, whether its user may have it: one that was open would go on
 // to tell a node that was removed what the cluster does. Of who makes a lease it asks no
 // more than that there is a certificate, which a node that was removed still has. Nor does
-// it bound what a node writes but by what it takes at all.
+// it bound what a node writes, or how fast, but by what it takes at all.
 type guard struct {
 	etcd atomic.Pointer[etcdserver.EtcdServer] // once it has started
 	seen atomic.Pointer[seen]
 
 	turns store.Turns // of users that write statuses
+	paces store.Paces // of users that write
 }
 
 // seen are users that were there at one revision of the users.
@@ -53,6 +54,11 @@ func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	}
 	if user != rootUser && store.Oversized(req) {
 		return nil, rpctypes.ErrGRPCRequestTooLarge
+	}
+	if user != rootUser {
+		if err := g.paces.Take(ctx, user, req); err != nil {
+			return nil, err
+		}
 	}
 	if keys := store.StatusPuts(req); user != rootUser && len(keys) > 0 {
 		done, err := g.turns.Take(ctx, user) // those that are on their way are not counted yet

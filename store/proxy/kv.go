@@ -24,6 +24,11 @@ func (p *Proxy) do(ctx context.Context, op *pb.RequestOp) (*pb.ResponseOp, *pb.R
 	if store.Oversized(op.GetRequestPut()) || store.Oversized(op.GetRequestTxn()) {
 		return nil, nil, rpctypes.ErrGRPCRequestTooLarge
 	}
+	for _, write := range []any{op.GetRequestPut(), op.GetRequestDeleteRange(), op.GetRequestTxn()} {
+		if err := p.paces.Take(ctx, b.key, write); err != nil {
+			return nil, nil, err
+		}
+	}
 	done, err := p.room(ctx, b, slices.Concat(store.StatusPuts(op.GetRequestPut()), store.StatusPuts(op.GetRequestTxn())))
 	if err != nil {
 		return nil, nil, err

@@ -45,7 +45,14 @@ func (p *Proxy) mayUse(ctx context.Context, id int64) error {
 
 // LeaseGrant implements etcd's Lease.LeaseGrant.
 func (p *Proxy) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
+	b, err := bearerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if err := p.mayUse(ctx, 0); err != nil {
+		return nil, err
+	}
+	if err := p.paces.Take(ctx, b.key, r); err != nil {
 		return nil, err
 	}
 	return p.lease.LeaseGrant(outgoing(ctx), r)

@@ -120,3 +120,48 @@ func TestANodesStatusesAreCounted(t *testing.T) {
 		}
 	}
 }
+
+// A node that writes and writes is refused, by either door, before there is so much that
+// the database is full; other nodes are not.
+func TestANodeThatWritesWithoutEnd(t *testing.T) {
+	t.Parallel()
+	o := start(t, store.NodeGrants)
+	if err := o.root.Secure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	value := strings.Repeat("x", 120<<10)
+	for door, url := range map[string]string{"embedded": o.Config.Endpoint(), "proxy": o.url} {
+		as := func(node cluster.NodeID) *clientv3.Client {
+			conf, key := etcdtest.Identity(t, o.PKI, node)
+			spec := cluster.NodeSpec{ID: node, Key: key}
+			if err := o.root.AddUser(t.Context(), pki.MemberName(node, key), store.NodeGrants(spec)); err != nil {
+				t.Fatal(err)
+			}
+			o.admit(spec)
+			return o.raw(url, conf)
+		}
+		node, other := cluster.NodeID("loud-"+door), cluster.NodeID("calm-"+door)
+		loud, calm := as(node), as(other)
+		var wg sync.WaitGroup
+		var taken, refused atomic.Int64
+		for range 300 {
+			wg.Go(func() {
+				switch _, err := loud.Put(t.Context(), store.AgentAckKey(node), value); {
+				case err == nil:
+					taken.Add(1)
+				case strings.Contains(err.Error(), "256 KiB"):
+					refused.Add(1)
+				default:
+					t.Errorf("%s: %v", door, err)
+				}
+			})
+		}
+		wg.Wait()
+		if taken.Load() < 130 || refused.Load() < 50 {
+			t.Errorf("%s: %d writes were taken, %d refused", door, taken.Load(), refused.Load())
+		}
+		if _, err := calm.Put(t.Context(), store.AgentAckKey(other), value); err != nil {
+			t.Errorf("%s, another node: %v", door, err)
+		}
+	}
+}

@@ -57,6 +57,7 @@ type Proxy struct {
 	lease pb.LeaseClient
 	told  sync.Map // bearers that were denied something, and logged
 	turns store.Turns
+	paces store.Paces
 }
 
 // New makes a proxy; Serve runs it.
