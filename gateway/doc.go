@@ -14,6 +14,8 @@
 // process ends when they have gone. A few such processes may live on for a day.
 // A port that is published no more is unmapped, which needs no other process.
 //
+// Servers whose connections hang are passed by (docs/adr/0017).
+//
 // Invariants:
 //   - Exactly one process is published at a time; a new one is published only
 //     once it serves the routes, save when there is no other to serve them.

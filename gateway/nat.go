@@ -39,10 +39,16 @@ const (
 	chainLocal = "local"
 )
 
+// setHanging has the servers that new connections are refused to, each for passedBy.
+const setHanging = "hanging"
+
 // begin returns a transaction that makes the table and empties the chains named.
 func (n *nat) begin(empty ...string) *knftables.Transaction {
 	tx := n.nft.NewTransaction()
 	tx.Add(&knftables.Table{})
+	tx.Add(&knftables.Set{
+		Name: setHanging, Type: "ipv4_addr . inet_service", Flags: []knftables.SetFlag{knftables.TimeoutFlag}, Timeout: new(passedBy),
+	})
 	// Before Docker's own chains, which hook at the standard priority.
 	early := knftables.BaseChainPriority("-110")
 	filter := knftables.FilterPriority
@@ -145,10 +151,23 @@ func (n *nat) close(rule func(chain, text string), all []*process, etcd int) {
 	if tcp := private["tcp"]; len(tcp) > 0 {
 		rule(chainLocal, "tcp sport { "+strings.Join(tcp, ", ")+" } tcp flags & rst == rst tcp sequence 0 drop")
 	}
+	rule(chainLocal, "ip daddr . tcp dport @"+setHanging+" tcp flags & (syn | ack) == syn reject with tcp reset")
 	// The API and the routes are for root alone; sockets on the loopback know no
 	// other owner.
 	slices.Sort(loopback)
 	rule(chainLocal, "ip daddr 127.0.0.1 tcp dport { "+strings.Join(slices.Compact(loopback), ", ")+" } meta skuid != 0 reject")
+}
+
+// refuse refuses new connections to servers for passedBy. It may be called beside all else.
+func (n *nat) refuse(ctx context.Context, servers []netip.AddrPort) error {
+	tx := n.nft.NewTransaction()
+	for _, s := range servers {
+		tx.Add(&knftables.Element{Set: setHanging, Key: []string{s.Addr().String(), strconv.Itoa(int(s.Port()))}})
+	}
+	if err := n.nft.Run(ctx, tx); err != nil {
+		return fmt.Errorf("refuse connections to servers that hang: %w", err)
+	}
+	return nil
 }
 
 func family(p netip.Prefix) string {

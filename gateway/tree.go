@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -292,4 +293,23 @@ func (t *tree) load(dir string) error {
 	}
 	t.apply(true, put, nil)
 	return nil
+}
+
+// servers are the addresses of the servers of each HTTP service.
+func (t *tree) servers() [][]netip.AddrPort {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	byService := map[string][]netip.AddrPort{}
+	for k, it := range t.items {
+		rest, ok := strings.CutPrefix(k, treeRoot+"/http/services/")
+		if !ok || !strings.HasSuffix(k, "/url") {
+			continue
+		}
+		_, at, _ := strings.Cut(it.value, "://")
+		if addr, err := netip.ParseAddrPort(at); err == nil { // the marker's is none
+			name, _, _ := strings.Cut(rest, "/")
+			byService[name] = append(byService[name], addr)
+		}
+	}
+	return slices.Collect(maps.Values(byService))
 }

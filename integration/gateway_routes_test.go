@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -213,8 +214,27 @@ func TestGatewayPassesByDeadServers(t *testing.T) {
 	const absent = "127.77.17.3" // refuses
 	l.acked(l.serve("web", "127.77.17.1", "127.77.17.2", absent))
 	load := l.load(l.web, "web.example.com")
-	time.Sleep(8 * time.Second)
+	// Each that met the deaf one would wait for a second, again and again: it would be
+	// minutes before there were so many.
+	l.until("three thousand requests", func() bool { return load.sent.Load() >= 3000 })
 	load.none(t)
+	passed := strings.Count(l.log.String(), "passing them by for a moment: servers=[127.77.17.2:9000]")
+	if all := strings.Count(l.log.String(), "passing them by"); passed == 0 || passed != all {
+		t.Errorf("the deaf one was passed by %d times, of %d", passed, all)
+	}
+
+	// Where there is no other, it is waited for: the link may be bad for a moment.
+	l.acked(l.serve("web", "127.77.17.2"))
+	passed = strings.Count(l.log.String(), "passing them by")
+	time.Sleep(7 * time.Second) // until it is not passed by any more
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	if s, _ := gatewayGet(ctx, l.web, "web.example.com", "/"); s == http.StatusOK {
+		t.Error("a deaf server answers")
+	}
+	if now := strings.Count(l.log.String(), "passing them by"); now != passed {
+		t.Error("the only server was passed by")
+	}
 }
 
 // deaf has a port whose packets are dropped, as those of a node that is gone are.
