@@ -23,6 +23,8 @@ type hookInput struct {
 	GitLab  string `header:"X-Gitlab-Token" doc:"the secret itself"`
 	Gitea   string `header:"X-Gitea-Signature" doc:"HMAC of the body"`
 	Generic string `header:"X-Signature-256" doc:"sha256=HMAC of the body"`
+	Flux    string `header:"X-Signature" doc:"sha256=HMAC of the body"`
+	Old     string `header:"X-Hub-Signature" doc:"sha256=HMAC of the body: Bitbucket"`
 	RawBody []byte
 }
 
@@ -65,7 +67,7 @@ func (in *hookInput) signed(key []byte) bool {
 	if in.GitLab != "" {
 		return subtle.ConstantTimeCompare([]byte(in.GitLab), key) == 1
 	}
-	for _, sig := range []string{in.GitHub, in.Gitea, in.Generic} {
+	for _, sig := range []string{in.GitHub, in.Gitea, in.Generic, in.Flux, in.Old} {
 		if sig == "" {
 			continue
 		}

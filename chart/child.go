@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime/metrics"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -105,6 +106,18 @@ func (r Renderer) Render(ctx context.Context, req Request) (*Rendered, error) {
 	return nil, cluster.Invalidf("the templates ended the program that renders them (%v): %s", err, first)
 }
 
+// Unrepeated is what Helm's engine says went wrong, with each call of a template once. One
+// that includes itself is told of a thousand times, and the reason at the end alone.
+func Unrepeated(text string) string {
+	const call = "error calling include: "
+	seen := map[string]bool{}
+	return strings.Join(slices.DeleteFunc(strings.Split(text, call), func(c string) bool {
+		again := seen[c]
+		seen[c] = true
+		return again
+	}), call)
+}
+
 // NotDone says that templates took too long.
 func NotDone(after time.Duration) error {
 	return cluster.Invalidf("the templates were not done after %s: do they loop?", after)
@@ -154,7 +167,7 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, exit func(code int)
 	r, err := Render(ctx, t.Request)
 	switch {
 	case err != nil:
-		return say(answer{Error: err.Error()})
+		return say(answer{Error: Unrepeated(err.Error())})
 	case peak() > t.Memory: // and gone again between two looks
 		return say(answer{Error: tooLarge(t.Memory)})
 	case size(r) > t.Output:

@@ -49,6 +49,9 @@ func TestHostileTemplatesEnd(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.says) || cluster.KindOf(err) != cluster.KindInvalid {
 				t.Errorf("it says %.300v", err)
 			}
+			if err != nil && len(err.Error()) > 1000 {
+				t.Errorf("nobody reads %d bytes: %.300v", len(err.Error()), err)
+			}
 		})
 	}
 }

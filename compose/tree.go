@@ -188,7 +188,7 @@ func parseYAML(content []byte) ([]*node, error) {
 func tooLarge(size int64) error {
 	return &syntaxError{
 		msg:    fmt.Sprintf("the file has %d bytes; at most %d are read", size, maxFileSize),
-		advice: "is this a Compose file? Large content belongs in files that configs: name",
+		advice: "is this a Compose file? Large content belongs in files that configs: name, in a package in several templates",
 	}
 }
 

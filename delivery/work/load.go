@@ -2,6 +2,7 @@ package work
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -126,7 +127,14 @@ func composed(ctx context.Context, d cluster.Delivery, o compose.Options) (*comp
 func (t Task) Render(ctx context.Context, req chart.Request) (*chart.Rendered, error) {
 	late := time.AfterFunc(t.RenderTime, func() { t.end(chart.NotDone(t.RenderTime)) })
 	defer late.Stop()
-	return chart.Render(ctx, req)
+	r, err := chart.Render(ctx, req)
+	if err == nil {
+		return r, nil
+	}
+	if text := chart.Unrepeated(err.Error()); text != err.Error() {
+		return nil, errors.New(text)
+	}
+	return nil, err
 }
 
 func packaged(ctx context.Context, t Task, r *Result, o compose.Options) (*compose.Result, *v1.Package, error) {
