@@ -1,11 +1,16 @@
 package chart
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path"
 	"strings"
+
+	helmchart "helm.sh/helm/v4/pkg/chart/v2"
+	chartutil "helm.sh/helm/v4/pkg/chart/v2/util"
+	"sigs.k8s.io/yaml"
 
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/compose"
@@ -38,6 +43,9 @@ func Lint(ctx context.Context, r Engine, req Request, strict bool) []Finding {
 	if err != nil {
 		add(findError, "Chart.yaml", "%s", strings.TrimPrefix(err.Error(), "Chart.yaml: "))
 		return out
+	}
+	for _, wrong := range metadata(Get(req.Files, chartutil.ChartfileName)) {
+		add(findError, "Chart.yaml", "%s", wrong)
 	}
 	for _, want := range []struct{ where, have, say string }{
 		{"Chart.yaml", meta.Description, "there is no description:, which lists of packages show"},
@@ -84,6 +92,19 @@ func Lint(ctx context.Context, r Engine, req Request, strict bool) []Finding {
 		out = append(out, finding(findWarning, w))
 	}
 	return out
+}
+
+// metadata says what of a Chart.yaml nothing reads, as Helm's lint does.
+func metadata(text []byte) (wrong []string) {
+	var m helmchart.Metadata
+	if err := yaml.UnmarshalStrict(text, &m); err != nil {
+		_, why, _ := strings.Cut(err.Error(), "decoding JSON: json: ")
+		wrong = append(wrong, cmp.Or(why, err.Error()))
+	}
+	if m.APIVersion != helmchart.APIVersionV1 && m.APIVersion != helmchart.APIVersionV2 {
+		wrong = append(wrong, fmt.Sprintf("apiVersion: %q is neither v1 nor v2", m.APIVersion))
+	}
+	return wrong
 }
 
 func finding(severity string, p compose.Problem) Finding {

@@ -1,10 +1,14 @@
 package chart_test
 
 import (
+	"maps"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/fairlead/fairlead/chart"
+	"github.com/fairlead/fairlead/compose"
 )
 
 // errorsOf are the errors that lint finds in a chart with a schema and values.
@@ -71,5 +75,67 @@ func TestLintChecksParts(t *testing.T) {
 	list := chart.Lint(t.Context(), inProcess{}, r, false)
 	if !chart.Failed(list) || !strings.Contains(list[len(list)-1].Message, "sub:\n- at '/num': got string, want integer") || strings.Contains(list[len(list)-1].Message, "password") {
 		t.Errorf("%+v", list)
+	}
+}
+
+// TestLintReadsChartYAMLAsHelmDoes: what it has that nothing reads is a mistake.
+func TestLintReadsChartYAMLAsHelmDoes(t *testing.T) {
+	for yaml, says := range map[string]string{
+		"apiVersion: v2\nname: shop\nversion: 0.1.0\n":               "",
+		"apiVersion: v1\nname: shop\nversion: 0.1.0\n":               "",
+		"apiVersion: v3\nname: shop\nversion: 0.1.0\n":               `apiVersion: "v3" is neither v1 nor v2`,
+		"apiVersion: v2\nname: shop\nversion: 0.1.0\nicons: a.png\n": `unknown field "icons"`,
+	} {
+		r := request(map[string]string{"x.yaml": "services: {web: {image: \"a/b:1\"}}\n"})
+		for i := range r.Files {
+			if r.Files[i].Name == "Chart.yaml" {
+				r.Files[i].Data = []byte(yaml)
+			}
+		}
+		got := ""
+		for _, f := range chart.Lint(t.Context(), inProcess{}, r, false) {
+			if f.Severity == "error" {
+				got += f.Where + ": " + f.Message
+			}
+		}
+		if (got == "") != (says == "") || !strings.Contains(got, says) {
+			t.Errorf("%q: %q", yaml, got)
+		}
+	}
+}
+
+// TestCreatedCharts: what is set arrives as it was written, and two are parts of one.
+func TestCreatedCharts(t *testing.T) {
+	base := t.TempDir()
+	dir, err := chart.Create(base, "front")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"one", "two"} {
+		if _, err := chart.Create(filepath.Join(dir, "charts"), part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := chart.Read(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := chart.Request{Files: files, Release: chart.Release{Name: "shop", Revision: 1}}
+	r.Values.JSON = []string{`environment={"A": 1000000, "B": null, "C": true, "D": "a: b $x", "E": 1.5, "F": "010", "G": "x\ny"}`}
+	r.Values.Set = []string{"config=x", "one.config=y"}
+	if list := chart.Lint(t.Context(), inProcess{}, r, true); chart.Failed(list) {
+		t.Fatalf("%+v", list)
+	}
+	got, err := chart.Render(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := got.Compose(t.Context(), "shop", compose.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"A": "1000000", "C": "true", "D": "a: b $x", "E": "1.5", "F": "010", "G": "x\ny"}
+	if env := res.Services["web"].Task.Env; !maps.Equal(env, want) || len(res.Services) != 3 || len(res.Services["one"].Task.Configs) != 1 {
+		t.Errorf("%q, services %v", env, slices.Collect(maps.Keys(res.Services)))
 	}
 }

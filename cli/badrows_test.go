@@ -149,6 +149,7 @@ func badCommands() []badInput {
 		{what: "a misspelt command", args: []string{"deplyo"}, code: 2, says: []string{"did you mean deploy?"}},
 		{what: "a misspelt command of a group", args: []string{"secret", "lst"}, code: 2, says: []string{"did you mean ls"}},
 		{what: "a misspelt flag", args: []string{"deploy", "--detatch"}, code: 2, says: []string{"did you mean --detach?"}},
+		{what: "a flag that Helm has", args: []string{"upgrade", "shop", "./shop", "--force"}, code: 2, says: []string{"unknown flag: --force", "leave it out"}},
 		{what: "a flag of a wrong type", args: []string{"deploy", "--timeout", "soon"}, code: 2, says: []string{"--timeout"}},
 		{what: "a time to wait that is over already", file: web("tty: true"), args: []string{"deploy", "--timeout", "-1s"}, code: 2, says: []string{"--detach"}},
 		{what: "how to build, where nothing is built", file: web("tty: true"), args: []string{"deploy", "--no-build", "--pull"}, code: 2, says: []string{"--no-build leaves out"}},

@@ -13,6 +13,23 @@ func meansNothing(f *pflag.FlagSet, names ...string) {
 	hide(f, names...)
 }
 
+// helmOnly says what to do in place of Helm's flags that are not there.
+var helmOnly = map[string]string{
+	"force":            "what differs is replaced by itself; leave it out",
+	"replace":          "`fairlead upgrade --install` takes a name that is there, or not",
+	"generate-name":    "an app's name is its address: give one",
+	"g":                "an app's name is its address: give one",
+	"name-template":    "an app's name is its address: give one",
+	"post-renderer":    "no program of this machine changes what is rendered: change the chart, or deploy what you make of `fairlead chart template`",
+	"password":         "it would stand in the list of processes: with --username it is asked for, or read from standard input",
+	"pass-credentials": "a login is for the repository's own host alone; leave it out",
+	"cert-file":        "repositories are logged in to with --username, not with a certificate",
+	"key-file":         "repositories are logged in to with --username, not with a certificate",
+	"labels":           "a release has no labels; `--note` says what it is",
+	"take-ownership":   "nothing outside of the app is ever changed, so there is nothing to take over; leave it out",
+	"enable-dns":       "templates ask no name server; leave it out, and give addresses as values",
+}
+
 func hide(f *pflag.FlagSet, names ...string) {
 	for _, name := range names {
 		_ = f.MarkHidden(name)

@@ -87,6 +87,9 @@ func flagError(c *cobra.Command, err error) error {
 	if given == "n" || given == "namespace" { // Helm's; install and upgrade know the name that is meant
 		return usagef("%w: an app has no namespace, its name is its address; `fairlead ls` shows them all", err)
 	}
+	if advice := helmOnly[given]; advice != "" && c.Flags().Lookup("namespace") != nil {
+		return usagef("%w: %s", err, advice)
+	}
 	best, least := "", 3
 	c.Flags().VisitAll(func(f *pflag.Flag) {
 		d := distance(given, f.Name)

@@ -96,6 +96,11 @@ func (c *converter) profiles() {
 			}
 		}
 	}
+	if c.packaged() {
+		for _, name := range slices.Sorted(maps.Keys(c.p.DisabledServices)) {
+			c.say("left out: nobody can choose the profile of a package's service", "switch it by a value: {{ if .Values.… }}", name, "profiles")
+		}
+	}
 	for _, p := range c.chosen {
 		if !known[p] && p != "*" {
 			c.warn(cluster.Source{File: c.show(c.load.files[0])}, "profiles", "no service has the profile "+quote(p), didYouMean(p, slices.Sorted(maps.Keys(known))))

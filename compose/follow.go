@@ -43,17 +43,23 @@ var variableRE = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 
 func (l *load) interpolateScalar(d *doc, n *node, path string) {
 	at := cluster.Source{File: d.file, Line: n.line}
+	var asked []string
 	lookup := func(name string) (string, bool) {
 		if name == consts.ComposeProjectName && path != "name" {
 			return string(l.app), true
 		}
+		asked = append(asked, name)
 		v, ok := d.env[name]
 		return v, ok
 	}
 	v, err := substitute(n.raw, lookup)
 	if err != nil {
 		if _, ok := errors.AsType[*template.MissingRequiredError](err); ok {
-			l.refuse(at, path, err.Error(), "set it in the environment or in .env")
+			advice := "set it in the environment or in .env"
+			if l.packaged() {
+				advice = "write {{ required … .Values.… }}; a dollar sign itself is written $$"
+			}
+			l.refuse(at, path, err.Error(), advice)
 		} else {
 			l.refuse(at, path, "invalid interpolation in "+quote(n.raw), "write $$ for a plain $")
 		}
@@ -62,9 +68,15 @@ func (l *load) interpolateScalar(d *doc, n *node, path string) {
 	}
 	n.value = v
 	if l.packaged() {
-		for _, name := range unset(n.raw, lookup) {
+		left := unset(n.raw, lookup)
+		for _, name := range left {
 			l.refuse(at, path, fmt.Sprintf("the variable %s: a package has values instead", name), "write {{ .Values.… }}; a dollar sign itself is written $$")
 			n.bad = true
+		}
+		for _, name := range slices.Compact(slices.Sorted(slices.Values(asked))) {
+			if !slices.Contains(left, name) {
+				l.warn(at, path, fmt.Sprintf("the variable %s has its default for good: a package has values instead", name), "write {{ .Values.… }}; a dollar sign itself, as a shell's, is written $$")
+			}
 		}
 		return
 	}

@@ -873,3 +873,39 @@ func TestExampleShop(t *testing.T) {
 		t.Errorf("%d services, %d builds, warnings %v", len(r.Services), len(r.Builds), r.Warnings)
 	}
 }
+
+// What a template makes may be nothing, whole or in part, and what of it does nothing is said.
+func TestWhatIsLeftOfTemplates(t *testing.T) {
+	const other = "services:\n  web: {image: a}\n"
+	read := func(text string) (*Result, error) {
+		return Load(t.Context(), Options{App: "a", SingleNode: true, Packaged: []Document{{Name: "a.yaml", Content: []byte(text)}, {Name: "b.yaml", Content: []byte(other)}}})
+	}
+	for _, text := range []string{"", "\n", "---\n", "\n\n---\n\n", "# a comment\n", "# a comment\n---\n# another\n", "null\n", "~\n---\n", "---\n" + other, other + "---\n", "---\n" + other + "---\n---\n"} {
+		r, err := read(text)
+		if err != nil || len(r.Services) != 1 || len(r.Warnings) > 0 {
+			t.Errorf("%q: %v, %+v", text, err, r)
+		}
+	}
+	for text, want := range map[string]string{
+		"services:\n  q: {image: a, profiles: [x]}\n":               "services.q.profiles: left out: nobody can choose the profile of a package's service; switch it by a value: {{ if .Values.… }}",
+		"services:\n  q: {image: a, command: 'echo ${HOME:-x}'}\n":  "services.q.command: the variable HOME has its default for good: a package has values instead; write {{ .Values.… }}; a dollar sign itself, as a shell's, is written $$",
+		"services:\n  q: {image: a, command: 'echo $${HOME:-x}'}\n": "",
+	} {
+		r, err := read(text)
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+			continue
+		}
+		got := ""
+		for _, w := range r.Warnings {
+			_, what, _ := strings.Cut(w.String(), ": ")
+			got += what
+		}
+		if got != want {
+			t.Errorf("%q warns %q, not %q", text, got, want)
+		}
+	}
+	if _, err := read("services:\n  q: {image: 'a:${TAG:?which}'}\n"); err == nil || !strings.Contains(err.Error(), "{{ required") {
+		t.Errorf("a variable that must be set: %v", err)
+	}
+}

@@ -55,7 +55,7 @@ func (l *load) content(r request) ([]byte, error) {
 func withoutEmpty(content []byte) []byte {
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)
-	some := false
+	some, kept := false, false
 	for dec := yaml.NewDecoder(bytes.NewReader(content)); ; {
 		var y yaml.Node
 		if err := decode(dec, &y); err != nil {
@@ -65,9 +65,13 @@ func withoutEmpty(content []byte) []byte {
 			some = true
 			continue
 		}
+		kept = true
 		if err := enc.Encode(&y); err != nil {
 			return content
 		}
+	}
+	if !kept { // all of a template may be switched off; compose-go reads no nothing
+		return []byte("{}\n")
 	}
 	if err := enc.Close(); err != nil || !some {
 		return content // lines in errors stay what they are
