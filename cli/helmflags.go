@@ -14,7 +14,7 @@ func meansNothing(f *pflag.FlagSet, names ...string) {
 }
 
 // helmOnly says what to do in place of Helm's flags that are not there.
-var helmOnly = map[string]string{
+var helmOnly = map[string]string{ //nolint:gosec // no passwords, but flags for them
 	"force":            "what differs is replaced by itself; leave it out",
 	"replace":          "`fairlead upgrade --install` takes a name that is there, or not",
 	"generate-name":    "an app's name is its address: give one",

@@ -76,7 +76,7 @@ func (n *nodeParts) files(cfg gateway.Config, mirror *store.Mirror) error {
 	close(now)
 	for first := true; ; first = false {
 		changed, gather := mirror.Changed(), filesGather
-		if f, state := readFiles(mirror, cfg.Node); first || state != written {
+		if f, state := readFiles(mirror, cfg.Node, cfg.Now()); first || state != written {
 			if n.writeFiles(cfg, f) {
 				written = state
 				n.keepFiles(f)
@@ -91,10 +91,11 @@ func (n *nodeParts) files(cfg gateway.Config, mirror *store.Mirror) error {
 }
 
 // readFiles reads what the files are made of; the second result changes whenever
-// something is added, replaced or removed.
-func readFiles(mirror *store.Mirror, node cluster.NodeID) (f gatewayFiles, state uint64) {
+// something is added, replaced or removed, and each hour: a certificate may have begun.
+func readFiles(mirror *store.Mirror, node cluster.NodeID, now time.Time) (f gatewayFiles, state uint64) {
 	f.Version = gatewayFilesVersion
 	h := fnv.New64a()
+	_, _ = fmt.Fprintln(h, now.Truncate(time.Hour).Unix())
 	mirror.Read(func(v store.View) {
 		for _, c := range store.All[v1.CertRecord](v, store.CertKey(""), nil) {
 			f.Certs = append(f.Certs, c.V)
