@@ -136,11 +136,13 @@ func TestPorts(t *testing.T) {
 	svc := service("shop", "db", 1)
 	svc.Spec.Ports = []cluster.PublishedPort{
 		{Published: 5432, Target: 15432, Protocol: "tcp", Mode: "gateway"},
-		{Published: 53, Target: 5353, Protocol: "udp", Mode: "gateway"},
+		{Published: 5353, Target: 5353, Protocol: "udp", Mode: "gateway"},
 		{Published: 80, Target: 1, Protocol: "tcp", Mode: "gateway"},
 		{Published: 9, Target: 9, Protocol: "tcp", Mode: "node"},
 		{Published: 0, Target: 9, Protocol: "tcp", Mode: "gateway"},
 		{Published: 7, Target: 9, Protocol: "sctp", Mode: "gateway"},
+		{Published: 53, Target: 53, Protocol: "udp", Mode: "gateway"},
+		{Published: 53, Target: 53, Protocol: "tcp", Mode: "gateway"},
 	}
 	other := service("shop", "late", 2)
 	other.Spec.Ports = svc.Spec.Ports[:1]
@@ -152,14 +154,14 @@ func TestPorts(t *testing.T) {
 	for prefix, want := range map[string]map[string]string{
 		"tcp/routers/":                   {"shop_db-tcp-5432/entryPoints/0": "tcp-5432", "shop_db-tcp-5432/rule": "HostSNI(`*`)", "shop_db-tcp-5432/service": "shop_db-tcp-5432"},
 		"tcp/services/shop_db-tcp-5432/": {"loadBalancer/servers/167772162/address": "10.0.0.2:15432", "loadBalancer/serversTransport": "fairlead"},
-		"udp/routers/":                   {"shop_db-udp-53/entryPoints/0": "udp-53", "shop_db-udp-53/service": "shop_db-udp-53"},
-		"udp/services/shop_db-udp-53/":   {"loadBalancer/servers/167772162/address": "10.0.0.2:5353"},
+		"udp/routers/":                   {"shop_db-udp-5353/entryPoints/0": "udp-5353", "shop_db-udp-5353/service": "shop_db-udp-5353"},
+		"udp/services/shop_db-udp-5353/": {"loadBalancer/servers/167772162/address": "10.0.0.2:5353"},
 	} {
 		if diff := cmp.Diff(want, below(tree, prefix)); diff != "" {
 			t.Errorf("%s: %s", prefix, diff)
 		}
 	}
-	if len(refused) != 4 { // 80, 0, sctp, and the second claim of 5432
+	if len(refused) != 6 { // 80, 0, sctp, 53 twice, and the second claim of 5432
 		t.Errorf("%d refusals: %v", len(refused), refused)
 	}
 	s.Endpoints = nil

@@ -48,6 +48,9 @@ const (
 	tcpDialTimeout = "3s"
 )
 
+// namesPort is held on no gateway: names are answered there, on the bridges' addresses.
+const namesPort = 53
+
 // Priorities as Traefik gets them: each class of rules has a band of its own, in
 // which what users may write lies around the middle. All of them are above 0,
 // which Traefik takes for none, and fit the int of a 32-bit Traefik.
@@ -320,6 +323,9 @@ func (r *renderer) port(svc cluster.Service, p cluster.PublishedPort, e cluster.
 	}
 	if name, taken := r.reserved[p.Published]; taken && proto == "tcp" {
 		return fmt.Errorf("port %d is the gateways' entry point %s: declare a route, or publish another port", p.Published, name)
+	}
+	if p.Published == namesPort {
+		return fmt.Errorf("port %d of every node is where containers ask for names: publish another port", p.Published)
 	}
 	entry := p.EntryPoint()
 	own := Holder{ServiceID: svc.ServiceID, Source: p.Source}

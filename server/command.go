@@ -181,6 +181,7 @@ func (c *Config) registerGateway(f *pflag.FlagSet) {
 	f.IntVar(&c.HTTPPort, "http-port", 80, "public HTTP port of the gateway")
 	f.IntVar(&c.HTTPSPort, "https-port", 443, "public HTTPS port of the gateway")
 	f.IntVar(&c.InternalPort, "internal-port", 8088, "port of the gateway's internal entry point")
+	f.StringSliceVar(&c.TrustedProxies, "trusted-proxies", nil, "addresses and ranges of proxies in front of the gateway, whose X-Forwarded headers are kept: `10.1.0.0/16`,…")
 	f.StringVar(&c.Traefik, "traefik", "", "the Traefik v3 program (default: the one on PATH, else the cached one)")
 }
 

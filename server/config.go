@@ -37,6 +37,8 @@ type Config struct {
 
 	HTTPPort, HTTPSPort, InternalPort int // of the gateway; 80, 443, 8088
 
+	TrustedProxies []string // ranges of proxies in front of the gateway, whose X-Forwarded headers are kept
+
 	Join string // the API of servers to join, host:port, separated by commas
 
 	EtcdEndpoints                []string // an external etcd; empty starts the embedded one
@@ -52,8 +54,9 @@ type Config struct {
 	SocketGroup                  string           // group that may use the local socket beside root; fairlead
 
 	quota    int64 // EtcdQuota in bytes
-	chosen   bool  // Advertise was not given
-	hostName bool  // Node was not given: it is the host name
+	trusted  []netip.Prefix
+	chosen   bool // Advertise was not given
+	hostName bool // Node was not given: it is the host name
 
 	LogLevel string // info
 	Version  string
@@ -115,6 +118,9 @@ func (c *Config) validate() error {
 			return cluster.Invalidf("%s %q: give an IPv4 range of at least /20, such as 10.213.0.0/16", flag, s)
 		}
 	}
+	if err := c.readProxies(); err != nil {
+		return err
+	}
 	ports := map[int]string{}
 	for flag, p := range map[string]int{
 		"--http-port": c.HTTPPort, "--https-port": c.HTTPSPort, "--internal-port": c.InternalPort,
@@ -155,4 +161,20 @@ var notName = regexp.MustCompile(`[^a-z0-9.-]+`)
 
 func normalNode(host string) string {
 	return strings.Trim(notName.ReplaceAllString(strings.ToLower(host), "-"), "-.")
+}
+
+// readProxies reads the ranges of proxies that are trusted; an address is a range of one.
+func (c *Config) readProxies() error {
+	c.trusted = nil
+	for _, s := range c.TrustedProxies {
+		p, err := netip.ParsePrefix(s)
+		if a, aerr := netip.ParseAddr(s); err != nil && aerr == nil && a.Zone() == "" {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		if err != nil {
+			return cluster.Invalidf("--trusted-proxies %q: give addresses or ranges, such as 192.0.2.10 or 10.1.0.0/16, separated by commas", s)
+		}
+		c.trusted = append(c.trusted, p.Masked())
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/fairlead/fairlead/cluster"
@@ -18,13 +19,15 @@ func TestConfigIsRefused(t *testing.T) {
 		"--advertise \"fd00::1\"" + advice:      func(c *Config) { c.Advertise = "fd00::1" },
 		"--advertise \"fe80::1%eth0\"" + advice: func(c *Config) { c.Advertise = "fe80::1%eth0" },
 		"--advertise \"0.0.0.0\"" + advice:      func(c *Config) { c.Advertise = "0.0.0.0" },
-		"--pool \"10.213.0.0/24\": give an IPv4 range of at least /20, such as 10.213.0.0/16":       func(c *Config) { c.Pool = "10.213.0.0/24" },
-		"--http-port 70000: ports are 1 to 65535":                                                   func(c *Config) { c.HTTPPort = 70000 },
-		"--http-port and --https-port are both 443":                                                 func(c *Config) { c.HTTPPort = 443 },
-		"--https-port 21076: Traefik itself listens on ports 21000 to 21999; give one outside them": func(c *Config) { c.HTTPSPort = 21076 },
-		"--etcd-quota \"1KiB\": give a size from 16MiB to 8GiB":                                     func(c *Config) { c.EtcdQuota = "1KiB" },
-		"--etcd-cert and --etcd-key go together":                                                    func(c *Config) { c.EtcdCert = "cert.pem" },
-		"the flags --vault-… need --vault, the address of the Vault":                                func(c *Config) { c.Vault.TokenFile = "t" },
+		"--pool \"10.213.0.0/24\": give an IPv4 range of at least /20, such as 10.213.0.0/16":                              func(c *Config) { c.Pool = "10.213.0.0/24" },
+		"--http-port 70000: ports are 1 to 65535":                                                                          func(c *Config) { c.HTTPPort = 70000 },
+		"--http-port and --https-port are both 443":                                                                        func(c *Config) { c.HTTPPort = 443 },
+		"--https-port 21076: Traefik itself listens on ports 21000 to 21999; give one outside them":                        func(c *Config) { c.HTTPSPort = 21076 },
+		"--trusted-proxies \"proxy\": give addresses or ranges, such as 192.0.2.10 or 10.1.0.0/16, separated by commas":    func(c *Config) { c.TrustedProxies = []string{"10.0.0.0/8", "proxy"} },
+		"--trusted-proxies \"10.0.0/8\": give addresses or ranges, such as 192.0.2.10 or 10.1.0.0/16, separated by commas": func(c *Config) { c.TrustedProxies = []string{"10.0.0/8"} },
+		"--etcd-quota \"1KiB\": give a size from 16MiB to 8GiB":                                                            func(c *Config) { c.EtcdQuota = "1KiB" },
+		"--etcd-cert and --etcd-key go together":                                                                           func(c *Config) { c.EtcdCert = "cert.pem" },
+		"the flags --vault-… need --vault, the address of the Vault":                                                       func(c *Config) { c.Vault.TokenFile = "t" },
 	} {
 		c := good
 		spoil(&c)
@@ -36,5 +39,16 @@ func TestConfigIsRefused(t *testing.T) {
 	without.NoGateway, without.HTTPSPort = true, 21076
 	if err := without.validate(); err != nil {
 		t.Errorf("without a gateway: %v", err)
+	}
+}
+
+func TestTrustedProxies(t *testing.T) {
+	c := Config{Node: "n1", Advertise: "10.0.0.1", TrustedProxies: []string{"192.0.2.10", "10.1.2.3/16", "fd00::/8"}}
+	if err := c.SetDefaults(); err != nil {
+		t.Fatal(err)
+	}
+	m := local{Config: c}
+	if got := fmt.Sprint(m.gatewayConfig().TrustedProxies); got != "[192.0.2.10/32 10.1.0.0/16 fd00::/8]" {
+		t.Errorf("the gateway gets %s", got)
 	}
 }

@@ -16,7 +16,7 @@ import (
 func (m *local) gatewayConfig() gateway.Config {
 	c := gateway.Config{
 		Cluster: m.cluster, Node: cluster.NodeID(m.Node), DataDir: m.DataDir, RunDir: m.RunDir, Traefik: m.Traefik,
-		Web: m.HTTPPort, WebSecure: m.HTTPSPort, Internal: m.InternalPort, Now: m.now,
+		Web: m.HTTPPort, WebSecure: m.HTTPSPort, Internal: m.InternalPort, TrustedProxies: m.trusted, Now: m.now,
 	}
 	if p, err := netip.ParsePrefix(m.Pool); err == nil {
 		c.InternalFrom = []netip.Prefix{p}

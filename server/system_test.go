@@ -167,6 +167,7 @@ func TestTheUnitsCommandIsUnderstood(t *testing.T) {
 		"--join 10.0.0.1:7420 --node n2":                                      "agent --node=n2",
 		"--join 10.0.0.1:7420 --token-file t":                                 "agent",
 		"--join 10.0.0.1:7420 --gateway --http-port 81":                       "agent --gateway=true --http-port=81",
+		"--trusted-proxies 10.0.0.0/8,192.0.2.1 --trusted-proxies fd00::/8":   "server --trusted-proxies=10.0.0.0/8,192.0.2.1,fd00::/8",
 		"--join 10.0.0.1:7420 --server --token-file t":                        "server",
 		"--join 10.0.0.1:7420 --server --no-agent --etcd-quota 1GiB --node x": "server --etcd-quota=1GiB --no-agent=true --node=x",
 	} {

@@ -318,7 +318,7 @@ func TestExposure(t *testing.T) {
 		"db": spec("db", func(s *cluster.ServiceSpec) {
 			s.Ports = []cluster.PublishedPort{
 				{Published: 5432, Target: 5432, Protocol: "tcp", Mode: "gateway", Source: src},
-				{Published: 53, Target: 53, Protocol: "udp", Mode: "gateway", Source: src},
+				{Published: 5353, Target: 53, Protocol: "udp", Mode: "gateway", Source: src},
 			}
 			s.Task.NodePorts = []cluster.PublishedPort{{Published: 9000, Target: 9, Protocol: "tcp", Mode: "node", HostIP: "127.0.0.1", Source: src}}
 		}),
@@ -347,7 +347,7 @@ func TestExposure(t *testing.T) {
 	want := []string{
 		"NODE 127.0.0.1:9000 → db (compose.yaml:12) ",
 		"PUBLIC :5432 → db (compose.yaml:12) ",
-		"PUBLIC :53/udp → db (compose.yaml:12) ",
+		"PUBLIC :5353/udp → db (compose.yaml:12) ",
 		"PUBLIC every port it listens on → probe (compose.yaml:12) ",
 		"PUBLIC http://*:8000/ → web (compose.yaml:12) ",
 		"PUBLIC http Path(`/y`), https Path(`/y`) → web (compose.yaml:12) ",
@@ -477,6 +477,9 @@ func TestRefusals(t *testing.T) {
 		"entry point": {func(s *cluster.ServiceSpec) {
 			s.Ports = []cluster.PublishedPort{{Published: 80, Target: 1, Protocol: "tcp", Mode: "gateway", Source: at(3)}}
 		}, 3, "port 80 is the gateways' entry point web"},
+		"port of names": {func(s *cluster.ServiceSpec) {
+			s.Ports = []cluster.PublishedPort{{Published: 53, Target: 1, Protocol: "udp", Mode: "gateway", Source: at(3)}}
+		}, 3, "port 53 of every node is where containers ask for names: publish another port"},
 		"too large":       {func(s *cluster.ServiceSpec) { s.Task.Resources.ReserveCPU = 64000 }, 2, "impossible resources: a task of web reserves 64 CPU and 0 MiB of memory, and no node has that much (the largest, n1, has 2 CPU and 4096 MiB)"},
 		"more than limit": {func(s *cluster.ServiceSpec) { s.Task.Resources = cluster.Resources{ReserveCPU: 500, LimitCPU: 200} }, 2, "reserves 0.5 CPU but is limited to 0.2"},
 		"no reservation":  {func(s *cluster.ServiceSpec) { s.Autoscale = &cluster.Autoscale{Min: 1, Max: 2, CPUPercent: 70} }, 2, "reserves no CPU"},
