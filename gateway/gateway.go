@@ -105,17 +105,21 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 // watchRules says when rules were deleted, by anyone.
 func (g *Gateway) watchRules(ctx context.Context) error {
-	err := nftwatch.Deletions(ctx, nftwatch.Watched{Table: g.cfg.tableName()}, func() {
-		select {
-		case g.deleted <- struct{}{}:
-		default:
+	var away outage.Outage
+	for {
+		err := nftwatch.Deletions(ctx, nftwatch.Watched{Table: g.cfg.tableName()}, func() {
+			select {
+			case g.deleted <- struct{}{}:
+			default:
+			}
+		})
+		if ctx.Err() == nil {
+			away.Failed(g.log, "cannot be told of rules that others delete; looking at them now and then", "every", lookEvery, "error", err)
 		}
-	})
-	if ctx.Err() == nil {
-		g.log.Warn("cannot be told of rules that others delete; looking at them now and then", "every", lookEvery, "error", err)
-		<-ctx.Done()
+		if !wait(ctx, lookEvery) {
+			return context.Cause(ctx)
+		}
 	}
-	return context.Cause(ctx)
 }
 
 // setUp prepares everything that can fail for good, before anything is started.

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/knftables"
 
 	"github.com/fairlead/fairlead/cluster"
+	"github.com/fairlead/fairlead/outage"
 )
 
 // Config of a Mesh.
@@ -65,6 +66,8 @@ type Mesh struct {
 	host host
 	lay  layout
 	open func() (knftables.Interface, error) // finds nft
+
+	unfiltered outage.Outage
 
 	mu      sync.Mutex
 	nft     knftables.Interface // nil: not found yet
@@ -205,6 +208,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 		case <-look.C:
 			full = m.tableGone(ctx)
 			m.doubtRoutes()
+			m.keepFiltering()
 		}
 	}
 }
@@ -215,17 +219,38 @@ func (m *Mesh) disturbed(ctx context.Context) (disturbed, done chan struct{}) {
 	disturbed, done = make(chan struct{}, 1), make(chan struct{})
 	go func() {
 		defer close(done)
-		err := m.host.deletions(ctx, func() {
-			select {
-			case disturbed <- struct{}{}:
-			default:
+		var away outage.Outage
+		for {
+			err := m.host.deletions(ctx, func() {
+				select {
+				case disturbed <- struct{}{}:
+				default:
+				}
+			})
+			if ctx.Err() == nil {
+				away.Failed(m.cfg.Log, "cannot be told of rules that others delete; looking at them now and then", "every", lookEvery, "error", err)
 			}
-		})
-		if ctx.Err() == nil {
-			m.cfg.Log.Warn("cannot be told of rules that others delete; looking at them now and then", "every", lookEvery, "error", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(lookEvery):
+			}
 		}
 	}()
 	return disturbed, done
+}
+
+// keepFiltering has bridged packets pass address translation again where another program,
+// or a reload of the kernel's settings, has switched that off.
+func (m *Mesh) keepFiltering() {
+	if m.lay.masquerade {
+		return
+	}
+	if err := m.host.filterBridges(); err != nil {
+		m.unfiltered.Failed(m.cfg.Log, "bridged packets do not pass address translation any more; service addresses work on other nodes' tasks alone", "error", err)
+		return
+	}
+	m.unfiltered.Over(m.cfg.Log, "bridged packets pass address translation again")
 }
 
 // tableGone reports whether another program has removed or emptied the table: a

@@ -3,6 +3,7 @@
 package mesh
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -412,6 +413,28 @@ func TestWithoutBridgeFilterCallersAreHidden(t *testing.T) {
 			t.Errorf("broken %v: %s", broken, rules[0].Rule)
 		}
 	}
+}
+
+// What another program switches off is switched on again at the next look, and told of
+// where it cannot be.
+func TestBridgeFilterIsKept(t *testing.T) {
+	h := &fakeHost{}
+	var log bytes.Buffer
+	m := newMesh(Config{Log: hclog.New(&hclog.LoggerOptions{Output: &log})}, nil, h)
+	m.keepFiltering()
+	if log.Len() > 0 {
+		t.Errorf("it says %s", &log)
+	}
+	h.bridges = errors.New("no such file")
+	m.keepFiltering()
+	h.bridges = nil
+	m.keepFiltering()
+	m.keepFiltering()
+	if s := log.String(); strings.Count(s, "do not pass") != 1 || strings.Count(s, "pass address translation again") != 1 {
+		t.Errorf("it says %s", s)
+	}
+	hidden := newMesh(Config{Log: hclog.NewNullLogger()}, nil, &fakeHost{bridges: errors.New("no such file")})
+	hidden.keepFiltering() // which was said at the start
 }
 
 func TestAttach(t *testing.T) {

@@ -30,8 +30,8 @@ const plainUnit = gateway.LibDir + "/" + unitName
 // unit keeps Traefik and containers running while the server restarts
 // (KillMode=process), and starts after Docker where Docker is a service, and
 // after firewalls, which flush all rules when they start. systemd never gives up
-// on it, unless the machine was removed from its cluster (exit code 6), and no core
-// file takes secrets to the disk.
+// on it, unless the machine was removed from its cluster (exit code 6), no core file
+// takes secrets to the disk, and a Traefik that the kernel kills for its memory ends alone.
 const unit = `# Written by "fairlead system install"; changes are lost with the next install.
 [Unit]
 Description=Fairlead server
@@ -50,6 +50,7 @@ TimeoutStopSec=30
 LimitNOFILE=1048576
 LimitCORE=0
 OOMScoreAdjust=-500
+OOMPolicy=continue
 
 [Install]
 WantedBy=multi-user.target
