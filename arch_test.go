@@ -42,7 +42,7 @@ var allowed = map[string][]string{
 	"agent/probe":    {"cluster"},
 	"agent/taskinit": {},
 	"dns":            {"cluster"},
-	"mesh":           {"cluster", "dns", "atomicfile", "nftwatch"},
+	"mesh":           {"cluster", "outage", "dns", "atomicfile", "nftwatch"},
 	"proc":           {"cluster"},
 	"gateway":        {"cluster", "outage", "proc", "atomicfile", "nftwatch"},
 	"names":          {"cluster", "dns", "proc", "atomicfile"},

@@ -11,6 +11,9 @@ import (
 // forget deletes the connections that are still mapped to private ports where nobody
 // answers any more: packets of a client that tries again would follow them there.
 func forget(ports []int) error {
+	if len(ports) == 0 {
+		return nil
+	}
 	f := portFilter{}
 	for _, port := range ports {
 		f[uint16(port)] = true //nolint:gosec // a port
