@@ -96,7 +96,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	eg.Go(func() error { return g.supervise(ctx) })
 	eg.Go(func() error { return g.acknowledge(ctx) })
 	eg.Go(func() error { return g.watchRules(ctx) })
-	eg.Go(func() error { return g.passByHanging(ctx) })
+	eg.Go(func() error { return g.watchDials(ctx) })
 	if err := eg.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

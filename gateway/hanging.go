@@ -3,159 +3,223 @@ package gateway
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead/fairlead/outage"
 )
 
-// A server whose node is gone leaves dials hanging until its endpoint is withdrawn.
-// Traefik sends a request that met it to the next server after the dial's timeout; here
-// such a server is noticed sooner and its dials are refused, so that each goes on at once.
+// A node that has lost its power answers nothing, and until its endpoints are
+// withdrawn each request that meets one of its tasks waits for Traefik's dial to time
+// out. So the gateway looks at the dials under way. To a server that leaves one
+// hanging it has the kernel refuse Traefik's next ones for a while, and a request that
+// is refused is sent on to the next server at once (docs/adr/0017).
 const (
-	dialsEvery = 200 * time.Millisecond
-	// hangsAfter is how long a dial is unanswered, far longer than one takes, before
-	// its server is passed by; half of Traefik's dial timeout.
-	hangsAfter = 500 * time.Millisecond
-	// passedBy is how long dials are refused: then the next request tries it again.
-	passedBy = 6 * time.Second
+	dialsEvery   = 250 * time.Millisecond
+	hangingAfter = 400 * time.Millisecond // well below Traefik's dial timeout, above the way round the world
+	refuseFor    = 3 * time.Second
+
+	// A look goes past all connections of the machine: with 10,000 of them it takes a
+	// millisecond. One that takes longer is taken less often while nothing is under way.
+	dialsSeldom = 500 * time.Millisecond
+	dialsCost   = time.Millisecond
 )
 
-// dial is a connection that is not answered yet.
+// dial is a connection that waits for the answer to its first packet.
 type dial struct {
-	from uint16
-	to   netip.AddrPort
+	to netip.AddrPort
+	id uint64 // the kernel's number of the socket, which no other ever has
 }
 
-// hanging tells servers whose dials hang by looking at the dials again and again.
-type hanging struct {
-	since  map[dial]time.Time
-	marked map[netip.AddrPort]time.Time // servers that are passed by, until when
+// dials is what is known of them.
+type dials struct {
+	since   map[dial]time.Time // seen first, of those that hang still
+	refused map[netip.AddrPort]time.Time
+	alone   bool // nothing is refused but that: marks of the gateway before this one are gone
 }
 
-// look returns which servers to pass by from now on. Of the servers of a service at least
-// one is left that is neither passed by nor hangs: where all hang the link is bad, and
-// waiting is better than no answer.
-func (h *hanging) look(dials []dial, services func() [][]netip.AddrPort, now time.Time) []netip.AddrPort {
-	since, hang := map[dial]time.Time{}, map[netip.AddrPort]bool{}
-	for _, d := range dials {
-		first, known := h.since[d]
-		if !known {
-			first = now
-		}
-		since[d] = first
-		if now.Sub(first) >= hangsAfter {
-			hang[d.to] = true
+// see takes note of the dials under way, and of marks that have run out.
+func (d *dials) see(now time.Time, under []dial) {
+	since := make(map[dial]time.Time, len(under))
+	for _, s := range under {
+		since[s] = now
+		if t, ok := d.since[s]; ok {
+			since[s] = t
 		}
 	}
-	h.since = since
-	maps.DeleteFunc(h.marked, func(_ netip.AddrPort, until time.Time) bool { return !now.Before(until) })
-	maps.DeleteFunc(hang, func(s netip.AddrPort, _ bool) bool { return h.passed(s) })
-	if len(hang) == 0 {
-		return nil
-	}
-	stays := func(s netip.AddrPort) bool { return !hang[s] && !h.passed(s) }
-	served := map[netip.AddrPort]bool{} // by others too, in each service that has the server
-	for _, servers := range services() {
-		others := slices.ContainsFunc(servers, stays)
-		for _, s := range servers {
-			before, known := served[s]
-			served[s] = others && (before || !known)
-		}
-	}
-	var out []netip.AddrPort
-	for s := range hang {
-		if served[s] {
-			out = append(out, s)
-		}
-	}
-	slices.SortFunc(out, netip.AddrPort.Compare)
-	for _, s := range out {
-		if h.marked == nil {
-			h.marked = map[netip.AddrPort]time.Time{}
-		}
-		h.marked[s] = now.Add(passedBy)
-	}
-	return out
+	d.since = since
+	maps.DeleteFunc(d.refused, func(_ netip.AddrPort, until time.Time) bool { return !now.Before(until) })
 }
 
-func (h *hanging) passed(s netip.AddrPort) bool {
-	_, is := h.marked[s]
-	return is
+// plan returns which servers are to be refused from now on, and which no longer. A
+// server is refused only where each service that it serves has another one that
+// answers as far as is known: where all hang the link is bad, or the gateway's own,
+// and waiting is all that can help.
+func (d *dials) plan(now time.Time, services map[string][]netip.AddrPort) (add, del []netip.AddrPort) {
+	hangs := map[netip.AddrPort]bool{}
+	for a := range d.refused {
+		hangs[a] = true
+	}
+	for s, t := range d.since {
+		if now.Sub(t) >= hangingAfter {
+			hangs[s.to] = true
+		}
+	}
+	served, needed := map[netip.AddrPort]bool{}, map[netip.AddrPort]bool{}
+	for _, servers := range services {
+		all := !slices.ContainsFunc(servers, func(a netip.AddrPort) bool { return !hangs[a] })
+		for _, a := range servers {
+			served[a] = true
+			needed[a] = needed[a] || all
+		}
+	}
+	for a := range hangs {
+		_, is := d.refused[a]
+		switch want := served[a] && !needed[a]; {
+		case want && !is:
+			add = append(add, a)
+		case is && !want:
+			del = append(del, a)
+		}
+	}
+	slices.SortFunc(add, netip.AddrPort.Compare)
+	slices.SortFunc(del, netip.AddrPort.Compare)
+	return add, del
 }
 
-// passByHanging keeps requests from servers whose dials hang. Without it they are slower,
-// and not lost: it ends with the context alone.
-func (g *Gateway) passByHanging(ctx context.Context) error {
+// changed takes note of what was done.
+func (d *dials) changed(until time.Time, add, del []netip.AddrPort) {
+	if d.refused == nil {
+		d.refused = map[netip.AddrPort]time.Time{}
+	}
+	for _, a := range del {
+		delete(d.refused, a)
+	}
+	for _, a := range add {
+		d.refused[a] = until
+	}
+}
+
+// watchDials has servers refused that leave dials hanging.
+func (g *Gateway) watchDials(ctx context.Context) error {
 	var (
-		h    hanging
-		away outage.Outage
+		known    dials
+		services map[string][]netip.AddrPort
+		changed  <-chan struct{}
+		rev      int64
+		away     outage.Outage
 	)
-	tick := time.NewTicker(dialsEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
+	for ctx.Err() == nil {
+		if now := g.tree.now(); services == nil || now != rev {
+			services, changed = g.tree.servers()
+			rev = now
 		}
-		dials, err := openDials()
-		if err == nil {
-			if marks := h.look(dials, g.tree.servers, g.cfg.Now()); len(marks) > 0 {
-				g.log.Info("connections to servers hang; passing them by for a moment", "servers", marks)
-				err = g.nat.refuse(ctx, marks)
+		if len(known.refused) == 0 && !balanced(services) { // there is nowhere else to send a request
+			select {
+			case <-ctx.Done():
+			case <-changed:
 			}
-		}
-		switch {
-		case ctx.Err() != nil:
-		case err != nil:
-			away.Failed(g.log, "cannot tell servers whose connections hang: requests wait for them", "error", err)
-		default:
-			away.Over(g.log, "servers whose connections hang are passed by again")
-		}
-	}
-}
-
-// Of the kernel's interface for looking at sockets, which package unix has not.
-const (
-	tcpSynSent     = 2
-	lenDiagRequest = 56
-	lenDiagMessage = 72
-)
-
-// diagRequest asks for the TCP sockets by IPv4 that are in SYN_SENT. Containers have IPv4.
-type diagRequest struct{}
-
-func (diagRequest) Len() int { return lenDiagRequest }
-
-func (diagRequest) Serialize() []byte {
-	b := make([]byte, lenDiagRequest)
-	b[0], b[1] = unix.AF_INET, unix.IPPROTO_TCP
-	binary.NativeEndian.PutUint32(b[4:], 1<<tcpSynSent)
-	return b
-}
-
-// openDials are the connections of this network namespace that are not answered yet.
-func openDials() ([]dial, error) {
-	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
-	req.AddData(diagRequest{})
-	messages, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
-	if err != nil {
-		return nil, fmt.Errorf("list connections that are not answered: %w", err)
-	}
-	out := make([]dial, 0, len(messages))
-	for _, m := range messages {
-		if len(m) < lenDiagMessage || m[1] != tcpSynSent {
 			continue
 		}
-		to := netip.AddrFrom4([4]byte(m[24:28]))
-		out = append(out, dial{from: binary.BigEndian.Uint16(m[4:]), to: netip.AddrPortFrom(to, binary.BigEndian.Uint16(m[6:]))})
+		began := g.cfg.Now()
+		err := g.lookAtDials(ctx, &known, services)
+		pause := dialsEvery
+		if len(known.since) == 0 && g.cfg.Now().Sub(began) > dialsCost {
+			pause = dialsSeldom
+		}
+		if err == nil {
+			away.Over(g.log, "servers that do not answer are passed by again")
+		} else if ctx.Err() == nil {
+			away.Failed(g.log, "cannot pass by servers that do not answer", "error", err, "retry_in", lookEvery)
+			pause = lookEvery
+		}
+		var soon <-chan struct{}
+		if len(known.refused) > 0 {
+			soon = changed // the others may be gone
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+		case <-soon:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+	return context.Cause(ctx)
+}
+
+// balanced reports whether any service has several servers.
+func balanced(services map[string][]netip.AddrPort) bool {
+	for _, s := range services {
+		if len(s) > 1 {
+			return true
+		}
+	}
+	return false
+}
+
+func (g *Gateway) lookAtDials(ctx context.Context, known *dials, services map[string][]netip.AddrPort) error {
+	under, err := dialsUnderWay()
+	if err != nil {
+		return err
+	}
+	now := g.cfg.Now()
+	known.see(now, under)
+	add, del := known.plan(now, services)
+	if len(add)+len(del) == 0 {
+		return nil
+	}
+	if err := g.nat.refuse(ctx, add, del, !known.alone); err != nil {
+		return err
+	}
+	known.alone = true
+	// Not from before it was done: where the kernel still refuses, this must know.
+	known.changed(g.cfg.Now().Add(refuseFor), add, del)
+	if len(add) > 0 {
+		g.log.Debug("servers leave connections hanging; passing them by", "servers", add, "for", refuseFor)
+	}
+	return nil
+}
+
+// dialsUnderWay asks the kernel for the TCP connections of this thread's network
+// namespace that wait for an answer to their first packet. Of IPv4 alone, as
+// containers' addresses are. Those of other users are left out: whoever may send
+// packets that get nowhere (a TTL of 1) could have servers passed by.
+func dialsUnderWay() ([]dial, error) {
+	// struct inet_diag_req_v2, and the struct inet_diag_msg that answers it.
+	const (
+		sizeRequest, sizeAnswer                             = 56, 72
+		atProtocol, atStates                                = 1, 4
+		atState, atPort, atAddress, atCookie, atUID, sizeIP = 1, 6, 24, 44, 64, 4
+	)
+	b := make([]byte, sizeRequest)
+	b[0], b[atProtocol] = unix.AF_INET, unix.IPPROTO_TCP
+	binary.NativeEndian.PutUint32(b[atStates:], 1<<netlink.TCP_SYN_SENT)
+	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
+	req.AddRawData(b)
+	own := uint32(os.Geteuid()) //nolint:gosec // a user's number
+	var out []dial
+	err := req.ExecuteIter(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY, func(m []byte) bool {
+		if len(m) < sizeAnswer || m[atState] != netlink.TCP_SYN_SENT || binary.NativeEndian.Uint32(m[atUID:]) != own {
+			return true
+		}
+		to, _ := netip.AddrFromSlice(m[atAddress : atAddress+sizeIP])
+		out = append(out, dial{
+			to: netip.AddrPortFrom(to, binary.BigEndian.Uint16(m[atPort:])), id: binary.NativeEndian.Uint64(m[atCookie:]),
+		})
+		return true
+	})
+	if err != nil && !errors.Is(err, nl.ErrDumpInterrupted) { // what came or went meanwhile does not hang
+		return nil, fmt.Errorf("ask for connections under way: %w", err)
 	}
 	return out, nil
 }

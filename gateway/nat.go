@@ -39,19 +39,14 @@ const (
 	chainLocal = "local"
 )
 
-// setHanging has the servers that new connections are refused to, each for passedBy.
-const setHanging = "hanging"
-
 // begin returns a transaction that makes the table and empties the chains named.
 func (n *nat) begin(empty ...string) *knftables.Transaction {
 	tx := n.nft.NewTransaction()
 	tx.Add(&knftables.Table{})
-	tx.Add(&knftables.Set{
-		Name: setHanging, Type: "ipv4_addr . inet_service", Flags: []knftables.SetFlag{knftables.TimeoutFlag}, Timeout: new(passedBy),
-	})
 	// Before Docker's own chains, which hook at the standard priority.
 	early := knftables.BaseChainPriority("-110")
 	filter := knftables.FilterPriority
+	tx.Add(hangingSet())
 	for _, ch := range []*knftables.Chain{
 		{Name: chainIn, Type: knftables.PtrTo(knftables.NATType), Hook: knftables.PtrTo(knftables.PreroutingHook), Priority: &early},
 		{Name: chainOut, Type: knftables.PtrTo(knftables.NATType), Hook: knftables.PtrTo(knftables.OutputHook), Priority: &early},
@@ -151,23 +146,13 @@ func (n *nat) close(rule func(chain, text string), all []*process, etcd int) {
 	if tcp := private["tcp"]; len(tcp) > 0 {
 		rule(chainLocal, "tcp sport { "+strings.Join(tcp, ", ")+" } tcp flags & rst == rst tcp sequence 0 drop")
 	}
-	rule(chainLocal, "ip daddr . tcp dport @"+setHanging+" tcp flags & (syn | ack) == syn reject with tcp reset")
+	// Of Traefik's own dials alone: a probe that is refused counts against a task, and
+	// a caller of a service address has nobody who sends it on to the next server.
+	rule(chainLocal, fmt.Sprintf("meta skgid %d ip daddr . tcp dport @%s tcp flags & (syn | ack) == syn reject with tcp reset", traefikGroup, setHanging))
 	// The API and the routes are for root alone; sockets on the loopback know no
 	// other owner.
 	slices.Sort(loopback)
 	rule(chainLocal, "ip daddr 127.0.0.1 tcp dport { "+strings.Join(slices.Compact(loopback), ", ")+" } meta skuid != 0 reject")
-}
-
-// refuse refuses new connections to servers for passedBy. It may be called beside all else.
-func (n *nat) refuse(ctx context.Context, servers []netip.AddrPort) error {
-	tx := n.nft.NewTransaction()
-	for _, s := range servers {
-		tx.Add(&knftables.Element{Set: setHanging, Key: []string{s.Addr().String(), strconv.Itoa(int(s.Port()))}})
-	}
-	if err := n.nft.Run(ctx, tx); err != nil {
-		return fmt.Errorf("refuse connections to servers that hang: %w", err)
-	}
-	return nil
 }
 
 func family(p netip.Prefix) string {
@@ -184,6 +169,40 @@ func (n *nat) remove(ctx context.Context) error {
 	tx.Delete(&knftables.Table{})
 	if err := n.nft.Run(ctx, tx); err != nil {
 		return fmt.Errorf("remove the map of the public ports: %w", err)
+	}
+	return nil
+}
+
+// setHanging holds the servers that refuse Traefik's dials for now. The kernel does
+// not change the timeout of a set that is there: another one needs another name.
+const setHanging = "hanging"
+
+func hangingSet() *knftables.Set {
+	return &knftables.Set{
+		Name: setHanging, Type: "ipv4_addr . inet_service",
+		Flags: []knftables.SetFlag{knftables.TimeoutFlag}, Timeout: new(refuseFor),
+	}
+}
+
+// refuse has dials to the servers in add fail at once, for refuseFor, and no longer
+// those to the ones in del. Anew, none but those. No rule is written.
+func (n *nat) refuse(ctx context.Context, add, del []netip.AddrPort, anew bool) error {
+	tx := n.nft.NewTransaction()
+	element := func(a netip.AddrPort) *knftables.Element {
+		return &knftables.Element{Set: setHanging, Key: []string{a.Addr().String(), strconv.Itoa(int(a.Port()))}}
+	}
+	if anew {
+		tx.Flush(&knftables.Set{Name: setHanging})
+	}
+	for _, a := range del {
+		tx.Add(element(a)) // so that the deletion finds one: its time may be over
+		tx.Delete(element(a))
+	}
+	for _, a := range add {
+		tx.Add(element(a))
+	}
+	if err := n.nft.Run(ctx, tx); err != nil {
+		return fmt.Errorf("refuse dials to servers that do not answer: %w", err)
 	}
 	return nil
 }

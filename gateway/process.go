@@ -12,12 +12,17 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fairlead/fairlead/atomicfile"
 	"github.com/fairlead/fairlead/cluster"
 	"github.com/fairlead/fairlead/proc"
 )
+
+// traefikGroup tells Traefik's connections from all others of this machine, for a
+// rule of the table. It needs no name, and gives Traefik, which is root, nothing.
+const traefikGroup = 63210
 
 // process is one Traefik process: what is kept of it on disk, so that the next
 // Fairlead can take it over.
@@ -102,6 +107,9 @@ func (p *process) launch(c Config) error {
 	cmd := exec.Command(p.Program, "--configFile="+conf) //nolint:gosec,noctx // the operator's program; it must outlive us
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}
+	if os.Geteuid() == 0 { // as in each gateway; not in each test
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Gid: traefikGroup, NoSetGroups: true}}
+	}
 	if p.ID, p.exited, err = proc.Start(cmd); err != nil {
 		return fmt.Errorf("start Traefik: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -295,21 +296,32 @@ func (t *tree) load(dir string) error {
 	return nil
 }
 
-// servers are the addresses of the servers of each HTTP service.
-func (t *tree) servers() [][]netip.AddrPort {
+// servers returns the servers of each service that a request may be sent on to, and a
+// channel that closes at the next change. One whose address is not IPv4, or a name, is
+// the zero AddrPort. A TCP connection is not sent on: each server of such a service is
+// one that has nobody beside it.
+func (t *tree) servers() (map[string][]netip.AddrPort, <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	byService := map[string][]netip.AddrPort{}
+	out := map[string][]netip.AddrPort{}
 	for k, it := range t.items {
-		rest, ok := strings.CutPrefix(k, treeRoot+"/http/services/")
-		if !ok || !strings.HasSuffix(k, "/url") {
+		f := strings.Split(k, "/") // traefik/http/services/NAME/loadBalancer/servers/N/url
+		if len(f) != 8 || f[2] != "services" || f[5] != "servers" {
 			continue
 		}
-		_, at, _ := strings.Cut(it.value, "://")
-		if addr, err := netip.ParseAddrPort(at); err == nil { // the marker's is none
-			name, _, _ := strings.Cut(rest, "/")
-			byService[name] = append(byService[name], addr)
+		name, hostPort := k, it.value
+		if f[1] == "http" {
+			u, err := url.Parse(it.value)
+			if err != nil {
+				u = &url.URL{}
+			}
+			name, hostPort = strings.Join(f[:4], "/"), u.Host
 		}
+		a, err := netip.ParseAddrPort(hostPort)
+		if err != nil || !a.Addr().Is4() {
+			a = netip.AddrPort{}
+		}
+		out[name] = append(out[name], a)
 	}
-	return slices.Collect(maps.Values(byService))
+	return out, t.changed
 }

@@ -206,35 +206,39 @@ func TestGatewayServesPastFailures(t *testing.T) {
 }
 
 // TestGatewayPassesByDeadServers: until the endpoint of a task that is gone is
-// withdrawn, requests that meet it go to the one that lives.
+// withdrawn, requests that meet it go to the one that lives, and do not wait for it
+// again and again. A task that has none beside it is waited for.
 func TestGatewayPassesByDeadServers(t *testing.T) {
 	l := newGatewayLab(t)
 	l.oneRoute("127.77.17.1")
 	deaf(t, "127.77.17.2", 9000)
 	const absent = "127.77.17.3" // refuses
+	deaf(t, "127.77.17.4", 9000)
+	dials := countDials(t, "127.77.17.2:9000", "127.77.17.4:9000")
+	l.service(gatewayService("lone", []cluster.Route{{Host: "lone.example.com", Port: 9000}}))
+	l.serve("lone", "127.77.17.4")
 	l.acked(l.serve("web", "127.77.17.1", "127.77.17.2", absent))
+	lone, stop := context.WithCancel(t.Context())
+	defer stop()
+	go gatewayGet(lone, l.web, "lone.example.com", "/")
 	load := l.load(l.web, "web.example.com")
-	// Each that met the deaf one would wait for a second, again and again: it would be
-	// minutes before there were so many.
-	l.until("three thousand requests", func() bool { return load.sent.Load() >= 3000 })
+	time.Sleep(8 * time.Second)
+	l.until("100 dials to a server that does not answer are refused", func() bool {
+		tried, sent := dials.of(0)
+		return tried-sent >= 100
+	})
+	tried, sent := dials.of(0)
+	t.Logf("%d dials to the server that does not answer, %d of them sent", tried, sent)
+	l.until("the only server of a service is dialled four times", func() bool {
+		tried, _ := dials.of(1)
+		return tried >= 4
+	})
 	load.none(t)
-	passed := strings.Count(l.log.String(), "passing them by for a moment: servers=[127.77.17.2:9000]")
-	if all := strings.Count(l.log.String(), "passing them by"); passed == 0 || passed != all {
-		t.Errorf("the deaf one was passed by %d times, of %d", passed, all)
-	}
-
-	// Where there is no other, it is waited for: the link may be bad for a moment.
-	l.acked(l.serve("web", "127.77.17.2"))
-	passed = strings.Count(l.log.String(), "passing them by")
-	time.Sleep(7 * time.Second) // until it is not passed by any more
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-	defer cancel()
-	if s, _ := gatewayGet(ctx, l.web, "web.example.com", "/"); s == http.StatusOK {
-		t.Error("a deaf server answers")
-	}
-	if now := strings.Count(l.log.String(), "passing them by"); now != passed {
-		t.Error("the only server was passed by")
-	}
+	stop()
+	l.until("each dial to the only server of a service was sent", func() bool { // one may be on its way
+		tried, sent := dials.of(1)
+		return tried <= sent
+	})
 }
 
 // deaf has a port whose packets are dropped, as those of a node that is gone are.

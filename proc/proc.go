@@ -33,7 +33,10 @@ func (id ID) Alive() bool {
 // Start starts a command in a session of its own. The channel is closed when it
 // has ended. Give it files to write to, no pipes: those end with this process.
 func Start(cmd *exec.Cmd) (ID, <-chan struct{}, error) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setsid = true
 	if err := cmd.Start(); err != nil {
 		return ID{}, nil, err
 	}

@@ -36,9 +36,10 @@ const (
 // written. Others ask at the same time, so which server is the next one is as good
 // as drawn: with two of three servers gone, one request in 200,000 meets none alive.
 //
-// Those whose dials hang are passed by (docs/adr/0017). Traefik's passive health check
-// would do it too, and for answers of 500 and above as well: a few requests for one
-// broken page, of whomever, and every page would be 503.
+// The gateway spares them the wait for a hanging dial: it has such a server refuse the
+// next ones (gateway/hanging.go). Traefik's passive health check would too, but takes an
+// answer of 500 or above for a failure as well: a few requests for one broken page, of
+// whomever, and every page would be 503.
 const (
 	retryAttempts = "30"
 	dialTimeout   = "1s"
