@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -78,6 +79,10 @@ func TestStaticConfiguration(t *testing.T) {
 	two, _ := c.options()
 	if one == two {
 		t.Error("another option does not make another layout")
+	}
+	c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	if three, _ := c.options(); three == two {
+		t.Error("other proxies do not make another layout: a running Traefik would go on without them")
 	}
 }
 

@@ -45,7 +45,7 @@ func (g *Gateway) missing(ctx context.Context, p *process, want int64) error {
 	if ok, err := p.api.loaded(ctx); err != nil || !ok {
 		return cmp.Or(err, errors.New("it has not read its routes"))
 	}
-	if rev, err := p.api.marker(ctx); err != nil || rev < want {
+	if rev, err := p.api.marker(ctx); err != nil || rev != want {
 		return cmp.Or(err, fmt.Errorf("it shows revision %d, not %d", rev, want))
 	}
 	for _, f := range []dynamicFile{certificatesFile, usersFile} {

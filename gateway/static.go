@@ -34,7 +34,7 @@ func (c Config) options() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("write Traefik's static configuration: %w", err)
 	}
-	b = fmt.Appendf(b, "%v", c.entryOptions("tcp", false))
+	b = fmt.Appendf(b, "%v", c.entryOptions("tcp", true)) // of HTTP, which has all that the others have
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:8]), nil
 }
