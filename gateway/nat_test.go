@@ -271,3 +271,20 @@ func TestReplacedAfter(t *testing.T) {
 		}
 	}
 }
+
+func TestAProcessThatEndedLeavesNoFiles(t *testing.T) {
+	g, _, _ := natGateway(t)
+	p := &process{Generation: 1}
+	other := (&process{Generation: 12}).logFile(g.cfg)
+	full := strings.TrimSuffix(p.logFile(g.cfg), ".log") + "-2026-12-01T10-00-00.000.log"
+	for _, f := range []string{p.logFile(g.cfg), full, other} {
+		if err := os.WriteFile(f, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.clean(p)
+	left, err := filepath.Glob(filepath.Join(g.cfg.dataDir(), "traefik-*"))
+	if err != nil || !slices.Equal(left, []string{other}) {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -435,7 +436,9 @@ func (g *Gateway) clean(p *process) {
 	if err := forget(slices.Collect(maps.Values(p.Ports))); err != nil {
 		g.log.Warn("could not forget connections", "error", err)
 	}
-	for _, path := range []string{p.dir(g.cfg), p.logFile(g.cfg)} {
+	// Traefik itself gives a log that is full another name.
+	full, _ := filepath.Glob(strings.TrimSuffix(p.logFile(g.cfg), ".log") + "-*.log")
+	for _, path := range append(full, p.dir(g.cfg), p.logFile(g.cfg)) {
 		if err := os.RemoveAll(path); err != nil {
 			g.log.Warn("could not remove what a Traefik left", "error", err)
 		}
