@@ -3,10 +3,13 @@ package api_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -103,6 +106,15 @@ func TestWhatIsBuiltIsOnASecondNode(t *testing.T) {
 			if d := cmp.Diff(c.want, res.Copy); d != "" {
 				t.Error(d)
 			}
+			// Whoever needs it by that name can tell whether another node sends it.
+			var rec cluster.ImageRecord
+			e, err := b.store.Get(t.Context(), store.ImageKey(ref))
+			if err == nil {
+				err = json.Unmarshal(e.Value, &rec)
+			}
+			if err != nil || rec.ID != res.ID || rec.Content != "what runs of "+res.ID || rec.By == "" {
+				t.Errorf("it is noted as %+v, %v", rec, err)
+			}
 			for id, o := range map[string]*other{"n2": c.n2, "n3": c.n3} {
 				want := ""
 				if id == c.on {
@@ -116,5 +128,26 @@ func TestWhatIsBuiltIsOnASecondNode(t *testing.T) {
 				t.Errorf("its progress does not say so: %s", &out)
 			}
 		})
+	}
+}
+
+// Of more images than are noted the oldest are forgotten, but for those that tasks need.
+func TestImagesOfTasksStayNoted(t *testing.T) {
+	const most = 1000
+	b := newBench(t)
+	name := func(i int) string { return fmt.Sprintf("shop/web:%04d", i) }
+	for i := range most + 1 { // and a task needs one of them
+		b.put(store.ImageKey(name(i)), cluster.ImageRecord{Ref: name(i), Content: "c", At: time.Unix(int64(i), 0)})
+	}
+	b.put(store.PlacementKey("n1", "shop_web.1.x"), cluster.NodePlacement{Task: "shop_web.1.x", Node: "n1", Spec: cluster.TaskSpec{Image: name(0)}})
+	if _, err := b.Build(t.Context(), v1.BuildOptions{App: "shop", Service: "web"}, strings.NewReader("tar"), io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	there := func(ref string) bool {
+		_, err := b.store.Get(t.Context(), store.ImageKey(ref))
+		return err == nil
+	}
+	if !there(name(0)) || there(name(1)) || !there(name(2)) || !there("fairlead/shop-web:0123456789ab") {
+		t.Errorf("a task's is there: %v, the oldest: %v, the next: %v, the new one: %v", there(name(0)), there(name(1)), there(name(2)), there("fairlead/shop-web:0123456789ab"))
 	}
 }

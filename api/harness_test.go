@@ -376,7 +376,7 @@ func (f fakeImages) Identity(_ context.Context, ref string) (cluster.ImageIdenti
 	defer f.h.mu.Unlock()
 	for _, i := range f.h.images {
 		if i.Tags[0] == ref {
-			return cluster.ImageIdentity{ID: i.ID}, nil
+			return cluster.ImageIdentity{ID: i.ID, Content: "what runs of " + i.ID}, nil
 		}
 	}
 	return cluster.ImageIdentity{}, cluster.NotFoundf("no image %s", ref)

@@ -241,7 +241,8 @@ func (s *Server) passOn(ctx context.Context, first ImageHost, p v1.PushStart, no
 	return out
 }
 
-// maxImageRecords bounds how many pushed images are known by their content.
+// maxImageRecords bounds how many pushed and built images, of those that no task needs, are
+// known by their content.
 const maxImageRecords = 1000
 
 // recordImage notes what a name stands for, so that a node which needs it later can tell
@@ -256,17 +257,29 @@ func (s *Server) recordImage(ctx context.Context, p v1.PushStart) error {
 		}
 	}
 	ops := []store.Op{op}
-	s.Mirror.Read(func(v store.View) {
-		old := slices.DeleteFunc(store.All[cluster.ImageRecord](v, store.PrefixImages, nil), func(r store.Value[cluster.ImageRecord]) bool { return store.ImageKey(r.V.Ref) == key })
-		if over := len(old) - maxImageRecords + 1; over > 0 {
-			slices.SortFunc(old, func(a, b store.Value[cluster.ImageRecord]) int { return a.V.At.Compare(b.V.At) })
-			for _, r := range old[:min(over, 10)] {
-				ops = append(ops, store.Op{Key: store.ImageKey(r.V.Ref), Delete: true})
-			}
-		}
-	})
+	s.Mirror.Read(func(v store.View) { ops = append(ops, surplusRecords(v, key)...) })
 	_, err := s.Store.Commit(ctx, store.Txn{Then: ops})
 	return err
+}
+
+// surplusRecords removes the oldest records, some at a time, so that one more has room.
+func surplusRecords(v store.View, added string) (ops []store.Op) {
+	keep := map[string]bool{added: true}
+	for _, x := range store.Placements(v) {
+		keep[store.ImageKey(x.Spec.Image)] = true
+	}
+	old := slices.DeleteFunc(store.All[cluster.ImageRecord](v, store.PrefixImages, nil), func(r store.Value[cluster.ImageRecord]) bool {
+		return keep[r.Key]
+	})
+	over := len(old) - maxImageRecords + 1
+	if over <= 0 {
+		return nil
+	}
+	slices.SortFunc(old, func(a, b store.Value[cluster.ImageRecord]) int { return a.V.At.Compare(b.V.At) })
+	for _, r := range old[:min(over, 10)] {
+		ops = append(ops, store.Op{Key: r.Key, Delete: true})
+	}
+	return ops
 }
 
 // copyTries bounds how many nodes are tried before a built image stays on its builder alone.
@@ -277,8 +290,13 @@ const copyTries = 3
 func (s *Server) copyBuilt(ctx context.Context, builder cluster.NodeID, from ImageHost, ref, platform string, progress io.Writer) *v1.BuildCopy {
 	to, away := spares(s.read("").sortedNodes(), builder, platform)
 	var content string
-	if i, err := from.Identity(ctx, ref); err == nil { // else the copy says why it cannot be made
+	i, err := from.Identity(ctx, ref)
+	if err == nil { // else the copy says why it cannot be made
 		content = i.Content
+		err = s.recordImage(ctx, v1.PushStart{Ref: ref, ID: i.ID, Content: content})
+	}
+	if err != nil {
+		s.Log.Warn("could not note what was built: only nodes that run it can pass it on", "image", ref, "node", builder, "error", err)
 	}
 	for _, node := range to[:min(copyTries, len(to))] {
 		_, _ = fmt.Fprintf(progress, "copies the image to %s\n", node) // who gave up is seen by ctx

@@ -62,8 +62,9 @@ type ImageSent struct {
 	Content string
 }
 
-// ImageRecord is an image that a client pushed. Nodes that have another one of
-// its name are not asked for it. Key images/<ref>. Writer: the API.
+// ImageRecord is an image that a client pushed, or that was built on a node. Nodes that have
+// another one of its name are not asked for it, and others are believed that have it. Key
+// images/<ref>. Writer: the API.
 type ImageRecord struct {
 	Ref     string    `json:"ref"`
 	ID      string    `json:"id"`
