@@ -76,6 +76,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.mu.Lock()
 	a.run = func(t *task) { g.Go(func() error { t.loop(gctx); return nil }) }
 	a.mu.Unlock()
+	if err := a.images.pulled.load(a.cfg.Now()); err != nil {
+		a.cfg.Log.Error("could not read which images were pulled; none of them will be removed", "error", err)
+	}
 	a.restore(saved)
 
 	g.Go(func() error { return a.followEngine(gctx) })
@@ -85,6 +88,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.describe(gctx) })
 	g.Go(func() error { return a.tidy(gctx) })
 	g.Go(func() error { return a.settle(gctx) })
+	g.Go(func() error { return (&imageGC{a: a}).run(gctx) })
 	g.Go(func() error {
 		return a.cfg.Store.Follow(gctx, a.cfg.Node, func(p []cluster.NodePlacement, s []cluster.Sealed) { a.assign(p, s, true) })
 	})
@@ -393,6 +397,9 @@ func (a *Agent) engineGone() {
 func (a *Agent) event(e docker.Event) {
 	if e.Image {
 		a.images.clear()
+		if e.Removed != "" { // whoever brings it back, it is theirs
+			a.images.pulled.forget(func(p pulledImage) bool { return p.ID == e.Removed })
+		}
 		return
 	}
 	if t := a.find(e.Task); t != nil {

@@ -60,6 +60,10 @@ type Config struct {
 	Trusted func(address string) []string
 	// TTL of the heartbeat; 0 means 5s.
 	TTL time.Duration
+	// ImageGC says when images that nothing uses are removed; zero: never.
+	ImageGC ImageGC
+	// DiskUse tells of the file system that holds a directory; nil asks the kernel.
+	DiskUse func(dir string) (DiskUse, error)
 	// Concurrency is how many containers are made, started or removed at a time; 0 means 8.
 	Concurrency int
 }
@@ -96,6 +100,9 @@ func (c *Config) setDefaults() error {
 	if c.Alone == nil {
 		c.Alone = func() (bool, error) { return true, nil }
 	}
+	if c.DiskUse == nil {
+		c.DiskUse = diskUse
+	}
 	if c.Log == nil {
 		c.Log = hclog.NewNullLogger()
 	}
@@ -123,6 +130,7 @@ type Engine interface {
 	Containers
 	Networks
 	Images
+	Unused
 	Session
 	Streams
 }
@@ -152,6 +160,12 @@ type Images interface {
 	Pull(ctx context.Context, ref, platform string, login docker.Login, progress func(string)) error
 	Build(ctx context.Context, b docker.Build) (string, error)
 	Load(ctx context.Context, tar io.Reader, want cluster.ImageWant) error
+}
+
+// Unused finds out which images nothing uses, and removes them by a name.
+type Unused interface {
+	ImageUses(ctx context.Context) (map[string]bool, error)
+	RemoveImage(ctx context.Context, ref string) error
 }
 
 // Session tells whether the engine is there, and what happens on it.

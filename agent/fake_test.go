@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -37,7 +39,11 @@ type fakeEngine struct {
 	events   func(docker.Event)
 	broken   chan struct{} // closed when the connection breaks
 	started  time.Time
-	exitWith map[string]int // containers that end as soon as they start
+	sizes    map[string]int64 // of images, by ID
+	keeps    map[string]bool  // images that it would not remove, by ID
+	removes  func(ref string) // at the begin of an image's removal
+	disk     DiskUse          // Free is without what images take
+	exitWith map[string]int   // containers that end as soon as they start
 	busy     int
 	mostBusy int
 }
@@ -70,7 +76,7 @@ func (e *fakeEngine) took() []string {
 }
 
 func (e *fakeEngine) Info(context.Context) (docker.Info, error) {
-	return docker.Info{Hostname: "host", CPU: 2000}, e.call("info")
+	return docker.Info{Hostname: "host", CPU: 2000, ImageDirs: []string{"/images"}}, e.call("info")
 }
 
 func (e *fakeEngine) Accepts(context.Context) bool {
@@ -358,6 +364,84 @@ func (e *fakeEngine) Pull(ctx context.Context, ref, _ string, login docker.Login
 	}
 	e.images[ref] = i
 	return nil
+}
+
+// Images is not told of in calls.
+func (e *fakeEngine) Images(context.Context) ([]cluster.Image, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.up || e.stuck {
+		return nil, away()
+	}
+	byID := map[string]cluster.Image{}
+	for name, i := range e.images {
+		x := byID[i.ID]
+		x.ID, x.Size = i.ID, e.sizes[i.ID]
+		if name != i.ID && !strings.Contains(name, "@") {
+			x.Tags = append(x.Tags, docker.Canonical(name))
+		}
+		byID[i.ID] = x
+	}
+	return slices.Collect(maps.Values(byID)), nil
+}
+
+func (e *fakeEngine) ImageUses(context.Context) (map[string]bool, error) {
+	if err := e.call("image uses"); err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := map[string]bool{}
+	for _, c := range e.boxes {
+		out[c.ImageID] = true
+	}
+	return out, nil
+}
+
+func (e *fakeEngine) RemoveImage(_ context.Context, ref string) error {
+	if err := e.call("remove image " + ref); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	begin := e.removes
+	e.mu.Unlock()
+	if begin != nil {
+		begin(ref)
+	}
+	<-time.After(time.Second)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	id := e.images[ref].ID
+	used := e.keeps[id]
+	for _, c := range e.boxes {
+		used = used || c.ImageID == id
+	}
+	if used {
+		return &cluster.Error{Kind: cluster.KindConflict, Msg: "a container uses it"}
+	}
+	delete(e.images, ref)
+	return nil
+}
+
+// use is that of the disk with the images on it.
+func (e *fakeEngine) use(string) (DiskUse, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	u, seen := e.disk, map[string]bool{}
+	for _, i := range e.images {
+		if !seen[i.ID] {
+			u.Free -= e.sizes[i.ID]
+		}
+		seen[i.ID] = true
+	}
+	return u, nil
+}
+
+// has reports whether an image of that name is there.
+func (e *fakeEngine) has(ref string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.named(ref).ID != ""
 }
 
 // fakeStore is the agent's store in memory.

@@ -15,12 +15,16 @@ import (
 // imageCache remembers what references mean, until the engine says that images
 // changed, and pulls each image once however many tasks want it.
 type imageCache struct {
-	cfg *Config
+	cfg    *Config
+	pulled *pulledImages
 
 	mu    sync.Mutex
 	age   int // counts clears, so that an answer from before one is not kept
 	known map[string]docker.ImageInfo
 	pulls map[string]*pull
+
+	coming   map[string]int // names that are being given to images, and how often
+	removing *removal
 }
 
 type pull struct {
@@ -33,7 +37,10 @@ type pull struct {
 }
 
 func newImageCache(cfg *Config) *imageCache {
-	return &imageCache{cfg: cfg, known: map[string]docker.ImageInfo{}, pulls: map[string]*pull{}}
+	return &imageCache{
+		cfg: cfg, known: map[string]docker.ImageInfo{}, pulls: map[string]*pull{},
+		pulled: newPulledImages(cfg.StateDir), coming: map[string]int{},
+	}
 }
 
 func (c *imageCache) clear() {
@@ -85,6 +92,9 @@ type image struct {
 // resolve finds a task's image on the node; errImageMissing when it is not there.
 // It never asks a registry.
 func (c *imageCache) resolve(ctx context.Context, s *cluster.TaskSpec) (image, error) {
+	if err := c.kept(ctx, namesOf(s)...); err != nil {
+		return image{}, err
+	}
 	i, err := c.info(ctx, s.Image)
 	if err == nil && pinned(s, i) {
 		return image{ref: s.Image, info: i}, nil
@@ -206,8 +216,11 @@ func (c *imageCache) fetch(ctx context.Context, s *cluster.TaskSpec, progress fu
 	if err != nil {
 		return cluster.Transientf("credentials of %s: %w", host, err)
 	}
+	began := c.cfg.Now()
+	before := c.here(ctx)
 	err = c.cfg.Engine.Pull(ctx, s.Image, s.Platform, docker.Login{User: user, Password: password}, progress)
 	if err == nil {
+		c.note(ctx, s, before, began)
 		return nil
 	}
 	had := "image " + s.Image + " not present and cannot be pulled: "
@@ -259,7 +272,7 @@ func (c *imageCache) fromPeer(ctx context.Context, s *cluster.TaskSpec, ask clus
 	if i, err := c.cfg.Engine.Image(ctx, s.Image); s.ImageID != "" && err == nil && i.ID != s.ImageID {
 		want.Ref = "" // the name has moved on here
 	}
-	return true, sent.From, c.cfg.Engine.Load(ctx, sent, want)
+	return true, sent.From, c.brings(ctx, []string{s.Image}, func() error { return c.cfg.Engine.Load(ctx, sent, want) })
 }
 
 // check refuses an image that is not the one pinned: the tag moved on.

@@ -35,6 +35,7 @@ type Info struct {
 	Labels    map[string]string
 	LogDriver string // the engine's default
 	Hostname  string
+	ImageDirs []string // that it keeps images in
 }
 
 // New makes a client of the engine at host ("unix:///var/run/docker.sock").
@@ -73,6 +74,7 @@ func (e *Engine) Info(ctx context.Context) (Info, error) {
 	return Info{
 		Version: i.ServerVersion, OS: i.OSType, Arch: arch(i.Architecture), CPU: int64(i.NCPU) * 1000,
 		Memory: i.MemTotal, Labels: labels, LogDriver: i.LoggingDriver, Hostname: i.Name,
+		ImageDirs: imageDirs(i),
 	}, nil
 }
 

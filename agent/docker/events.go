@@ -12,7 +12,8 @@ import (
 
 // Event is something that happened to a container or an image.
 type Event struct {
-	Image     bool   // an image was added, tagged, untagged or removed; nothing else is set
+	Image     bool   // an image was added, tagged, untagged or removed; only Removed is set
+	Removed   string // the ID of the image that went
 	Container string // ID
 	Task      cluster.TaskID
 	Action    string // "start", "die", "destroy", "health_status", "pause", "unpause", "oom"
@@ -45,7 +46,11 @@ func (e *Engine) Events(ctx context.Context, clusterID string, node cluster.Node
 			return kind(err)
 		case m := <-msgs:
 			if m.Type == events.ImageEventType {
-				on(Event{Image: true})
+				e := Event{Image: true}
+				if m.Action == events.ActionDelete {
+					e.Removed = m.Actor.ID
+				}
+				on(e)
 				continue
 			}
 			a := m.Actor.Attributes

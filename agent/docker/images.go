@@ -52,6 +52,13 @@ func (i ImageInfo) Named(ref string) bool {
 	return err == nil && slices.Contains(i.Tags, reference.FamiliarString(reference.TagNameOnly(n)))
 }
 
+// HasName reports whether the image has any name, a tag or a digest in a repository.
+func (i ImageInfo) HasName() bool {
+	return len(i.Tags) > 0 || slices.ContainsFunc(i.Digests, func(d string) bool {
+		return !strings.HasPrefix(d, "<none>@") && !strings.HasPrefix(d, "moby-dangling@")
+	})
+}
+
 // PulledBy returns the digest in a registry, "name@sha256:…", by which an image was pulled
 // that ref asked for; "" where no registry has said one, as of an image that was built or
 // loaded. An image may have been pulled by several names: it is one of ref's repository,
