@@ -173,6 +173,8 @@ func (c *Config) registerNode(f *pflag.FlagSet) {
 	f.StringVar(&c.Node, "node", "", "this node's name (default: the one that it began with, at first the host name)")
 	f.StringVar(&c.Advertise, "advertise", "", "address that other machines reach (default: the one towards the servers, a first server's that of the default route; followed when it changes)")
 	f.StringVar(&c.Docker, "docker", "", "the Docker engine's address (default: DOCKER_HOST, else the usual socket)")
+	f.IntVar(&c.ImageGCHigh, "image-gc-high", defaultImageGCHigh, "remove unused images that came from a registry when Docker's disk is fuller than this, in percent; 0 removes none")
+	f.IntVar(&c.ImageGCLow, "image-gc-low", defaultImageGCLow, "remove them until the disk is less full than this, in percent")
 	f.StringVar(&c.LogLevel, "log-level", "info", "trace, debug, info, warn or error")
 }
 

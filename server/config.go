@@ -22,8 +22,10 @@ const (
 	defaultRunDir  = "/run/fairlead"
 	defaultDomain  = "localhost"
 
-	defaultPool, defaultServiceRange = "10.213.0.0/16", "10.212.0.0/16"
-	defaultAutoscalePeriod           = cluster.Duration(15 * time.Second)
+	defaultPool, defaultServiceRange      = "10.213.0.0/16", "10.212.0.0/16"
+	defaultImageGCHigh, defaultImageGCLow = 85, 80
+
+	defaultAutoscalePeriod = cluster.Duration(15 * time.Second)
 )
 
 // Config is how a server runs. The zero value of a field takes the default named there.
@@ -52,6 +54,7 @@ type Config struct {
 	Pool, ServiceRange           string           // 10.213.0.0/16 for containers, 10.212.0.0/16 for service addresses
 	AutoscalePeriod              cluster.Duration // 15s
 	SocketGroup                  string           // group that may use the local socket beside root; fairlead
+	ImageGCHigh, ImageGCLow      int              // percent of the disk; the flags' 85 and 80. High 0: no image is removed
 
 	quota    int64 // EtcdQuota in bytes
 	trusted  []netip.Prefix
@@ -121,6 +124,9 @@ func (c *Config) validate() error {
 	if err := c.readProxies(); err != nil {
 		return err
 	}
+	if err := c.validateImageGC(); err != nil {
+		return err
+	}
 	ports := map[int]string{}
 	for flag, p := range map[string]int{
 		"--http-port": c.HTTPPort, "--https-port": c.HTTPSPort, "--internal-port": c.InternalPort,
@@ -175,6 +181,18 @@ func (c *Config) readProxies() error {
 			return cluster.Invalidf("--trusted-proxies %q: give addresses or ranges, such as 192.0.2.10 or 10.1.0.0/16, separated by commas", s)
 		}
 		c.trusted = append(c.trusted, p.Masked())
+	}
+	return nil
+}
+
+func (c *Config) validateImageGC() error {
+	switch {
+	case c.ImageGCHigh == 0:
+		return nil
+	case c.ImageGCHigh < 2 || c.ImageGCHigh > 99:
+		return cluster.Invalidf("--image-gc-high %d: give a percentage of the disk, 2 to 99, or 0 to remove no images", c.ImageGCHigh)
+	case c.ImageGCLow < 1 || c.ImageGCLow >= c.ImageGCHigh:
+		return cluster.Invalidf("--image-gc-low %d: give a percentage below --image-gc-high, which is %d", c.ImageGCLow, c.ImageGCHigh)
 	}
 	return nil
 }

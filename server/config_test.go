@@ -2,7 +2,10 @@ package server
 
 import (
 	"fmt"
+	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
 
 	"github.com/fairlead/fairlead/cluster"
 )
@@ -28,6 +31,9 @@ func TestConfigIsRefused(t *testing.T) {
 		"--etcd-quota \"1KiB\": give a size from 16MiB to 8GiB":                                                            func(c *Config) { c.EtcdQuota = "1KiB" },
 		"--etcd-cert and --etcd-key go together":                                                                           func(c *Config) { c.EtcdCert = "cert.pem" },
 		"the flags --vault-… need --vault, the address of the Vault":                                                       func(c *Config) { c.Vault.TokenFile = "t" },
+		"--image-gc-high 100: give a percentage of the disk, 2 to 99, or 0 to remove no images":                            func(c *Config) { c.ImageGCHigh = 100 },
+		"--image-gc-low 85: give a percentage below --image-gc-high, which is 85":                                          func(c *Config) { c.ImageGCHigh, c.ImageGCLow = 85, 85 },
+		"--image-gc-low 0: give a percentage below --image-gc-high, which is 85":                                           func(c *Config) { c.ImageGCHigh = 85 },
 	} {
 		c := good
 		spoil(&c)
@@ -50,5 +56,25 @@ func TestTrustedProxies(t *testing.T) {
 	m := local{Config: c}
 	if got := fmt.Sprint(m.gatewayConfig().TrustedProxies); got != "[192.0.2.10/32 10.1.0.0/16 fd00::/8]" {
 		t.Errorf("the gateway gets %s", got)
+	}
+}
+
+// The flags say when images are removed where nothing is given, also in units of before.
+func TestImagesAreRemovedUnlessThatIsTurnedOff(t *testing.T) {
+	for args, want := range map[string][2]int{
+		"": {85, 80}, "--image-gc-high=0": {0, 80}, "--image-gc-high=70 --image-gc-low=60": {70, 60},
+	} {
+		c := Config{Node: "n1"}
+		known := pflag.NewFlagSet("agent", pflag.ContinueOnError)
+		c.registerNode(known)
+		if err := known.Parse(strings.Fields(args)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.SetDefaults(); err != nil || c.ImageGCHigh != want[0] || c.ImageGCLow != want[1] {
+			t.Errorf("%q: %d, %d, %v", args, c.ImageGCHigh, c.ImageGCLow, err)
+		}
+		if got := strings.Join(serverArgs(known, known), " "); got != args {
+			t.Errorf("%q: a service runs with %q", args, got)
+		}
 	}
 }

@@ -33,7 +33,7 @@ func (n *nodeParts) Tasks(node cluster.NodeID) (api.TaskHost, error) {
 // Images implements api.Hosts, as Tasks.
 func (n *nodeParts) Images(node cluster.NodeID) (api.ImageHost, error) {
 	if n.agent != nil && (node == "" || node == cluster.NodeID(n.Node)) {
-		return imageHost{n.engine, n.cluster}, nil
+		return imageHost{n.engine, n.agent, n.cluster}, nil
 	}
 	return n.hub.Node(node)
 }
@@ -142,7 +142,7 @@ func findImage(ctx context.Context, nodes []cluster.NodeID, host func(cluster.No
 // handler answers what servers ask this node through its tunnel.
 func (n *nodeParts) handler() http.Handler {
 	return tunnel.Node{
-		Tasks: taskHost{n.agent}, Images: imageHost{n.engine, n.cluster}, Samples: n.ownSamples,
+		Tasks: taskHost{n.agent}, Images: imageHost{n.engine, n.agent, n.cluster}, Samples: n.ownSamples,
 		SampleEvery: max(n.AutoscalePeriod.D()/samplesPerLook, time.Second),
 	}.Handler()
 }
@@ -158,9 +158,21 @@ var _ interface {
 	Dial(ctx context.Context, task cluster.TaskID, port int) (net.Conn, error)
 } = taskHost{}
 
+// imageHost is the engine. What gives an image a name is told to the agent, which removes unused ones.
 type imageHost struct {
 	*docker.Engine
+	agent   *agent.Agent
 	cluster string
+}
+
+// Load implements api.ImageHost.
+func (h imageHost) Load(ctx context.Context, tar io.Reader, want cluster.ImageWant) error {
+	return h.agent.Brings(ctx, []string{want.Ref}, func() error { return h.Engine.Load(ctx, tar, want) })
+}
+
+// Tag implements api.ImageHost.
+func (h imageHost) Tag(ctx context.Context, id, ref string) error {
+	return h.agent.Brings(ctx, []string{ref}, func() error { return h.Engine.Tag(ctx, id, ref) })
 }
 
 // Build implements api.ImageHost.
@@ -173,9 +185,15 @@ func (h imageHost) Build(ctx context.Context, tar io.Reader, o v1.BuildOptions, 
 	}
 	labels := map[string]string{cluster.LabelCluster: h.cluster}
 	maps.Copy(labels, o.Labels)
-	return h.Engine.Build(ctx, docker.Build{
-		Context: tar, Tags: append([]string{fmt.Sprintf("fairlead/%s-%s:latest", o.App, o.Service)}, o.Tags...), Dockerfile: o.Dockerfile, Target: o.Target, Args: args,
-		Labels: labels, Platform: o.Platform, NoCache: o.NoCache, Pull: o.Pull, Progress: progress,
-		Network: o.Network, ExtraHosts: o.ExtraHosts, ShmSize: o.ShmSize, CacheFrom: o.CacheFrom,
+	tags := append([]string{fmt.Sprintf("fairlead/%s-%s:latest", o.App, o.Service)}, o.Tags...)
+	var id string
+	err := h.agent.Brings(ctx, tags, func() (err error) {
+		id, err = h.Engine.Build(ctx, docker.Build{
+			Context: tar, Tags: tags, Dockerfile: o.Dockerfile, Target: o.Target, Args: args,
+			Labels: labels, Platform: o.Platform, NoCache: o.NoCache, Pull: o.Pull, Progress: progress,
+			Network: o.Network, ExtraHosts: o.ExtraHosts, ShmSize: o.ShmSize, CacheFrom: o.CacheFrom,
+		})
+		return err
 	})
+	return id, err
 }

@@ -138,6 +138,7 @@ func (n *nodeParts) startAgent() error {
 		StateDir: n.agentDir(), RunDir: filepath.Join(n.RunDir, "agent"),
 		Pools: where.blocks, Holds: where.holds, Alone: where.alone, Trusted: facing, Identity: n.identity, Version: n.Version, Roles: n.roles(), Log: n.Log.Named("agent"), Now: n.now,
 		Init:        self,
+		ImageGC:     agent.ImageGC{High: n.ImageGCHigh, Low: n.ImageGCLow},
 		OnStart:     here.started,
 		OnEnd:       here.ended,
 		OnNetworks:  func(nets []agent.Network) { n.networks(here, nets) },
