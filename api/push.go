@@ -195,7 +195,13 @@ func (s *Server) push(ctx context.Context, in *pushInput) (*huma.StreamResponse,
 		w.Header().Set("X-Accel-Buffering", "no")
 		lines := &pushLines{w: w}
 		taken := v1.PushedNode{Node: p.Nodes[0]}
-		if !p.Present {
+		if p.Present {
+			if err := keepImage(ctx, first, p.Ref); err != nil {
+				pr := problemOf(err).Problem
+				lines.event(v1.PushEvent{Error: &pr})
+				return
+			}
+		} else {
 			counted := &counter{r: tar}
 			// No ID or content is asked for: the client's engine may be of another kind.
 			if err := first.Load(ctx, counted, cluster.ImageWant{Ref: p.Ref}); err != nil {
@@ -349,6 +355,16 @@ func spares(nodes []cluster.Node, builder cluster.NodeID, platform string) (to [
 	return to, away
 }
 
+// keepImage gives an image the name that it has already: a node that pulled it itself hears that
+// it was pushed, and does not remove it when its disk is full.
+func keepImage(ctx context.Context, h ImageHost, ref string) error {
+	i, err := h.Identity(ctx, ref)
+	if err != nil {
+		return err
+	}
+	return h.Tag(ctx, i.ID, ref)
+}
+
 // copyImage sends an image that the other host does not have yet, and returns how many bytes
 // that took.
 func copyImage(ctx context.Context, from, to ImageHost, want cluster.ImageWant) (int64, error) {
@@ -358,7 +374,10 @@ func copyImage(ctx context.Context, from, to ImageHost, want cluster.ImageWant) 
 		return 0, err
 	}
 	if has, err := to.Identity(ctx, want.Ref); err == nil && has.ID == i.ID && want.Met(has) {
-		return 0, nil
+		// As keepImage; it may just have been removed.
+		if err := to.Tag(ctx, has.ID, want.Ref); cluster.KindOf(err) != cluster.KindNotFound {
+			return 0, err
+		}
 	}
 	var counted counter
 	send := func(have cluster.ImageHave) error {

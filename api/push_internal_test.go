@@ -122,6 +122,8 @@ type stockedHost struct {
 	have   cluster.ImageHave
 	loaded []string
 	refuse string // what Load refuses
+	tagged string
+	goes   bool // its image is removed before it can be given a name
 
 	content, sent string // of the image that it has, and of what comes
 }
@@ -141,6 +143,14 @@ func (h *stockedHost) Have(context.Context, []string) (cluster.ImageHave, error)
 
 func (h *stockedHost) Save(_ context.Context, _ string, have cluster.ImageHave) (io.ReadCloser, error) {
 	return io.NopCloser(strings.NewReader("12"[have.Layers:])), nil
+}
+
+func (h *stockedHost) Tag(_ context.Context, id, ref string) error {
+	if h.goes {
+		return cluster.NotFoundf("no image")
+	}
+	h.tagged += id + " " + ref
+	return nil
 }
 
 func (h *stockedHost) Load(_ context.Context, tar io.Reader, want cluster.ImageWant) error {
@@ -164,20 +174,32 @@ func TestCopyImage(t *testing.T) {
 		loaded string
 		bytes  int64
 		fails  bool
+		tagged string // so that the node does not take it for its own
 	}{
 		{name: "nothing there", loaded: "12", bytes: 2},
 		{name: "a layer there", to: stockedHost{id: "old", have: cluster.ImageHave{Layers: 1}}, loaded: "2", bytes: 1},
 		{name: "a layer that vanishes", to: stockedHost{have: cluster.ImageHave{Layers: 1}, refuse: "2"}, loaded: "2 12", bytes: 3},
-		{name: "the image there", to: stockedHost{id: "x"}},
+		{name: "the image there", to: stockedHost{id: "x"}, tagged: "x a:1"},
+		{name: "the image was there", to: stockedHost{id: "x", goes: true}, loaded: "12", bytes: 2},
 		{name: "an image of that ID that is another", to: stockedHost{id: "x", content: "evil", sent: "good"}, want: "good", loaded: "12", bytes: 2},
 		{name: "another image is sent, and not once more", to: stockedHost{have: cluster.ImageHave{Layers: 1}, sent: "evil"}, want: "good", loaded: "2", bytes: 1, fails: true},
 		{name: "a node that takes none", to: stockedHost{refuse: "12"}, loaded: "12", bytes: 2, fails: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n, err := copyImage(t.Context(), from, &c.to, cluster.ImageWant{Ref: "a:1", Content: c.want})
-			if got := strings.Join(c.to.loaded, " "); got != c.loaded || n != c.bytes || (err != nil) != c.fails {
-				t.Errorf("took %q, %d bytes: %v", got, n, err)
+			if got := strings.Join(c.to.loaded, " "); got != c.loaded || c.to.tagged != c.tagged || n != c.bytes || (err != nil) != c.fails {
+				t.Errorf("took %q, %d bytes, tagged %q: %v", got, n, c.to.tagged, err)
 			}
 		})
+	}
+}
+
+func TestKeepImage(t *testing.T) {
+	h := &stockedHost{id: "x"}
+	if err := keepImage(t.Context(), h, "a:1"); err != nil || h.tagged != "x a:1" {
+		t.Errorf("%q, %v", h.tagged, err)
+	}
+	if err := keepImage(t.Context(), &stockedHost{}, "a:1"); cluster.KindOf(err) != cluster.KindNotFound {
+		t.Errorf("an image that is gone: %v", err)
 	}
 }
