@@ -255,6 +255,12 @@ func (a *Agent) imagesOfContainers() map[string]bool {
 	return out
 }
 
+// Pulled reports whether an image was got from a registry by a name.
+func (a *Agent) Pulled(ref, id string) bool {
+	name := docker.Canonical(ref)
+	return slices.ContainsFunc(a.images.pulled.all(), func(p pulledImage) bool { return p.Ref == name && p.ID == id })
+}
+
 // Brings runs f, which gives images on the engine the names refs: they are not removed
 // meanwhile, and are not this agent's to remove any more. An empty name is any.
 func (a *Agent) Brings(ctx context.Context, refs []string, f func() error) error {

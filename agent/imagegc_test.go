@@ -129,6 +129,32 @@ func TestTheRecordOfPulledImagesOutlivesTheAgent(t *testing.T) {
 	}
 }
 
+// What another node sent that had pulled it is as what was pulled here, and passed on as such.
+func TestPulledImagesOfOtherNodesAreRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newFullNode(t)
+		change := n.change
+		n.change = func(c *Config) {
+			change(c)
+			c.Fetch = func(_ context.Context, ask cluster.ImageAsk) (cluster.ImageSent, error) {
+				return cluster.ImageSent{ReadCloser: io.NopCloser(strings.NewReader(ask.Ref)), Pulled: ask.Ref != "app:2"}, nil
+			}
+		}
+		for v := range 10 {
+			n.engine.sizes[fmt.Sprintf("sha256:app:%d", v)] = 10 * gib // as the fake loads them
+		}
+		a, stop := n.start()
+		settleDown(time.Second)
+		n.deploy(1, 2, 3, 4)
+		if !a.Pulled("docker.io/library/app:1", "sha256:app:1") || a.Pulled("app:2", "sha256:app:2") || a.Pulled("other:1", "sha256:app:1") {
+			t.Error("it says otherwise what a registry has")
+		}
+		n.deploy(5, 6)
+		n.wants(t, "of other nodes", 2, 4, 5, 6)
+		stop()
+	})
+}
+
 // What is not ours stays however full the disk is: it was there before, it came from another
 // node, or somebody loaded it under a name of ours.
 func TestImagesOfOthersStay(t *testing.T) {

@@ -272,7 +272,13 @@ func (c *imageCache) fromPeer(ctx context.Context, s *cluster.TaskSpec, ask clus
 	if i, err := c.cfg.Engine.Image(ctx, s.Image); s.ImageID != "" && err == nil && i.ID != s.ImageID {
 		want.Ref = "" // the name has moved on here
 	}
-	return true, sent.From, c.brings(ctx, []string{s.Image}, func() error { return c.cfg.Engine.Load(ctx, sent, want) })
+	began := c.cfg.Now()
+	before := c.here(ctx)
+	err = c.brings(ctx, []string{s.Image}, func() error { return c.cfg.Engine.Load(ctx, sent, want) })
+	if err == nil && sent.Pulled {
+		c.note(ctx, s, before, began)
+	}
+	return true, sent.From, err
 }
 
 // check refuses an image that is not the one pinned: the tag moved on.

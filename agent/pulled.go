@@ -14,12 +14,13 @@ import (
 	"github.com/fairlead/fairlead/atomicfile"
 )
 
-// pulledImage is an image that this agent itself pulled from a registry, by one name, and that
-// was not on the machine before: it can be got again, and nobody else brought it here.
+// pulledImage is an image that this agent itself pulled from a registry, by one name, or got from
+// a node that had, and that was not on the machine before: it can be got again, and nobody else
+// brought it here.
 type pulledImage struct {
 	Ref    string    `json:"ref"` // docker.Canonical
 	ID     string    `json:"id"`
-	Digest string    `json:"digest,omitempty"` // "name@sha256:…" in its registry
+	Digest string    `json:"digest,omitempty"` // "name@sha256:…" in its registry; what another node sent has none
 	Used   time.Time `json:"used"`             // when a task last had it
 }
 

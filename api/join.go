@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -391,6 +392,7 @@ func (s *Server) nodeImage(ctx context.Context, in *nodeImageInput) (*huma.Strea
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		hc.SetHeader(v1.HeaderImageFrom, string(sent.From))
 		hc.SetHeader(v1.HeaderImageContent, sent.Content)
+		hc.SetHeader(v1.HeaderImagePulled, strconv.FormatBool(sent.Pulled))
 		tar.Body(hc)
 	}}, nil
 }

@@ -13,6 +13,9 @@ type ImageIdentity struct {
 	// Content names what of it runs: equal on engines whose IDs of it differ. Older nodes
 	// say none.
 	Content string `json:"content,omitempty"`
+	// Pulled says that the node itself got it from a registry by the name that was asked for,
+	// or from a node that had. Older nodes do not say it.
+	Pulled bool `json:"pulled,omitempty"`
 }
 
 // ImageWant is the image that an archive must be of, and the name that it gets; what is
@@ -60,6 +63,8 @@ type ImageSent struct {
 	From NodeID
 	// Content is what it must be of, where the cluster knows that.
 	Content string
+	// Pulled says that a registry has it too.
+	Pulled bool
 }
 
 // ImageRecord is an image that a client pushed, or that was built on a node. Nodes that have

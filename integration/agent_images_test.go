@@ -1,8 +1,11 @@
 package integration
 
 import (
+	"context"
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -40,20 +43,38 @@ func TestAgentRemovesUnusedImagesWhenTheDiskIsFull(t *testing.T) {
 		for ref := range strings.FieldsSeq(string(out)) {
 			_ = exec.Command("docker", "rmi", "-f", ref).Run()
 		}
-		for _, ref := range []string{mine, repo + ":1", repo + ":latest", repo + ":mine", repo + ":person"} {
+		for _, ref := range []string{mine, repo + ":1", repo + ":latest", repo + ":mine", repo + ":person", repo + ":peer"} {
 			_ = exec.Command("docker", "rmi", "-f", ref).Run()
 		}
 	})
 	var free, later atomic.Int64
 	free.Store(50)
+	push("peer", "5")
+	tar := filepath.Join(t.TempDir(), "peer.tar")
+	for _, args := range [][]string{{"pull", repo + ":peer"}, {"save", "-o", tar, repo + ":peer"}, {"rmi", repo + ":peer"}} {
+		if out, err := exec.CommandContext(t.Context(), "docker", args...).CombinedOutput(); err != nil {
+			t.Fatalf("docker %v: %v: %s", args, err, out)
+		}
+	}
 	n.start(func(c *agent.Config) {
+		c.Fetch = func(_ context.Context, ask cluster.ImageAsk) (cluster.ImageSent, error) {
+			if ask.Ref != repo+":peer" {
+				return cluster.ImageSent{}, cluster.NotFoundf("no other node")
+			}
+			f, err := os.Open(tar)
+			return cluster.ImageSent{ReadCloser: f, From: "n2", Pulled: true}, err
+		}
 		c.ImageGC = agent.ImageGC{High: 85, Low: 80, Every: 100 * time.Millisecond}
 		c.DiskUse = func(string) (agent.DiskUse, error) { return agent.DiskUse{Total: 100, Free: free.Load()}, nil }
 		c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
 	})
 	run := func(tag string) cluster.NodePlacement {
 		t.Helper()
-		p := n.placement("web", 1, cluster.TaskSpec{Image: repo + ":" + tag, NetworkMode: "none", PullPolicy: "always", Command: []string{"serve"}})
+		policy := "always"
+		if tag == "peer" {
+			policy = "missing"
+		}
+		p := n.placement("web", 1, cluster.TaskSpec{Image: repo + ":" + tag, NetworkMode: "none", PullPolicy: policy, Command: []string{"serve"}})
 		n.place(p)
 		n.await(p.Task, "running "+tag, 30*time.Second, ready)
 		return p
@@ -70,6 +91,7 @@ func TestAgentRemovesUnusedImagesWhenTheDiskIsFull(t *testing.T) {
 	end(run("person"))
 	push("1", "1")
 	end(run("1"))
+	end(run("peer"))
 	push("mine", "2")
 	end(run("mine"))
 	if err := n.engine.Tag(t.Context(), repo+":mine", mine); err != nil {
@@ -83,13 +105,14 @@ func TestAgentRemovesUnusedImagesWhenTheDiskIsFull(t *testing.T) {
 	stay := []string{repo + ":person", mine, id(repo + ":latest")}
 	free.Store(5)
 	time.Sleep(time.Second)
+	id(repo + ":peer")
 	id(repo + ":1") // none is removed within the hour
 	later.Store(int64(2 * time.Hour))
 	gone := func(ref string) bool {
 		_, err := n.engine.Image(t.Context(), ref)
 		return cluster.KindOf(err) == cluster.KindNotFound && !errors.Is(err, docker.ErrAway)
 	}
-	n.until("unused images gone", 20*time.Second, func() bool { return gone(repo+":1") && gone(before) }, func() string { return "" })
+	n.until("unused images gone", 20*time.Second, func() bool { return gone(repo+":1") && gone(repo+":peer") && gone(before) }, func() string { return "" })
 	time.Sleep(time.Second)
 	for _, ref := range stay {
 		id(ref)

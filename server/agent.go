@@ -431,8 +431,11 @@ func (j *joined) fetch(ctx context.Context, ask cluster.ImageAsk) (cluster.Image
 			continue
 		}
 		if resp.StatusCode == http.StatusOK {
-			from, content := resp.Header.Get(v1.HeaderImageFrom), resp.Header.Get(v1.HeaderImageContent)
-			return cluster.ImageSent{ReadCloser: resp.Body, From: cluster.NodeID(from), Content: content}, nil
+			h := resp.Header
+			return cluster.ImageSent{
+				ReadCloser: resp.Body, From: cluster.NodeID(h.Get(v1.HeaderImageFrom)), Content: h.Get(v1.HeaderImageContent),
+				Pulled: h.Get(v1.HeaderImagePulled) == "true",
+			}, nil
 		}
 		err = refusal(resp)
 		if cluster.KindOf(err) != cluster.KindTransient {

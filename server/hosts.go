@@ -42,11 +42,11 @@ func (n *nodeParts) Images(node cluster.NodeID) (api.ImageHost, error) {
 // tar is without the layers that are there, unless the whole is asked for.
 func (n *nodeParts) image(ctx context.Context, asks cluster.NodeID, ask cluster.ImageAsk) (cluster.ImageSent, error) {
 	nodes, content := n.sources(asks, ask)
-	node, h, err := findImage(ctx, nodes, n.Images, ask.Ref, cluster.ImageWant{Ref: ask.Want(), Content: content})
+	found, err := findImage(ctx, nodes, n.Images, ask.Ref, cluster.ImageWant{Ref: ask.Want(), Content: content})
 	if err != nil {
 		return cluster.ImageSent{}, err
 	}
-	want := ask.Want()
+	node, h, want := found.node, found.host, ask.Want()
 	// By its name where that still means it: an older node gives it no other.
 	if name := cluster.TaggedImage(ask.Ref); want != name {
 		has, err := h.Identity(ctx, want)
@@ -61,7 +61,7 @@ func (n *nodeParts) image(ctx context.Context, asks cluster.NodeID, ask cluster.
 	}
 	n.Log.Info("sends an image from node to node", "image", ask.Ref, "from", node, "to", asks, "layers_there", have.Layers, "blobs_there", len(have.Blobs))
 	tar, err := h.Save(ctx, want, have)
-	return cluster.ImageSent{ReadCloser: tar, From: node, Content: content}, err
+	return cluster.ImageSent{ReadCloser: tar, From: node, Content: content, Pulled: found.inRegistry(ask, content)}, err
 }
 
 // sources are the nodes that could have what a node asks for, and what it must be of where
@@ -114,9 +114,22 @@ func imageSources(v store.View, asks cluster.NodeID, ask cluster.ImageAsk) (node
 	return nodes, content
 }
 
+// foundImage is an image, on a node that has it.
+type foundImage struct {
+	node  cluster.NodeID
+	host  api.ImageHost
+	image cluster.ImageIdentity
+}
+
+// inRegistry reports whether what was found can be had from its registry again. What was pushed
+// or built here, of which the content is known, may be in none, whatever a node says.
+func (f foundImage) inRegistry(ask cluster.ImageAsk, content string) bool {
+	return f.image.Pulled && content == "" && ask.ID == ""
+}
+
 // findImage is the first of nodes that has an image. That none has it is KindNotFound only
 // where all could be asked: else it is worth asking again.
-func findImage(ctx context.Context, nodes []cluster.NodeID, host func(cluster.NodeID) (api.ImageHost, error), ref string, want cluster.ImageWant) (cluster.NodeID, api.ImageHost, error) {
+func findImage(ctx context.Context, nodes []cluster.NodeID, host func(cluster.NodeID) (api.ImageHost, error), ref string, want cluster.ImageWant) (foundImage, error) {
 	var silent []string
 	for _, node := range nodes {
 		h, err := host(node)
@@ -126,17 +139,17 @@ func findImage(ctx context.Context, nodes []cluster.NodeID, host func(cluster.No
 		}
 		switch {
 		case err == nil && (i.Content == "" || want.Met(i)): // older nodes do not say it
-			return node, h, nil
+			return foundImage{node, h, i}, nil
 		case ctx.Err() != nil:
-			return "", nil, context.Cause(ctx)
+			return foundImage{}, context.Cause(ctx)
 		case err != nil && cluster.KindOf(err) != cluster.KindNotFound:
 			silent = append(silent, fmt.Sprintf("%s: %v", node, err))
 		}
 	}
 	if len(silent) > 0 {
-		return "", nil, cluster.Transientf("no other node that answers has the image %s, and not all do: %s", ref, strings.Join(silent, "; "))
+		return foundImage{}, cluster.Transientf("no other node that answers has the image %s, and not all do: %s", ref, strings.Join(silent, "; "))
 	}
-	return "", nil, cluster.NotFoundf("no other node has the image %s", ref)
+	return foundImage{}, cluster.NotFoundf("no other node has the image %s", ref)
 }
 
 // handler answers what servers ask this node through its tunnel.
@@ -173,6 +186,13 @@ func (h imageHost) Load(ctx context.Context, tar io.Reader, want cluster.ImageWa
 // Tag implements api.ImageHost.
 func (h imageHost) Tag(ctx context.Context, id, ref string) error {
 	return h.agent.Brings(ctx, []string{ref}, func() error { return h.Engine.Tag(ctx, id, ref) })
+}
+
+// Identity implements api.ImageHost.
+func (h imageHost) Identity(ctx context.Context, ref string) (cluster.ImageIdentity, error) {
+	i, err := h.Engine.Identity(ctx, ref)
+	i.Pulled = err == nil && h.agent.Pulled(ref, i.ID)
+	return i, err
 }
 
 // Build implements api.ImageHost.

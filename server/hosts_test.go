@@ -57,10 +57,10 @@ func TestFindImage(t *testing.T) {
 			}
 			return h, nil
 		}
-		node, h, err := findImage(t.Context(), []cluster.NodeID{"n1", "n2", "n3"}, host, "a:1", cluster.ImageWant{Ref: "a:1", Content: "good"})
+		got, err := findImage(t.Context(), []cluster.NodeID{"n1", "n2", "n3"}, host, "a:1", cluster.ImageWant{Ref: "a:1", Content: "good"})
 		if tc.says == "" {
-			if err != nil || node != tc.want || h != tc.hosts[tc.want] {
-				t.Errorf("%s: %s, %v", name, node, err)
+			if err != nil || got.node != tc.want || got.host != tc.hosts[tc.want] {
+				t.Errorf("%s: %s, %v", name, got.node, err)
 			}
 			continue
 		}
@@ -70,8 +70,30 @@ func TestFindImage(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cluster.Transientf("given up"))
-	if _, _, err := findImage(ctx, []cluster.NodeID{"n1"}, func(cluster.NodeID) (api.ImageHost, error) { return dead, nil }, "a:1", cluster.ImageWant{Ref: "a:1"}); err == nil || !strings.Contains(err.Error(), "given up") {
+	if _, err := findImage(ctx, []cluster.NodeID{"n1"}, func(cluster.NodeID) (api.ImageHost, error) { return dead, nil }, "a:1", cluster.ImageWant{Ref: "a:1"}); err == nil || !strings.Contains(err.Error(), "given up") {
 		t.Errorf("given up: %v", err)
+	}
+}
+
+// That a registry has it is believed of no image whose content was noted here: it was built or
+// pushed. Nor of one that a release is pinned to, which may not be what the registry gives now.
+func TestWhatARegistryHas(t *testing.T) {
+	pulled := foundImage{image: cluster.ImageIdentity{ID: "sha256:1", Pulled: true}}
+	for name, tc := range map[string]struct {
+		found   foundImage
+		ask     cluster.ImageAsk
+		content string
+		want    bool
+	}{
+		"pulled":           {pulled, cluster.ImageAsk{Ref: "a:1"}, "", true},
+		"loaded":           {foundImage{image: cluster.ImageIdentity{ID: "sha256:1"}}, cluster.ImageAsk{Ref: "a:1"}, "", false},
+		"built or pushed":  {pulled, cluster.ImageAsk{Ref: "a:1"}, "c", false},
+		"asked for by ID":  {pulled, cluster.ImageAsk{Ref: "a:1", ID: "sha256:1"}, "", false},
+		"of an older node": {foundImage{}, cluster.ImageAsk{Ref: "a:1"}, "", false},
+	} {
+		if got := tc.found.inRegistry(tc.ask, tc.content); got != tc.want {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
 

@@ -64,9 +64,10 @@ type PushedNode struct {
 	Error string         `json:"error,omitempty"`
 }
 
-// Headers of an image that a server sends a node: which node has it, and what it must be of,
-// where the cluster knows that (Content, as in PushStart).
+// Headers of an image that a server sends a node: which node has it, what it must be of,
+// where the cluster knows that (Content, as in PushStart), and "true" where a registry has it too.
 const (
 	HeaderImageFrom    = "Fairlead-Image-From"
 	HeaderImageContent = "Fairlead-Image-Content"
+	HeaderImagePulled  = "Fairlead-Image-Pulled"
 )
