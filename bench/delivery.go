@@ -6,12 +6,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -112,6 +115,36 @@ func (b *bench) followed(ctx context.Context, n *node, image string) error {
 	b.set("delivery_bad_commits", float64(bad))
 	b.set("delivery_requests", float64(l.requests.Load()))
 	b.set("delivery_failed_requests", float64(l.failed.Load()))
+	return nil
+}
+
+// servedLine is what TestDeliveryOnThreeNodes says of each image that was pushed.
+var servedLine = regexp.MustCompile(`image pushed to served: ([0-9.]+) s, webhook to served: ([0-9.]+) s`)
+
+// measureLabDelivery lets the test of a whole delivery say how long images took: it has a
+// registry, a Git server, two gateways and three nodes.
+func measureLabDelivery(ctx context.Context, b *bench) error {
+	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout", "20m", "-v", "-run", "^TestDeliveryOnThreeNodes$/^distro$", "./integration/lab")
+	cmd.Dir, cmd.Env = b.root, append(os.Environ(), "FAIRLEAD_MUST_RUN=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("the delivery in a lab failed: %w\n%s", err, out)
+	}
+	var pushed, hooked []float64
+	for _, m := range servedLine.FindAllStringSubmatch(string(out), -1) {
+		p, perr := strconv.ParseFloat(m[1], 64)
+		h, herr := strconv.ParseFloat(m[2], 64)
+		if err := errors.Join(perr, herr); err != nil {
+			return err
+		}
+		pushed, hooked = append(pushed, p), append(hooked, h)
+	}
+	if len(pushed) < 5 {
+		return fmt.Errorf("it says of %d images alone how long they took\n%s", len(pushed), out)
+	}
+	b.say("  %d images, %.1f to %.1f s after the webhook", len(hooked), quantile(hooked, 0), quantile(hooked, 1))
+	b.set("lab_image_push_to_served_s_p50", quantile(pushed, 0.5))
+	b.set("lab_image_webhook_to_served_s_p50", quantile(hooked, 0.5))
 	return nil
 }
 

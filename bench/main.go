@@ -38,6 +38,7 @@ func groups() []group {
 		{"route", measureRoute, true},
 		{"rolling", measureRolling, true},
 		{"delivery", measureDelivery, true},
+		{"labdelivery", measureLabDelivery, true},
 		{"lab", measureLab, true},
 		{"swarm", measureSwarm, true},
 		{"leaders", measureLeaders, true},

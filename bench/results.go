@@ -44,6 +44,8 @@ func figures() []figure {
 		{"package_kill_points_stuck", "packages", "0", "those of them after which the next server did not end the change as it was meant or undo it, ran a hook twice or not at all, or refused the next change"},
 		{"push_to_served_s_p50", "delivery", "< 5 + container start", "seconds from the start of `git push` to the first answer of the new version, for an app of two replicas that follows a Git server over https; the webhook is sent when the push has ended, as forges do; median of ten versions, under load"},
 		{"webhook_to_served_s_p50", "delivery", "< 5 + container start", "the same from the start of the webhook"},
+		{"lab_image_push_to_served_s_p50", "labdelivery", "< 5 + container start", "seconds from the start of the push of an image to a registry to the first answer of its version through the last of two gateways, for an app of six replicas on three nodes of a lab: its tag is scanned, the version committed to Git, fetched from there and rolled out, all by itself; the registry's webhook comes by TLS when the push has ended; median of five versions, under load from outside and inside"},
+		{"lab_image_webhook_to_served_s_p50", "labdelivery", "< 5 + container start", "the same from the start of the webhook"},
 		{"delivery_bad_commits", "delivery", "", "commits between those versions that are never healthy: each is gone back from, and the next version comes after it"},
 		{"delivery_requests", "delivery", "", "requests from outside meanwhile, as `rolling_requests`"},
 		{"delivery_failed_requests", "delivery", "0", "those of them without a whole answer with status 200"},

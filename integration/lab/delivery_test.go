@@ -1,14 +1,24 @@
 package lab
 
 import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/fairlead/fairlead/integration/follow"
 	"github.com/fairlead/fairlead/integration/load"
+	"github.com/fairlead/fairlead/integration/need"
 )
 
 // TestDeliveryOnThreeNodes goes, by itself, from a commit over an image that is pushed to
@@ -39,11 +49,12 @@ func delivered(b *bed) {
 	}
 	b.told(shelf.Password, "image", "login", shelf.Host, "-u", shelf.User)
 	b.told(f.Password, "secret", "set", "demo/git")
+	b.told(hookKey, "secret", "set", "demo/hook")
 	shelf.Put("1.0.0", false)
 	source := deliveredApp(shelf.Repository())
 	f.Publish(source, "the first version")
 	b.cluster("delivery", "create", "demo", f.URL, "--secret", "git", "--ca", f.CA, "--branch", "main", "--interval", "5s",
-		"--on-failure", "rollback", "--notify", news.URL, "--image", "web="+shelf.Repository()+" semver 1.x", "--image-write", "commit")
+		"--on-failure", "rollback", "--notify", news.URL, "--image", "web="+shelf.Repository()+" semver 1.x", "--image-write", "commit", "--webhook", "hook")
 	gates := b.gates()
 	if len(gates) != 2 {
 		b.t.Fatalf("gateways %v", gates)
@@ -76,6 +87,23 @@ func delivered(b *bed) {
 	}
 	inside.want("an image pushed", never)
 
+	// So do the next ones, told of by whoever pushes them.
+	last := "1.1.0"
+	for i := range 5 {
+		version := fmt.Sprintf("1.%d.0", i+2)
+		began := time.Now()
+		shelf.Put(version, false)
+		asked := time.Now()
+		b.webhook("n2", "demo")
+		at := b.answers(gates, version)
+		b.t.Logf("image pushed to served: %.3f s, webhook to served: %.3f s", at.Sub(began).Seconds(), at.Sub(asked).Seconds())
+		second = f.Has("rev-parse", "main")
+		b.deliveredAt(gates, "ready", second, version)
+		last = version
+	}
+	source = strings.Replace(source, "web:1.1.0'   #", "web:"+last+"'   #", 1)
+	inside.want("images pushed and told of", never)
+
 	// A commit that is never healthy is gone back from, and stays away.
 	if _, err := f.Git(b.t.Context(), "pull", "-q", "--ff-only"); err != nil {
 		b.t.Fatal(err)
@@ -84,7 +112,7 @@ func delivered(b *bed) {
 		return strings.Replace(source, "    expose:", "    environment: {"+env+"}\n    expose:", 1)
 	}
 	third := f.Publish(with("VERSION: bad, BROKEN: health"), "a bad one")
-	b.deliveredAt(gates, "held", third, "1.1.0")
+	b.deliveredAt(gates, "held", third, last)
 	for _, words := range [][]string{{`"event":"failed"`, third, "Ann", "a bad one"}, {`"event":"rolled-back"`, second[:8]}} {
 		b.eventually(time.Minute, "it was told", func() error { return news.Has(words...) })
 	}
@@ -93,7 +121,7 @@ func delivered(b *bed) {
 	fourth := f.Publish(with("VERSION: good"), "a good one")
 	b.deliveredAt(gates, "ready", fourth, "good")
 	b.eventually(time.Minute, "it was told", func() error { return news.Has(`"event":"ready"`, fourth) })
-	if got := f.Has("rev-list", "--count", "main"); got != "4" {
+	if got := f.Has("rev-list", "--count", "main"); got != "9" {
 		b.t.Errorf("there are %s commits:\n%s", got, f.Has("log", "--oneline", "main"))
 	}
 	inside.want("a good commit", never)
@@ -113,6 +141,58 @@ func delivered(b *bed) {
 			return nil
 		})
 	}
+}
+
+const hookKey = "whoever-pushes-signs-with-this"
+
+// webhook sends one as GitHub does, from a node's network to the server's address.
+func (b *bed) webhook(from, delivery string) {
+	b.t.Helper()
+	authority, err := os.ReadFile(b.disk("n1", "fairlead", "pki", "ca.crt"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(authority)
+	cl := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		DialContext:     func(_ context.Context, _, addr string) (net.Conn, error) { return b.dial(from, addr) },
+	}}
+	defer cl.CloseIdleConnections()
+	const body = `{"ref": "refs/heads/main"}`
+	mac := hmac.New(sha256.New, []byte(hookKey))
+	mac.Write([]byte(body))
+	req, err := http.NewRequestWithContext(b.t.Context(), http.MethodPost, "https://"+b.address("n1")+":7420/v1/hooks/"+delivery, strings.NewReader(body))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(mac.Sum(nil)))
+	res, err := cl.Do(req)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		b.t.Fatalf("the webhook is answered with %s", res.Status)
+	}
+}
+
+// answers waits until each gateway has answered with a version, and returns when the last had.
+func (b *bed) answers(gates []gate, version string) (at time.Time) {
+	b.t.Helper()
+	for _, g := range gates {
+		for end := time.Now().Add(need.Patience * time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			body, err := b.fetch("http://"+g.addr, "demo.example.com")
+			if at = time.Now(); err == nil && strings.HasPrefix(body, version+" ") {
+				break
+			}
+			if at.After(end) {
+				b.t.Fatalf("%s does not answer with %s: %q, %v", g.addr, version, body, err)
+			}
+		}
+	}
+	return at
 }
 
 // told runs a command of the cluster that reads what it is told.
